@@ -1,0 +1,49 @@
+"""What a dataset is: named columns of rows, split once into train and test."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+Indices = np.ndarray[Any, np.dtype[np.int64]]
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Rows of data: columns that share their first axis."""
+
+    columns: Mapping[str, Tensor]
+    """Column name -> (num_examples, ...)."""
+
+    def __len__(self) -> int:
+        return len(next(iter(self.columns.values()))) if self.columns else 0
+
+    def __getitem__(self, column: str) -> Tensor:
+        return self.columns[column]
+
+    def take(self, indices: Indices | Tensor) -> "Examples":
+        """Return the rows at `indices` (num_rows,), in that order; a row may be taken twice."""
+        index = torch.as_tensor(indices, dtype=torch.int64)
+        return Examples({name: column.index_select(0, index) for name, column in self.columns.items()})
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A named dataset, loaded into memory and split into training and held-out rows."""
+
+    name: str
+    kind: str
+    """What the rows are ("images"); a task says which kind it takes."""
+    train: Examples
+    test: Examples
+    label: str | None = None
+    """Column of integer classes (num_examples,) that partitioners skew by; None where rows have none."""
+    classes: tuple[str, ...] = ()
+    """Class names, in the order of the integers in the label column."""
+    client: Indices | None = None
+    """Natural client, 0 to n - 1, of every training row; None where the data knows of none."""
+    info: Mapping[str, Any] = field(default_factory=dict)
+    """What a task of this kind needs beside the rows; for images "max_value", the value of full white."""

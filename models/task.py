@@ -1,0 +1,106 @@
+"""The contract that every model family fulfils."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from typing import Any, ClassVar
+
+import torch
+from matplotlib.figure import Figure
+from torch import Tensor, nn
+
+from models.data.dataset import Dataset, Examples
+
+Batch = Mapping[str, Tensor]
+State = dict[str, Tensor]
+Metrics = dict[str, tuple[float, float]]
+"""Name -> (total, weight). Sums, so that merging clients is exact; the ratio is taken once, at the end."""
+
+
+@dataclass(frozen=True)
+class OptimizerChoice:
+    """A torch.optim class by its lower-case name, its step size and its other options."""
+
+    name: str = "sgd"
+    learning_rate: float = 0.05
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Objective:
+    """A loss, the parameters that it trains, and how it trains them."""
+
+    name: str
+    loss: Callable[[nn.Module, Batch], Tensor]
+    """(model, batch) -> mean loss over the batch, a scalar."""
+    parameters: tuple[str, ...] = ("*",)
+    """fnmatch patterns of the parameter names that this objective trains."""
+    optimizer: OptimizerChoice = field(default_factory=OptimizerChoice)
+    """What trains them where the run config names nothing else."""
+
+
+class Task(ABC):
+    """What is learned: network, objectives, data kind and metrics.
+
+    A task is built once in a process from its dataset and options, and serves every client there; it
+    keeps nothing of a client. Everything that a client remembers is in the `state_dict()` of the
+    module that `build` returns. All randomness is drawn from the generator that `batches` is given.
+    """
+
+    kind: ClassVar[str]
+    """The kind of dataset that this task learns from."""
+    local: tuple[str, ...] = ()
+    """fnmatch patterns of state that stays with the client."""
+    metric: ClassVar[str]
+    """The metric that early stopping and the best model go by."""
+    maximize: ClassVar[bool] = True
+    """Whether more of `metric` is better."""
+
+    def __init__(self, dataset: Dataset) -> None:
+        self.dataset = dataset
+
+    @abstractmethod
+    def build(self) -> nn.Module:
+        """Return a freshly initialised module that holds all that is learned or remembered."""
+
+    @property
+    @abstractmethod
+    def objectives(self) -> Sequence[Objective]:
+        """Return the objectives; every batch serves each of them, in this order."""
+
+    @abstractmethod
+    def batches(
+        self, model: nn.Module, data: Examples, generator: torch.Generator, batch_size: int
+    ) -> Iterator[Batch]:
+        """Yield the batches of one local epoch over a client's rows."""
+
+    def after_step(self, model: nn.Module) -> None:  # noqa: B027  (a hook that few tasks need)
+        """Act after all objectives of a batch have stepped, as a DQN does for its target network."""
+
+    @abstractmethod
+    def evaluate(self, model: nn.Module, data: Examples) -> Metrics:
+        """Return the sums of every metric over the rows; the model is in eval mode, without gradients."""
+
+    def ratios(self, metrics: Metrics) -> dict[str, float]:
+        """Turn merged sums into the numbers people read; override where a metric is no plain mean."""
+        return {name: total / weight for name, (total, weight) in metrics.items() if weight}
+
+    def figures(self, model: nn.Module, data: Examples, generator: torch.Generator) -> dict[str, Figure]:
+        """Draw what a person would rather look at, by name; `data` is the held-out rows."""
+        return {}
+
+
+def is_federated(name: str, tensor: Tensor, local: Sequence[str]) -> bool:
+    """Whether this entry of a state is sent and averaged: floating point and not matching `local`."""
+    return tensor.is_floating_point() and not any(fnmatchcase(name, pattern) for pattern in local)
+
+
+def merge_metrics(parts: Sequence[Metrics]) -> Metrics:
+    """Add the sums of several clients."""
+    merged: Metrics = {}
+    for part in parts:
+        for name, (total, weight) in part.items():
+            so_far = merged.get(name, (0.0, 0.0))
+            merged[name] = (so_far[0] + total, so_far[1] + weight)
+    return merged

@@ -1,0 +1,1 @@
+"""The Flower ServerApp, the round loop and the cohort grid."""

@@ -1,0 +1,1 @@
+"""Scenarios, the `polyfed` command line, ways to run, reports and benchmarks."""

@@ -1,0 +1,1 @@
+"""Strategies, their client halves, and how updates travel and add up."""
