@@ -1,0 +1,52 @@
+"""The one training loop, for every family."""
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+
+from models.data.dataset import Examples
+from models.task import Objective, Task
+
+Optimizers = Sequence[tuple[Objective, torch.optim.Optimizer]]
+
+
+def train(
+    task: Task,
+    model: nn.Module,
+    data: Examples,
+    optimizers: Optimizers,
+    *,
+    generator: torch.Generator,
+    local_epochs: int,
+    batch_size: int,
+    device: torch.device,
+    autocast: bool = False,
+) -> dict[str, float]:
+    """Train `model` in place on one client's rows; return the mean loss of each objective.
+
+    `optimizers` holds each objective with its optimizer, whose step hooks carry the local rule. Raises
+    FloatingPointError when a loss is no longer finite, so that no such update reaches the server.
+    """
+    model.train()
+    totals = {objective.name: torch.zeros((), device=device) for objective, _ in optimizers}
+    seen = 0
+    for _ in range(local_epochs):
+        for batch in task.batches(model, data, generator, batch_size):
+            here = {name: column.to(device) for name, column in batch.items()}
+            size = len(next(iter(here.values())))
+            for objective, optimizer in optimizers:
+                optimizer.zero_grad()
+                with torch.autocast(device.type, torch.bfloat16, enabled=autocast):
+                    loss = objective.loss(model, here)
+                loss.backward()
+                optimizer.step()
+                totals[objective.name] += loss.detach() * size
+            task.after_step(model)
+            seen += size
+    losses = {name: float(total) / max(seen, 1) for name, total in totals.items()}
+    for name, loss_value in losses.items():
+        if not math.isfinite(loss_value):
+            raise FloatingPointError(f"{name} is {loss_value} after {seen} examples: lower the learning rate")
+    return losses

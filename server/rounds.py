@@ -1,0 +1,218 @@
+"""The round loop, over a strategy's public methods."""
+
+import random
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from logging import INFO, WARNING
+from typing import Any
+
+import numpy as np
+import torch
+from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
+from flwr.common import log
+from flwr.serverapp.strategy import Strategy
+from torch import Tensor
+
+from models.seeds import derive_seed
+from models.task import Metrics, Task, merge_metrics
+from server.checkpoint import Checkpoint, CheckpointFolder, write_safetensors
+from server.cohort_grid import CohortGrid
+from server.config import ServerConfig
+from server.errors import RunFailedError
+from server.evaluation import CentralEvaluation
+from server.run_folder import RunFolder
+from server.strategy_state import capture, restore
+
+
+@dataclass
+class Progress:
+    """What the loop remembers from round to round; checkpoints carry it as JSON."""
+
+    server_round: int = 0
+    best: dict[str, float] = field(default_factory=dict)
+    """Central metrics of the best round."""
+    best_round: int = 0
+    stale: int = 0
+    """Central evaluations since the best one."""
+    final: dict[str, float] = field(default_factory=dict)
+    """The newest central metrics."""
+
+
+class RoundLoop:
+    """Trains the global model round by round."""
+
+    def __init__(
+        self,
+        config: ServerConfig,
+        seed: int,
+        strategy: Strategy,
+        grid: CohortGrid,
+        evaluation: CentralEvaluation,
+        folder: RunFolder,
+        weights: dict[str, Tensor],
+    ) -> None:
+        self.config = config
+        self.seed = seed
+        self.strategy = strategy
+        self.grid = grid
+        self.evaluation = evaluation
+        self.task: Task = evaluation.task
+        self.folder = folder
+        self.weights = weights
+        self.checkpoints = CheckpointFolder(folder.path / "checkpoints")
+        self.progress = Progress()
+        self.seconds: dict[str, float] = {}
+
+    def resume(self) -> None:
+        """Go back to the newest whole checkpoint, or to the start where there is none."""
+        checkpoint = self.checkpoints.load_newest(self.weights)
+        if checkpoint is None:
+            log(WARNING, "No usable checkpoint in %s: starting from round 1", self.checkpoints.folder)
+        else:
+            self.weights = checkpoint.weights
+            self.progress = Progress(**checkpoint.progress)
+            restore(self.strategy, checkpoint.strategy, checkpoint.strategy_arrays)
+            log(INFO, "Resuming after round %d", checkpoint.server_round)
+        self.folder.rewind(self.progress.server_round if checkpoint else -1)
+
+    def run(self) -> str:
+        """Run until the last round, or until patience ends; return "completed" or "stopped"."""
+        if self.progress.server_round == 0 and self.config.evaluate_every:
+            self.seconds = {}
+            central = self._evaluate_centrally(0)
+            self.folder.append({"server_round": 0, "central": central, "seconds": self.seconds})
+        while self.progress.server_round < self.config.num_server_rounds:
+            if 0 < self.config.patience <= self.progress.stale:
+                return "stopped"
+            self._round(self.progress.server_round + 1)
+        return "completed"
+
+    def _round(self, server_round: int) -> None:
+        started = time.perf_counter()
+        self.seconds = {}
+        train = self._train(server_round)
+        cohort = self.grid.last
+        row: dict[str, Any] = {"server_round": server_round, "train": train, "clients": cohort.clients}
+        row["failures"] = [{"client": client, "error": why} for client, why in cohort.failures.items()]
+        row["bytes"] = {"down": cohort.bytes_down, "up": cohort.bytes_up}
+        row["evaluate"] = self._evaluate_on_clients(server_round)
+        row["central"] = self._evaluate_centrally(server_round) if self._is_evaluated(server_round) else {}
+        self.progress.server_round = server_round
+        self._checkpoint(server_round)
+        row["seconds"] = {**self.seconds, "total": time.perf_counter() - started}
+        self.folder.append(row)
+        shown = {name: round(value, 4) for name, value in {**train, **row["central"]}.items()}
+        log(INFO, "[ROUND %d/%d] %s", server_round, self.config.num_server_rounds, shown)
+
+    def _train(self, server_round: int) -> dict[str, float]:
+        """Let the strategy's cohort train, and take over its new weights."""
+        arrays = ArrayRecord(self.weights)
+        with self._timed("sampling"):
+            self._seed("train", server_round)
+            messages = self.strategy.configure_train(server_round, arrays, self._orders(server_round), self.grid)
+            messages = list(messages)
+        replies = self._exchange(messages, server_round)
+        with self._timed("aggregation"):
+            new_arrays, metrics = self.strategy.aggregate_train(server_round, replies)
+            if new_arrays is None:
+                raise RunFailedError(f"{type(self.strategy).__name__} returned no model in round {server_round}")
+            self._take_over(new_arrays, server_round)
+        return _plain(metrics)
+
+    def _exchange(self, messages: list[Message], server_round: int) -> list[Message]:
+        started = time.perf_counter()
+        replies = self.grid.send_and_receive(messages, timeout=self.config.round_timeout)
+        self.seconds["training"] = self.grid.last.slowest_node
+        self.seconds["transport"] = time.perf_counter() - started - self.grid.last.slowest_node
+        failures = self.grid.last.failures
+        for client, why in failures.items():
+            log(WARNING, "Round %d: client %d failed: %s", server_round, client, why)
+        if not self.grid.last.clients:
+            first = next((f"client {client}: {why}" for client, why in failures.items()), "no client was asked")
+            raise RunFailedError(f"all {len(messages)} clients of round {server_round} failed; {first}")
+        return replies
+
+    def _take_over(self, arrays: ArrayRecord, server_round: int) -> None:
+        """Cast what the strategy returned, which may be float64, to the model's types."""
+        for name, old in self.weights.items():
+            new = torch.from_numpy(np.asarray(arrays[name].numpy())).to(old.dtype)
+            if not torch.isfinite(new).all():
+                raise RunFailedError(f"{name} is not finite after round {server_round}: training diverged")
+            self.weights[name] = new
+
+    def _evaluate_on_clients(self, server_round: int) -> dict[str, float]:
+        """Return the metrics that clients found on their own rows, merged exactly; {} if none was asked."""
+        with self._timed("evaluation"):
+            self._seed("evaluate", server_round)
+            messages = list(
+                self.strategy.configure_evaluate(
+                    server_round, ArrayRecord(self.weights), self._orders(server_round), self.grid
+                )
+            )
+            if not messages:
+                return {}
+            replies = self.grid.send_and_receive(messages, timeout=self.config.round_timeout)
+            for client, why in self.grid.last.failures.items():
+                log(WARNING, "Round %d: client %d failed to evaluate: %s", server_round, client, why)
+            self.strategy.aggregate_evaluate(server_round, replies)
+            return self.task.ratios(merge_metrics([_sums(reply) for reply in replies if reply.has_content()]))
+
+    def _is_evaluated(self, server_round: int) -> bool:
+        every = self.config.evaluate_every
+        return server_round == self.config.num_server_rounds or bool(every and server_round % every == 0)
+
+    def _evaluate_centrally(self, server_round: int) -> dict[str, float]:
+        """Evaluate on the held-out rows; keep the model if it is the best so far."""
+        with self._timed("evaluation"):
+            central = self.evaluation.metrics(self.weights)
+        progress, metric = self.progress, self.task.metric
+        progress.final = central
+        better = not progress.best or (
+            central[metric] > progress.best[metric] if self.task.maximize else central[metric] < progress.best[metric]
+        )
+        if better:
+            progress.best, progress.best_round, progress.stale = central, server_round, 0
+            write_safetensors(self.folder.path / "models" / "best.safetensors", self.weights)
+        else:
+            progress.stale += 1
+        return central
+
+    def _checkpoint(self, server_round: int) -> None:
+        every = self.config.checkpoint_every
+        if not every or server_round % every:
+            return
+        with self._timed("checkpoint"):
+            tree, arrays = capture(self.strategy)
+            self.checkpoints.save(Checkpoint(server_round, self.weights, asdict(self.progress), tree, arrays))
+
+    def _orders(self, server_round: int) -> ConfigRecord:
+        """Return what every client is told beside the strategy's own words."""
+        # Clients keep the states that a resume from any kept checkpoint could ask for.
+        restorable = self.checkpoints.oldest_round() if self.config.checkpoint_every else server_round
+        orders = ConfigRecord({"server-round": server_round, "checkpoint-round": restorable})
+        if rule := getattr(self.strategy, "local_rule", ""):
+            orders["local-rule"] = rule
+        return orders
+
+    def _seed(self, purpose: str, server_round: int) -> None:
+        """Seed what strategies sample with."""
+        seed = derive_seed(self.seed, purpose, server_round, "cohort")
+        random.seed(seed)
+        np.random.seed(seed % 2**32)
+
+    @contextmanager
+    def _timed(self, phase: str) -> Iterator[None]:
+        started = time.perf_counter()
+        yield
+        self.seconds[phase] = self.seconds.get(phase, 0.0) + time.perf_counter() - started
+
+
+def _sums(reply: Message) -> Metrics:
+    sums = reply.content.config_records["sums"]
+    return {name: (pair[0], pair[1]) for name, pair in sums.items()}  # type: ignore[index]
+
+
+def _plain(metrics: MetricRecord | None) -> dict[str, float]:
+    return {name: value for name, value in (metrics or {}).items() if isinstance(value, int | float)}

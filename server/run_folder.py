@@ -1,0 +1,138 @@
+"""The folder that a run writes: config, metrics by round, models, figures, result."""
+
+import fcntl
+import json
+import platform
+import time
+import tomllib
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import tomli_w
+from matplotlib.figure import Figure
+from torch.utils.tensorboard import SummaryWriter
+
+from models.config import RunConfig
+from models.errors import UserError
+
+CONFIG, METRICS, RESULT, PARTITION = "config.toml", "metrics.jsonl", "result.json", "partition.json"
+
+# Keys that say how far, where and how patiently to run, but not what is computed: they may change on resuming.
+FREE_ON_RESUME = frozenset(
+    {
+        "checkpoint-every", "client-gpus", "download", "node-timeout", "num-nodes", "num-server-rounds",
+        "num-workers", "patience", "resume", "round-timeout", "run-dir",
+    }
+)  # fmt: skip
+
+
+class RunFolder:
+    """One run's folder, locked for as long as this object lives."""
+
+    def __init__(self, path: Path, run_config: RunConfig, *, resume: bool) -> None:
+        """Claim the folder for a new run, or for going on with the run in it.
+
+        Raises UserError when another process writes it, when it holds a run already (without `resume`),
+        or a run of another config (with it).
+        """
+        self.path = path
+        self.started = time.time()
+        self._lock = _lock(path)
+        held = (path / CONFIG).exists()
+        if resume:
+            _check_same_run(path, run_config)
+        elif held:
+            raise UserError(f"run-dir {path} already holds a run: resume it, or give another run-dir")
+        (path / CONFIG).write_text(tomli_w.dumps(dict(run_config)))
+        (path / RESULT).unlink(missing_ok=True)
+        self._board: SummaryWriter | None = None
+
+    def rewind(self, server_round: int) -> None:
+        """Drop the metrics of the rounds after this one, which will be done again."""
+        lines = (self.path / METRICS).read_text().splitlines() if (self.path / METRICS).exists() else []
+        kept = [line for line in lines if _round_of(line) <= server_round]
+        (self.path / METRICS).write_text("".join(f"{line}\n" for line in kept))
+        self._board = SummaryWriter(str(self.path / "tensorboard"), purge_step=server_round + 1)
+
+    def append(self, row: dict[str, Any]) -> None:
+        """Add a round to metrics.jsonl and TensorBoard."""
+        with (self.path / METRICS).open("a") as file:
+            file.write(json.dumps(row) + "\n")
+        board = self.board
+        for group in ("train", "evaluate", "central", "seconds", "bytes"):
+            for name, value in row.get(group, {}).items():
+                board.add_scalar(f"{group}/{name}", value, row["server_round"])
+        board.flush()
+
+    def draw(self, figures: dict[str, Figure], server_round: int) -> None:
+        """Save figures for the report and for TensorBoard."""
+        folder = self.path / "figures"
+        folder.mkdir(exist_ok=True)
+        for name, figure in figures.items():
+            figure.savefig(folder / f"{name}.svg")
+            self.board.add_figure(name, figure, server_round, close=False)
+
+    def finish(self, result: dict[str, Any]) -> None:
+        """Write how the run ended."""
+        result |= {"seconds": time.time() - self.started, "versions": versions()}
+        self.write_json(RESULT, result)
+        self.board.close()
+
+    def write_json(self, name: str, content: Any) -> None:
+        """Write a JSON file so that it is there as a whole or not at all."""
+        partial = self.path / f"{name}.partial"
+        partial.write_text(json.dumps(content, indent=1))
+        partial.replace(self.path / name)
+
+    def close(self) -> None:
+        """Give the folder free."""
+        self._lock.close()
+
+    @property
+    def board(self) -> SummaryWriter:
+        """The TensorBoard writer of this run."""
+        if self._board is None:
+            self._board = SummaryWriter(str(self.path / "tensorboard"))
+        return self._board
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of what computed the result."""
+    found = {"python": platform.python_version()}
+    for package in ("polyfed", "flwr", "torch", "ray"):
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:  # a bare checkout on the path
+            found[package] = "not installed"
+    return found
+
+
+def _lock(path: Path) -> Any:
+    path.mkdir(parents=True, exist_ok=True)
+    lock = (path / "lock").open("w")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        lock.close()
+        raise UserError(f"run-dir {path} is in use by another run: wait for it, or give another run-dir") from error
+    return lock
+
+
+def _check_same_run(path: Path, run_config: RunConfig) -> None:
+    if not (path / CONFIG).exists():
+        raise UserError(f"run-dir {path} holds no run to resume: there is no {CONFIG}")
+    before = tomllib.loads((path / CONFIG).read_text())
+    for key in sorted(run_config):
+        if key not in FREE_ON_RESUME and before.get(key) != run_config[key]:
+            raise UserError(
+                f"{key} is {run_config[key]!r}, but the run in {path} has {before.get(key)!r}: "
+                "a resumed run must keep it"
+            )
+
+
+def _round_of(line: str) -> float:
+    try:
+        return int(json.loads(line)["server_round"])
+    except (ValueError, KeyError):  # half a line, written as the run was killed
+        return float("inf")

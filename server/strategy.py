@@ -1,0 +1,50 @@
+"""Building the strategy that the run config names."""
+
+import inspect
+
+from flwr.serverapp.strategy import Strategy
+
+from models.config import parse_options, require
+from models.errors import UserError
+from models.plugins import check_options, find
+from server.config import ServerConfig
+from strategies.registry import ENTRY_POINTS, STRATEGIES
+
+
+def cohort_size(config: ServerConfig, num_clients: int) -> int:
+    """Return how many clients train in a round.
+
+    Raises UserError for more than there are.
+    """
+    most = f"at most num-clients ({num_clients})"
+    require(config.clients_per_round <= num_clients, "clients-per-round", most, config.clients_per_round)
+    return config.clients_per_round or max(1, round(config.fraction_train * num_clients))
+
+
+def load_strategy(config: ServerConfig, num_clients: int) -> Strategy:
+    """Build the strategy with its options, and with Flower's sampling parameters for our cohort size.
+
+    Raises UserError for an unknown strategy, or options that it does not take.
+    """
+    cls = find(config.strategy, "strategy", STRATEGIES, ENTRY_POINTS)
+    if not (isinstance(cls, type) and issubclass(cls, Strategy)):
+        raise UserError(f"strategy {config.strategy!r} must be a subclass of flwr.serverapp.strategy.Strategy")
+    training = cohort_size(config, num_clients)
+    evaluating = round(config.fraction_evaluate * num_clients)
+    if config.fraction_evaluate > 0:
+        evaluating = max(evaluating, 1)
+    # Flower rounds the fraction down and then takes the minimum, so the minimum is what decides.
+    sampling = {
+        "fraction_train": training / num_clients,
+        "fraction_evaluate": evaluating / num_clients,
+        "min_train_nodes": training,
+        "min_evaluate_nodes": evaluating,
+        "min_available_nodes": max(training, evaluating),
+    }
+    options = parse_options("strategy-options", config.strategy_options)
+    check_options(f"strategy {config.strategy}", cls, options, given=tuple(sampling))
+    taken = {name: value for name, value in sampling.items() if name in inspect.signature(cls).parameters}
+    try:
+        return cls(**taken, **options)
+    except (TypeError, ValueError) as error:
+        raise UserError(f"strategy-options do not fit {config.strategy}: {error}") from error

@@ -1,0 +1,90 @@
+"""How many workers and nodes a simulation gets, and whether this machine can carry them."""
+
+import os
+from dataclasses import dataclass
+
+from models.config import require
+from models.errors import UserError
+
+
+@dataclass(frozen=True)
+class SimulationConfig:
+    """What `polyfed run` asks of the machine."""
+
+    num_workers: int = 0
+    """Processes that train side by side; 0 = one a CPU, or as many as the GPUs hold."""
+    num_nodes: int = 0
+    """Simulated SuperNodes, among which the clients are dealt; 0 = one a worker."""
+    client_gpus: float = 0.0
+    """GPUs of a worker: 0.25 puts four on one GPU, a share above 1 is a whole number."""
+
+    def __post_init__(self) -> None:
+        require(self.num_workers >= 0, "num-workers", ">= 0", self.num_workers)
+        require(self.num_nodes >= 0, "num-nodes", ">= 0", self.num_nodes)
+        # Ray hands out parts of one GPU or whole GPUs, nothing in between.
+        shareable = 0 <= self.client_gpus <= 1 or (self.client_gpus > 1 and self.client_gpus.is_integer())
+        require(shareable, "client-gpus", "in [0, 1] or a whole number", self.client_gpus)
+
+
+@dataclass(frozen=True)
+class ResolvedSimulation:
+    """A simulation that this machine can carry."""
+
+    num_workers: int
+    """Processes that train side by side, >= 1."""
+    num_nodes: int
+    """Simulated SuperNodes, >= 1."""
+    client_gpus: float
+    """GPUs of a worker, >= 0."""
+
+
+def resolve(
+    config: SimulationConfig, num_cpus: int | None = None, num_gpus: int | None = None
+) -> ResolvedSimulation:
+    """Fill in what `config` leaves open; `num_cpus` and `num_gpus` are this machine's unless given.
+
+    Raises UserError where the machine has too few CPUs or GPUs.
+    """
+    num_cpus = _cpus_of_this_machine() if num_cpus is None else num_cpus
+    most = num_cpus
+    if config.client_gpus > 0:
+        num_gpus = _gpus_of_this_machine() if num_gpus is None else num_gpus
+        on_gpus = _workers_on_gpus(num_gpus, config.client_gpus)
+        if on_gpus == 0:
+            raise UserError(
+                f"client-gpus must be at most {num_gpus}, the GPUs of this machine, got "
+                f"{config.client_gpus:g}; set it to 0 to train on the CPU"
+            )
+        if config.num_workers > on_gpus:
+            raise UserError(
+                f"num-workers must be at most {on_gpus}, as client-gpus is {config.client_gpus:g} and "
+                f"this machine has {num_gpus} GPUs, got {config.num_workers}; lower one of the two"
+            )
+        most = min(num_cpus, on_gpus)
+    if config.num_workers > num_cpus:
+        raise UserError(
+            f"num-workers must be at most {num_cpus}, the CPUs of this machine, got "
+            f"{config.num_workers}; lower it, or set it to 0 for one a CPU"
+        )
+    workers = config.num_workers or most
+    return ResolvedSimulation(workers, config.num_nodes or workers, config.client_gpus)
+
+
+def _workers_on_gpus(num_gpus: int, share: float) -> int:
+    """A worker never straddles two GPUs, so 0.4 of a GPU leaves a fifth of each unused."""
+    if share > 1:
+        return num_gpus // int(share)
+    return num_gpus * int(1 / share + 1e-9)
+
+
+def _cpus_of_this_machine() -> int:
+    """Count the CPUs that this process may run on, which a job scheduler may have limited."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _gpus_of_this_machine() -> int:
+    import torch  # takes seconds to import, and only a run on GPUs asks
+
+    return torch.cuda.device_count()

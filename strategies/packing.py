@@ -1,0 +1,137 @@
+"""How the messages of many clients travel as one: every record once, then who gets which.
+
+The server packs what a strategy addresses to clients into one message a node; the ClientApp packs its
+clients' replies the same way, and adds up their arrays where the strategy takes a weighted mean.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
+
+from strategies.exact_sum import ExactSum
+
+PLAN = "plan"
+"""Key of the record that says which client gets which records."""
+HIGH, LOW = "sum-high", "sum-low"
+
+
+def pack(contents: Sequence[tuple[int, RecordDict]]) -> RecordDict:
+    """Pack (client, content) pairs; a record that several contents share travels once."""
+    packed: dict[int, str] = {}
+    groups: dict[tuple[tuple[str, str], ...], list[int]] = {}
+    content = RecordDict()
+    for client, records in contents:
+        for record in records.values():
+            if id(record) not in packed:
+                packed[id(record)] = f"record-{len(packed)}"
+                content[packed[id(record)]] = record
+        layout = tuple((name, packed[id(record)]) for name, record in records.items())
+        groups.setdefault(layout, []).append(client)
+    plan = [{"records": dict(layout), "clients": clients} for layout, clients in groups.items()]
+    content[PLAN] = ConfigRecord({"groups": json.dumps(plan)})
+    return content
+
+
+def unpack(content: RecordDict) -> list[tuple[int, RecordDict]]:
+    """Return the (client, content) pairs of `pack`, by client number."""
+    pairs = []
+    for group in json.loads(str(content.config_records[PLAN]["groups"])):
+        records = RecordDict({name: content[key] for name, key in group["records"].items()})
+        pairs += [(client, records) for client in group["clients"]]
+    return sorted(pairs, key=lambda pair: pair[0])
+
+
+@dataclass
+class Replies:
+    """What the clients of one node answer to one message."""
+
+    contents: list[tuple[int, RecordDict]] = field(default_factory=list)
+    """(client, records) of every client that succeeded."""
+    failures: dict[int, str] = field(default_factory=dict)
+    """Client -> why it failed, in one line."""
+    partial: ExactSum | None = None
+    """The clients' arrays, weighted and added up; the contents then hold none."""
+    seconds: float = 0.0
+    """Time that the node computed."""
+
+    def presum(self, weighted_by: str) -> None:
+        """Replace the clients' arrays by their sum, weighted by this entry of their metrics.
+
+        A single client's arrays stay as they are: they are half as large as a sum, and as exact.
+        """
+        if len(self.contents) < 2:
+            return
+        self.partial = ExactSum()
+        for client, content in self.contents:
+            add_update(self.partial, content, weighted_by)
+            for name in list(content.array_records):
+                del content[name]
+
+    def pack(self) -> RecordDict:
+        """Return the records of the reply message."""
+        content = pack(self.contents)
+        plan = content.config_records[PLAN]
+        plan["failures"] = json.dumps(self.failures)
+        plan["seconds"] = self.seconds
+        if self.partial is not None:
+            plan["weight"] = self.partial.weight
+            content[HIGH] = to_record(self.partial.high)
+            content[LOW] = to_record(self.partial.low)
+        return content
+
+    @staticmethod
+    def unpack(content: RecordDict) -> "Replies":
+        """Return what `pack` packed."""
+        plan = content.config_records[PLAN]
+        failures = {int(client): why for client, why in json.loads(str(plan["failures"])).items()}
+        partial = None
+        if "weight" in plan:
+            partial = ExactSum()
+            partial.weight = float(plan["weight"])  # type: ignore[arg-type]
+            partial.high = to_arrays(content.array_records[HIGH])
+            partial.low = to_arrays(content.array_records[LOW])
+        return Replies(unpack(content), failures, partial, float(plan["seconds"]))  # type: ignore[arg-type]
+
+
+def add_update(total: ExactSum, content: RecordDict, weighted_by: str) -> None:
+    """Add one client's arrays to a sum, weighted by an entry of its metrics."""
+    (arrays,) = content.array_records.values()
+    total.add(to_arrays(arrays), weight_of(content, weighted_by))
+
+
+def weight_of(content: RecordDict, weighted_by: str) -> float:
+    """Return the weight of a client's update."""
+    (metrics,) = content.metric_records.values()
+    return float(metrics[weighted_by])  # type: ignore[arg-type]
+
+
+def merge_metrics(contents: Sequence[RecordDict], weighted_by: str) -> MetricRecord:
+    """Return the weighted means of the clients' metrics, and the sum of their weights."""
+    total = sum(weight_of(content, weighted_by) for content in contents)
+    names = [name for name in next(iter(contents[0].metric_records.values())) if name != weighted_by]
+    merged = MetricRecord({weighted_by: total})
+    for name in names:
+        terms = [
+            weight_of(content, weighted_by) * float(next(iter(content.metric_records.values()))[name])  # type: ignore[arg-type]
+            for content in contents
+        ]
+        merged[name] = sum(terms) / total
+    return merged
+
+
+def to_record(arrays: dict[str, np.ndarray]) -> ArrayRecord:
+    """Wrap arrays for a message."""
+    return ArrayRecord({name: Array(array) for name, array in arrays.items()})
+
+
+def to_arrays(record: ArrayRecord) -> dict[str, np.ndarray]:
+    """Unwrap a message's arrays."""
+    return {name: array.numpy() for name, array in record.items()}
+
+
+def num_bytes(content: RecordDict) -> int:
+    """Return the size of the arrays in a message."""
+    return sum(len(array.data) for record in content.array_records.values() for array in record.values())

@@ -1,0 +1,37 @@
+"""Strategies by name, and which of them need nothing but the weighted mean of the updates."""
+
+from collections.abc import Mapping
+
+from flwr.serverapp import strategy as flower
+from flwr.serverapp.strategy import Strategy
+
+from strategies.fedprox import FedProx
+
+ENTRY_POINTS = "polyfed.strategies"
+
+STRATEGIES: Mapping[str, type[Strategy]] = {
+    "Bulyan": flower.Bulyan,
+    "FedAdagrad": flower.FedAdagrad,
+    "FedAdam": flower.FedAdam,
+    "FedAvg": flower.FedAvg,
+    "FedAvgM": flower.FedAvgM,
+    "FedMedian": flower.FedMedian,
+    "FedProx": FedProx,
+    "FedTrimmedAvg": flower.FedTrimmedAvg,
+    "FedYogi": flower.FedYogi,
+    "Krum": flower.Krum,
+    "MultiKrum": flower.MultiKrum,
+    "QFedAvg": flower.QFedAvg,
+}
+
+# Flower's classes that read nothing of the replies but their weighted mean. By exact class: a subclass
+# may look at single updates, and says so by not setting `weighted_mean = True` in its own body.
+WEIGHTED_MEANS = frozenset(
+    {flower.FedAdagrad, flower.FedAdam, flower.FedAvg, flower.FedAvgM, flower.FedProx, flower.FedYogi}
+)
+
+
+def takes_weighted_mean(strategy: Strategy) -> bool:
+    """Whether nodes may send this strategy the sum of their clients' updates instead of each one."""
+    cls = type(strategy)
+    return cls in WEIGHTED_MEANS or bool(cls.__dict__.get("weighted_mean", False))
