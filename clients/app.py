@@ -14,6 +14,7 @@ from models.config import TaskConfig, read
 from models.data.fingerprint import data_sha256
 from models.device import pinned
 from models.errors import UserError
+from models.state import describe_state
 from strategies.packing import PLAN, Replies, unpack
 
 Work = Callable[[Site, int, RecordDict, Path], RecordDict]
@@ -26,7 +27,9 @@ def describe(message: Message, context: Context) -> Message:
     """Tell the server which clients live here, and what task and data they have."""
     node = context.node_config
     if "partition-id" not in node or "num-partitions" not in node:
-        raise UserError('start this SuperNode with --node-config "partition-id=0 num-partitions=3" (its own numbers)')
+        raise UserError(
+            'start this SuperNode with --node-config "partition-id=0 num-partitions=3" (its own numbers)'
+        )
     site = _site(context)
     description = {
         "partition-id": node["partition-id"],
@@ -34,9 +37,11 @@ def describe(message: Message, context: Context) -> Message:
         "own-data": "data-path" in node,
         "num-examples": len(site.dataset.train),
         "data": data_sha256(site.dataset),
-        "state": [f"{name} {tuple(tensor.shape)}" for name, tensor in site.initial.items()],
+        "state": describe_state(site.initial),
     }
-    return Message(RecordDict({"node": ConfigRecord({"description": json.dumps(description)})}), reply_to=message)
+    return Message(
+        RecordDict({"node": ConfigRecord({"description": json.dumps(description)})}), reply_to=message
+    )
 
 
 @app.train()

@@ -39,7 +39,9 @@ class LocalState:
             self._path(saved).unlink()
 
     def _rounds(self) -> list[int]:
-        return sorted(int(path.stem.removeprefix("round-")) for path in self.folder.glob("round-*.safetensors"))
+        return sorted(
+            int(path.stem.removeprefix("round-")) for path in self.folder.glob("round-*.safetensors")
+        )
 
     def _path(self, server_round: int) -> Path:
         return self.folder / f"round-{server_round}.safetensors"

@@ -48,7 +48,9 @@ def train_client(site: Site, client: int, content: RecordDict, folder: Path) -> 
     )
     if keep := _to_remember(site, optimizers):
         store.save(server_round, keep, int(order["checkpoint-round"]))  # type: ignore[call-overload]
-    arrays = {name: tensor for name, tensor in site.model.state_dict().items() if _federated(site, name, tensor)}
+    arrays = {
+        name: tensor for name, tensor in site.model.state_dict().items() if _federated(site, name, tensor)
+    }
     metrics = MetricRecord({"num-examples": len(examples), **losses})
     return RecordDict({"arrays": ArrayRecord(arrays), "metrics": metrics})
 
@@ -85,7 +87,9 @@ def _restore(site: Site, content: RecordDict, remembered: Mapping[str, Tensor]) 
     """Put together the client's model: freshly built, overlaid with its memory, then the server's arrays."""
     (arrays,) = content.array_records.values()
     state = dict(site.initial)
-    state |= {name.removeprefix(MODEL): tensor for name, tensor in remembered.items() if name.startswith(MODEL)}
+    state |= {
+        name.removeprefix(MODEL): tensor for name, tensor in remembered.items() if name.startswith(MODEL)
+    }
     state |= {name: torch.from_numpy(array.numpy()) for name, array in arrays.items()}
     site.model.load_state_dict(state)
 
@@ -93,11 +97,7 @@ def _restore(site: Site, content: RecordDict, remembered: Mapping[str, Tensor]) 
 def _to_remember(site: Site, optimizers: Optimizers) -> dict[str, Tensor]:
     """Return what stays with the client: its local and integer state, and its optimizers if asked."""
     state = site.model.state_dict()
-    keep = {
-        MODEL + name: tensor
-        for name, tensor in state.items()
-        if not _federated(site, name, tensor)
-    }
+    keep = {MODEL + name: tensor for name, tensor in state.items() if not _federated(site, name, tensor)}
     if site.config.keep_optimizer:
         for objective, optimizer in optimizers:
             for index, slots in optimizer.state_dict()["state"].items():

@@ -1,10 +1,9 @@
 """Image classification with the small convolutional network of the field's tutorials."""
 
 from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
 import torch
-from matplotlib.figure import Figure
-from sklearn.metrics import ConfusionMatrixDisplay
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -12,6 +11,9 @@ from models.config import require
 from models.data.dataset import Dataset, Examples
 from models.errors import UserError
 from models.task import Batch, Metrics, Objective, OptimizerChoice, Task
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 # Small enough that the activations of a batch stay in the cache of a CPU.
 EVALUATION_BATCH = 100
@@ -87,8 +89,12 @@ class ImageClassification(Task):
             "loss": (float(F.cross_entropy(logits.double(), label, reduction="sum")), len(data)),
         }
 
-    def figures(self, model: nn.Module, data: Examples, generator: torch.Generator) -> dict[str, Figure]:
+    def figures(self, model: nn.Module, data: Examples, generator: torch.Generator) -> "dict[str, Figure]":
         """Draw the confusion matrix of the held-out rows."""
+        # Only the server draws; workers are spared the seconds that these imports take.
+        from matplotlib.figure import Figure
+        from sklearn.metrics import ConfusionMatrixDisplay
+
         figure = Figure(figsize=(6, 5.5), layout="constrained")
         axes = figure.add_subplot()
         ConfusionMatrixDisplay.from_predictions(

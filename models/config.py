@@ -1,5 +1,6 @@
 """Typed reading of Flower's flat run-config, which checks neither names nor types by itself."""
 
+import math
 import tomllib
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, fields
@@ -119,7 +120,7 @@ class TaskConfig:
         require(self.num_clients >= 1, "num-clients", ">= 1", self.num_clients)
         if self.partitioner not in PARTITIONERS:
             raise unknown("partitioner", self.partitioner, PARTITIONERS)
-        require(self.alpha > 0, "alpha", "> 0", self.alpha)
+        require(0 < self.alpha < math.inf, "alpha", "> 0", self.alpha)
         require(self.shards_per_client >= 1, "shards-per-client", ">= 1", self.shards_per_client)
         require(self.examples_per_client >= 0, "examples-per-client", ">= 0", self.examples_per_client)
         in_range = 0 <= self.local_test_fraction < 1

@@ -17,5 +17,5 @@ def unknown(kind: str, given: str, known: Iterable[str]) -> UserError:
     near = difflib.get_close_matches(given, names, n=3, cutoff=0.5) or difflib.get_close_matches(
         given.lower(), [name.lower() for name in names], n=3, cutoff=0.5
     )
-    hint = f"did you mean {' or '.join(near)}? " if near else ""
-    return UserError(f"unknown {kind} {given!r}: {hint}known are {', '.join(names)}")
+    hint = f"did you mean {' or '.join(near)}?" if near else f"known are {', '.join(names)}"
+    return UserError(f"unknown {kind} {given!r}: {hint}")

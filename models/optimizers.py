@@ -57,7 +57,9 @@ def _make_optimizer(objective: Objective, model: nn.Module, choice: OptimizerCho
         if parameter.requires_grad and any(fnmatchcase(name, pattern) for pattern in objective.parameters)
     ]
     if not parameters:
-        raise UserError(f"objective {objective.name!r} trains no parameter: none matches {objective.parameters}")
+        raise UserError(
+            f"objective {objective.name!r} trains no parameter: none matches {objective.parameters}"
+        )
     try:
         return OPTIMIZERS[choice.name](parameters, lr=choice.learning_rate, **choice.options)
     except (TypeError, ValueError) as error:

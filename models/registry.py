@@ -24,6 +24,8 @@ def load_task(config: TaskConfig, dataset: Dataset) -> Task:
     options = parse_options("task-options", config.task_options)
     check_options(f"task {config.task}", cls, options, given=("dataset",))
     if dataset.kind != cls.kind:
-        raise UserError(f"task {config.task} learns from {cls.kind}, and dataset {dataset.name} holds {dataset.kind}")
+        raise UserError(
+            f"task {config.task} learns from {cls.kind}, and dataset {dataset.name} holds {dataset.kind}"
+        )
     task: Task = cls(dataset, **options)
     return task

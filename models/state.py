@@ -17,6 +17,11 @@ def build_model(task: Task, seed: int) -> nn.Module:
         return task.build()
 
 
+def describe_state(state: Mapping[str, Tensor]) -> list[str]:
+    """Return a line for each entry, to compare models on two machines by."""
+    return [f"{name} {tensor.dtype} {tuple(tensor.shape)}" for name, tensor in state.items()]
+
+
 def weights_sha256(state: Mapping[str, Tensor]) -> str:
     """Return the SHA-256 over names, types, shapes and bytes of a state, in the order of its names."""
     digest = hashlib.sha256()

@@ -4,13 +4,15 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
-from matplotlib.figure import Figure
 from torch import Tensor, nn
 
 from models.data.dataset import Dataset, Examples
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 Batch = Mapping[str, Tensor]
 State = dict[str, Tensor]
@@ -86,7 +88,7 @@ class Task(ABC):
         """Turn merged sums into the numbers people read; override where a metric is no plain mean."""
         return {name: total / weight for name, (total, weight) in metrics.items() if weight}
 
-    def figures(self, model: nn.Module, data: Examples, generator: torch.Generator) -> dict[str, Figure]:
+    def figures(self, model: nn.Module, data: Examples, generator: torch.Generator) -> "dict[str, Figure]":
         """Draw what a person would rather look at, by name; `data` is the held-out rows."""
         return {}
 

@@ -80,7 +80,11 @@ class CheckpointFolder:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (no mapping)
         if weights_sha256(tensors) != metadata["sha256"]:
             raise ValueError("its contents do not match its SHA-256")
-        weights = {name.removeprefix("model/"): tensor for name, tensor in tensors.items() if name.startswith("model/")}
+        weights = {
+            name.removeprefix("model/"): tensor
+            for name, tensor in tensors.items()
+            if name.startswith("model/")
+        }
         if _shapes(weights) != _shapes(like):
             raise ValueError("it holds another model than this run trains")
         return Checkpoint(

@@ -62,7 +62,12 @@ class CohortGrid(Grid):
         return self.grid.run
 
     def create_message(
-        self, content: RecordDict, message_type: str, dst_node_id: int, group_id: str, ttl: float | None = None
+        self,
+        content: RecordDict,
+        message_type: str,
+        dst_node_id: int,
+        group_id: str,
+        ttl: float | None = None,
     ) -> Message:
         """Create a message to a client."""
         return Message(content, dst_node_id, message_type, ttl=ttl, group_id=group_id)
@@ -90,7 +95,10 @@ class CohortGrid(Grid):
         node_ids = list(self.grid.get_node_ids())
         assigned = self.roster.assign(asked, node_ids)
         training = next(iter(asked.values())).metadata.message_type.startswith("train")
-        packed = [self._pack(node, [asked[client] for client in clients], training) for node, clients in assigned.items()]
+        packed = [
+            self._pack(node, [asked[client] for client in clients], training)
+            for node, clients in assigned.items()
+        ]
         answers = {
             reply.metadata.src_node_id: reply
             for reply in exchange(self.grid, packed, self.timeout if timeout is None else timeout)
@@ -114,7 +122,9 @@ class CohortGrid(Grid):
             reason = answer.error.reason or ""
             if any(word in reason for word in DEAD_WORKER):
                 who = ", ".join(map(str, clients))
-                raise RunFailedError(f"a worker died (out of memory?) while it worked for clients {who}: {one_line(reason)}")
+                raise RunFailedError(
+                    f"a worker died (out of memory?) while it worked for clients {who}: {one_line(reason)}"
+                )
             return Replies(failures=dict.fromkeys(clients, one_line(reason)))
         self.last.bytes_up += num_bytes(answer.content)
         replies = Replies.unpack(answer.content)
@@ -124,7 +134,9 @@ class CohortGrid(Grid):
     def _for_strategy(
         self, replies: list[Replies], asked: Mapping[int, Message], *, averaged: bool
     ) -> list[Message]:
-        contents = dict(sorted((pair for reply in replies for pair in reply.contents), key=lambda pair: pair[0]))
+        contents = dict(
+            sorted((pair for reply in replies for pair in reply.contents), key=lambda pair: pair[0])
+        )
         failures = {client: why for reply in replies for client, why in reply.failures.items()}
         self.last.clients = list(contents)
         self.last.failures = dict(sorted(failures.items()))
@@ -145,7 +157,7 @@ class CohortGrid(Grid):
         for reply in replies:
             if reply.partial is not None:
                 total.merge(reply.partial)
-            else:  # a node with a single client sends its arrays as they are
+            else:  # a node with few clients sends their arrays as they are
                 for _, content in reply.contents:
                     add_update(total, content, self.weighted_by)
         if total.weight == 0:

@@ -40,7 +40,9 @@ class Roster:
             missing = sorted(set(range(self.num_partitions)) - set(self.partitions.values()))
             if time.monotonic() > deadline:
                 who = f"partition-ids {missing} are missing" if self.num_partitions else "none has connected"
-                raise RunFailedError(f"not all nodes answered within {timeout:g} s: {who}; raise node-timeout or start them")
+                raise RunFailedError(
+                    f"not all nodes answered within {timeout:g} s: {who}; raise node-timeout or start them"
+                )
             if missing or not self.partitions:
                 if time.monotonic() - said > 10:
                     log(INFO, "Waiting for nodes: %d of %s", len(self.partitions), self.num_partitions or "?")
@@ -68,12 +70,18 @@ class Roster:
 
     def assign(self, clients: Iterable[int], node_ids: Iterable[int]) -> dict[int, list[int]]:
         """Return node -> its clients, for the clients of one round."""
-        by_partition = {self.partitions[node_id]: node_id for node_id in node_ids if node_id in self.partitions}
+        by_partition = {
+            self.partitions[node_id]: node_id for node_id in node_ids if node_id in self.partitions
+        }
         nodes = [by_partition[partition] for partition in sorted(by_partition)]
         assigned: dict[int, list[int]] = {}
         for place, client in enumerate(sorted(clients)):
             # Nodes that can do any client's work get the same number of them each.
-            node = nodes[place % len(nodes)] if self.interchangeable else by_partition[client % self.num_partitions]
+            node = (
+                nodes[place % len(nodes)]
+                if self.interchangeable
+                else by_partition[client % self.num_partitions]
+            )
             assigned.setdefault(node, []).append(client)
         return assigned
 
@@ -81,18 +89,24 @@ class Roster:
         partition, num_partitions = description["partition-id"], description["num-partitions"]
         who = f"the node with partition-id {partition}"
         if self.num_partitions not in (0, num_partitions):
-            raise RunFailedError(f"{who} says num-partitions={num_partitions}, others say {self.num_partitions}")
+            raise RunFailedError(
+                f"{who} says num-partitions={num_partitions}, others say {self.num_partitions}"
+            )
         if not 0 <= partition < num_partitions:
             raise RunFailedError(f"{who} is not one of 0 to {num_partitions - 1}")
         if partition in self.partitions.values():
             raise RunFailedError(f"two nodes have partition-id {partition}")
         if self.num_clients < num_partitions:
-            raise RunFailedError(f"num-clients is {self.num_clients}, fewer than the {num_partitions} nodes that host them")
+            raise RunFailedError(
+                f"num-clients is {self.num_clients}, fewer than the {num_partitions} nodes that host them"
+            )
         if description["state"] != self.expected["state"]:
             raise RunFailedError(f"{who} builds another model than the server: same code and options there?")
         if description["own-data"]:
             if self.num_clients != num_partitions:
-                raise RunFailedError(f"{who} has its own data, so it is one client: set num-clients={num_partitions}")
+                raise RunFailedError(
+                    f"{who} has its own data, so it is one client: set num-clients={num_partitions}"
+                )
         elif description["data"] != self.expected["data"]:
             raise RunFailedError(f"{who} loaded other data than the server: same dataset files there?")
         self.num_partitions = num_partitions

@@ -18,7 +18,7 @@ from torch import Tensor
 from models.seeds import derive_seed
 from models.task import Metrics, Task, merge_metrics
 from server.checkpoint import Checkpoint, CheckpointFolder, write_safetensors
-from server.cohort_grid import CohortGrid
+from server.cohort_grid import CohortGrid, Exchange
 from server.config import ServerConfig
 from server.errors import RunFailedError
 from server.evaluation import CentralEvaluation
@@ -38,6 +38,8 @@ class Progress:
     """Central evaluations since the best one."""
     final: dict[str, float] = field(default_factory=dict)
     """The newest central metrics."""
+    seconds: float = 0.0
+    """Time that the run has taken, over all its legs."""
 
 
 class RoundLoop:
@@ -73,6 +75,7 @@ class RoundLoop:
         else:
             self.weights = checkpoint.weights
             self.progress = Progress(**checkpoint.progress)
+            self.folder.started -= self.progress.seconds
             restore(self.strategy, checkpoint.strategy, checkpoint.strategy_arrays)
             log(INFO, "Resuming after round %d", checkpoint.server_round)
         self.folder.rewind(self.progress.server_round if checkpoint else -1)
@@ -92,32 +95,42 @@ class RoundLoop:
     def _round(self, server_round: int) -> None:
         started = time.perf_counter()
         self.seconds = {}
-        train = self._train(server_round)
-        cohort = self.grid.last
-        row: dict[str, Any] = {"server_round": server_round, "train": train, "clients": cohort.clients}
-        row["failures"] = [{"client": client, "error": why} for client, why in cohort.failures.items()]
-        row["bytes"] = {"down": cohort.bytes_down, "up": cohort.bytes_up}
+        row: dict[str, Any] = {"server_round": server_round, "train": {}, "evaluate": {}, "central": {}}
+        try:
+            row["train"] = self._train(server_round)
+        except RunFailedError:
+            self._write(row | _cohort(self.grid.last), started)
+            raise
+        row |= _cohort(self.grid.last)
         row["evaluate"] = self._evaluate_on_clients(server_round)
-        row["central"] = self._evaluate_centrally(server_round) if self._is_evaluated(server_round) else {}
+        if self._is_evaluated(server_round):
+            row["central"] = self._evaluate_centrally(server_round)
         self.progress.server_round = server_round
         self._checkpoint(server_round)
+        self._write(row, started)
+        shown = {name: round(value, 4) for name, value in {**row["train"], **row["central"]}.items()}
+        log(INFO, "[ROUND %d/%d] %s", server_round, self.config.num_server_rounds, shown)
+
+    def _write(self, row: dict[str, Any], started: float) -> None:
         row["seconds"] = {**self.seconds, "total": time.perf_counter() - started}
         self.folder.append(row)
-        shown = {name: round(value, 4) for name, value in {**train, **row["central"]}.items()}
-        log(INFO, "[ROUND %d/%d] %s", server_round, self.config.num_server_rounds, shown)
 
     def _train(self, server_round: int) -> dict[str, float]:
         """Let the strategy's cohort train, and take over its new weights."""
         arrays = ArrayRecord(self.weights)
         with self._timed("sampling"):
             self._seed("train", server_round)
-            messages = self.strategy.configure_train(server_round, arrays, self._orders(server_round), self.grid)
+            messages = self.strategy.configure_train(
+                server_round, arrays, self._orders(server_round), self.grid
+            )
             messages = list(messages)
         replies = self._exchange(messages, server_round)
         with self._timed("aggregation"):
             new_arrays, metrics = self.strategy.aggregate_train(server_round, replies)
             if new_arrays is None:
-                raise RunFailedError(f"{type(self.strategy).__name__} returned no model in round {server_round}")
+                raise RunFailedError(
+                    f"{type(self.strategy).__name__} returned no model in round {server_round}"
+                )
             self._take_over(new_arrays, server_round)
         return _plain(metrics)
 
@@ -130,7 +143,9 @@ class RoundLoop:
         for client, why in failures.items():
             log(WARNING, "Round %d: client %d failed: %s", server_round, client, why)
         if not self.grid.last.clients:
-            first = next((f"client {client}: {why}" for client, why in failures.items()), "no client was asked")
+            first = next(
+                (f"client {client}: {why}" for client, why in failures.items()), "no client was asked"
+            )
             raise RunFailedError(f"all {len(messages)} clients of round {server_round} failed; {first}")
         return replies
 
@@ -170,7 +185,9 @@ class RoundLoop:
         progress, metric = self.progress, self.task.metric
         progress.final = central
         better = not progress.best or (
-            central[metric] > progress.best[metric] if self.task.maximize else central[metric] < progress.best[metric]
+            central[metric] > progress.best[metric]
+            if self.task.maximize
+            else central[metric] < progress.best[metric]
         )
         if better:
             progress.best, progress.best_round, progress.stale = central, server_round, 0
@@ -185,6 +202,7 @@ class RoundLoop:
             return
         with self._timed("checkpoint"):
             tree, arrays = capture(self.strategy)
+            self.progress.seconds = time.time() - self.folder.started
             self.checkpoints.save(Checkpoint(server_round, self.weights, asdict(self.progress), tree, arrays))
 
     def _orders(self, server_round: int) -> ConfigRecord:
@@ -207,6 +225,14 @@ class RoundLoop:
         started = time.perf_counter()
         yield
         self.seconds[phase] = self.seconds.get(phase, 0.0) + time.perf_counter() - started
+
+
+def _cohort(exchange: Exchange) -> dict[str, Any]:
+    return {
+        "clients": exchange.clients,
+        "failures": [{"client": client, "error": why} for client, why in exchange.failures.items()],
+        "bytes": {"down": exchange.bytes_down, "up": exchange.bytes_up},
+    }
 
 
 def _sums(reply: Message) -> Metrics:

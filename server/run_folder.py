@@ -7,7 +7,7 @@ import time
 import tomllib
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import tomli_w
 from matplotlib.figure import Figure
@@ -31,19 +31,10 @@ class RunFolder:
     """One run's folder, locked for as long as this object lives."""
 
     def __init__(self, path: Path, run_config: RunConfig, *, resume: bool) -> None:
-        """Claim the folder for a new run, or for going on with the run in it.
-
-        Raises UserError when another process writes it, when it holds a run already (without `resume`),
-        or a run of another config (with it).
-        """
+        """Claim the folder for a new run, or for going on with the run in it; see `claim`."""
         self.path = path
         self.started = time.time()
-        self._lock = _lock(path)
-        held = (path / CONFIG).exists()
-        if resume:
-            _check_same_run(path, run_config)
-        elif held:
-            raise UserError(f"run-dir {path} already holds a run: resume it, or give another run-dir")
+        self._lock = claim(path, run_config, resume=resume)
         (path / CONFIG).write_text(tomli_w.dumps(dict(run_config)))
         (path / RESULT).unlink(missing_ok=True)
         self._board: SummaryWriter | None = None
@@ -108,14 +99,25 @@ def versions() -> dict[str, str]:
     return found
 
 
-def _lock(path: Path) -> Any:
+def claim(path: Path, run_config: RunConfig, *, resume: bool) -> TextIO:
+    """Return the folder's lock, which holds until it is closed.
+
+    Raises UserError when another process writes the folder, when it holds a run already (without
+    `resume`), or when it holds none, or one of another config (with it).
+    """
     path.mkdir(parents=True, exist_ok=True)
     lock = (path / "lock").open("w")
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
         lock.close()
-        raise UserError(f"run-dir {path} is in use by another run: wait for it, or give another run-dir") from error
+        raise UserError(
+            f"run-dir {path} is in use by another run: wait for it, or give another run-dir"
+        ) from error
+    if resume:
+        _check_same_run(path, run_config)
+    elif (path / CONFIG).exists():
+        raise UserError(f"run-dir {path} already holds a run: resume it, or give another run-dir")
     return lock
 
 

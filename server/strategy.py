@@ -28,7 +28,9 @@ def load_strategy(config: ServerConfig, num_clients: int) -> Strategy:
     """
     cls = find(config.strategy, "strategy", STRATEGIES, ENTRY_POINTS)
     if not (isinstance(cls, type) and issubclass(cls, Strategy)):
-        raise UserError(f"strategy {config.strategy!r} must be a subclass of flwr.serverapp.strategy.Strategy")
+        raise UserError(
+            f"strategy {config.strategy!r} must be a subclass of flwr.serverapp.strategy.Strategy"
+        )
     training = cohort_size(config, num_clients)
     evaluating = round(config.fraction_evaluate * num_clients)
     if config.fraction_evaluate > 0:

@@ -7,7 +7,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from simulations.run_folder import Run, read_runs
+from simulations.run_folder import read_runs
+from simulations.run_record import Run
 
 NOTHING = "–"
 NOT_COMPARED = ("run-dir", "resume")

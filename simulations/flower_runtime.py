@@ -1,49 +1,35 @@
-"""Runs the app through Flower's own runtime: a SuperLink of our own, its simulation, and Ray."""
+"""Runs the app through Flower's own runtime, to the end, and says how it ended."""
 
-import hashlib
-import os
 import re
-import shutil
-import socket
-import subprocess
 import sys
-import tempfile
 import threading
-import time
-import urllib.request
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import httpx
-import psutil
 
 from models.config import Value
-from models.errors import UserError
-from simulations import reaper
 from simulations.config import ResolvedSimulation
+from simulations.flower_control import Control
 from simulations.staging import stage
+from simulations.superlink import own_superlink
 
-if TYPE_CHECKING:
-    from flwr.supercore.control import ControlHttpClient
-
-STARTUP = 60.0
-"""Seconds that the SuperLink gets until it listens; it takes two."""
+TICK = 0.2
+"""Seconds between two calls of on_tick."""
+TAIL = 200
+"""Pieces of the log that are kept to look for the error in."""
 COLOURS = re.compile(r"\x1b\[[0-9;]*m")
-LONGEST_RAY_ROOT = 23
-"""Characters of the folder above ours: Ray appends 84 to it, and a Unix socket's path ends at 107."""
-WRAPPERS = (
-    "RuntimeError: Simulation Runtime crashed.",
-    "RuntimeError: An error was encountered. Ending simulation.",
-)
-"""What Flower raises around the exception that says what went wrong."""
+EXCEPTION = "Simulation failed with exception: "
+"""How Flower's details of a run begin where an exception ended it."""
+WRAPPERS = ("Simulation Runtime crashed.", "An error was encountered. Ending simulation.")
+"""Messages of the exceptions that Flower raises around the one that says what went wrong."""
 
 
 @dataclass(frozen=True)
 class FlowerOutcome:
-    """How Flower says that a run has ended; it calls a run whose every client failed completed."""
+    """How a run ended in the eyes of Flower, to which a run whose every client failed is completed."""
 
     status: str
     """ "completed", "failed" or "stopped"."""
@@ -51,10 +37,6 @@ class FlowerOutcome:
     """Flower's number of the run; None where it never began."""
     error: str
     """One line that says what went wrong; "" for a completed run."""
-
-
-class _SuperLinkError(Exception):
-    """The SuperLink did not start, ended, or refused the run; one line."""
 
 
 def run_on_flower(
@@ -65,21 +47,73 @@ def run_on_flower(
     verbose: bool = False,
     app: Path | None = None,
 ) -> FlowerOutcome:
-    """Run the app to its end and leave neither a process nor a temporary folder behind.
+    """Run the Flower app in the folder `app`, or polyfed's own, on a SuperLink of its own.
 
-    `run_config` overrides the app's defaults; its "run-dir" is an absolute folder, into which
-    flower.log is written, and its "threads" are the CPU threads of a worker. `on_tick` is called
-    about five times a second while the run is under way, `verbose` copies the log to standard error,
-    and `app` is the folder of a Flower app, polyfed's own unless given.
+    `run_config` overrides the app's defaults. Its "run-dir" is an absolute folder, which gets
+    flower.log; its "threads" are the CPU threads of a worker. `on_tick` is called about five times a
+    second while the run is under way; `verbose` copies the log to standard error.
 
-    Everything listens on the loopback only, and nothing is shared with another run: not the ports,
-    not FLWR_HOME, not the Ray cluster.
+    Everything listens on the loopback alone, and shares no port, FLWR_HOME or Ray cluster with another
+    run, which is why RAY_ADDRESS is not heeded. No process and no temporary folder outlives the call,
+    whether it returns, raises (KeyboardInterrupt included) or is killed with its process.
     """
     log_file = Path(str(run_config["run-dir"])) / "flower.log"
-    with _scratch_folder() as folder:
-        environment = _environment(folder, threads=int(run_config["threads"]))
-        superlink = _SuperLink(folder, environment)
+    log_file.parent.mkdir(parents=True, exist_ok=True)
+    run_id = None
+    with own_superlink(int(run_config["threads"])) as superlink:
+        app = app or stage(superlink.folder)
         try:
-            # Staging and the imports of Flower are done while the SuperLink starts.
-            client = superlink.client(app or stage(folder), environment)
-"""
+            control = Control(superlink.wait_until_ready())
+            run_id = control.start_run(app, run_config, simulation)
+            if run_id is None:
+                return FlowerOutcome("failed", None, superlink.last_words())
+            tail = _follow(control.log(run_id), log_file, on_tick, verbose)
+            status, details = control.status(run_id)
+        except (httpx.HTTPError, ChildProcessError):  # it did not start, or it died
+            return FlowerOutcome("failed", run_id, f"the SuperLink ended: {superlink.last_words()}")
+    return FlowerOutcome(status, run_id, "" if status == "completed" else _error_line(tail, details))
+
+
+def _follow(pieces: Iterable[str], log_file: Path, on_tick: Callable[[], None] | None, verbose: bool) -> str:
+    """Write the log as it comes and return its end; only the end of the run ends it."""
+    tail: deque[str] = deque(maxlen=TAIL)
+    failures: list[Exception] = []
+
+    def copy() -> None:
+        try:
+            with log_file.open("a") as file:
+                for piece in pieces:
+                    plain = COLOURS.sub("", piece)
+                    tail.append(plain)
+                    file.write(plain)
+                    file.flush()
+                    if verbose:
+                        sys.stderr.write(plain)
+        except Exception as error:
+            failures.append(error)
+
+    # In a thread, so that an on_tick and a Ctrl-C need not wait for the next piece.
+    thread = threading.Thread(target=copy, daemon=True)
+    thread.start()
+    while thread.is_alive():
+        thread.join(TICK)
+        if on_tick is not None:
+            on_tick()
+    if failures:
+        raise failures[0]
+    return "".join(tail)
+
+
+def _error_line(log: str, details: str) -> str:
+    """Return the last exception in the log that is not of Flower's wrapping, or else Flower's details."""
+    found = details.removeprefix(EXCEPTION)
+    if details.startswith(EXCEPTION):
+        in_traceback = False
+        for line in log.splitlines():
+            if line.startswith("Traceback (most recent call last)"):
+                in_traceback = True
+            elif in_traceback and line and not line.startswith(" "):
+                in_traceback = False
+                if not line.endswith(WRAPPERS):
+                    found = line
+    return " ".join(found.split())

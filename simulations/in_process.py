@@ -47,7 +47,12 @@ class InProcessGrid(Grid):
         return Run.create_empty(RUN_ID)
 
     def create_message(
-        self, content: RecordDict, message_type: str, dst_node_id: int, group_id: str, ttl: float | None = None
+        self,
+        content: RecordDict,
+        message_type: str,
+        dst_node_id: int,
+        group_id: str,
+        ttl: float | None = None,
     ) -> Message:
         """Create a message to a node."""
         return Message(content, dst_node_id, message_type, ttl=ttl, group_id=group_id)
@@ -62,7 +67,9 @@ class InProcessGrid(Grid):
 
     def pull_messages(self, message_ids: Iterable[str]) -> list[Message]:
         """Return the answers to these messages."""
-        return [self._replies.pop(message_id) for message_id in list(message_ids) if message_id in self._replies]
+        return [
+            self._replies.pop(message_id) for message_id in list(message_ids) if message_id in self._replies
+        ]
 
     def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> list[Message]:
         """Push, then pull."""
@@ -82,7 +89,5 @@ class InProcessGrid(Grid):
 def run_in_process(run_config: dict[str, Value], num_nodes: int = 1) -> None:
     """Run the ServerApp against ClientApps in this process."""
     grid = InProcessGrid(run_config, num_nodes)
-    context = Context(
-        run_id=RUN_ID, node_id=0, node_config={}, state=RecordDict(), run_config=run_config
-    )
+    context = Context(run_id=RUN_ID, node_id=0, node_config={}, state=RecordDict(), run_config=run_config)
     server_app(grid, context)

@@ -4,11 +4,12 @@ A process of its own, in a session of its own. It waits for its standard input t
 operating system sees to when the process at the other end is gone, be it by Ctrl-C, a signal or kill -9.
 """
 
-import os
 import shutil
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from pathlib import Path
 
 import psutil
 
@@ -20,19 +21,17 @@ PATIENCE = 10.0
 """Seconds that SIGKILL gets; a process in the middle of a system call outlives it for a while."""
 
 
-def marked(folder: str) -> Iterator[psutil.Process]:
-    """Yield the living processes that a run in `folder` has started.
+def marked(folder: str) -> set[psutil.Process]:
+    """Return the processes that the run in `folder` has started.
 
     Ray's daemons leave their parent's process group and session, so that the mark in the environment
-    is the one thing they share. Some of them write their title over it: those are found as children.
+    is all they share. Some write their title over it; those are found as children.
     """
-    for process in psutil.process_iter(["environ", "status"]):
-        if (process.info["environ"] or {}).get(MARK) == folder:
-            yield process
-            try:
-                yield from process.children(recursive=True)
-            except psutil.NoSuchProcess:
-                continue
+    processes = list(psutil.process_iter(["environ", "ppid"]))
+    found = {p.pid: p for p in processes if (p.info["environ"] or {}).get(MARK) == folder}
+    while children := [p for p in processes if p.info["ppid"] in found and p.pid not in found]:
+        found.update((child.pid, child) for child in children)
+    return set(found.values())
 
 
 def end(folder: str) -> bool:
@@ -40,19 +39,23 @@ def end(folder: str) -> bool:
     start = time.monotonic()
     known: set[psutil.Process] = set()
     while time.monotonic() - start < GRACE + PATIENCE:
-        new = set(marked(folder)) - known  # a daemon may have restarted a child meanwhile
+        new = marked(folder) - known  # a daemon may have started another child meanwhile
         known |= new
         alive = {process for process in known if _is_alive(process)}
         if not alive:
             return True
-        force = time.monotonic() - start > GRACE
-        for process in alive if force else new:
-            try:
-                process.kill() if force else process.terminate()
-            except psutil.NoSuchProcess:
-                continue
-        psutil.wait_procs(alive, timeout=0.1)
+        if time.monotonic() - start < GRACE:
+            _each(new, psutil.Process.terminate)
+        else:
+            _each(alive, psutil.Process.kill)
+        time.sleep(0.05)
     return False
+
+
+def _each(processes: Iterable[psutil.Process], act: Callable[[psutil.Process], None]) -> None:
+    for process in processes:
+        with suppress(psutil.NoSuchProcess):
+            act(process)
 
 
 def _is_alive(process: psutil.Process) -> bool:
@@ -62,13 +65,16 @@ def _is_alive(process: psutil.Process) -> bool:
         return False
 
 
-def main(folder: str) -> int:
+def main(folder: str) -> None:
     """Wait for standard input to close, then end the run in `folder` and remove the folder."""
     sys.stdin.buffer.read()
-    ended = end(folder)
+    if not end(folder):
+        left = ", ".join(str(process.pid) for process in marked(folder))
+        print(f"polyfed: these processes of the run could not be ended: {left}", file=sys.stderr)
     shutil.rmtree(folder, ignore_errors=True)
-    return 0 if ended and not os.path.exists(folder) else 1
+    if Path(folder).exists():
+        print(f"polyfed: {folder} could not be removed", file=sys.stderr)
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1]))
+    main(sys.argv[1])

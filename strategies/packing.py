@@ -16,6 +16,9 @@ from strategies.exact_sum import ExactSum
 PLAN = "plan"
 """Key of the record that says which client gets which records."""
 HIGH, LOW = "sum-high", "sum-low"
+"""Keys of the two halves of a sum."""
+UPDATES_IN_A_SUM = 4
+"""Updates in float32 that are as large as one sum, of two float64 an element."""
 
 
 def pack(contents: Sequence[tuple[int, RecordDict]]) -> RecordDict:
@@ -60,9 +63,9 @@ class Replies:
     def presum(self, weighted_by: str) -> None:
         """Replace the clients' arrays by their sum, weighted by this entry of their metrics.
 
-        A single client's arrays stay as they are: they are half as large as a sum, and as exact.
+        A few clients' arrays stay as they are, for the server to add up: a sum is as large as four of them.
         """
-        if len(self.contents) < 2:
+        if len(self.contents) <= UPDATES_IN_A_SUM:
             return
         self.partial = ExactSum()
         for client, content in self.contents:

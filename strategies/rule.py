@@ -21,9 +21,7 @@ class LocalRule:
         raise NotImplementedError
 
 
-def install(
-    rule: LocalRule, optimizer: torch.optim.Optimizer, anchors: Mapping[Tensor, Tensor]
-) -> None:
+def install(rule: LocalRule, optimizer: torch.optim.Optimizer, anchors: Mapping[Tensor, Tensor]) -> None:
     """Let the rule change every gradient before every step; `anchors` maps each weight to the server's."""
 
     def before_step(*_: object) -> None:

@@ -75,8 +75,7 @@ def count_labels(dataset: Dataset, partition: Partition, clients: Iterable[int])
 
 
 def _generator(purpose: int, client: int, seed: int) -> Generator:
-    # The seed is last: it alone may take several words of entropy, which would else run into the client's.
-    return np.random.default_rng(np.random.SeedSequence([purpose, client, seed]))
+    return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(purpose, client)))
 
 
 def _draw(groups: Groups, config: TaskConfig, client: int) -> Indices:

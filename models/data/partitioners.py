@@ -48,9 +48,9 @@ def deal_iid(groups: Groups, config: TaskConfig, rng: Generator) -> Indices:
 
 
 def deal_dirichlet(groups: Groups, config: TaskConfig, rng: Generator) -> Indices:
-    """Cut each class up among the clients by a Dir(alpha) of its own (Yurochkin et al. 2019, arXiv:1905.12022).
+    """Cut each class up by a Dir(alpha) over the clients (Yurochkin et al. 2019, arXiv:1905.12022).
 
-    Over a single group of all rows, this is quantity skew (Li et al. 2022, arXiv:2102.02079).
+    Over a single group of all rows, that is quantity skew (Li et al. 2022, arXiv:2102.02079).
     """
     owners = np.empty(len(groups.rows), dtype=np.int64)
     for group in range(len(groups)):
@@ -62,7 +62,7 @@ def deal_dirichlet(groups: Groups, config: TaskConfig, rng: Generator) -> Indice
 
 
 def deal_shards(groups: Groups, config: TaskConfig, rng: Generator) -> Indices:
-    """Cut the rows, sorted by label, into equal shards and deal those (McMahan et al. 2017, arXiv:1602.05629, section 3)."""
+    """Deal equal shards of the rows sorted by label (McMahan et al. 2017, arXiv:1602.05629, section 3)."""
     num_shards = config.num_clients * config.shards_per_client
     shards = np.arange(len(groups.rows)) * num_shards // len(groups.rows)
     owners = np.empty(len(groups.rows), dtype=np.int64)
@@ -109,7 +109,7 @@ def draw_dirichlet(groups: Groups, config: TaskConfig, client: int, rng: Generat
 
 
 def draw_shards(groups: Groups, config: TaskConfig, client: int, rng: Generator) -> Indices:
-    """Draw shards of the rows sorted by label, so large that `shards_per_client` of them hold a client's rows."""
+    """Draw shards of the rows sorted by label; `shards_per_client` of them hold a client's rows."""
     num_rows, held = len(groups.rows), config.shards_per_client
     size = -(-config.examples_per_client // held)
     num_shards = min(max(num_rows // size, held), num_rows)

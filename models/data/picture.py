@@ -82,10 +82,10 @@ def _draw_grid(axes: Axes, table: NDArray[np.int64], classes: Sequence[str]) -> 
     axes.invert_yaxis()
     axes.spines[:].set_visible(False)
     if max(table.shape) <= _MOST_NUMBERED:
-        for (row, column), count in np.ndenumerate(table):
-            if count:
-                ink = "white" if norm(count) > 0.55 else _INK
-                axes.text(column, row, count, ha="center", va="center", fontsize=7, color=ink)
+        for row, column in np.argwhere(table):
+            count = int(table[row, column])
+            ink = "white" if count > 0.3 * table.max() else "black"
+            axes.text(column, row, f"{count:,}", ha="center", va="center", fontsize=7, color=ink)
     else:
         bar = axes.figure.colorbar(cells, ax=axes, label="rows", pad=0.01, aspect=30)
         bar.outline.set_visible(False)

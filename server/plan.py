@@ -1,0 +1,49 @@
+"""Everything that a mistake in the run config could break, built before anybody has to wait."""
+
+from dataclasses import dataclass
+
+from flwr.serverapp.strategy import Strategy
+from torch import nn
+
+from models.config import RunConfig, TaskConfig, require, read
+from models.data.dataset import Dataset
+from models.data.partition import Partition, partition
+from models.data.registry import load_dataset
+from models.optimizers import make_optimizers
+from models.registry import load_task
+from models.state import build_model
+from models.task import Task
+from server.config import ServerConfig
+from server.strategy import load_strategy
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run config asks for."""
+
+    config: ServerConfig
+    task_config: TaskConfig
+    dataset: Dataset
+    task: Task
+    model: nn.Module
+    """Freshly initialised from the run's seed."""
+    strategy: Strategy
+    partition: Partition
+
+
+def make_plan(run_config: RunConfig) -> Plan:
+    """Read the run config and build what it names.
+
+    Raises UserError for the first thing in it that cannot work.
+    """
+    config, task_config = read(ServerConfig, run_config), read(TaskConfig, run_config)
+    can_evaluate = config.fraction_evaluate == 0 or task_config.local_test_fraction > 0
+    require(
+        can_evaluate, "local-test-fraction", "> 0 when fraction-evaluate is", task_config.local_test_fraction
+    )
+    strategy = load_strategy(config, task_config.num_clients)
+    dataset = load_dataset(task_config)
+    task = load_task(task_config, dataset)
+    model = build_model(task, task_config.seed)
+    make_optimizers(task, model, task_config)  # its options are checked by making it
+    return Plan(config, task_config, dataset, task, model, strategy, partition(dataset, task_config))

@@ -1,0 +1,138 @@
+"""The `polyfed` command."""
+
+import json
+import logging
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import click
+import typer
+from rich.console import Console
+from rich.markup import escape
+
+from models.config import Value
+from models.errors import UserError
+
+MISTAKE, FAILURE, INTERRUPTED = 2, 1, 130
+"""Exit codes: what was asked for cannot work; the run failed; Ctrl-C."""
+
+cli = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Federated learning for every model family: one loop, one hash, exact resume.",
+)
+console = Console()
+Runs = Annotated[list[Path], typer.Argument(help="Run folders.")]
+
+
+@cli.command()
+def run(
+    scenario: Annotated[
+        Path, typer.Argument(help="TOML file of run-config keys, as in simulations/configs.")
+    ],
+    override: Annotated[
+        list[str] | None, typer.Option("--set", "-c", help="key=value over the scenario; may be repeated.")
+    ] = None,
+    run_dir: Annotated[
+        Path | None, typer.Option(help="Folder of the run; ./runs/SCENARIO-TIME unless given.")
+    ] = None,
+    resume: Annotated[Path | None, typer.Option(help="Folder of a run to go on with.")] = None,
+    in_process: Annotated[
+        bool, typer.Option("--in-process", help="Everything in this process, for debugging.")
+    ] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Show Flower's log as well.")] = False,
+) -> None:
+    """Run a scenario, write its report, and say where it is."""
+    from simulations.launch import launch
+    from simulations.scenario import load_scenario, new_run_dir
+
+    if run_dir and resume:
+        raise UserError("give either --run-dir or --resume: a resumed run stays in its folder")
+    run_config = load_scenario(scenario, override or ())
+    folder = (resume or run_dir or new_run_dir(scenario)).absolute()
+    run_config |= {"run-dir": str(folder), "resume": resume is not None}
+    result = launch(run_config, in_process=in_process, verbose=verbose, console=console)
+    _say_how_it_ended(folder, result)
+    from simulations.report import write_report
+
+    console.print(f"report: {write_report([folder])}", soft_wrap=True, highlight=False)
+    if result["status"] == "failed":
+        raise typer.Exit(FAILURE)
+
+
+@cli.command()
+def compare(runs: Runs) -> None:
+    """Print runs side by side."""
+    from simulations.compare import compare as print_comparison
+
+    print_comparison(runs, console)
+
+
+@cli.command()
+def report(
+    runs: Runs,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="The page to write.")] = None,
+) -> None:
+    """Write one self-contained HTML page about one or several runs."""
+    from simulations.report import write_report
+
+    console.print(str(write_report(runs, output)), soft_wrap=True, highlight=False)
+
+
+@cli.command()
+def partition(
+    scenario: Annotated[Path, typer.Argument(help="TOML file of run-config keys.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The picture to write: .png, .svg or .pdf.")],
+    override: Annotated[
+        list[str] | None, typer.Option("--set", "-c", help="key=value over the scenario.")
+    ] = None,
+) -> None:
+    """Draw who holds what, without training."""
+    from models.config import TaskConfig, read
+    from models.data.partition import count_labels
+    from models.data.partition import partition as deal
+    from models.data.picture import partition_figure
+    from models.data.registry import load_dataset
+    from simulations.scenario import load_scenario
+
+    config = read(TaskConfig, load_scenario(scenario, override or ()))
+    dataset = load_dataset(config)
+    counts = count_labels(dataset, deal(dataset, config), range(min(config.num_clients, 100)))
+    partition_figure(counts, dataset.classes, config.num_clients).savefig(output)
+    console.print(str(output), soft_wrap=True, highlight=False)
+
+
+def main() -> None:
+    """Run the command line; a mistake of its user is one line and exit code 2."""
+    logging.captureWarnings(True)
+    try:
+        sys.exit(cli(standalone_mode=False))
+    except UserError as error:
+        _fail(str(error), MISTAKE)
+    except click.ClickException as error:
+        _fail(error.format_message(), MISTAKE)
+    except (KeyboardInterrupt, typer.Abort):
+        _fail("interrupted", INTERRUPTED)
+
+
+def _fail(reason: str, code: int) -> None:
+    Console(stderr=True).print(
+        f"[bold red]polyfed:[/bold red] {escape(reason)}", soft_wrap=True, highlight=False
+    )
+    sys.exit(code)
+
+
+def _say_how_it_ended(folder: Path, result: dict[str, Value]) -> None:
+    status = str(result["status"])
+    if status == "failed":
+        console.print(
+            f"[bold red]failed:[/bold red] {escape(str(result['reason']))}", soft_wrap=True, highlight=False
+        )
+    else:
+        console.print(
+            f"{status} after round {result['server_round']}: {json.dumps(result['final'])}", soft_wrap=True
+        )
+        console.print(f"weights: {result['weights_sha256']}", soft_wrap=True, highlight=False)
+    console.print(f"run: {folder}", soft_wrap=True, highlight=False)

@@ -1,0 +1,74 @@
+"""A live progress bar over the metrics that a run writes."""
+
+import json
+import threading
+from pathlib import Path
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TextColumn,
+    TimeElapsedColumn,
+)
+
+PAUSE = 0.2
+"""Seconds between looks at the metrics."""
+
+
+class RoundProgress:
+    """Follows RUN/metrics.jsonl in a thread of its own, while the run goes on here or elsewhere."""
+
+    def __init__(self, run_dir: Path, num_server_rounds: int, console: Console) -> None:
+        self.metrics = run_dir / "metrics.jsonl"
+        self.bar = Progress(
+            SpinnerColumn(),
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[shown]}"),
+            TimeElapsedColumn(),
+            console=console,
+        )
+        self.rounds = self.bar.add_task("starting", total=num_server_rounds, shown="")
+        self._over = threading.Event()
+        self._follower = threading.Thread(target=self._follow, daemon=True)
+
+    def __enter__(self) -> "RoundProgress":
+        self.bar.start()
+        self._follower.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._over.set()
+        self._follower.join()
+        self.bar.stop()
+
+    def _follow(self) -> None:
+        position = 0
+        while True:
+            last_look = self._over.wait(PAUSE)
+            if self.metrics.exists():
+                with self.metrics.open() as file:
+                    file.seek(position)
+                    while (line := file.readline()).endswith("\n"):
+                        position = file.tell()
+                        self._show(json.loads(line))
+            if last_look:
+                return
+
+    def _show(self, row: dict[str, dict[str, float]]) -> None:
+        parts = [
+            ("train", name, value) for name, value in row.get("train", {}).items() if name != "num-examples"
+        ]
+        parts += [("test", name, value) for name, value in row.get("central", {}).items()]
+        shown = "  ".join(f"{place} {name} {value:.4g}" for place, name, value in parts)
+        failures = len(row.get("failures", []))
+        if failures:
+            shown += f"  [red]{failures} failed[/red]"
+        self.bar.update(self.rounds, description="training", completed=row["server_round"], shown=shown)

@@ -1,0 +1,65 @@
+"""From a scenario file and the command line to a full run config."""
+
+import time
+import tomllib
+from collections.abc import Sequence
+from dataclasses import fields
+from pathlib import Path
+
+from models.config import RunConfig, TaskConfig, Value, check_keys, key_of, read
+from models.errors import UserError
+from server.config import ServerConfig
+from simulations.config import SimulationConfig
+
+CONFIGS = (TaskConfig, ServerConfig, SimulationConfig)
+
+
+def defaults() -> dict[str, Value]:
+    """Return every run-config key with its default."""
+    return {key_of(field.name): field.default for cls in CONFIGS for field in fields(cls)}  # type: ignore[misc]
+
+
+def load_scenario(path: Path, overrides: Sequence[str] = ()) -> dict[str, Value]:
+    """Return the run config of a scenario file, overridden by `key=value` texts.
+
+    Raises UserError for a file that is not there or no TOML, and for keys and values that do not fit.
+    """
+    if not path.is_file():
+        raise UserError(
+            f"scenario {path} is not there: give the path of a TOML file, as in simulations/configs"
+        )
+    try:
+        scenario = tomllib.loads(path.read_text())
+    except tomllib.TOMLDecodeError as error:
+        raise UserError(f"scenario {path} is not TOML: {error}") from error
+    given = {**scenario, **dict(_parse(text) for text in overrides)}
+    check_keys(given, *CONFIGS)
+    run_config = {**defaults(), **given}
+    if run_config["data-dir"]:
+        run_config["data-dir"] = str(Path(str(run_config["data-dir"])).expanduser().absolute())
+    validate(run_config)
+    return run_config
+
+
+def validate(run_config: RunConfig) -> None:
+    """Raise UserError for a value that no config takes."""
+    for cls in CONFIGS:
+        read(cls, run_config)
+
+
+def new_run_dir(scenario: Path) -> Path:
+    """Return a folder for a new run, under ./runs."""
+    return Path("runs").absolute() / f"{scenario.stem}-{time.strftime('%Y%m%d-%H%M%S')}"
+
+
+def _parse(text: str) -> tuple[str, Value]:
+    """Read "key=value": TOML where it is a number or a truth, else the text as it stands."""
+    key, separator, value = text.partition("=")
+    if not separator:
+        raise UserError(f"an override must be key=value, got {text!r}")
+    key, value = key.strip(), value.strip()
+    try:
+        parsed = tomllib.loads(f"value = {value}")["value"]
+    except tomllib.TOMLDecodeError:
+        return key, value
+    return key, parsed if isinstance(parsed, bool | int | float | str) else value

@@ -1,0 +1,56 @@
+"""A federation of one client is a plain PyTorch loop, bit for bit."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch.nn import functional as F
+
+from models.cnn import ConvNet
+from models.config import TaskConfig, Value
+from models.data.registry import load_dataset
+from models.seeds import derive_seed
+from simulations.in_process import run_in_process
+
+ROUNDS, EPOCHS, BATCH = 3, 2, 32
+
+
+def plain_pytorch(keep_optimizer: bool) -> dict[str, torch.Tensor]:
+    """Train for the same rounds, epochs and shuffles, without anything of the federation."""
+    train = load_dataset(TaskConfig(dataset="digits")).train
+    rows = torch.arange(len(train))
+    torch.manual_seed(derive_seed(42, "build"))
+    model = ConvNet(1, 8, 8, 10, "none")
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9)
+    for server_round in range(1, ROUNDS + 1):
+        if not keep_optimizer:
+            optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9)
+        generator = torch.Generator().manual_seed(derive_seed(42, "train", server_round, 0))
+        for _ in range(EPOCHS):
+            for chosen in rows[torch.randperm(len(rows), generator=generator)].split(BATCH):
+                optimizer.zero_grad()
+                F.cross_entropy(model(train["image"][chosen].float() / 16), train["label"][chosen]).backward()
+                optimizer.step()
+    return model.state_dict()
+
+
+@pytest.mark.parametrize("keep_optimizer", [False, True])
+def test_one_client_equals_plain_pytorch(
+    tiny: Callable[..., dict[str, Value]], keep_optimizer: bool, one_thread: None
+) -> None:
+    config = tiny(
+        num_clients=1,
+        partitioner="iid",
+        num_server_rounds=ROUNDS,
+        local_epochs=EPOCHS,
+        batch_size=BATCH,
+        keep_optimizer=keep_optimizer,
+    )
+    run_in_process(config)
+    federated = load_file(Path(str(config["run-dir"])) / "models" / "last.safetensors")
+    expected = plain_pytorch(keep_optimizer)
+    assert federated.keys() == expected.keys()
+    for name, weight in expected.items():
+        assert torch.equal(federated[name], weight), name
