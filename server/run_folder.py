@@ -114,10 +114,14 @@ def claim(path: Path, run_config: RunConfig, *, resume: bool) -> TextIO:
         raise UserError(
             f"run-dir {path} is in use by another run: wait for it, or give another run-dir"
         ) from error
-    if resume:
-        _check_same_run(path, run_config)
-    elif (path / CONFIG).exists():
-        raise UserError(f"run-dir {path} already holds a run: resume it, or give another run-dir")
+    try:
+        if resume:
+            _check_same_run(path, run_config)
+        elif (path / CONFIG).exists():
+            raise UserError(f"run-dir {path} already holds a run: resume it, or give another run-dir")
+    except UserError:
+        lock.close()
+        raise
     return lock
 
 

@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+import httpx
 from flwr.cli.build import build_fab_from_disk
 from flwr.common.serde import fab_to_proto, user_config_to_proto
 from flwr.proto.control_pb2 import ListRunsRequest, StartRunRequest, StreamLogsRequest
@@ -15,16 +16,18 @@ from models.config import Value
 from simulations.config import ResolvedSimulation
 
 
+class RefusedError(Exception):
+    """The SuperLink would not start the run; its log says why."""
+
+
 class Control:
-    """The Control API of the SuperLink at `url`; a method raises httpx.HTTPError once that is gone."""
+    """The Control API of the SuperLink at `url`; methods raise httpx.TransportError once that is gone."""
 
     def __init__(self, url: str) -> None:
         self._client = ControlHttpClient(url)
 
-    def start_run(
-        self, app: Path, run_config: Mapping[str, Value], simulation: ResolvedSimulation
-    ) -> int | None:
-        """Submit the app in the folder `app` and return the run's number; None where it is refused."""
+    def start_run(self, app: Path, run_config: Mapping[str, Value], simulation: ResolvedSimulation) -> int:
+        """Submit the app in the folder `app` and return the run's number; may raise RefusedError."""
         content = build_fab_from_disk(app)
         request = StartRunRequest(
             fab=fab_to_proto(Fab(hashlib.sha256(content).hexdigest(), content, {})),
@@ -36,8 +39,13 @@ class Control:
                 init_args_num_cpus=simulation.num_workers,
             ),
         )
-        response = self._client.StartRun(request)
-        return response.run_id if response.HasField("run_id") else None
+        try:
+            response = self._client.StartRun(request)
+        except httpx.HTTPStatusError as error:
+            raise RefusedError from error
+        if not response.HasField("run_id"):
+            raise RefusedError
+        return response.run_id
 
     def log(self, run_id: int) -> Iterator[str]:
         """Yield the run's log in pieces as they come, until the run has ended."""
@@ -48,3 +56,7 @@ class Control:
         """Return how a run that has ended did so ("completed", "failed", "stopped"), and Flower's details."""
         status = self._client.ListRuns(ListRunsRequest(run_id=run_id)).run_dict[run_id].status
         return status.sub_status, status.details
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._client.close()

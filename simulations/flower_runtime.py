@@ -5,6 +5,7 @@ import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,17 +13,20 @@ import httpx
 
 from models.config import Value
 from simulations.config import ResolvedSimulation
-from simulations.flower_control import Control
+from simulations.flower_control import Control, RefusedError
 from simulations.staging import stage
-from simulations.superlink import own_superlink
+from simulations.superlink import COLOURS, own_superlink
 
 TICK = 0.2
 """Seconds between two calls of on_tick."""
-TAIL = 200
+TAIL = 1000
 """Pieces of the log that are kept to look for the error in."""
-COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 EXCEPTION = "Simulation failed with exception: "
 """How Flower's details of a run begin where an exception ended it."""
+NO_HEARTBEAT = "No heartbeat received from the task"
+"""Flower's details of a run whose process was killed; it notices after a minute."""
+TRACEBACK = r"^Traceback \(most recent call last\):\n(?:[ \t].*\n|\n)*(\S.*)$"
+"""A traceback at the start of a line, and in it the line that names the exception."""
 WRAPPERS = ("Simulation Runtime crashed.", "An error was encountered. Ending simulation.")
 """Messages of the exceptions that Flower raises around the one that says what went wrong."""
 
@@ -63,19 +67,19 @@ def run_on_flower(
     with own_superlink(int(run_config["threads"])) as superlink:
         app = app or stage(superlink.folder)
         try:
-            control = Control(superlink.wait_until_ready())
-            run_id = control.start_run(app, run_config, simulation)
-            if run_id is None:
-                return FlowerOutcome("failed", None, superlink.last_words())
-            tail = _follow(control.log(run_id), log_file, on_tick, verbose)
-            status, details = control.status(run_id)
-        except (httpx.HTTPError, ChildProcessError):  # it did not start, or it died
+            with closing(Control(superlink.wait_until_ready())) as control:
+                run_id = control.start_run(app, run_config, simulation)
+                tail = _follow(control.log(run_id), log_file, on_tick, verbose)
+                status, details = control.status(run_id)
+        except RefusedError:
+            return FlowerOutcome("failed", None, f"Flower refused the run: {superlink.last_words()}")
+        except (httpx.TransportError, ChildProcessError):
             return FlowerOutcome("failed", run_id, f"the SuperLink ended: {superlink.last_words()}")
-    return FlowerOutcome(status, run_id, "" if status == "completed" else _error_line(tail, details))
+    return FlowerOutcome(status, run_id, "" if status == "completed" else error_line(tail, details))
 
 
 def _follow(pieces: Iterable[str], log_file: Path, on_tick: Callable[[], None] | None, verbose: bool) -> str:
-    """Write the log as it comes and return its end; only the end of the run ends it."""
+    """Write the log as it comes, until the run ends, and return its last pieces."""
     tail: deque[str] = deque(maxlen=TAIL)
     failures: list[Exception] = []
 
@@ -104,16 +108,15 @@ def _follow(pieces: Iterable[str], log_file: Path, on_tick: Callable[[], None] |
     return "".join(tail)
 
 
-def _error_line(log: str, details: str) -> str:
-    """Return the last exception in the log that is not of Flower's wrapping, or else Flower's details."""
+def error_line(log: str, details: str) -> str:
+    """Return the exception that ended the run, or Flower's `details` where it was none.
+
+    Flower prints that exception last, but for those that it raises around it.
+    """
     found = details.removeprefix(EXCEPTION)
     if details.startswith(EXCEPTION):
-        in_traceback = False
-        for line in log.splitlines():
-            if line.startswith("Traceback (most recent call last)"):
-                in_traceback = True
-            elif in_traceback and line and not line.startswith(" "):
-                in_traceback = False
-                if not line.endswith(WRAPPERS):
-                    found = line
+        raised = re.findall(TRACEBACK, log, flags=re.MULTILINE)
+        found = next((line for line in reversed(raised) if not line.endswith(WRAPPERS)), found)
+    elif details == NO_HEARTBEAT:
+        found = "the process of the ServerApp died without a word; it may have run out of memory"
     return " ".join(found.split())

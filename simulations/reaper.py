@@ -15,7 +15,7 @@ import psutil
 
 MARK = "POLYFED_RUN_FOLDER"
 """Environment variable that everything a run starts inherits; it holds the run's temporary folder."""
-GRACE = 3.0
+GRACE = 1.0
 """Seconds between SIGTERM and SIGKILL."""
 PATIENCE = 10.0
 """Seconds that SIGKILL gets; a process in the middle of a system call outlives it for a while."""
@@ -60,7 +60,7 @@ def _each(processes: Iterable[psutil.Process], act: Callable[[psutil.Process], N
 
 def _is_alive(process: psutil.Process) -> bool:
     try:
-        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+        return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
     except psutil.NoSuchProcess:
         return False
 

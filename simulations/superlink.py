@@ -1,6 +1,7 @@
 """A Flower SuperLink of our own, in a temporary folder that ends with it."""
 
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -17,6 +18,8 @@ import psutil
 from models.errors import UserError
 from simulations import reaper
 
+COLOURS = re.compile(r"\x1b\[[0-9;]*m")
+"""Terminal colours, which Flower writes into files too."""
 STARTUP = 60.0
 """Seconds that the SuperLink gets until it listens; it takes two."""
 LONGEST_ROOT = 18
@@ -55,8 +58,9 @@ class SuperLink:
 
     def last_words(self) -> str:
         """Return the last line of its log that is not about a request."""
-        lines = (self.folder / "superlink.log").read_text().splitlines()
-        return next((line for line in reversed(lines) if line.strip() and "uvicorn.access" not in line), "")
+        lines = COLOURS.sub("", (self.folder / "superlink.log").read_text()).splitlines()
+        last = next((line for line in reversed(lines) if line.strip() and "uvicorn.access" not in line), "")
+        return " ".join(last.split())
 
     def _listens(self) -> bool:
         # What answers on the port may be another run's SuperLink, so ask whose socket it is.

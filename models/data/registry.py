@@ -1,5 +1,6 @@
 """Datasets by name."""
 
+import functools
 from collections.abc import Callable
 from pathlib import Path
 
@@ -26,4 +27,10 @@ def load_dataset(config: TaskConfig) -> Dataset:
         raise UserError(f"data-dir must be an absolute folder, got {config.data_dir!r}")
     if config.dataset not in DATASETS:
         raise unknown("dataset", config.dataset, DATASETS)
+    return _load(TaskConfig(dataset=config.dataset, data_dir=config.data_dir, download=config.download))
+
+
+# The plan, the ServerApp and the ClientApp of one process share what they loaded.
+@functools.lru_cache(maxsize=1)
+def _load(config: TaskConfig) -> Dataset:
     return DATASETS[config.dataset](config)

@@ -1,0 +1,46 @@
+"""A CNN that fails where a test wants it to; given to runs as "faulty:FaultyCnn"."""
+
+import os
+import signal
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from models.cnn import ImageClassification
+from models.data.dataset import Dataset, Examples
+from models.seeds import derive_seed
+from models.task import Batch
+
+
+class FaultyCnn(ImageClassification):
+    """Raises, or kills its process, when a client trains in a round; (0, 0) stands for every client."""
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        raise_at: Sequence[int] = (),
+        kill_at: Sequence[int] = (),
+        unless: str = "",
+    ) -> None:
+        super().__init__(dataset)
+        self.raise_at = _seed_of(raise_at)
+        self.kill_at = _seed_of(kill_at)
+        self.all_fail = list(raise_at) == [0, 0]
+        self.unless = unless
+
+    def batches(
+        self, model: nn.Module, data: Examples, generator: torch.Generator, batch_size: int
+    ) -> Iterator[Batch]:
+        here = generator.initial_seed()
+        if here == self.kill_at and not Path(self.unless).exists():
+            os.kill(os.getpid(), signal.SIGKILL)
+        if self.all_fail or here == self.raise_at:
+            raise ValueError("a bad batch")
+        yield from super().batches(model, data, generator, batch_size)
+
+
+def _seed_of(place: Sequence[int]) -> int | None:
+    """Return the seed of (server_round, client), by which a task can tell where it is."""
+    return derive_seed(42, "train", *place) if place else None
