@@ -61,11 +61,16 @@ def _site(context: Context) -> Site:
     return load_site(config, str(context.node_config.get("data-path", "")))
 
 
+def _state_root(context: Context) -> Path:
+    return Path(str(context.node_config.get("state-path", Path.home() / ".polyfed" / "state")))
+
+
 def _each_client(message: Message, context: Context, work: Work) -> Message:
     started = time.perf_counter()
     site = _site(context)
     plan = message.content.config_records[PLAN]
-    folder = Path(str(context.node_config.get("state-path", plan["state-path"])))
+    # The run's absolute folder where server and nodes share a disk, else a name under the node's own.
+    folder = _state_root(context) / str(plan["state-path"])
     replies = Replies()
     with pinned(site.config.threads):
         for client, content in unpack(message.content):

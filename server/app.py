@@ -1,5 +1,6 @@
 """The Flower ServerApp."""
 
+import hashlib
 import time
 from logging import ERROR, INFO
 from pathlib import Path
@@ -62,11 +63,12 @@ def _prepare(grid: Grid, plan: Plan, folder: RunFolder) -> RoundLoop:
     picture = {"num_clients": num_clients, "classes": plan.dataset.classes, "counts": counts}
     folder.write_json(PARTITION, picture)
     state = {name: tensor.clone() for name, tensor in plan.model.state_dict().items()}
+    # Simulated nodes are workers of one machine or cluster, with one disk under them.
+    shared_disk = isinstance(grid, InMemoryGrid) or getattr(grid, "interchangeable_nodes", False)
     roster = Roster(
         num_clients=num_clients,
         expected={"data": data_sha256(plan.dataset), "state": describe_state(state)},
-        # Simulated nodes are workers of one machine or cluster, with one disk under them.
-        interchangeable=isinstance(grid, InMemoryGrid) or getattr(grid, "interchangeable_nodes", False),
+        interchangeable=shared_disk,
     )
     roster.wait_for_all(grid, plan.config.node_timeout)
     log(INFO, "%d clients on %d nodes", num_clients, len(roster.partitions))
@@ -75,7 +77,7 @@ def _prepare(grid: Grid, plan: Plan, folder: RunFolder) -> RoundLoop:
         plan.config,
         plan.task_config.seed,
         plan.strategy,
-        CohortGrid(grid, roster, state_path=str(folder.path / "clients"), weighted_by=weighted_by),
+        CohortGrid(grid, roster, state_path=_state_path(folder.path, shared_disk), weighted_by=weighted_by),
         CentralEvaluation(plan.task, plan.model, plan.task_config),
         folder,
         {name: tensor for name, tensor in state.items() if is_federated(name, tensor, plan.task.local)},
@@ -106,6 +108,13 @@ def _outcome(loop: RoundLoop) -> dict[str, Any]:
         "final": loop.progress.final,
         "num_parameters": sum(tensor.numel() for tensor in loop.weights.values()),
     }
+
+
+def _state_path(run_dir: Path, shared_disk: bool) -> str:
+    """Return where clients keep their state: in the run folder, or under a name that is the run's own."""
+    if shared_disk:
+        return str(run_dir / "clients")
+    return f"{run_dir.name}-{hashlib.sha256(str(run_dir).encode()).hexdigest()[:8]}"
 
 
 def _new_run_dir(config: TaskConfig, run_id: int) -> Path:

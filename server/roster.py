@@ -96,7 +96,7 @@ class Roster:
             raise RunFailedError(f"{who} is not one of 0 to {num_partitions - 1}")
         if partition in self.partitions.values():
             raise RunFailedError(f"two nodes have partition-id {partition}")
-        if self.num_clients < num_partitions:
+        if self.num_clients < num_partitions and not self.interchangeable:
             raise RunFailedError(
                 f"num-clients is {self.num_clients}, fewer than the {num_partitions} nodes that host them"
             )

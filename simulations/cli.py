@@ -136,3 +136,7 @@ def _say_how_it_ended(folder: Path, result: dict[str, Value]) -> None:
         )
         console.print(f"weights: {result['weights_sha256']}", soft_wrap=True, highlight=False)
     console.print(f"run: {folder}", soft_wrap=True, highlight=False)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,7 +1,8 @@
 """How many workers and nodes a simulation gets, and whether this machine can carry them."""
 
-import os
 from dataclasses import dataclass
+
+from joblib import cpu_count  # heeds what a scheduler or a container allows this process
 
 from models.config import require
 from models.errors import UserError
@@ -45,7 +46,7 @@ def resolve(
 
     Raises UserError where the machine has too few CPUs or GPUs.
     """
-    num_cpus = _cpus_of_this_machine() if num_cpus is None else num_cpus
+    num_cpus = cpu_count() if num_cpus is None else num_cpus
     most = num_cpus
     if config.client_gpus > 0:
         num_gpus = _gpus_of_this_machine() if num_gpus is None else num_gpus
@@ -75,13 +76,6 @@ def _workers_on_gpus(num_gpus: int, share: float) -> int:
     if share > 1:
         return num_gpus // int(share)
     return num_gpus * int(1 / share + 1e-9)
-
-
-def _cpus_of_this_machine() -> int:
-    """Count the CPUs that this process may run on, which a job scheduler may have limited."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _gpus_of_this_machine() -> int:

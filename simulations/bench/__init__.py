@@ -1,0 +1,1 @@
+"""Measurements: what a round costs beside others' rounds, and what a larger federation costs."""

@@ -1,0 +1,66 @@
+"""When rounds start: the one measure that a strategy under any ServerApp and a plain loop share."""
+
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from statistics import median
+
+from flwr.app import ArrayRecord, ConfigRecord, Message
+from flwr.serverapp import Grid
+from flwr.serverapp.strategy import FedAvg
+
+
+def note_start(clock: Path) -> None:
+    """Append the time of day, in seconds, to the file `clock`."""
+    with clock.open("a") as file:
+        file.write(f"{time.time()!r}\n")
+
+
+def read_starts(clock: Path) -> list[float]:
+    """Return the times that were noted, in seconds."""
+    return [float(line) for line in clock.read_text().split()]
+
+
+def warm_rounds(starts: list[float], warm_up: int) -> list[float]:
+    """Return the seconds from the start of each round to the start of the next, without the first rounds.
+
+    The last round has no next one and is left out: n starts give n - 1 - warm_up rounds.
+    """
+    seconds = [after - before for before, after in zip(starts, starts[1:], strict=False)]
+    return seconds[warm_up:]
+
+
+def median_of_runs(runs: Iterable[list[float]]) -> float:
+    """Return the median over the runs of each run's median, so that a run on a busy machine counts once."""
+    return median(median(rounds) for rounds in runs)
+
+
+class ClockedFedAvg(FedAvg):
+    """FedAvg that notes the start of every round in the file `clock`."""
+
+    weighted_mean = True  # as FedAvg
+
+    def __init__(
+        self,
+        clock: str,
+        fraction_train: float = 1.0,
+        fraction_evaluate: float = 0.0,
+        min_train_nodes: int = 2,
+        min_evaluate_nodes: int = 0,
+        min_available_nodes: int = 2,
+    ) -> None:
+        super().__init__(
+            fraction_train=fraction_train,
+            fraction_evaluate=fraction_evaluate,
+            min_train_nodes=min_train_nodes,
+            min_evaluate_nodes=min_evaluate_nodes,
+            min_available_nodes=min_available_nodes,
+        )
+        self.clock = clock
+
+    def configure_train(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> Iterable[Message]:
+        """Note the time, then do as FedAvg does."""
+        note_start(Path(self.clock))
+        return super().configure_train(server_round, arrays, config, grid)

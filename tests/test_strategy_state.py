@@ -1,0 +1,179 @@
+"""A strategy's memory goes to disk and comes back, and the strategy goes on as if nothing had been."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
+from flwr.serverapp import strategy as flower
+from flwr.serverapp.strategy import FedAvg, Strategy
+from scripted_grid import ScriptedGrid
+
+from server.checkpoint import Checkpoint, CheckpointFolder
+from server.strategy_state import capture, restore
+
+
+class Remembering(FedAvg):
+    """Keeps what a test gives it."""
+
+    def __init__(self, memory: Any = None) -> None:
+        super().__init__()
+        self.memory = memory
+        self.function = lambda: memory
+
+
+def through_disk(before: Strategy, after: Strategy, folder: Path) -> None:
+    """Give `after` the memory of `before`, as a resumed run does."""
+    tree, arrays = capture(before)
+    weights = {"w": torch.zeros(1)}
+    checkpoints = CheckpointFolder(folder)
+    checkpoints.save(Checkpoint(1, weights, strategy=tree, strategy_arrays=arrays))
+    loaded = checkpoints.load_newest(weights)
+    assert loaded is not None
+    restore(after, loaded.strategy, loaded.strategy_arrays)
+
+
+def equal(a: Any, b: Any) -> bool:
+    """Whether two memories are the same in type and value, all the way down."""
+    if type(a) is not type(b):
+        return False
+    if isinstance(a, dict):
+        return list(a) == list(b) and all(equal(a[key], b[key]) for key in a)
+    if isinstance(a, list | tuple):
+        return len(a) == len(b) and all(map(equal, a, b))
+    if isinstance(a, np.ndarray):
+        return a.dtype == b.dtype and a.shape == b.shape and a.tobytes() == b.tobytes()
+    if isinstance(a, torch.Tensor):
+        return a.dtype == b.dtype and torch.equal(a, b)
+    return bool(a == b or (a != a and b != b))
+
+
+RNG = np.random.default_rng(0)
+
+
+@pytest.mark.parametrize(
+    "memory",
+    [
+        None,
+        True,
+        3,
+        0.1 + 0.2,
+        float("inf"),
+        float("nan"),
+        "text",
+        [1, [2.5, "x"], None],
+        (1, (2, [3])),
+        {"a": {"b": [1, {"c": 2}]}, "d": {}},
+        {"array": "not an array", "tuple": [1]},
+        RNG.standard_normal((2, 3)),
+        RNG.standard_normal((2, 3)).astype(np.float32).T,
+        np.arange(4, dtype=np.int32),
+        np.array([True, False]),
+        np.array(2.5),
+        np.zeros((0, 3)),
+        [np.arange(2), {"x": np.ones(1)}],
+        torch.tensor([1.0, 2.0], dtype=torch.bfloat16),
+        {"layer.0.weight": torch.arange(3)},
+    ],
+    ids=repr,
+)
+def test_memory_comes_back_with_its_types(memory: Any, tmp_path: Path) -> None:
+    after = Remembering()
+    function = after.function
+    through_disk(Remembering(memory), after, tmp_path)
+    assert equal(after.memory, memory)
+    assert after.function is function  # what a constructor sets stays
+
+
+def test_what_is_kept_by_client_number_comes_back_by_client_number(tmp_path: Path) -> None:
+    after = Remembering()
+    through_disk(Remembering({3: np.ones(2), 11: np.zeros(2)}), after, tmp_path)
+    assert list(after.memory) == [3, 11]
+    assert after.memory[3].tolist() == [1.0, 1.0]
+
+
+def test_memories_that_are_one_array_can_be_saved(tmp_path: Path) -> None:
+    shared, after = torch.ones(2), Remembering()
+    through_disk(Remembering([shared, shared]), after, tmp_path)
+    assert [tensor.tolist() for tensor in after.memory] == [[1.0, 1.0], [1.0, 1.0]]
+
+
+def test_records_come_back(tmp_path: Path) -> None:
+    after = Remembering()
+    arrays = {"b": Array(np.ones(2, np.float32)), "a": Array(np.array(3.0))}
+    through_disk(Remembering(ArrayRecord(arrays)), after, tmp_path)
+    assert isinstance(after.memory, ArrayRecord)
+    assert list(after.memory) == ["b", "a"]
+    assert after.memory["b"].numpy().dtype == np.float32
+    assert after.memory["a"].numpy() == 3.0
+
+
+def test_the_tree_is_json_and_nothing_that_runs(tmp_path: Path) -> None:
+    class Evil:
+        def __reduce__(self) -> Any:
+            return (print, ("run",))
+
+    tree, arrays = capture(Remembering({"kept": 1, "left": Evil(), "set": {1}}))
+    assert json.loads(json.dumps(tree))["strategy"]["memory"] == {"dict": {"kept": 1}}
+    assert arrays == {}
+
+
+def replies(values: list[float]) -> list[Message]:
+    """Return the replies of clients with these weights, one example each."""
+    ScriptedGrid({})  # lets messages be made here
+    contents = [
+        RecordDict(
+            {
+                "arrays": ArrayRecord({"w": Array(np.array([value, -value], np.float32))}),
+                "metrics": MetricRecord({"num-examples": 1, "loss": value}),
+            }
+        )
+        for value in values
+    ]
+    asked = [Message(RecordDict(), client, "train") for client in range(len(values))]
+    return [Message(content, reply_to=message) for content, message in zip(contents, asked, strict=True)]
+
+
+def rounds(strategy: Strategy, weights: np.ndarray, values: list[float]) -> np.ndarray:
+    """Run a round for each of the values; return the weights after the last."""
+    grid = ScriptedGrid({client: lambda _: None for client in range(3)})
+    for value in values:
+        arrays = ArrayRecord({"w": Array(weights)})
+        list(strategy.configure_train(1, arrays, ConfigRecord(), grid))
+        new, _ = strategy.aggregate_train(1, replies([value, 2 * value, 3 * value]))
+        assert new is not None
+        weights = new["w"].numpy().astype(np.float32)
+    return weights
+
+
+def clipped() -> Strategy:
+    """Return a wrapped strategy, whose memory lies one level deeper."""
+    inner = flower.FedAdam(eta=0.1)
+    return flower.DifferentialPrivacyServerSideAdaptiveClipping(
+        inner, noise_multiplier=0.0, num_sampled_clients=3, clipped_count_stddev=0.0
+    )
+
+
+MAKERS = {
+    "FedAvgM": lambda: flower.FedAvgM(server_momentum=0.9, server_learning_rate=0.5),
+    "FedAdam": lambda: flower.FedAdam(eta=0.1),
+    "FedAdagrad": lambda: flower.FedAdagrad(eta=0.1),
+    "FedYogi": lambda: flower.FedYogi(eta=0.1),
+    "adaptive clipping over FedAdam": clipped,
+}
+
+
+@pytest.mark.parametrize("name", MAKERS)
+def test_a_restored_strategy_goes_on_as_if_nothing_had_been(name: str, tmp_path: Path) -> None:
+    start = np.array([0.5, -1.0], np.float32)
+    before = MAKERS[name]()
+    halfway = rounds(before, start, [1.0, 0.3])
+    after = MAKERS[name]()
+    through_disk(before, after, tmp_path)
+    expected = rounds(before, halfway, [0.7, -0.2])
+    np.testing.assert_array_equal(rounds(after, halfway, [0.7, -0.2]), expected)
+    forgetful = rounds(MAKERS[name](), halfway, [0.7, -0.2])
+    assert not np.array_equal(forgetful, expected), "it remembers nothing: the test shows nothing"
