@@ -1,21 +1,23 @@
 """The folder that a run writes: config, metrics by round, models, figures, result."""
 
-import fcntl
 import json
 import platform
 import time
 import tomllib
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 import tomli_w
+from filelock import BaseFileLock, FileLock, Timeout
 from matplotlib.figure import Figure
 from torch.utils.tensorboard import SummaryWriter
 
 from models.config import RunConfig
 from models.errors import UserError
 
+PATIENCE = 3.0
+"""Seconds to wait for a run folder that is in use."""
 CONFIG, METRICS, RESULT, PARTITION = "config.toml", "metrics.jsonl", "result.json", "partition.json"
 
 # Keys that say how far, where and how patiently to run, but not what is computed: they may change on resuming.
@@ -78,7 +80,7 @@ class RunFolder:
 
     def close(self) -> None:
         """Give the folder free."""
-        self._lock.close()
+        self._lock.release()
 
     @property
     def board(self) -> SummaryWriter:
@@ -99,18 +101,18 @@ def versions() -> dict[str, str]:
     return found
 
 
-def claim(path: Path, run_config: RunConfig, *, resume: bool) -> TextIO:
-    """Return the folder's lock, which holds until it is closed.
+def claim(path: Path, run_config: RunConfig, *, resume: bool) -> BaseFileLock:
+    """Return the folder's lock, which holds until it is released.
 
     Raises UserError when another process writes the folder, when it holds a run already (without
     `resume`), or when it holds none, or one of another config (with it).
     """
     path.mkdir(parents=True, exist_ok=True)
-    lock = (path / "lock").open("w")
+    lock = FileLock(path / "lock")
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        lock.close()
+        # A run that was killed a moment ago may take this long to let go.
+        lock.acquire(timeout=PATIENCE)
+    except Timeout as error:
         raise UserError(
             f"run-dir {path} is in use by another run: wait for it, or give another run-dir"
         ) from error
@@ -120,7 +122,7 @@ def claim(path: Path, run_config: RunConfig, *, resume: bool) -> TextIO:
         elif (path / CONFIG).exists():
             raise UserError(f"run-dir {path} already holds a run: resume it, or give another run-dir")
     except UserError:
-        lock.close()
+        lock.release()
         raise
     return lock
 

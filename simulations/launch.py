@@ -27,7 +27,7 @@ def launch(
     simulation = resolve(read(SimulationConfig, run_config))
     make_plan(run_config)
     folder = Path(str(run_config["run-dir"]))
-    claim(folder, run_config, resume=bool(run_config["resume"])).close()
+    claim(folder, run_config, resume=bool(run_config["resume"])).release()
     (folder / RESULT).unlink(missing_ok=True)  # of the run that is resumed: this one may end before it writes
     with RoundProgress(folder, int(run_config["num-server-rounds"]), console):
         if in_process:

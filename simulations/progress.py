@@ -54,6 +54,8 @@ class RoundProgress:
         while True:
             last_look = self._over.wait(PAUSE)
             if self.metrics.exists():
+                if self.metrics.stat().st_size < position:
+                    position = 0  # a resumed run has dropped the rounds that it does again
                 with self.metrics.open() as file:
                     file.seek(position)
                     while (line := file.readline()).endswith("\n"):

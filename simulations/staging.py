@@ -23,7 +23,4 @@ def stage(folder: Path) -> Path:
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(file, target)
     shutil.copyfile(carried if carried.exists() else source / "pyproject.toml", app / "pyproject.toml")
-    readme = source / "README.md"
-    if not carried.exists() and readme.exists():
-        shutil.copyfile(readme, app / "README.md")
     return app

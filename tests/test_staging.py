@@ -20,7 +20,7 @@ def test_a_checkout_is_copied_byte_for_byte(tmp_path):
     expected = {
         str(f.relative_to(CHECKOUT)): f.read_bytes() for p in PACKAGES for f in (CHECKOUT / p).rglob("*.py")
     }
-    expected |= {name: (CHECKOUT / name).read_bytes() for name in ("pyproject.toml", "README.md")}
+    expected["pyproject.toml"] = (CHECKOUT / "pyproject.toml").read_bytes()
     app = stage(tmp_path)
     assert app == tmp_path / "app"
     assert files_under(app) == expected
@@ -42,7 +42,6 @@ def test_an_installed_polyfed_carries_its_pyproject(tmp_path):
     shutil.copy(CHECKOUT / "simulations" / "staging.py", site / "simulations")
     (site / "simulations" / "pyproject.toml").write_text("ours")
     (site / "pyproject.toml").write_text("left there by another package")
-    (site / "README.md").write_text("left there by another package")
     code = "from pathlib import Path; from simulations.staging import stage; stage(Path('.'))"
     # No site: an editable install in this environment must not answer in the layout's place.
     command = [sys.executable, "-S", "-c", code]
