@@ -4,6 +4,7 @@ import sys
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -33,7 +34,7 @@ class Site:
 
     def examples(self, client: int) -> tuple[Examples, Examples]:
         """Return the client's rows for training and for its own evaluation."""
-        rows = torch.arange(len(self.dataset.train)) if self.partition is None else self.partition[client]
+        rows = np.arange(len(self.dataset.train)) if self.partition is None else self.partition[client]
         train, test = split_local_test(rows, self.config.local_test_fraction, self.config.seed, client)
         return self.dataset.train.take(train), self.dataset.train.take(test)
 

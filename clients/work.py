@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 from flwr.app import ArrayRecord, ConfigRecord, MetricRecord, RecordDict
-from torch import Tensor, nn
+from torch import Tensor
 
 from clients.local_state import LocalState
 from clients.loop import Optimizers, train

@@ -47,11 +47,12 @@ def check_keys(run_config: RunConfig, *classes: type) -> None:
 def parse_options(key: str, text: str) -> dict[str, Any]:
     """Read the inline TOML of an option string, such as `"mu = 0.1, norm = 'group'"`."""
     try:
-        return tomllib.loads(f"options = {{{text}}}")["options"]
+        options: dict[str, Any] = tomllib.loads(f"options = {{{text}}}")["options"]
     except tomllib.TOMLDecodeError as error:
         raise UserError(
             f"{key} must be inline TOML such as \"name = 1, other = 'text'\", got {text!r} ({error})"
         ) from error
+    return options
 
 
 def require(condition: bool, key: str, allowed: str, given: Any) -> None:

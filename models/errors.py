@@ -14,8 +14,8 @@ class UserError(ValueError):
 def unknown(kind: str, given: str, known: Iterable[str]) -> UserError:
     """Return the error for a name that no registry holds, with the names nearest to it."""
     names = sorted(known)
-    near = difflib.get_close_matches(given, names, n=3, cutoff=0.5) or difflib.get_close_matches(
-        given.lower(), [name.lower() for name in names], n=3, cutoff=0.5
-    )
+    by_lower_case = {name.lower(): name for name in names}
+    close = difflib.get_close_matches(given.lower(), by_lower_case, cutoff=0.5)
+    near = [by_lower_case[name] for name in close]
     hint = f"did you mean {' or '.join(near)}?" if near else f"known are {', '.join(names)}"
     return UserError(f"unknown {kind} {given!r}: {hint}")

@@ -1,6 +1,6 @@
 """Optimizers by name, over the parameters that an objective trains."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from fnmatch import fnmatchcase
 
 import torch
@@ -10,7 +10,7 @@ from models.config import TaskConfig, parse_options
 from models.errors import UserError, unknown
 from models.task import Objective, OptimizerChoice, Task
 
-OPTIMIZERS: Mapping[str, type[torch.optim.Optimizer]] = {
+OPTIMIZERS: Mapping[str, Callable[..., torch.optim.Optimizer]] = {
     "adadelta": torch.optim.Adadelta,
     "adagrad": torch.optim.Adagrad,
     "adam": torch.optim.Adam,

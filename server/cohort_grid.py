@@ -16,7 +16,7 @@ from strategies.packing import PLAN, Replies, add_update, merge_metrics, num_byt
 CLIENT_FAILED = 2
 """Flower's error code for a ClientApp that raised."""
 
-# What Ray calls an actor that has gone; Flower puts it back into its pool, and every later message to it fails.
+# How Ray names an actor that has gone; Flower puts it back into its pool, and all later messages to it fail.
 DEAD_WORKER = ("ActorDiedError", "ActorUnavailableError", "OutOfMemoryError", "RayActorError")
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from flwr.serverapp.strategy import Strategy
 from torch import nn
 
-from models.config import RunConfig, TaskConfig, require, read
+from models.config import RunConfig, TaskConfig, read, require
 from models.data.dataset import Dataset
 from models.data.partition import Partition, partition
 from models.data.registry import load_dataset

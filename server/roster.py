@@ -11,8 +11,8 @@ from flwr.app import Message, RecordDict
 from flwr.common import log
 from flwr.serverapp import Grid
 
-from server.exchange import exchange, one_line
 from server.errors import RunFailedError
+from server.exchange import exchange, one_line
 
 
 @dataclass
@@ -64,7 +64,7 @@ class Roster:
     def hosts(self, node_ids: Iterable[int]) -> list[int]:
         """Return the clients, in order, that the connected nodes host."""
         connected = {self.partitions[node_id] for node_id in node_ids if node_id in self.partitions}
-        if self.interchangeable and connected or len(connected) == self.num_partitions:
+        if len(connected) == self.num_partitions or (self.interchangeable and connected):
             return list(range(self.num_clients))
         return [client for client in range(self.num_clients) if client % self.num_partitions in connected]
 

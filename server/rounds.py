@@ -237,7 +237,7 @@ def _cohort(exchange: Exchange) -> dict[str, Any]:
 
 def _sums(reply: Message) -> Metrics:
     sums = reply.content.config_records["sums"]
-    return {name: (pair[0], pair[1]) for name, pair in sums.items()}  # type: ignore[index]
+    return {str(name): (pair[0], pair[1]) for name, pair in sums.items()}  # type: ignore[index,misc]
 
 
 def _plain(metrics: MetricRecord | None) -> dict[str, float]:

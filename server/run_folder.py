@@ -20,7 +20,7 @@ PATIENCE = 3.0
 """Seconds to wait for a run folder that is in use."""
 CONFIG, METRICS, RESULT, PARTITION = "config.toml", "metrics.jsonl", "result.json", "partition.json"
 
-# Keys that say how far, where and how patiently to run, but not what is computed: they may change on resuming.
+# Keys that say how far, where and how patiently to run, not what is computed: resuming may change them.
 FREE_ON_RESUME = frozenset(
     {
         "checkpoint-every", "client-gpus", "download", "node-timeout", "num-nodes", "num-server-rounds",

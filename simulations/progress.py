@@ -4,6 +4,7 @@ import json
 import threading
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 from rich.console import Console
 from rich.progress import (
@@ -64,7 +65,7 @@ class RoundProgress:
             if last_look:
                 return
 
-    def _show(self, row: dict[str, dict[str, float]]) -> None:
+    def _show(self, row: dict[str, Any]) -> None:
         parts = [
             ("train", name, value) for name, value in row.get("train", {}).items() if name != "num-examples"
         ]

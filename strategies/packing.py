@@ -68,7 +68,7 @@ class Replies:
         if len(self.contents) <= UPDATES_IN_A_SUM:
             return
         self.partial = ExactSum()
-        for client, content in self.contents:
+        for _, content in self.contents:
             add_update(self.partial, content, weighted_by)
             for name in list(content.array_records):
                 del content[name]

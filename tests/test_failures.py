@@ -24,7 +24,8 @@ def read(config: dict[str, Value]) -> tuple[list[dict[str, Any]], dict[str, Any]
 def test_one_client_that_raises_does_not_stop_the_run(
     tiny: Make, caplog: pytest.LogCaptureFixture, strategy: str
 ) -> None:
-    config = tiny(task="faulty:FaultyCnn", task_options="raise_at = [2, 3]", num_server_rounds=3, strategy=strategy)
+    options = "raise_at = [2, 3]"
+    config = tiny(task="faulty:FaultyCnn", task_options=options, num_server_rounds=3, strategy=strategy)
     run_in_process(config, num_nodes=2)
     rows, result = read(config)
     assert [row.get("failures", []) for row in rows] == [

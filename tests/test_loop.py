@@ -85,7 +85,8 @@ def test_every_objective_trains_its_own_parameters(task: TwoWeights) -> None:
     assert model.first.item() == pytest.approx(-1.0)
     assert model.second.item() == pytest.approx(8.0)
     assert model.steps.item() == 4
-    # Losses before each step, weighted by examples: first weighs 1, .8, 0, -.2 on batches (2, 2 rows), (8, 1 row).
+    # Losses before each step, weighted by examples: the weight is 1, .8, 0 and -.2; the batches are of
+    # two rows with mean 2, and of one row, 8.
     assert losses["first"] == pytest.approx((1 * 2 * 2 + 0.8 * 8 + 0 * 2 * 2 - 0.2 * 8) / 6)
 
 

@@ -30,8 +30,10 @@ def rounds_of(folder: Path) -> list[int]:
 
 def run_killed(config: dict[str, Value]) -> None:
     """Run in a process of its own, which must die of SIGKILL."""
-    code = "import json, sys; from simulations.in_process import run_in_process; run_in_process(json.loads(sys.argv[1]), 2)"
-    ended = subprocess.run([sys.executable, "-c", code, json.dumps(config)], cwd=TESTS, check=False, timeout=120)
+    code = "import json, sys; from simulations.in_process import run_in_process as run\n"
+    code += "run(json.loads(sys.argv[1]), 2)"
+    command = [sys.executable, "-c", code, json.dumps(config)]
+    ended = subprocess.run(command, cwd=TESTS, check=False, timeout=120)
     assert ended.returncode == -signal.SIGKILL
 
 
