@@ -31,7 +31,7 @@ def launch(
     (folder / RESULT).unlink(missing_ok=True)  # of the run that is resumed: this one may end before it writes
     with RoundProgress(folder, int(run_config["num-server-rounds"]), console):
         if in_process:
-            reason = _in_process(run_config, simulation.num_nodes)
+            reason = _in_process(run_config, int(run_config["num-nodes"]) or 1)
         else:
             from simulations.flower_runtime import run_on_flower
 

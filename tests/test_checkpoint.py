@@ -1,6 +1,9 @@
 """Checkpoints on disk: what comes back, and what is refused."""
 
+import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -8,7 +11,10 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from models.config import Value
 from server.checkpoint import FORMAT, Checkpoint, CheckpointFolder, write_safetensors
+from server.run_folder import RunFolder
+from simulations.in_process import run_in_process
 
 WEIGHTS = {
     "layer.weight": torch.tensor([[1.0, -2.5], [float("inf"), 1e-45]]),
@@ -155,3 +161,26 @@ def test_a_file_is_there_as_a_whole_or_as_it_was(tmp_path: Path) -> None:
     with safe_open(path, framework="pt") as file:
         assert file.metadata() == {"a": "b"}
         assert file.get_tensor("w").item() == 0
+
+
+def test_no_round_is_missing_from_the_metrics_whenever_a_run_is_killed(
+    tiny: Callable[..., dict[str, Value]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed between the round's two writes, whichever comes first."""
+    config = tiny(num_clients=2, num_server_rounds=3)
+    for owner, method in ((RunFolder, "append"), (CheckpointFolder, "save")):
+        original = getattr(owner, method)
+
+        def killed(self: Any, what: Any, original: Any = original) -> None:
+            if (what["server_round"] if isinstance(what, dict) else what.server_round) == 2:
+                raise KeyboardInterrupt
+            original(self, what)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(owner, method, killed)
+            with pytest.raises(KeyboardInterrupt):
+                run_in_process(config)
+        run_in_process({**config, "resume": True})
+        rows = (Path(str(config["run-dir"])) / "metrics.jsonl").read_text().splitlines()
+        assert [json.loads(row)["server_round"] for row in rows] == [0, 1, 2, 3], method
+        config["run-dir"] = f"{config['run-dir']}-again"

@@ -20,7 +20,10 @@ SUPERLINK = 1
 
 
 def hosting(
-    partition: int, num_partitions: int, fail: frozenset[int] = frozenset(), weight: Callable[[int], int] | None = None
+    partition: int,
+    num_partitions: int,
+    fail: frozenset[int] = frozenset(),
+    weight: Callable[[int], int] | None = None,
 ) -> Answer:
     """Return a node whose client c replies with arrays full of c, weighted by c + 1, and loss 10 c."""
 
@@ -34,7 +37,9 @@ def hosting(
             if client in fail:
                 replies.failures[client] = "ValueError: no"
                 continue
-            metrics = MetricRecord({"num-examples": (weight or (lambda c: c + 1))(client), "loss": 10.0 * client})
+            metrics = MetricRecord(
+                {"num-examples": (weight or (lambda c: c + 1))(client), "loss": 10.0 * client}
+            )
             arrays = ArrayRecord({"w": Array(np.full(2, client, np.float32))})
             replies.contents.append((client, RecordDict({"arrays": arrays, "metrics": metrics})))
         if weighted_by := str(message.content.config_records[PLAN]["weighted-by"]):
@@ -125,8 +130,10 @@ def test_what_befalls_a_node_befalls_its_clients() -> None:
 
 def test_a_worker_that_died_ends_the_run() -> None:
     grid = cohort_grid(three_nodes())
-    scripted(grid).nodes[17] = lambda _: Error(0, "<class 'ray.exceptions.ActorDiedError'>:<'The actor died'>")
-    with pytest.raises(RunFailedError, match="a worker died .* for clients 0, 3"):
+    scripted(grid).nodes[17] = lambda _: Error(
+        0, "<class 'ray.exceptions.ActorDiedError'>:<'The actor died'>"
+    )
+    with pytest.raises(RunFailedError, match=r"a worker died .* for clients 0, 3"):
         grid.send_and_receive(asking([0, 3, 4]))
 
 
@@ -145,7 +152,9 @@ def test_the_mean_does_not_depend_on_who_lives_where(num_clients: int) -> None:
     """With 20 clients a node of one sends a sum, three nodes send sums and updates; with 3 nobody sums."""
     means = []
     for num_nodes in (1, 2, 3):
-        nodes = {10 + place: hosting(place, num_nodes, weight=lambda c: 7 * c + 3) for place in range(num_nodes)}
+        nodes = {
+            10 + place: hosting(place, num_nodes, weight=lambda c: 7 * c + 3) for place in range(num_nodes)
+        }
         grid = cohort_grid(nodes, num_clients, weighted_by="num-examples")
         (reply,) = grid.send_and_receive(asking(list(range(num_clients))))
         means.append(reply.content["arrays"]["w"].numpy().tobytes())  # type: ignore[index,union-attr]

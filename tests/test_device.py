@@ -91,8 +91,15 @@ def test_without_ray_the_gpu_that_is_there_is_taken(monkeypatch: pytest.MonkeyPa
 
 
 def test_pinned_threads_are_given_back() -> None:
-    before = torch.get_num_threads(), torch.backends.cudnn.deterministic
-    with pytest.raises(KeyError), pinned(before[0] + 1):
-        assert (torch.get_num_threads(), torch.backends.cudnn.deterministic) == (before[0] + 1, True)
-        raise KeyError
-    assert (torch.get_num_threads(), torch.backends.cudnn.deterministic) == before
+    def state() -> tuple[int, bool]:
+        return torch.get_num_threads(), torch.backends.cudnn.deterministic
+
+    def fail() -> None:
+        with pinned(before[0] + 1):
+            assert state() == (before[0] + 1, True)
+            raise KeyError
+
+    before = state()
+    with pytest.raises(KeyError):
+        fail()
+    assert state() == before

@@ -1,11 +1,13 @@
 """What stays with a client: on its node's disk, and nowhere else."""
 
 import json
+import shutil
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
 import torch
+from flwr.app import Context, RecordDict
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -15,7 +17,8 @@ from models.config import Value
 from models.data.dataset import Examples
 from models.state import build_model
 from models.task import Batch
-from simulations.in_process import run_in_process
+from server.app import app as server_app
+from simulations.in_process import InProcessGrid, run_in_process
 from simulations.scenario import defaults
 
 Make = Callable[..., dict[str, Value]]
@@ -75,7 +78,9 @@ def test_what_no_resume_can_ask_for_is_dropped(tmp_path: Path) -> None:
         kept.append(rounds_on_disk(store))
     # After a checkpoint of round 2 comes a resume that asks for the newest state before round 3.
     assert kept == [[1], [1, 3], [1, 3, 4], [4, 6], [6, 9]]
-    store.save(9, states([2]), checkpoint_round=9)  # without checkpoints, the state before will never be asked for
+    store.save(
+        9, states([2]), checkpoint_round=9
+    )  # without checkpoints, the state before will never be asked for
     assert rounds_on_disk(store) == [9]
     assert store.load(10)["steps"].tolist() == [2]
 
@@ -201,7 +206,10 @@ def test_every_optimizer_can_be_kept(tiny: Make, tmp_path: Path) -> None:
     run_in_process({**resumed, "num-server-rounds": 3, "resume": True})
     forgot = {**kept, "run-dir": str(tmp_path / "forgot"), "keep-optimizer": False}
     run_in_process(forgot)
-    hashes = [json.loads((folder_of(run) / "result.json").read_text())["weights_sha256"] for run in (kept, resumed, forgot)]
+    hashes = [
+        json.loads((folder_of(run) / "result.json").read_text())["weights_sha256"]
+        for run in (kept, resumed, forgot)
+    ]
     assert hashes[0] == hashes[1] != hashes[2]
     assert not (folder_of(forgot) / "clients").exists()
 
@@ -216,3 +224,32 @@ def test_the_warm_model_carries_nothing_from_client_to_client(personal: dict[str
     for client in range(3):
         rows = len(site.examples(client)[0])
         assert int(client_state(personal, client, 2)["model.replay.seen"]) == 2 * rows
+
+
+class RealNode(InProcessGrid):
+    """A node with a disk of its own, as a SuperNode has."""
+
+    interchangeable_nodes = False
+
+
+def run_on_a_real_node(config: dict[str, Value], state_path: Path) -> str:
+    """Run on a node that keeps its clients' state in this folder; return the hash."""
+    grid = RealNode(config, 1)
+    grid.contexts[0].node_config["state-path"] = str(state_path)
+    context = Context(run_id=1, node_id=0, node_config={}, state=RecordDict(), run_config=config)
+    server_app(grid, context)
+    assert not (folder_of(config) / "clients").exists()
+    return str(json.loads((folder_of(config) / "result.json").read_text())["weights_sha256"])
+
+
+@pytest.mark.parametrize("second", ["another", "first"])
+def test_a_node_that_serves_many_runs_does_not_mix_them_up(tiny: Make, tmp_path: Path, second: str) -> None:
+    """Not even where the first run's folder was deleted, and another run was given its name."""
+    options = {"num_clients": 3, "clients_per_round": 1, "num_server_rounds": 5, "keep_optimizer": True}
+    # Client 0 trains in round 1 of the first run, and in the second run not before round 3.
+    run_on_a_real_node(tiny(**options, seed=2, run_dir=str(tmp_path / "first")), tmp_path / "state")
+    shutil.rmtree(tmp_path / "first")
+    found = run_on_a_real_node(tiny(**options, run_dir=str(tmp_path / second)), tmp_path / "state")
+    expected = run_on_a_real_node(tiny(**options, run_dir=str(tmp_path / "clean")), tmp_path / "empty")
+    assert list((tmp_path / "state").rglob("round-*.safetensors"))
+    assert found == expected

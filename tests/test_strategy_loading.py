@@ -112,14 +112,26 @@ def test_a_strategy_that_takes_no_sampling_parameters_samples_by_itself() -> Non
     ("name", "options", "message"),
     [
         ("FedAvgg", "", "unknown strategy 'FedAvgg': did you mean FedAvg"),
-        ("fedavg", "", "unknown strategy 'fedavg': did you mean "),
+        ("fedavg", "", "unknown strategy 'fedavg': did you mean FedAvg"),
         ("zzz", "", "unknown strategy 'zzz': known are Bulyan, FedAdagrad"),
-        ("FedProx", "proximal_nu = 1", "unknown option of strategy FedProx 'proximal_nu': did you mean proximal_mu"),
+        (
+            "FedProx",
+            "proximal_nu = 1",
+            "unknown option of strategy FedProx 'proximal_nu': did you mean proximal_mu",
+        ),
         ("FedAvg", "min_train_nodes = 3", "unknown option of strategy FedAvg 'min_train_nodes': "),
         ("FedProx", "proximal_mu: 1", "strategy-options must be inline TOML such as"),
-        ("FedTrimmedAvg", "beta = 0.7", "strategy-options do not fit FedTrimmedAvg: `beta` must be in the range"),
+        (
+            "FedTrimmedAvg",
+            "beta = 0.7",
+            "strategy-options do not fit FedTrimmedAvg: `beta` must be in the range",
+        ),
         ("QFedAvg", "", "strategy-options do not fit QFedAvg: "),
-        ("test_strategy_loading:Picky", "size = 0", "strategy-options do not fit test_strategy_loading:Picky: size"),
+        (
+            "test_strategy_loading:Picky",
+            "size = 0",
+            "strategy-options do not fit test_strategy_loading:Picky: size",
+        ),
         ("nowhere:X", "", "strategy 'nowhere:X' cannot be imported: No module named 'nowhere'"),
         ("json:loads", "", "strategy 'json:loads' must be a subclass of flwr.serverapp.strategy.Strategy"),
         ("json:JSONDecoder", "", "strategy 'json:JSONDecoder' must be a subclass of "),
@@ -132,9 +144,10 @@ def test_a_strategy_that_cannot_be_made(name: str, options: str, message: str) -
     assert "\n" not in str(error.value)
 
 
-def test_the_nearest_names_are_the_names_as_they_are_written() -> None:
-    with pytest.raises(UserError, match=r"did you mean .*FedAvg\b"):
-        load_strategy(ServerConfig(strategy="fedavg"), 10)
+def test_the_nearest_name_is_given_as_it_is_written() -> None:
+    with pytest.raises(UserError) as error:
+        load_strategy(ServerConfig(strategy="KRUM"), 10)
+    assert str(error.value) == "unknown strategy 'KRUM': did you mean Krum or MultiKrum?"
 
 
 def test_more_clients_than_there_are() -> None:

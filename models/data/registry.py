@@ -18,6 +18,8 @@ DATASETS: dict[str, Callable[[TaskConfig], Dataset]] = {
 }
 
 
+# The plan, the ServerApp and the ClientApp of one process share what they loaded.
+@functools.lru_cache(maxsize=1)
 def load_dataset(config: TaskConfig) -> Dataset:
     """Load the dataset that `config.dataset` names.
 
@@ -27,10 +29,4 @@ def load_dataset(config: TaskConfig) -> Dataset:
         raise UserError(f"data-dir must be an absolute folder, got {config.data_dir!r}")
     if config.dataset not in DATASETS:
         raise unknown("dataset", config.dataset, DATASETS)
-    return _load(TaskConfig(dataset=config.dataset, data_dir=config.data_dir, download=config.download))
-
-
-# The plan, the ServerApp and the ClientApp of one process share what they loaded.
-@functools.lru_cache(maxsize=1)
-def _load(config: TaskConfig) -> Dataset:
     return DATASETS[config.dataset](config)
