@@ -5,19 +5,22 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import torch
 from flwr.app import ConfigRecord, Context, Message, RecordDict
 from flwr.clientapp import ClientApp
+from torch import Tensor
 
 from clients.site import Site, load_site
-from clients.work import evaluate_client, train_client
+from clients.work import Answer, Order, evaluate_client, train_client
 from models.config import TaskConfig, read
 from models.data.fingerprint import data_sha256
 from models.device import pinned
 from models.errors import UserError
 from models.state import describe_state
-from strategies.packing import PLAN, Replies, unpack
+from strategies.exact_sum import ExactSum
+from strategies.packing import PLAN, UPDATES_IN_A_SUM, Replies, to_arrays, unpack
 
-Work = Callable[[Site, int, RecordDict, Path], RecordDict]
+Work = Callable[[Site, Order], Answer]
 
 app = ClientApp()
 
@@ -71,14 +74,30 @@ def _each_client(message: Message, context: Context, work: Work) -> Message:
     plan = message.content.config_records[PLAN]
     # The run's absolute folder where server and nodes share a disk, else a name under the node's own.
     folder = _state_root(context) / str(plan["state-path"])
-    replies = Replies()
+    orders = _orders(message.content, folder)
+    weighted_by = str(plan["weighted-by"])
+    replies = Replies(partial=ExactSum() if weighted_by and len(orders) > UPDATES_IN_A_SUM else None)
     with pinned(site.config.threads):
-        for client, content in unpack(message.content):
+        for order in orders:
             try:
-                replies.contents.append((client, work(site, client, content, folder)))
+                answer = work(site, order)
             except Exception as error:  # whatever one client does, the others' work counts
-                replies.failures[client] = f"{type(error).__name__}: {error}"
-        if weighted_by := str(plan.get("weighted-by", "")):
-            replies.presum(weighted_by)
+                replies.failures[order.client] = f"{type(error).__name__}: {error}"
+                continue
+            replies.add(order.client, answer.records, answer.arrays, weighted_by)
     replies.seconds = time.perf_counter() - started
     return Message(replies.pack(), reply_to=message)
+
+
+def _orders(content: RecordDict, folder: Path) -> list[Order]:
+    """Unpack a message; weights that clients share are decoded once."""
+    decoded: dict[int, dict[str, Tensor]] = {}
+    orders = []
+    for client, records in unpack(content):
+        (record,) = records.array_records.values()
+        (config,) = records.config_records.values()
+        if id(record) not in decoded:
+            decoded[id(record)] = {name: torch.from_numpy(array) for name, array in to_arrays(record).items()}
+        server_round = int(str(config["server-round"]))
+        orders.append(Order(client, server_round, decoded[id(record)], config, folder))
+    return orders

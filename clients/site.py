@@ -15,7 +15,7 @@ from models.data.registry import load_dataset
 from models.device import choose_device
 from models.registry import load_task
 from models.state import build_model
-from models.task import Task
+from models.task import Task, is_federated
 
 
 @dataclass(frozen=True)
@@ -29,8 +29,12 @@ class Site:
     """Who holds which training rows; None where all of them belong to the node's only client."""
     device: torch.device
     model: nn.Module
+    state: dict[str, Tensor]
+    """The model's entries, by name; writing to them writes to the model."""
     initial: dict[str, Tensor]
-    """The state of the freshly built model, on `device`."""
+    """A copy of the state as it was built."""
+    federated: frozenset[str]
+    """Names of the entries that are sent and averaged."""
 
     def examples(self, client: int) -> tuple[Examples, Examples]:
         """Return the client's rows for training and for its own evaluation."""
@@ -46,9 +50,11 @@ def load_site(config: TaskConfig, data_path: str) -> Site:
     task = load_task(config, dataset)
     device = this_worker(config.device)
     model = build_model(task, config.seed).to(device)
-    initial = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    state = model.state_dict()
+    initial = {name: tensor.clone() for name, tensor in state.items()}
+    federated = frozenset(name for name, tensor in state.items() if is_federated(name, tensor, task.local))
     deal = None if data_path else partition(dataset, config)
-    return Site(config, task, dataset, deal, device, model, initial)
+    return Site(config, task, dataset, deal, device, model, state, initial, federated)
 
 
 def this_worker(requested: str) -> torch.device:

@@ -1,10 +1,13 @@
 """What one client does with one message: restore, train or evaluate, remember, reply."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
-from flwr.app import ArrayRecord, ConfigRecord, MetricRecord, RecordDict
+from flwr.app import ConfigRecord, MetricRecord, RecordDict
+from numpy.typing import NDArray
 from torch import Tensor
 
 from clients.local_state import LocalState
@@ -13,91 +16,104 @@ from clients.site import Site
 from models.optimizers import make_optimizers
 from models.plugins import find
 from models.seeds import derive_seed, generator_for
-from models.task import is_federated
 from strategies.rule import install
 
 MODEL, OPTIMIZER = "model.", "optimizer."
 """Prefixes of what a client's state file holds."""
 
 
-def train_client(site: Site, client: int, content: RecordDict, folder: Path) -> RecordDict:
-    """Train one client from the server's arrays; return its arrays and metrics."""
-    config, order = site.config, _config_of(content)
-    server_round = int(order["server-round"])  # type: ignore[call-overload]
-    store = LocalState(folder, client)
-    remembered = store.load(server_round)
-    _restore(site, content, remembered)
+@dataclass(frozen=True)
+class Order:
+    """What the server asks of one client."""
+
+    client: int
+    server_round: int
+    weights: Mapping[str, Tensor]
+    """The federated state to start from."""
+    config: Mapping[str, object]
+    """What the strategy says beside it."""
+    folder: Path
+    """Where clients keep their state."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What one client replies."""
+
+    records: RecordDict
+    """Its metrics."""
+    arrays: Mapping[str, NDArray[np.generic]] | None = None
+    """Its weights after training: views of the model, good until the next client restores it."""
+
+
+def train_client(site: Site, order: Order) -> Answer:
+    """Train one client from the server's weights."""
+    config, place = site.config, (order.server_round, order.client)
+    store = LocalState(order.folder, order.client)
+    remembered = store.load(order.server_round)
+    _restore(site, order.weights, remembered)
     optimizers = make_optimizers(site.task, site.model, config)
     if config.keep_optimizer:
         _restore_optimizers(optimizers, remembered)
-    _install_rule(str(order.get("local-rule", "")), order, optimizers)
+    _install_rule(order.config, optimizers)
 
-    examples, _ = site.examples(client)
-    # A task draws from the generator; layers such as dropout can only draw from torch's own.
-    torch.manual_seed(derive_seed(config.seed, "layers", server_round, client))
+    examples, _ = site.examples(order.client)
+    _seed_layers(derive_seed(config.seed, "layers", *place), site.device)
     losses = train(
         site.task,
         site.model,
         examples,
         optimizers,
-        generator=generator_for(config.seed, "train", server_round, client),
+        generator=generator_for(config.seed, "train", *place),
         local_epochs=config.local_epochs,
         batch_size=config.batch_size,
         device=site.device,
         autocast=config.precision == "bfloat16",
     )
     if keep := _to_remember(site, optimizers):
-        store.save(server_round, keep, int(order["checkpoint-round"]))  # type: ignore[call-overload]
-    arrays = {
-        name: tensor for name, tensor in site.model.state_dict().items() if _federated(site, name, tensor)
-    }
+        store.save(order.server_round, keep, int(str(order.config["checkpoint-round"])))
     metrics = MetricRecord({"num-examples": len(examples), **losses})
-    return RecordDict({"arrays": ArrayRecord(arrays), "metrics": metrics})
+    arrays = {name: site.state[name].cpu().numpy() for name in site.federated}
+    return Answer(RecordDict({"metrics": metrics}), arrays)
 
 
-def evaluate_client(site: Site, client: int, content: RecordDict, folder: Path) -> RecordDict:
-    """Evaluate the server's arrays on the rows that the client kept for it; return sums and ratios."""
-    order = _config_of(content)
+def evaluate_client(site: Site, order: Order) -> Answer:
+    """Evaluate the server's weights on the rows that the client kept for it; reply with sums and ratios."""
     # After the round's training, the client's newest state is that of this round.
-    after_round = int(order["server-round"]) + 1  # type: ignore[call-overload]
-    _restore(site, content, LocalState(folder, client).load(after_round))
-    _, examples = site.examples(client)
+    _restore(site, order.weights, LocalState(order.folder, order.client).load(order.server_round + 1))
+    _, examples = site.examples(order.client)
     site.model.eval()
     with torch.no_grad():
         metrics = site.task.evaluate(site.model, examples) if len(examples) else {}
     sums = ConfigRecord({name: [float(total), float(weight)] for name, (total, weight) in metrics.items()})
-    return RecordDict(
-        {
-            "metrics": MetricRecord({"num-examples": len(examples), **site.task.ratios(metrics)}),
-            "sums": sums,
-        }
-    )
+    ratios = MetricRecord({"num-examples": len(examples), **site.task.ratios(metrics)})
+    return Answer(RecordDict({"metrics": ratios, "sums": sums}))
 
 
-def _config_of(content: RecordDict) -> Mapping[str, object]:
-    (config,) = content.config_records.values()
-    return config
+def _seed_layers(seed: int, device: torch.device) -> None:
+    """Seed what layers such as dropout draw from; a task draws from the generator it is given.
+
+    Not torch.manual_seed: it also queues a seeding, with a stack trace, for every kind of accelerator
+    that is not there, which takes longer than a step of a small network.
+    """
+    torch.default_generator.manual_seed(seed)
+    if device.type == "cuda":
+        torch.cuda.manual_seed(seed)
 
 
-def _federated(site: Site, name: str, tensor: Tensor) -> bool:
-    return is_federated(name, tensor, site.task.local)
-
-
-def _restore(site: Site, content: RecordDict, remembered: Mapping[str, Tensor]) -> None:
-    """Put together the client's model: freshly built, overlaid with its memory, then the server's arrays."""
-    (arrays,) = content.array_records.values()
-    state = dict(site.initial)
-    state |= {
-        name.removeprefix(MODEL): tensor for name, tensor in remembered.items() if name.startswith(MODEL)
-    }
-    state |= {name: torch.from_numpy(array.numpy()) for name, array in arrays.items()}
-    site.model.load_state_dict(state)
+def _restore(site: Site, weights: Mapping[str, Tensor], remembered: Mapping[str, Tensor]) -> None:
+    """Put together the client's model: the server's weights, its memory, and else what it was built with."""
+    with torch.no_grad():
+        for name, tensor in site.state.items():
+            if name in site.federated:
+                tensor.copy_(weights[name])
+            else:
+                tensor.copy_(remembered.get(MODEL + name, site.initial[name]))
 
 
 def _to_remember(site: Site, optimizers: Optimizers) -> dict[str, Tensor]:
     """Return what stays with the client: its local and integer state, and its optimizers if asked."""
-    state = site.model.state_dict()
-    keep = {MODEL + name: tensor for name, tensor in state.items() if not _federated(site, name, tensor)}
+    keep = {MODEL + name: tensor for name, tensor in site.state.items() if name not in site.federated}
     if site.config.keep_optimizer:
         for objective, optimizer in optimizers:
             for index, slots in optimizer.state_dict()["state"].items():
@@ -118,10 +134,11 @@ def _restore_optimizers(optimizers: Optimizers, remembered: Mapping[str, Tensor]
         optimizer.load_state_dict(saved)
 
 
-def _install_rule(name: str, order: Mapping[str, object], optimizers: Optimizers) -> None:
-    if not name:
+def _install_rule(config: Mapping[str, object], optimizers: Optimizers) -> None:
+    """Install the client half of the strategy, if it has one."""
+    if "local-rule" not in config:
         return
-    rule = find(name, "local rule", {}, "polyfed.rules")(order)
+    rule = find(str(config["local-rule"]), "local rule", {}, "polyfed.rules")(config)
     for _, optimizer in optimizers:
         weights = [weight for group in optimizer.param_groups for weight in group["params"]]
         install(rule, optimizer, {weight: weight.detach().clone() for weight in weights})

@@ -5,11 +5,12 @@ clients' replies the same way, and adds up their arrays where the strategy takes
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
+from numpy.typing import NDArray
 
 from strategies.exact_sum import ExactSum
 
@@ -56,22 +57,29 @@ class Replies:
     failures: dict[int, str] = field(default_factory=dict)
     """Client -> why it failed, in one line."""
     partial: ExactSum | None = None
-    """The clients' arrays, weighted and added up; the contents then hold none."""
+    """The clients' arrays, weighted and added up; the contents then hold none.
+
+    A few clients' arrays are better sent as they are: a sum is as large as UPDATES_IN_A_SUM of them.
+    """
     seconds: float = 0.0
     """Time that the node computed."""
 
-    def presum(self, weighted_by: str) -> None:
-        """Replace the clients' arrays by their sum, weighted by this entry of their metrics.
+    def add(
+        self,
+        client: int,
+        records: RecordDict,
+        arrays: Mapping[str, NDArray[np.generic]] | None,
+        weighted_by: str,
+    ) -> None:
+        """Add what a client replies; where there is a partial sum, its arrays go into that.
 
-        A few clients' arrays stay as they are, for the server to add up: a sum is as large as four of them.
+        Their weight in it is the entry `weighted_by` of the client's metrics.
         """
-        if len(self.contents) <= UPDATES_IN_A_SUM:
-            return
-        self.partial = ExactSum()
-        for _, content in self.contents:
-            add_update(self.partial, content, weighted_by)
-            for name in list(content.array_records):
-                del content[name]
+        if arrays is not None and self.partial is not None:
+            self.partial.add(arrays, weight_of(records, weighted_by))
+        elif arrays is not None:
+            records["arrays"] = to_record(arrays)
+        self.contents.append((client, records))
 
     def pack(self) -> RecordDict:
         """Return the records of the reply message."""
@@ -79,7 +87,7 @@ class Replies:
         plan = content.config_records[PLAN]
         plan["failures"] = json.dumps(self.failures)
         plan["seconds"] = self.seconds
-        if self.partial is not None:
+        if self.partial is not None and self.contents:
             plan["weight"] = self.partial.weight
             content[HIGH] = to_record(self.partial.high)
             content[LOW] = to_record(self.partial.low)
@@ -125,8 +133,8 @@ def merge_metrics(contents: Sequence[RecordDict], weighted_by: str) -> MetricRec
     return merged
 
 
-def to_record(arrays: dict[str, np.ndarray]) -> ArrayRecord:
-    """Wrap arrays for a message."""
+def to_record(arrays: Mapping[str, NDArray[np.generic]]) -> ArrayRecord:
+    """Wrap arrays for a message, copying them."""
     return ArrayRecord({name: Array(array) for name, array in arrays.items()})
 
 

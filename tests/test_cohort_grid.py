@@ -13,6 +13,7 @@ from scripted_grid import Answer, ScriptedGrid
 from server.cohort_grid import CohortGrid
 from server.errors import RunFailedError
 from server.roster import Roster
+from strategies.exact_sum import ExactSum
 from strategies.packing import PLAN, Replies, unpack
 
 SUPERLINK = 1
@@ -32,7 +33,8 @@ def hosting(
             description = {"partition-id": partition, "num-partitions": num_partitions, "own-data": False}
             text = json.dumps(description | {"num-examples": 1, "data": "", "state": []})
             return RecordDict({"node": ConfigRecord({"description": text})})
-        replies = Replies(seconds=partition + 0.5)
+        weighted_by = str(message.content.config_records[PLAN]["weighted-by"])
+        replies = Replies(seconds=partition + 0.5, partial=ExactSum() if weighted_by else None)
         for client, _ in unpack(message.content):
             if client in fail:
                 replies.failures[client] = "ValueError: no"
@@ -40,10 +42,8 @@ def hosting(
             metrics = MetricRecord(
                 {"num-examples": (weight or (lambda c: c + 1))(client), "loss": 10.0 * client}
             )
-            arrays = ArrayRecord({"w": Array(np.full(2, client, np.float32))})
-            replies.contents.append((client, RecordDict({"arrays": arrays, "metrics": metrics})))
-        if weighted_by := str(message.content.config_records[PLAN]["weighted-by"]):
-            replies.presum(weighted_by)
+            arrays = {"w": np.full(2, client, np.float32)}
+            replies.add(client, RecordDict({"metrics": metrics}), arrays, weighted_by)
         return replies.pack()
 
     return answer

@@ -3,6 +3,7 @@
 import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 
+from strategies.exact_sum import ExactSum
 from strategies.packing import HIGH, Replies, merge_metrics, num_bytes, pack, unpack
 
 
@@ -40,8 +41,11 @@ def test_replies_keep_every_client_and_every_failure() -> None:
 
 
 def test_presummed_replies_carry_one_sum_and_all_metrics() -> None:
-    replies = Replies([(client, update(float(client), 2 * client)) for client in range(1, 6)])
-    replies.presum("num-examples")
+    replies = Replies(partial=ExactSum())
+    for client in range(1, 6):
+        metrics = MetricRecord({"num-examples": 2 * client, "loss": float(client)})
+        arrays = {"w": np.full(3, client, np.float32)}
+        replies.add(client, RecordDict({"metrics": metrics}), arrays, "num-examples")
     back = Replies.unpack(replies.pack())
     assert back.partial is not None
     assert back.partial.weight == 30
@@ -50,11 +54,16 @@ def test_presummed_replies_carry_one_sum_and_all_metrics() -> None:
     assert [content["metrics"]["loss"] for _, content in back.contents] == [1.0, 2.0, 3.0, 4.0, 5.0]  # type: ignore[index]
 
 
-def test_few_updates_travel_as_they_are() -> None:
-    replies = Replies([(client, update(1.0, 4)) for client in range(4)])
-    replies.presum("num-examples")
-    assert replies.partial is None
-    assert HIGH not in replies.pack()
+def test_without_a_sum_updates_travel_as_they_are() -> None:
+    replies = Replies()
+    records = RecordDict({"metrics": MetricRecord({"num-examples": 2})})
+    replies.add(1, records, {"w": np.ones(2, np.float32)}, "num-examples")
+    ((_, content),) = Replies.unpack(replies.pack()).contents
+    assert content["arrays"]["w"].numpy().tolist() == [1.0, 1.0]  # type: ignore[index,union-attr]
+
+
+def test_a_sum_of_nobody_is_not_sent() -> None:
+    assert HIGH not in Replies(failures={1: "x"}, partial=ExactSum()).pack()
 
 
 def test_metrics_merge_by_weight() -> None:

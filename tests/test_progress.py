@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from server.run_folder import RunFolder
 from simulations.progress import PAUSE, RoundProgress
 
 
@@ -59,25 +60,31 @@ def test_it_follows_a_resumed_run_that_drops_rounds_and_does_them_again(
 ) -> None:
     metrics = tmp_path / "metrics.jsonl"
     metrics.write_text(rows(0, 8))
+    run = RunFolder(tmp_path, {}, resume=False)
     with RoundProgress(tmp_path, 10, Console(file=io.StringIO())) as progress:
         look()  # Flower takes long to start: all old rounds are seen
-        metrics.write_text(rows(0, 5))
+        assert progress.bar.tasks[0].completed == 8
+        run.rewind(5)
         look()
         assert progress.bar.tasks[0].completed == 5
         with metrics.open("a") as file:
             file.write(rows(6, 10, seconds=1.2345678))
     assert progress.bar.tasks[0].completed == 10
     assert not broken_threads
+    run.close()
 
 
-def test_it_notices_where_all_dropped_rounds_are_done_again_at_once(
+def test_it_notices_where_all_dropped_rounds_are_done_again_between_two_looks(
     tmp_path: Path, broken_threads: list[Any]
 ) -> None:
     metrics = tmp_path / "metrics.jsonl"
     metrics.write_text(rows(0, 8))
+    run = RunFolder(tmp_path, {}, resume=False)
     with RoundProgress(tmp_path, 12, Console(file=io.StringIO())) as progress:
         look()
-        metrics.write_text(rows(0, 5) + rows(6, 12, seconds=1.2345678))
-        look()
-        assert progress.bar.tasks[0].completed == 12
+        run.rewind(5)
+        with metrics.open("a") as file:
+            file.write(rows(6, 12, seconds=1.2345678))
+    assert progress.bar.tasks[0].completed == 12
     assert not broken_threads
+    run.close()

@@ -2,14 +2,19 @@
 
 import json
 import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Any
 
 import pytest
-from flwr.app import ConfigRecord, Error, Message, RecordDict
+from flwr.app import ConfigRecord, Context, Error, Message, RecordDict
 from scripted_grid import Answer, ScriptedGrid
 
+from models.config import Value
+from server.app import app as server_app
 from server.errors import RunFailedError
 from server.roster import Roster
+from simulations.in_process import InProcessGrid
 
 EXPECTED = {"data": "abc", "state": ["w float32 (3,)"]}
 NODE_UNAVAILABLE = 5
@@ -168,3 +173,34 @@ def test_a_node_that_goes_while_the_run_starts_is_waited_for() -> None:
 
     grid.nodes[900] = goes_and_comes_back
     assert sorted(waited(grid).partitions.values()) == [0, 1, 2]
+
+
+class OneNodeGoes(InProcessGrid):
+    """Two nodes with a disk each, of which one goes for good after the first round."""
+
+    interchangeable_nodes = False
+
+    def push_messages(self, messages: Iterable[Message]) -> list[str]:
+        """Let the node answer, and go."""
+        pushed = super().push_messages(messages)
+        if any(message.metadata.message_type == "train" for message in messages):
+            self.contexts.pop(1, None)
+        return pushed
+
+
+def test_a_run_does_not_wait_for_ever_for_a_node_that_never_comes_back(
+    tiny: Callable[..., dict[str, Value]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pauses = iter(range(300))
+
+    def short_sleep(_: float) -> None:
+        time.sleep(0.01)
+        next(pauses)  # StopIteration after three seconds
+
+    monkeypatch.setattr("flwr.serverapp.strategy.strategy_utils.sleep", short_sleep)
+    config = tiny(num_server_rounds=3, node_timeout=0.5)
+    context = Context(run_id=1, node_id=0, node_config={}, state=RecordDict(), run_config=config)
+    with pytest.raises(RunFailedError, match=r"clients \[1, 3\]"):
+        server_app(OneNodeGoes(config, 2), context)
+    result = json.loads((Path(str(config["run-dir"])) / "result.json").read_text())
+    assert (result["status"], result["server_round"]) == ("failed", 1)

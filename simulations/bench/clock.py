@@ -1,7 +1,7 @@
 """When rounds start: the one measure that a strategy under any ServerApp and a plain loop share."""
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from statistics import median
 
@@ -21,8 +21,8 @@ def read_starts(clock: Path) -> list[float]:
     return [float(line) for line in clock.read_text().split()]
 
 
-def warm_rounds(starts: list[float], warm_up: int) -> list[float]:
-    """Return the seconds from the start of each round to the start of the next, without the first rounds.
+def warm_rounds(starts: Sequence[float], warm_up: int) -> list[float]:
+    """Return the seconds from the start of each round to the start of the next, without the first `warm_up`.
 
     The last round has no next one and is left out: n starts give n - 1 - warm_up rounds.
     """
@@ -30,8 +30,8 @@ def warm_rounds(starts: list[float], warm_up: int) -> list[float]:
     return seconds[warm_up:]
 
 
-def median_of_runs(runs: Iterable[list[float]]) -> float:
-    """Return the median over the runs of each run's median, so that a run on a busy machine counts once."""
+def median_of_medians(runs: Iterable[Sequence[float]]) -> float:
+    """Return the median of the runs' medians, so that one run on a busy machine has one voice."""
     return median(median(rounds) for rounds in runs)
 
 
@@ -64,3 +64,11 @@ class ClockedFedAvg(FedAvg):
         """Note the time, then do as FedAvg does."""
         note_start(Path(self.clock))
         return super().configure_train(server_round, arrays, config, grid)
+
+
+def clocked(clock: Path) -> dict[str, str]:
+    """Return the run-config keys that let polyfed run with this strategy."""
+    return {
+        "strategy": f"{ClockedFedAvg.__module__}:{ClockedFedAvg.__name__}",
+        "strategy-options": f"clock = '{clock}'",
+    }
