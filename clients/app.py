@@ -38,7 +38,6 @@ def describe(message: Message, context: Context) -> Message:
         "partition-id": node["partition-id"],
         "num-partitions": node["num-partitions"],
         "own-data": "data-path" in node,
-        "num-examples": len(site.dataset.train),
         "data": data_sha256(site.dataset),
         "state": describe_state(site.initial),
     }
@@ -82,7 +81,7 @@ def _each_client(message: Message, context: Context, work: Work) -> Message:
             try:
                 answer = work(site, order)
             except Exception as error:  # whatever one client does, the others' work counts
-                replies.failures[order.client] = f"{type(error).__name__}: {error}"
+                replies.failures[order.client] = " ".join(f"{type(error).__name__}: {error}".split())
                 continue
             replies.add(order.client, answer.records, answer.arrays, weighted_by)
     replies.seconds = time.perf_counter() - started

@@ -32,7 +32,8 @@ class LocalState:
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         partial = self.folder / f"{os.getpid()}.partial"
-        save_file({name: tensor.contiguous() for name, tensor in state.items()}, partial)
+        # Clones: safetensors refuses tensors that share memory, as tied weights do.
+        save_file({name: tensor.detach().clone().contiguous() for name, tensor in state.items()}, partial)
         partial.replace(self._path(server_round))
         restorable = [saved for saved in self._rounds() if saved <= checkpoint_round]
         for saved in restorable[:-1]:

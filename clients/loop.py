@@ -27,7 +27,8 @@ def train(
     """Train `model` in place on one client's rows; return the mean loss of each objective.
 
     `optimizers` holds each objective with its optimizer, whose step hooks carry the local rule. Raises
-    FloatingPointError when a loss is no longer finite, so that no such update reaches the server.
+    FloatingPointError when a loss is no longer finite, and ValueError when there is no batch, so that no
+    such update reaches the server.
     """
     model.train()
     totals = {objective.name: torch.zeros((), device=device) for objective, _ in optimizers}
@@ -45,7 +46,9 @@ def train(
                 totals[objective.name] += loss.detach() * size
             task.after_step(model)
             seen += size
-    losses = {name: float(total) / max(seen, 1) for name, total in totals.items()}
+    if not seen:
+        raise ValueError(f"{len(data)} rows gave no batch to train on")
+    losses = {name: float(total) / seen for name, total in totals.items()}
     for name, loss_value in losses.items():
         if not math.isfinite(loss_value):
             raise FloatingPointError(f"{name} is {loss_value} after {seen} examples: lower the learning rate")

@@ -11,8 +11,9 @@ from torch import Tensor, nn
 from models.config import TaskConfig
 from models.data.dataset import Dataset, Examples
 from models.data.partition import Partition, partition, split_local_test
-from models.data.registry import load_dataset
+from models.data.registry import PACKAGED, load_dataset
 from models.device import choose_device
+from models.errors import UserError
 from models.registry import load_task
 from models.state import build_model
 from models.task import Task, is_federated
@@ -33,8 +34,8 @@ class Site:
     """The model's entries, by name; writing to them writes to the model."""
     initial: dict[str, Tensor]
     """A copy of the state as it was built."""
-    federated: frozenset[str]
-    """Names of the entries that are sent and averaged."""
+    federated: tuple[str, ...]
+    """Names of the entries that are sent and averaged, in the order of the state."""
 
     def examples(self, client: int) -> tuple[Examples, Examples]:
         """Return the client's rows for training and for its own evaluation."""
@@ -46,13 +47,18 @@ class Site:
 @lru_cache(maxsize=1)
 def load_site(config: TaskConfig, data_path: str) -> Site:
     """Load what the run config names; `data_path` is the node's own data, or "" for the simulated deal."""
+    if data_path and config.dataset in PACKAGED:
+        raise UserError(
+            f"data-path is {data_path!r}, but dataset {config.dataset!r} is read from no folder: "
+            "leave data-path out, or set dataset to one that is"
+        )
     dataset = load_dataset(replace(config, data_dir=data_path) if data_path else config)
     task = load_task(config, dataset)
     device = this_worker(config.device)
     model = build_model(task, config.seed).to(device)
     state = model.state_dict()
     initial = {name: tensor.clone() for name, tensor in state.items()}
-    federated = frozenset(name for name, tensor in state.items() if is_federated(name, tensor, task.local))
+    federated = tuple(name for name, tensor in state.items() if is_federated(name, tensor, task.local))
     deal = None if data_path else partition(dataset, config)
     return Site(config, task, dataset, deal, device, model, state, initial, federated)
 

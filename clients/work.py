@@ -70,6 +70,8 @@ def train_client(site: Site, order: Order) -> Answer:
         device=site.device,
         autocast=config.precision == "bfloat16",
     )
+    _check_finite(site)
+    _check_finite(site)
     if keep := _to_remember(site, optimizers):
         store.save(order.server_round, keep, int(str(order.config["checkpoint-round"])))
     metrics = MetricRecord({"num-examples": len(examples), **losses})
@@ -83,8 +85,9 @@ def evaluate_client(site: Site, order: Order) -> Answer:
     _restore(site, order.weights, LocalState(order.folder, order.client).load(order.server_round + 1))
     _, examples = site.examples(order.client)
     site.model.eval()
+    generator = generator_for(site.config.seed, "evaluate", order.server_round, order.client)
     with torch.no_grad():
-        metrics = site.task.evaluate(site.model, examples) if len(examples) else {}
+        metrics = site.task.evaluate(site.model, examples, generator) if len(examples) else {}
     sums = ConfigRecord({name: [float(total), float(weight)] for name, (total, weight) in metrics.items()})
     ratios = MetricRecord({"num-examples": len(examples), **site.task.ratios(metrics)})
     return Answer(RecordDict({"metrics": ratios, "sums": sums}))
@@ -99,6 +102,13 @@ def _seed_layers(seed: int, device: torch.device) -> None:
     torch.default_generator.manual_seed(seed)
     if device.type == "cuda":
         torch.cuda.manual_seed(seed)
+
+
+def _check_finite(site: Site) -> None:
+    """Raise FloatingPointError for a weight that the last step has thrown off; its loss was still fine."""
+    for name in site.federated:
+        if not torch.isfinite(site.state[name]).all():
+            raise FloatingPointError(f"{name} is not finite after training: lower the learning rate")
 
 
 def _restore(site: Site, weights: Mapping[str, Tensor], remembered: Mapping[str, Tensor]) -> None:

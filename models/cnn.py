@@ -81,7 +81,7 @@ class ImageClassification(Task):
         for rows in order.split(batch_size):
             yield {"image": self._pixels(data["image"][rows]), "label": data["label"][rows]}
 
-    def evaluate(self, model: nn.Module, data: Examples) -> Metrics:
+    def evaluate(self, model: nn.Module, data: Examples, generator: torch.Generator) -> Metrics:
         """Return the sums of loss and of right answers."""
         logits, label = self._logits(model, data), data["label"]
         return {

@@ -1,5 +1,6 @@
 """Where a worker computes, and with how many threads."""
 
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
@@ -18,13 +19,14 @@ def choose_device(requested: str, num_gpus: int, granted: Sequence[int] | None) 
     available = num_gpus > 0 and (granted is None or len(granted) > 0)
     if requested == "auto":
         return torch.device("cuda:0" if available else "cpu")
-    try:
-        device = torch.device(requested)
-    except RuntimeError as error:
-        raise UserError(f"device must be auto, cpu, cuda or cuda:N, got {requested!r}") from error
+    if not re.fullmatch(r"cpu|cuda(:\d+)?", requested):
+        raise UserError(f"device must be auto, cpu, cuda or cuda:N, got {requested!r}")
+    device = torch.device(requested)
     if device.type == "cuda" and not available:
         reason = "torch sees no GPU" if num_gpus == 0 else "Ray gave this worker none: set client-gpus"
         raise UserError(f"device is {requested!r}, but {reason}")
+    if device.type == "cuda" and (device.index or 0) >= num_gpus:
+        raise UserError(f"device is {requested!r}, but torch sees {num_gpus} GPUs, numbered from 0")
     return device
 
 

@@ -24,7 +24,7 @@ def find(name: str, kind: str, known: Mapping[str, Any], group: str) -> Any:
     module_name, _, attribute = name.partition(":")
     try:
         return getattr(importlib.import_module(module_name), attribute)
-    except (ImportError, AttributeError) as error:
+    except (ImportError, AttributeError, ValueError) as error:
         raise UserError(f"{kind} {name!r} cannot be imported: {error}") from error
 
 

@@ -21,6 +21,8 @@ def load_task(config: TaskConfig, dataset: Dataset) -> Task:
     Raises UserError for an unknown task, options that it does not take, or data of another kind.
     """
     cls = find(config.task, "task", TASKS, ENTRY_POINTS)
+    if not (isinstance(cls, type) and issubclass(cls, Task)):
+        raise UserError(f"task {config.task!r} must be a subclass of models.task.Task")
     options = parse_options("task-options", config.task_options)
     check_options(f"task {config.task}", cls, options, given=("dataset",))
     if dataset.kind != cls.kind:

@@ -47,7 +47,8 @@ class Task(ABC):
 
     A task is built once in a process from its dataset and options, and serves every client there; it
     keeps nothing of a client. Everything that a client remembers is in the `state_dict()` of the
-    module that `build` returns. All randomness is drawn from the generator that `batches` is given.
+    module that `build` returns; other attributes, and buffers that are not persistent, would leak from
+    one client to the next. All randomness is drawn from the generator that a method is given.
     """
 
     kind: ClassVar[str]
@@ -81,8 +82,12 @@ class Task(ABC):
         """Act after all objectives of a batch have stepped, as a DQN does for its target network."""
 
     @abstractmethod
-    def evaluate(self, model: nn.Module, data: Examples) -> Metrics:
-        """Return the sums of every metric over the rows; the model is in eval mode, without gradients."""
+    def evaluate(self, model: nn.Module, data: Examples, generator: torch.Generator) -> Metrics:
+        """Return the sums of every metric over the rows; the model is in eval mode, without gradients.
+
+        All clients must return the same names. What an evaluation draws, such as a latent or an
+        episode's start, comes from the generator.
+        """
 
     def ratios(self, metrics: Metrics) -> dict[str, float]:
         """Turn merged sums into the numbers people read; override where a metric is no plain mean."""

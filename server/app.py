@@ -1,8 +1,7 @@
 """The Flower ServerApp."""
 
-import hashlib
 import time
-from logging import ERROR, INFO
+from logging import ERROR, INFO, WARNING
 from pathlib import Path
 from typing import Any
 
@@ -59,9 +58,6 @@ def main(grid: Grid, context: Context) -> None:
 def _prepare(grid: Grid, plan: Plan, folder: RunFolder) -> RoundLoop:
     """Wait for the nodes, and put the round loop together."""
     num_clients = plan.task_config.num_clients
-    counts = count_labels(plan.dataset, plan.partition, range(min(num_clients, PICTURED_CLIENTS)))
-    picture = {"num_clients": num_clients, "classes": plan.dataset.classes, "counts": counts}
-    folder.write_json(PARTITION, picture)
     state = {name: tensor.clone() for name, tensor in plan.model.state_dict().items()}
     # Simulated nodes are workers of one machine or cluster, with one disk under them.
     shared_disk = isinstance(grid, InMemoryGrid) or getattr(grid, "interchangeable_nodes", False)
@@ -72,12 +68,23 @@ def _prepare(grid: Grid, plan: Plan, folder: RunFolder) -> RoundLoop:
     )
     roster.wait_for_all(grid, plan.config.node_timeout)
     log(INFO, "%d clients on %d nodes", num_clients, len(roster.partitions))
+    if not roster.own_data:
+        shown = range(min(num_clients, PICTURED_CLIENTS))
+        counts = count_labels(plan.dataset, plan.partition, shown)
+        picture = {"num_clients": num_clients, "classes": plan.dataset.classes, "counts": counts}
+        folder.write_json(PARTITION, picture)
     weighted_by = getattr(plan.strategy, "weighted_by_key", "") if takes_weighted_mean(plan.strategy) else ""
     loop = RoundLoop(
         plan.config,
         plan.task_config.seed,
         plan.strategy,
-        CohortGrid(grid, roster, state_path=_state_path(folder.path, shared_disk), weighted_by=weighted_by),
+        CohortGrid(
+            grid,
+            roster,
+            state_path=_state_path(folder, shared_disk),
+            weighted_by=weighted_by,
+            node_timeout=plan.config.node_timeout,
+        ),
         CentralEvaluation(plan.task, plan.model, plan.task_config),
         folder,
         {name: tensor for name, tensor in state.items() if is_federated(name, tensor, plan.task.local)},
@@ -91,7 +98,10 @@ def _finish(loop: RoundLoop, ending: dict[str, Any]) -> None:
     """Write the final model, its figures and the result."""
     folder = loop.folder
     write_safetensors(folder.path / "models" / "last.safetensors", loop.weights)
-    folder.draw(loop.evaluation.figures(loop.weights), loop.progress.server_round)
+    try:
+        folder.draw(loop.evaluation.figures(loop.weights), loop.progress.server_round)
+    except Exception as error:  # a picture that fails must not cost the trained model
+        log(WARNING, "The figures were not drawn: %s: %s", type(error).__name__, error)
     sha256 = weights_sha256(loop.weights)
     folder.finish({**ending, **_outcome(loop), "weights_sha256": sha256})
     log(INFO, "Weights %s after round %d in %s", sha256, loop.progress.server_round, folder.path)
@@ -110,11 +120,11 @@ def _outcome(loop: RoundLoop) -> dict[str, Any]:
     }
 
 
-def _state_path(run_dir: Path, shared_disk: bool) -> str:
+def _state_path(folder: RunFolder, shared_disk: bool) -> str:
     """Return where clients keep their state: in the run folder, or under a name that is the run's own."""
     if shared_disk:
-        return str(run_dir / "clients")
-    return f"{run_dir.name}-{hashlib.sha256(str(run_dir).encode()).hexdigest()[:8]}"
+        return str(folder.path / "clients")
+    return f"{folder.path.name}-{folder.token()}"
 
 
 def _new_run_dir(config: TaskConfig, run_id: int) -> Path:

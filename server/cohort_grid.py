@@ -1,5 +1,7 @@
 """A Grid on which a strategy sees clients, while messages travel between nodes."""
 
+import math
+import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
@@ -11,7 +13,7 @@ from server.errors import RunFailedError
 from server.exchange import exchange, one_line
 from server.roster import Roster
 from strategies.exact_sum import ExactSum
-from strategies.packing import PLAN, Replies, add_update, merge_metrics, num_bytes, pack, to_record
+from strategies.packing import PLAN, Replies, add_update, merge_metrics, num_bytes, pack, to_record, weight_of
 
 CLIENT_FAILED = 2
 """Flower's error code for a ClientApp that raised."""
@@ -28,6 +30,8 @@ class Exchange:
     """Clients that answered."""
     failures: dict[int, str] = field(default_factory=dict)
     """Client -> why it failed."""
+    num_examples: int = 0
+    """Examples of the clients that answered."""
     bytes_down: int = 0
     """Bytes of arrays sent to nodes."""
     bytes_up: int = 0
@@ -44,12 +48,21 @@ class CohortGrid(Grid):
     client's. Replies come in client order. A client that failed is an error reply for it alone.
     """
 
-    def __init__(self, grid: Grid, roster: Roster, *, state_path: str, weighted_by: str = "") -> None:
+    def __init__(
+        self,
+        grid: Grid,
+        roster: Roster,
+        *,
+        state_path: str,
+        weighted_by: str = "",
+        node_timeout: float = 300.0,
+    ) -> None:
         self.grid = grid
         self.roster = roster
         self.state_path = state_path
         self.weighted_by = weighted_by
-        self.timeout = 3600.0
+        self.node_timeout = node_timeout
+        self.sampling_deadline = math.inf
         self.last = Exchange()
 
     def set_run(self, run: Run) -> None:
@@ -75,8 +88,19 @@ class CohortGrid(Grid):
     def get_node_ids(self) -> list[int]:
         """Return the clients, in order, whose nodes are connected."""
         node_ids = list(self.grid.get_node_ids())
-        self.roster.refresh(self.grid, node_ids, self.timeout)
-        return self.roster.hosts(node_ids)
+        self.roster.refresh(self.grid, node_ids, self.node_timeout)
+        clients = self.roster.hosts(node_ids)
+        if time.monotonic() > self.sampling_deadline:
+            away = sorted(set(range(self.roster.num_clients)) - set(clients))
+            raise RunFailedError(
+                f"too few clients are connected to sample from: clients {away} have been away for "
+                f"{self.node_timeout:g} s (node-timeout)"
+            )
+        return clients
+
+    def expect_sampling(self) -> None:
+        """Give the strategy node-timeout from now to find enough clients; it may wait for ever by itself."""
+        self.sampling_deadline = time.monotonic() + self.node_timeout
 
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
         """Refuse: replies are packed by node, so they are only to be had together."""
@@ -99,11 +123,17 @@ class CohortGrid(Grid):
             self._pack(node, [asked[client] for client in clients], training)
             for node, clients in assigned.items()
         ]
+        # Not by node: the SuperLink answers in its own name for a node that has gone.
         answers = {
-            reply.metadata.src_node_id: reply
-            for reply in exchange(self.grid, packed, self.timeout if timeout is None else timeout)
+            reply.metadata.reply_to_message_id: reply
+            for reply in exchange(self.grid, packed, self.node_timeout if timeout is None else timeout)
         }
-        replies = [self._unpack(answers.get(node), clients) for node, clients in assigned.items()]
+        replies = [
+            self._unpack(answers.get(message.metadata.message_id), clients)
+            for message, clients in zip(packed, assigned.values(), strict=True)
+        ]
+        away = asked.keys() - {client for clients in assigned.values() for client in clients}
+        replies.append(Replies(failures=dict.fromkeys(away, "its node has gone")))
         return self._for_strategy(replies, asked, averaged=training and bool(self.weighted_by))
 
     def _pack(self, node: int, messages: list[Message], training: bool) -> Message:
@@ -139,6 +169,7 @@ class CohortGrid(Grid):
         )
         failures = {client: why for reply in replies for client, why in reply.failures.items()}
         self.last.clients = list(contents)
+        self.last.num_examples = int(sum(weight_of(content, "num-examples") for content in contents.values()))
         self.last.failures = dict(sorted(failures.items()))
         errors = [
             Message(Error(CLIENT_FAILED, f"client {client}: {why}"), reply_to=asked[client])

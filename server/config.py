@@ -44,6 +44,8 @@ class ServerConfig:
         require(0 <= self.fraction_evaluate <= 1, "fraction-evaluate", "in [0, 1]", self.fraction_evaluate)
         require(self.evaluate_every >= 0, "evaluate-every", ">= 0", self.evaluate_every)
         require(self.patience >= 0, "patience", ">= 0", self.patience)
+        can_stop = self.patience == 0 or self.evaluate_every > 0
+        require(can_stop, "evaluate-every", "> 0 when patience is", self.evaluate_every)
         require(self.checkpoint_every >= 0, "checkpoint-every", ">= 0", self.checkpoint_every)
         absolute = not self.run_dir or Path(self.run_dir).is_absolute()
         require(absolute, "run-dir", "an absolute folder", self.run_dir)

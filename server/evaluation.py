@@ -22,7 +22,9 @@ class CentralEvaluation:
         """Return the task's metrics for these weights."""
         self._load(weights)
         with pinned(self.config.threads), torch.no_grad():
-            return self.task.ratios(self.task.evaluate(self.model, self.task.dataset.test))
+            # The same draws in every round, so that rounds compare.
+            generator = generator_for(self.config.seed, "central")
+            return self.task.ratios(self.task.evaluate(self.model, self.task.dataset.test, generator))
 
     def figures(self, weights: dict[str, Tensor]) -> dict[str, Figure]:
         """Return the task's figures for these weights."""

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+import torch
 from flwr.serverapp.strategy import Strategy
 from torch import nn
 
@@ -9,6 +10,7 @@ from models.config import RunConfig, TaskConfig, read, require
 from models.data.dataset import Dataset
 from models.data.partition import Partition, partition
 from models.data.registry import load_dataset
+from models.device import choose_device
 from models.optimizers import make_optimizers
 from models.registry import load_task
 from models.state import build_model
@@ -41,6 +43,7 @@ def make_plan(run_config: RunConfig) -> Plan:
     require(
         can_evaluate, "local-test-fraction", "> 0 when fraction-evaluate is", task_config.local_test_fraction
     )
+    choose_device(task_config.device, torch.cuda.device_count(), granted=None)
     strategy = load_strategy(config, task_config.num_clients)
     dataset = load_dataset(task_config)
     task = load_task(task_config, dataset)

@@ -9,10 +9,14 @@ from typing import Any
 
 from flwr.app import Message, RecordDict
 from flwr.common import log
+from flwr.common.constant import ErrorCode
 from flwr.serverapp import Grid
 
 from server.errors import RunFailedError
 from server.exchange import exchange, one_line
+
+GONE = (ErrorCode.MESSAGE_UNAVAILABLE, ErrorCode.REPLY_MESSAGE_UNAVAILABLE, ErrorCode.NODE_UNAVAILABLE)
+"""Flower's error codes for a node that can no longer be reached."""
 
 
 @dataclass
@@ -27,6 +31,8 @@ class Roster:
     partitions: dict[int, int] = field(default_factory=dict)
     """Node -> its partition-id."""
     num_partitions: int = 0
+    own_data: bool = False
+    """Whether a node brought data of its own, which the server does not see."""
 
     def wait_for_all(self, grid: Grid, timeout: float) -> None:
         """Ask nodes as they appear until all `num-partitions` of them have answered.
@@ -35,28 +41,36 @@ class Roster:
         """
         deadline = time.monotonic() + timeout
         said = 0.0
-        while not self.partitions or len(self.partitions) < self.num_partitions:
+        while True:
             self.refresh(grid, grid.get_node_ids(), timeout=max(deadline - time.monotonic(), 0.1))
             missing = sorted(set(range(self.num_partitions)) - set(self.partitions.values()))
+            if self.partitions and not missing:
+                return
             if time.monotonic() > deadline:
                 who = f"partition-ids {missing} are missing" if self.num_partitions else "none has connected"
                 raise RunFailedError(
                     f"not all nodes answered within {timeout:g} s: {who}; raise node-timeout or start them"
                 )
-            if missing or not self.partitions:
-                if time.monotonic() - said > 10:
-                    log(INFO, "Waiting for nodes: %d of %s", len(self.partitions), self.num_partitions or "?")
-                    said = time.monotonic()
-                time.sleep(0.05)
+            if time.monotonic() - said > 10:
+                log(INFO, "Waiting for nodes: %d of %s", len(self.partitions), self.num_partitions or "?")
+                said = time.monotonic()
+            time.sleep(0.05)
 
     def refresh(self, grid: Grid, node_ids: Iterable[int], timeout: float) -> None:
-        """Ask those of the connected nodes that have not been asked yet."""
-        new = [node_id for node_id in node_ids if node_id not in self.partitions]
+        """Forget the nodes that have gone, and ask those of the connected ones that are new.
+
+        A node that comes back may do so under another id, or with other code: it is asked again.
+        """
+        connected = list(node_ids)
+        self.partitions = {node: place for node, place in self.partitions.items() if node in connected}
+        new = [node_id for node_id in connected if node_id not in self.partitions]
         if not new:
             return
         queries = [Message(RecordDict(), node_id, "query") for node_id in new]
         for reply in exchange(grid, queries, timeout):
             if reply.has_error():
+                if reply.error.code in GONE:
+                    continue  # gone before it answered; asked again when it is back
                 raise RunFailedError(f"a node cannot take part: {one_line(reply.error.reason)}")
             text = str(reply.content.config_records["node"]["description"])
             self._admit(reply.metadata.src_node_id, json.loads(text))
@@ -69,7 +83,7 @@ class Roster:
         return [client for client in range(self.num_clients) if client % self.num_partitions in connected]
 
     def assign(self, clients: Iterable[int], node_ids: Iterable[int]) -> dict[int, list[int]]:
-        """Return node -> its clients, for the clients of one round."""
+        """Return node -> its clients, for the clients of one round whose nodes are connected."""
         by_partition = {
             self.partitions[node_id]: node_id for node_id in node_ids if node_id in self.partitions
         }
@@ -77,12 +91,12 @@ class Roster:
         assigned: dict[int, list[int]] = {}
         for place, client in enumerate(sorted(clients)):
             # Nodes that can do any client's work get the same number of them each.
-            node = (
-                nodes[place % len(nodes)]
-                if self.interchangeable
-                else by_partition[client % self.num_partitions]
-            )
-            assigned.setdefault(node, []).append(client)
+            if self.interchangeable:
+                node = nodes[place % len(nodes)] if nodes else None
+            else:
+                node = by_partition.get(client % self.num_partitions)
+            if node is not None:
+                assigned.setdefault(node, []).append(client)
         return assigned
 
     def _admit(self, node_id: int, description: dict[str, Any]) -> None:
@@ -110,4 +124,5 @@ class Roster:
         elif description["data"] != self.expected["data"]:
             raise RunFailedError(f"{who} loaded other data than the server: same dataset files there?")
         self.num_partitions = num_partitions
+        self.own_data |= description["own-data"]
         self.partitions[node_id] = partition

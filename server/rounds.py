@@ -1,5 +1,6 @@
 """The round loop, over a strategy's public methods."""
 
+import math
 import random
 import time
 from collections.abc import Iterator
@@ -94,20 +95,27 @@ class RoundLoop:
 
     def _round(self, server_round: int) -> None:
         started = time.perf_counter()
-        self.seconds = {}
+        # Each row tells the time of the checkpoint before it: that of its own round comes after the row.
+        self.seconds = {phase: self.seconds[phase] for phase in ("checkpoint",) if phase in self.seconds}
         row: dict[str, Any] = {"server_round": server_round, "train": {}, "evaluate": {}, "central": {}}
         try:
             row["train"] = self._train(server_round)
         except RunFailedError:
             self._write(row | _cohort(self.grid.last), started)
             raise
-        row |= _cohort(self.grid.last)
+        trained = self.grid.last
+        row |= _cohort(trained)
         row["evaluate"] = self._evaluate_on_clients(server_round)
+        if self.grid.last is not trained:
+            evaluated = _cohort(self.grid.last)
+            row["failures"] += evaluated["failures"]
+            row["bytes"] = {way: row["bytes"][way] + evaluated["bytes"][way] for way in row["bytes"]}
         if self._is_evaluated(server_round):
             row["central"] = self._evaluate_centrally(server_round)
         self.progress.server_round = server_round
-        self._checkpoint(server_round)
+        # The row first: a run that is killed between the two does the round again, and no row is missing.
         self._write(row, started)
+        self._checkpoint(server_round)
         shown = {name: round(value, 4) for name, value in {**row["train"], **row["central"]}.items()}
         log(INFO, "[ROUND %d/%d] %s", server_round, self.config.num_server_rounds, shown)
 
@@ -120,19 +128,21 @@ class RoundLoop:
         arrays = ArrayRecord(self.weights)
         with self._timed("sampling"):
             self._seed("train", server_round)
+            self.grid.expect_sampling()
             messages = self.strategy.configure_train(
                 server_round, arrays, self._orders(server_round), self.grid
             )
             messages = list(messages)
         replies = self._exchange(messages, server_round)
         with self._timed("aggregation"):
+            self._seed("aggregate", server_round)  # DP strategies draw their noise here
             new_arrays, metrics = self.strategy.aggregate_train(server_round, replies)
             if new_arrays is None:
                 raise RunFailedError(
                     f"{type(self.strategy).__name__} returned no model in round {server_round}"
                 )
             self._take_over(new_arrays, server_round)
-        return _plain(metrics)
+        return {"num-examples": self.grid.last.num_examples, **_plain(metrics)}
 
     def _exchange(self, messages: list[Message], server_round: int) -> list[Message]:
         started = time.perf_counter()
@@ -161,6 +171,7 @@ class RoundLoop:
         """Return the metrics that clients found on their own rows, merged exactly; {} if none was asked."""
         with self._timed("evaluation"):
             self._seed("evaluate", server_round)
+            self.grid.expect_sampling()
             messages = list(
                 self.strategy.configure_evaluate(
                     server_round, ArrayRecord(self.weights), self._orders(server_round), self.grid
@@ -171,6 +182,8 @@ class RoundLoop:
             replies = self.grid.send_and_receive(messages, timeout=self.config.round_timeout)
             for client, why in self.grid.last.failures.items():
                 log(WARNING, "Round %d: client %d failed to evaluate: %s", server_round, client, why)
+            # A client without rows to evaluate on has no metrics, and Flower wants all to have the same.
+            replies = [reply for reply in replies if reply.has_error() or _sums(reply)]
             self.strategy.aggregate_evaluate(server_round, replies)
             return self.task.ratios(merge_metrics([_sums(reply) for reply in replies if reply.has_content()]))
 
@@ -184,11 +197,9 @@ class RoundLoop:
             central = self.evaluation.metrics(self.weights)
         progress, metric = self.progress, self.task.metric
         progress.final = central
-        better = not progress.best or (
-            central[metric] > progress.best[metric]
-            if self.task.maximize
-            else central[metric] < progress.best[metric]
-        )
+        sign = 1 if self.task.maximize else -1
+        best = progress.best.get(metric, math.nan)
+        better = math.isnan(best) or sign * central[metric] > sign * best
         if better:
             progress.best, progress.best_round, progress.stale = central, server_round, 0
             write_safetensors(self.folder.path / "models" / "best.safetensors", self.weights)

@@ -4,6 +4,7 @@ import json
 import platform
 import time
 import tomllib
+import uuid
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -23,8 +24,8 @@ CONFIG, METRICS, RESULT, PARTITION = "config.toml", "metrics.jsonl", "result.jso
 # Keys that say how far, where and how patiently to run, not what is computed: resuming may change them.
 FREE_ON_RESUME = frozenset(
     {
-        "checkpoint-every", "client-gpus", "download", "node-timeout", "num-nodes", "num-server-rounds",
-        "num-workers", "patience", "resume", "round-timeout", "run-dir",
+        "checkpoint-every", "client-gpus", "data-dir", "download", "node-timeout", "num-nodes",
+        "num-server-rounds", "num-workers", "patience", "resume", "round-timeout", "run-dir",
     }
 )  # fmt: skip
 
@@ -41,11 +42,21 @@ class RunFolder:
         (path / RESULT).unlink(missing_ok=True)
         self._board: SummaryWriter | None = None
 
+    def token(self) -> str:
+        """Return a name that no other run has; a resumed run keeps it, its folder's next run does not."""
+        path = self.path / "token"
+        if not path.exists():
+            path.write_text(uuid.uuid4().hex[:8])
+        return path.read_text()
+
     def rewind(self, server_round: int) -> None:
         """Drop the metrics of the rounds after this one, which will be done again."""
         lines = (self.path / METRICS).read_text().splitlines() if (self.path / METRICS).exists() else []
         kept = [line for line in lines if _round_of(line) <= server_round]
-        (self.path / METRICS).write_text("".join(f"{line}\n" for line in kept))
+        # A file of its own, by which whoever follows the old one can tell.
+        partial = self.path / f"{METRICS}.partial"
+        partial.write_text("".join(f"{line}\n" for line in kept))
+        partial.replace(self.path / METRICS)
         self._board = SummaryWriter(str(self.path / "tensorboard"), purge_step=server_round + 1)
 
     def append(self, row: dict[str, Any]) -> None:
@@ -107,7 +118,12 @@ def claim(path: Path, run_config: RunConfig, *, resume: bool) -> BaseFileLock:
     Raises UserError when another process writes the folder, when it holds a run already (without
     `resume`), or when it holds none, or one of another config (with it).
     """
-    path.mkdir(parents=True, exist_ok=True)
+    if resume and not (path / CONFIG).exists():
+        raise UserError(f"run-dir {path} holds no run to resume: there is no {CONFIG}")
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"run-dir {path} cannot be made ({error.strerror}): give another folder") from error
     lock = FileLock(path / "lock")
     try:
         # A run that was killed a moment ago may take this long to let go.
@@ -128,8 +144,6 @@ def claim(path: Path, run_config: RunConfig, *, resume: bool) -> BaseFileLock:
 
 
 def _check_same_run(path: Path, run_config: RunConfig) -> None:
-    if not (path / CONFIG).exists():
-        raise UserError(f"run-dir {path} holds no run to resume: there is no {CONFIG}")
     before = tomllib.loads((path / CONFIG).read_text())
     for key in sorted(run_config):
         if key not in FREE_ON_RESUME and before.get(key) != run_config[key]:

@@ -45,7 +45,9 @@ def load_strategy(config: ServerConfig, num_clients: int) -> Strategy:
     }
     options = parse_options("strategy-options", config.strategy_options)
     check_options(f"strategy {config.strategy}", cls, options, given=tuple(sampling))
-    taken = {name: value for name, value in sampling.items() if name in inspect.signature(cls).parameters}
+    parameters = inspect.signature(cls).parameters
+    forwards = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
+    taken = {name: value for name, value in sampling.items() if forwards or name in parameters}
     try:
         return cls(**taken, **options)
     except (TypeError, ValueError) as error:

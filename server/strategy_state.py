@@ -42,14 +42,16 @@ def _capture(value: Any, path: str, arrays: dict[str, Tensor]) -> Plain:
             arrays[path] = torch.from_numpy(np.array(value))
             return {"array": path}
         case Tensor():
-            arrays[path] = value.detach().cpu()
+            arrays[path] = value.detach().cpu().clone()  # safetensors refuses tensors that share memory
             return {"tensor": path}
         case ArrayRecord():
             return {"record": _capture(to_arrays(value), path, arrays)}
         case Strategy():
             return {"strategy": _items(vars(value), path, arrays)}
-        case dict():
+        case dict() if all(isinstance(name, str) for name in value):
             return {"dict": _items(value, path, arrays)}
+        case dict() if all(isinstance(name, int) for name in value):  # by client, say; JSON knows no such key
+            return {"by-number": list(_items(value, path, arrays).items())}
         case list() | tuple():
             items = [_capture(item, f"{path}/{index}", arrays) for index, item in enumerate(value)]
             return {"tuple" if isinstance(value, tuple) else "list": items}
@@ -79,6 +81,8 @@ def _restore(node: Plain, arrays: dict[str, Tensor]) -> Any:
             return to_record(_restore(body, arrays))
         case "dict":
             return {name: _restore(item, arrays) for name, item in body.items()}
+        case "by-number":
+            return {int(name): _restore(item, arrays) for name, item in body}
         case "tuple":
             return tuple(_restore(item, arrays) for item in body)
         case _:

@@ -51,13 +51,18 @@ def run(
     if run_dir and resume:
         raise UserError("give either --run-dir or --resume: a resumed run stays in its folder")
     run_config = load_scenario(scenario, override or ())
+    if run_config["run-dir"] or run_config["resume"]:
+        raise UserError(
+            "run-dir and resume are no keys of a scenario: use --run-dir FOLDER or --resume FOLDER"
+        )
     folder = (resume or run_dir or new_run_dir(scenario)).absolute()
     run_config |= {"run-dir": str(folder), "resume": resume is not None}
     result = launch(run_config, in_process=in_process, verbose=verbose, console=console)
     _say_how_it_ended(folder, result)
-    from simulations.report import write_report
+    if (folder / "config.toml").exists():  # else it ended before it began, and there is nothing to report
+        from simulations.report import write_report
 
-    console.print(f"report: {write_report([folder])}", soft_wrap=True, highlight=False)
+        console.print(f"report: {write_report([folder])}", soft_wrap=True, highlight=False)
     if result["status"] == "failed":
         raise typer.Exit(FAILURE)
 
@@ -100,7 +105,10 @@ def partition(
     config = read(TaskConfig, load_scenario(scenario, override or ()))
     dataset = load_dataset(config)
     counts = count_labels(dataset, deal(dataset, config), range(min(config.num_clients, 100)))
-    partition_figure(counts, dataset.classes, config.num_clients).savefig(output)
+    try:
+        partition_figure(counts, dataset.classes, config.num_clients).savefig(output)
+    except (OSError, ValueError) as error:
+        raise UserError(f"cannot write the picture to {output} ({error}): give another file") from error
     console.print(str(output), soft_wrap=True, highlight=False)
 
 
@@ -108,13 +116,16 @@ def main() -> None:
     """Run the command line; a mistake of its user is one line and exit code 2."""
     logging.captureWarnings(True)
     try:
-        sys.exit(cli(standalone_mode=False))
+        code = cli(standalone_mode=False)
     except UserError as error:
         _fail(str(error), MISTAKE)
+    except click.exceptions.NoArgsIsHelpError:  # it has printed the help
+        sys.exit(MISTAKE)
     except click.ClickException as error:
         _fail(error.format_message(), MISTAKE)
-    except (KeyboardInterrupt, typer.Abort):
+    if code == INTERRUPTED:  # typer's own code for a Ctrl-C
         _fail("interrupted", INTERRUPTED)
+    sys.exit(code)
 
 
 def _fail(reason: str, code: int) -> None:

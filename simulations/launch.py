@@ -8,7 +8,7 @@ from typing import Any
 from rich.console import Console
 
 from models.config import Value, read
-from server.errors import RunFailedError
+from models.errors import UserError
 from server.plan import make_plan
 from server.run_folder import RESULT, claim
 from simulations.config import SimulationConfig, resolve
@@ -42,10 +42,17 @@ def launch(
 def _in_process(run_config: dict[str, Value], num_nodes: int) -> str:
     from simulations.in_process import run_in_process
 
+    if run_config["device"] == "auto" and not run_config["client-gpus"]:
+        run_config = {
+            **run_config,
+            "device": "cpu",
+        }  # where Ray's workers would compute, who were given no GPU
     try:
         run_in_process(run_config, num_nodes)
-    except RunFailedError as error:
-        return str(error)
+    except UserError:
+        raise
+    except Exception as error:  # the ServerApp has written the reason to the run folder
+        return f"{type(error).__name__}: {error}"
     return ""
 
 

@@ -1,6 +1,7 @@
 """A live progress bar over the metrics that a run writes."""
 
 import json
+import os
 import threading
 from pathlib import Path
 from types import TracebackType
@@ -51,13 +52,13 @@ class RoundProgress:
         self.bar.stop()
 
     def _follow(self) -> None:
-        position = 0
+        position, inode = 0, 0
         while True:
             last_look = self._over.wait(PAUSE)
             if self.metrics.exists():
-                if self.metrics.stat().st_size < position:
-                    position = 0  # a resumed run has dropped the rounds that it does again
                 with self.metrics.open() as file:
+                    if (now := os.fstat(file.fileno()).st_ino) != inode:
+                        position, inode = 0, now  # a resumed run has dropped the rounds that it does again
                     file.seek(position)
                     while (line := file.readline()).endswith("\n"):
                         position = file.tell()

@@ -30,7 +30,7 @@ def load_scenario(path: Path, overrides: Sequence[str] = ()) -> dict[str, Value]
         )
     try:
         scenario = tomllib.loads(path.read_text())
-    except tomllib.TOMLDecodeError as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UserError(f"scenario {path} is not TOML: {error}") from error
     given = {**scenario, **dict(_parse(text) for text in overrides)}
     check_keys(given, *CONFIGS)

@@ -6,6 +6,7 @@ from flwr.serverapp import strategy as flower
 from flwr.serverapp.strategy import Strategy
 
 from strategies.fedprox import FedProx
+from strategies.qfedavg import QFedAvg
 
 ENTRY_POINTS = "polyfed.strategies"
 
@@ -21,7 +22,7 @@ STRATEGIES: Mapping[str, type[Strategy]] = {
     "FedYogi": flower.FedYogi,
     "Krum": flower.Krum,
     "MultiKrum": flower.MultiKrum,
-    "QFedAvg": flower.QFedAvg,
+    "QFedAvg": QFedAvg,
 }
 
 # Flower's classes that read nothing of the replies but their weighted mean. By exact class: a subclass

@@ -34,10 +34,10 @@ class ByLoss(ImageClassification):
 class EvaluatesAtTheServerOnly(ImageClassification):
     """Fails on any rows but the held-out ones."""
 
-    def evaluate(self, model: nn.Module, data: Examples) -> Metrics:
+    def evaluate(self, model: nn.Module, data: Examples, generator: torch.Generator) -> Metrics:
         if len(data) != len(self.dataset.test):
             raise ValueError("not here")
-        return super().evaluate(model, data)
+        return super().evaluate(model, data, generator)
 
 
 def folder_of(config: dict[str, Value]) -> Path:

@@ -16,6 +16,8 @@ DATASETS: dict[str, Callable[[TaskConfig], Dataset]] = {
     "fashion-mnist": images.load_fashion_mnist,
     "cifar10": images.load_cifar10,
 }
+PACKAGED = frozenset({"digits", "mnist-5k"})
+"""Datasets that come with a dependency, and are read from no folder."""
 
 
 # The plan, the ServerApp and the ClientApp of one process share what they loaded.

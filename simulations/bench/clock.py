@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterable, Sequence
+from itertools import pairwise
 from pathlib import Path
 from statistics import median
 
@@ -26,7 +27,7 @@ def warm_rounds(starts: Sequence[float], warm_up: int) -> list[float]:
 
     The last round has no next one and is left out: n starts give n - 1 - warm_up rounds.
     """
-    seconds = [after - before for before, after in zip(starts, starts[1:], strict=False)]
+    seconds = [after - before for before, after in pairwise(starts)]
     return seconds[warm_up:]
 
 

@@ -17,7 +17,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from models.config import require
+from models.config import RunConfig
 from server.errors import RunFailedError
 from server.run_folder import versions
 from simulations.bench.clock import clocked, median_of_medians, read_starts, warm_rounds
@@ -31,6 +31,8 @@ from simulations.scenario import defaults
 STOCK = Path(__file__).parent / "stock"
 WARM_UP = 3
 """Rounds of each run that are dropped: workers import torch in the first, and caches fill."""
+FEWEST_ROUNDS = WARM_UP + 2
+"""A round ends where the next one starts, so the last one has no end."""
 
 Runs = dict[str, list[list[float]]]
 """System -> for each run, the seconds of its warm rounds."""
@@ -38,8 +40,13 @@ Runs = dict[str, list[list[float]]]
 
 def run_polyfed(folder: Path, num_rounds: int) -> None:
     """Run the workload on polyfed under Flower's runtime; its clock is `folder / "clock"`."""
-    run_config = defaults() | RUN_CONFIG | clocked(folder / "clock")
-    run_config |= {"num-server-rounds": num_rounds, "run-dir": str(folder)}
+    run_config: RunConfig = {
+        **defaults(),
+        **RUN_CONFIG,
+        **clocked(folder / "clock"),
+        "num-server-rounds": num_rounds,
+        "run-dir": str(folder),
+    }
     outcome = run_on_flower(run_config, resolve(SimulationConfig()))
     if outcome.error:
         raise RunFailedError(f"polyfed: {outcome.error}")
@@ -50,7 +57,7 @@ def run_polyfed(folder: Path, num_rounds: int) -> None:
 
 def run_stock(folder: Path, num_rounds: int) -> None:
     """Run the workload on the stock app under Flower's runtime; its clock is `folder / "clock"`."""
-    run_config = {
+    run_config: RunConfig = {
         "num-server-rounds": num_rounds,
         "num-clients": NUM_CLIENTS,
         "fraction-train": CLIENTS_PER_ROUND / NUM_CLIENTS,
@@ -113,14 +120,11 @@ def tabulate(measured: Runs) -> Table:
 
 
 def main(
-    runs: Annotated[int, typer.Option(help="Runs of each system.")] = 3,
-    rounds: Annotated[int, typer.Option(help="Rounds of each run.")] = 15,
+    runs: Annotated[int, typer.Option(min=1, help="Runs of each system.")] = 3,
+    rounds: Annotated[int, typer.Option(min=FEWEST_ROUNDS, help="Rounds of each run.")] = 15,
     output: Annotated[Path | None, typer.Option(help="JSON file for every number measured.")] = None,
 ) -> None:
     """Measure, print a table, and write what was measured."""
-    require(runs >= 1, "runs", ">= 1", runs)
-    # A round ends where the next one starts, so the last one has no end.
-    require(rounds >= WARM_UP + 2, "rounds", f">= {WARM_UP + 2}", rounds)
     console = Console()
     measured = measure(runs, rounds, console)
     console.print(tabulate(measured))

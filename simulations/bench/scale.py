@@ -20,7 +20,6 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from models.config import require
 from server.errors import RunFailedError
 from simulations.bench.clock import clocked, read_starts, warm_rounds
 
@@ -31,6 +30,9 @@ WARM_UP = 3
 """Rounds of each run that are dropped."""
 TICK = 0.25
 """Seconds between two looks at the memory."""
+
+FEWEST_ROUNDS = WARM_UP + 2
+"""A round ends where the next one starts, so the last one has no end."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +89,7 @@ def middle(costs: list[Cost]) -> Cost:
 
 
 def tabulate(costs: dict[int, list[Cost]]) -> Table:
-    """Return the table of both federations and their ratios; `costs` is clients -> runs, the small one first."""
+    """Return the table of both federations and their ratios; `costs` is clients -> its runs."""
     num_runs = len(costs[SMALL])
     table = Table(caption=f"Medians of {num_runs} interleaved runs; {WARM_UP} rounds of each to warm up.")
     table.add_column("clients", justify="right")
@@ -102,15 +104,12 @@ def tabulate(costs: dict[int, list[Cost]]) -> Table:
 
 
 def main(
-    runs: Annotated[int, typer.Option(help="Runs of each federation.")] = 3,
-    rounds: Annotated[int, typer.Option(help="Rounds of each run.")] = 20,
+    runs: Annotated[int, typer.Option(min=1, help="Runs of each federation.")] = 3,
+    rounds: Annotated[int, typer.Option(min=FEWEST_ROUNDS, help="Rounds of each run.")] = 20,
     in_process: Annotated[bool, typer.Option("--in-process", help="Without Flower's runtime.")] = False,
     output: Annotated[Path | None, typer.Option(help="JSON file for every number measured.")] = None,
 ) -> None:
     """Measure both federations in turn, print a table, and write what was measured."""
-    require(runs >= 1, "runs", ">= 1", runs)
-    # A round ends where the next one starts, so the last one has no end.
-    require(rounds >= WARM_UP + 2, "rounds", f">= {WARM_UP + 2}", rounds)
     console = Console()
     costs: dict[int, list[Cost]] = {SMALL: [], LARGE: []}
     for number in range(1, runs + 1):

@@ -3,6 +3,7 @@
 from torch import nn
 
 from models.cnn import ImageClassification
+from models.config import RunConfig
 
 NUM_CLIENTS, CLIENTS_PER_ROUND = 1000, 100
 CHANNELS, NUM_CLASSES, SIDE = 16, 10, 8
@@ -26,7 +27,7 @@ class SmallClassification(ImageClassification):
         return network()
 
 
-RUN_CONFIG = {
+RUN_CONFIG: RunConfig = {
     "task": "simulations.bench.workload:SmallClassification",
     "dataset": "digits",
     "num-clients": NUM_CLIENTS,
