@@ -42,11 +42,6 @@ def launch(
 def _in_process(run_config: dict[str, Value], num_nodes: int) -> str:
     from simulations.in_process import run_in_process
 
-    if run_config["device"] == "auto" and not run_config["client-gpus"]:
-        run_config = {
-            **run_config,
-            "device": "cpu",
-        }  # where Ray's workers would compute, who were given no GPU
     try:
         run_in_process(run_config, num_nodes)
     except UserError:

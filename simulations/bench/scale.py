@@ -6,7 +6,6 @@ nothing: clients that nobody asks should not exist.
 
 import json
 import os
-import subprocess
 import sys
 import time
 from dataclasses import asdict, astuple, dataclass
@@ -55,14 +54,14 @@ def run_once(num_clients: int, num_rounds: int, *, in_process: bool) -> Cost:
         command = [sys.executable, "-c", "from simulations.cli import main; main()", "run", str(SCENARIO)]
         command += [word for key, value in settings.items() for word in ("-c", f"{key}={value}")]
         command += ["--run-dir", f"{folder}/run", *(["--in-process"] if in_process else [])]
-        started = time.time()
-        process = psutil.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-        memory = 0.0
-        while process.poll() is None:
-            memory = max(memory, memory_of(process))
-            time.sleep(TICK)
+        log = Path(folder, "log")
+        memory, started = 0.0, time.time()
+        with log.open("w") as file, psutil.Popen(command, stdout=file, stderr=file) as process:
+            while process.poll() is None:
+                memory = max(memory, memory_of(process))
+                time.sleep(TICK)
         if process.returncode:
-            raise RunFailedError(f"the run with {num_clients} clients failed: {process.stdout.read()}")
+            raise RunFailedError(f"the run with {num_clients} clients failed: {log.read_text()}")
         starts = read_starts(clock)
     return Cost(starts[0] - started, median(warm_rounds(starts, WARM_UP)), memory)
 
