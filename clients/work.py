@@ -74,7 +74,7 @@ def train_client(site: Site, order: Order) -> Answer:
     _check_finite(site)
     if keep := _to_remember(site, optimizers):
         store.save(order.server_round, keep, int(str(order.config["checkpoint-round"])))
-    metrics = MetricRecord({"num-examples": len(examples), **losses})
+    metrics = MetricRecord({"num-examples": site.task.num_examples(examples), **losses})
     arrays = {name: site.state[name].cpu().numpy() for name in site.federated}
     return Answer(RecordDict({"metrics": metrics}), arrays)
 

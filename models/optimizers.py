@@ -1,5 +1,6 @@
 """Optimizers by name, over the parameters that an objective trains."""
 
+import math
 from collections.abc import Callable, Mapping
 from fnmatch import fnmatchcase
 
@@ -30,10 +31,12 @@ def make_optimizers(
 
     Raises UserError for an unknown optimizer, or options that it does not take.
     """
-    return [
-        (objective, _make_optimizer(objective, model, choose(objective, config)))
-        for objective in task.objectives
-    ]
+    made = []
+    for objective in task.objectives:
+        optimizer = _make_optimizer(objective, model, choose(objective, config))
+        _install_schedule(objective, optimizer)
+        made.append((objective, optimizer))
+    return made
 
 
 def choose(objective: Objective, config: TaskConfig) -> OptimizerChoice:
@@ -64,3 +67,18 @@ def _make_optimizer(objective: Objective, model: nn.Module, choice: OptimizerCho
         return OPTIMIZERS[choice.name](parameters, lr=choice.learning_rate, **choice.options)
     except (TypeError, ValueError) as error:
         raise UserError(f"optimizer-options do not fit {choice.name}: {error}") from error
+
+
+def _install_schedule(objective: Objective, optimizer: torch.optim.Optimizer) -> None:
+    """Clip gradients and warm up as the objective says, around every step."""
+    if objective.max_grad_norm < math.inf:
+        weights = [weight for group in optimizer.param_groups for weight in group["params"]]
+
+        def clip(*_: object) -> None:
+            nn.utils.clip_grad_norm_(weights, objective.max_grad_norm)
+
+        optimizer.register_step_pre_hook(clip)
+    if objective.warmup_steps > 1:
+        steps = objective.warmup_steps
+        schedule = torch.optim.lr_scheduler.LinearLR(optimizer, start_factor=1 / steps, total_iters=steps - 1)
+        optimizer.register_step_post_hook(lambda *_: schedule.step())

@@ -1,5 +1,6 @@
 """The contract that every model family fulfils."""
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -40,6 +41,10 @@ class Objective:
     """fnmatch patterns of the parameter names that this objective trains."""
     optimizer: OptimizerChoice = field(default_factory=OptimizerChoice)
     """What trains them where the run config names nothing else."""
+    max_grad_norm: float = math.inf
+    """Norm to which the gradients of all its parameters together are clipped before a step."""
+    warmup_steps: int = 0
+    """Steps in a round over which the learning rate grows linearly to its full size."""
 
 
 class Task(ABC):
@@ -77,6 +82,10 @@ class Task(ABC):
         self, model: nn.Module, data: Examples, generator: torch.Generator, batch_size: int
     ) -> Iterator[Batch]:
         """Yield the batches of one local epoch over a client's rows."""
+
+    def num_examples(self, data: Examples) -> int:
+        """Return the weight of a client with these rows; override where a row is not an example."""
+        return len(data)
 
     def after_step(self, model: nn.Module) -> None:  # noqa: B027  (a hook that few tasks need)
         """Act after all objectives of a batch have stepped, as a DQN does for its target network."""

@@ -1,7 +1,7 @@
 """The Flower ServerApp."""
 
 import time
-from logging import ERROR, INFO, WARNING
+from logging import ERROR, INFO
 from pathlib import Path
 from typing import Any
 
@@ -98,10 +98,7 @@ def _finish(loop: RoundLoop, ending: dict[str, Any]) -> None:
     """Write the final model, its figures and the result."""
     folder = loop.folder
     write_safetensors(folder.path / "models" / "last.safetensors", loop.weights)
-    try:
-        folder.draw(loop.evaluation.figures(loop.weights), loop.progress.server_round)
-    except Exception as error:  # a picture that fails must not cost the trained model
-        log(WARNING, "The figures were not drawn: %s: %s", type(error).__name__, error)
+    loop.draw(loop.progress.server_round)
     sha256 = weights_sha256(loop.weights)
     folder.finish({**ending, **_outcome(loop), "weights_sha256": sha256})
     log(INFO, "Weights %s after round %d in %s", sha256, loop.progress.server_round, folder.path)

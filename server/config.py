@@ -24,6 +24,8 @@ class ServerConfig:
     """Fraction of the clients that evaluate the new model on their own rows, in [0, 1]."""
     evaluate_every: int = 1
     """Rounds between central evaluations; 0 is only after the last round."""
+    draw_every: int = 0
+    """Rounds between the task's figures; 0 is only after the last round."""
     patience: int = 0
     """Central evaluations without improvement before the run stops; 0 is never."""
     checkpoint_every: int = 1
@@ -43,6 +45,7 @@ class ServerConfig:
         require(0 < self.fraction_train <= 1, "fraction-train", "in (0, 1]", self.fraction_train)
         require(0 <= self.fraction_evaluate <= 1, "fraction-evaluate", "in [0, 1]", self.fraction_evaluate)
         require(self.evaluate_every >= 0, "evaluate-every", ">= 0", self.evaluate_every)
+        require(self.draw_every >= 0, "draw-every", ">= 0", self.draw_every)
         require(self.patience >= 0, "patience", ">= 0", self.patience)
         can_stop = self.patience == 0 or self.evaluate_every > 0
         require(can_stop, "evaluate-every", "> 0 when patience is", self.evaluate_every)

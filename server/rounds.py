@@ -112,6 +112,8 @@ class RoundLoop:
             row["bytes"] = {way: row["bytes"][way] + evaluated["bytes"][way] for way in row["bytes"]}
         if self._is_evaluated(server_round):
             row["central"] = self._evaluate_centrally(server_round)
+        if self.config.draw_every and server_round % self.config.draw_every == 0:
+            self.draw(server_round)
         self.progress.server_round = server_round
         # The row first: a run that is killed between the two does the round again, and no row is missing.
         self._write(row, started)
@@ -186,6 +188,14 @@ class RoundLoop:
             replies = [reply for reply in replies if reply.has_error() or _sums(reply)]
             self.strategy.aggregate_evaluate(server_round, replies)
             return self.task.ratios(merge_metrics([_sums(reply) for reply in replies if reply.has_content()]))
+
+    def draw(self, server_round: int) -> None:
+        """Draw the task's figures of the model as it is; one that fails must not cost the run."""
+        with self._timed("evaluation"):
+            try:
+                self.folder.draw(self.evaluation.figures(self.weights), server_round)
+            except Exception as error:
+                log(WARNING, "The figures were not drawn: %s: %s", type(error).__name__, error)
 
     def _is_evaluated(self, server_round: int) -> bool:
         every = self.config.evaluate_every

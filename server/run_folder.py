@@ -24,7 +24,7 @@ CONFIG, METRICS, RESULT, PARTITION = "config.toml", "metrics.jsonl", "result.jso
 # Keys that say how far, where and how patiently to run, not what is computed: resuming may change them.
 FREE_ON_RESUME = frozenset(
     {
-        "checkpoint-every", "client-gpus", "data-dir", "download", "node-timeout", "num-nodes",
+        "checkpoint-every", "client-gpus", "data-dir", "download", "draw-every", "node-timeout", "num-nodes",
         "num-server-rounds", "num-workers", "patience", "resume", "round-timeout", "run-dir",
     }
 )  # fmt: skip

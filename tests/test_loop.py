@@ -140,3 +140,22 @@ def test_metrics_merge_as_sums() -> None:
         "a": (4.0, 6.0),
         "b": (1.0, 1.0),
     }
+
+
+def test_an_objective_clips_and_warms_up(task: TwoWeights) -> None:
+    weight = nn.Parameter(torch.zeros(1))
+    model = nn.ParameterDict({"w": weight})
+    objective = Objective(
+        "x", lambda *_: weight, optimizer=OptimizerChoice("sgd", 1.0), max_grad_norm=2, warmup_steps=4
+    )
+
+    class One(TwoWeights):
+        objectives = (objective,)  # type: ignore[assignment]
+
+    ((_, optimizer),) = make_optimizers(One(task.dataset), model, TaskConfig())
+    positions = []
+    for _ in range(5):
+        weight.grad = torch.tensor([10.0])
+        optimizer.step()
+        positions.append(weight.item())
+    assert positions == pytest.approx([-0.5, -1.5, -3.0, -5.0, -7.0])  # steps of 2 times 1/4, 2/4, 3/4, 1, 1
