@@ -83,7 +83,7 @@ def run_plain(folder: Path, num_rounds: int) -> None:
 SYSTEMS: dict[str, Callable[[Path, int], None]] = {
     "polyfed": run_polyfed,
     "stock Flower app": run_stock,
-    "plain loop, one process": run_plain,
+    "plain loop": run_plain,
 }
 
 
