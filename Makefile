@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: simulate test check bench scale centralized clean
+.PHONY: simulate test check bars bench scale centralized clean
 
 # The main job: install, train, and end with the path of the report.
 simulate: $(VENV)/installed
@@ -14,11 +14,15 @@ test: $(VENV)/installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -m "not bar"
 
 # What a developer runs all day.
 check: $(VENV)/installed-dev
 	$(BIN)/python -m pytest -m "not slow"
+
+# Train every family against its bar; this takes the better part of an hour.
+bars: $(VENV)/installed-dev
+	$(BIN)/python -m pytest -m bar
 
 # Seconds a round, side by side: polyfed, a stock Flower app, a plain PyTorch loop.
 bench: $(VENV)/installed

@@ -39,7 +39,7 @@ def describe(message: Message, context: Context) -> Message:
         "num-partitions": node["num-partitions"],
         "own-data": "data-path" in node,
         "data": data_sha256(site.dataset),
-        "state": describe_state(site.initial),
+        "state": [*describe_state(site.initial), *site.task.agreed],
     }
     return Message(
         RecordDict({"node": ConfigRecord({"description": json.dumps(description)})}), reply_to=message

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from contextlib import nullcontext
 
 import torch
 from torch import nn
@@ -30,7 +31,9 @@ def train(
     FloatingPointError when a loss is no longer finite, and ValueError when there is no batch, so that no
     such update reaches the server.
     """
-    model.train()
+    if not model.training:
+        model.train()
+    mixed_precision = torch.autocast(device.type, torch.bfloat16) if autocast else nullcontext()
     totals = {objective.name: torch.zeros((), device=device) for objective, _ in optimizers}
     seen = 0
     for _ in range(local_epochs):
@@ -39,7 +42,7 @@ def train(
             size = len(next(iter(here.values())))
             for objective, optimizer in optimizers:
                 optimizer.zero_grad()
-                with torch.autocast(device.type, torch.bfloat16, enabled=autocast):
+                with mixed_precision:
                     loss = objective.loss(model, here)
                 loss.backward()
                 optimizer.step()

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from models.config import TaskConfig
 from models.data.dataset import Dataset, Examples
 from models.data.partition import Partition, partition, split_local_test
-from models.data.registry import PACKAGED, load_dataset
+from models.data.registry import PACKAGED, load_dataset, registered
 from models.device import choose_device
 from models.errors import UserError
 from models.registry import load_task
@@ -40,14 +40,16 @@ class Site:
     def examples(self, client: int) -> tuple[Examples, Examples]:
         """Return the client's rows for training and for its own evaluation."""
         rows = np.arange(len(self.dataset.train)) if self.partition is None else self.partition[client]
-        train, test = split_local_test(rows, self.config.local_test_fraction, self.config.seed, client)
+        train, test = split_local_test(
+            rows, self.config.local_test_fraction, self.config.seed, client, self.dataset.ordered
+        )
         return self.dataset.train.take(train), self.dataset.train.take(test)
 
 
 @lru_cache(maxsize=1)
 def load_site(config: TaskConfig, data_path: str) -> Site:
     """Load what the run config names; `data_path` is the node's own data, or "" for the simulated deal."""
-    if data_path and config.dataset in PACKAGED:
+    if data_path and registered(config.dataset) in PACKAGED:
         raise UserError(
             f"data-path is {data_path!r}, but dataset {config.dataset!r} is read from no folder: "
             "leave data-path out, or set dataset to one that is"

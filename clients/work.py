@@ -70,12 +70,11 @@ def train_client(site: Site, order: Order) -> Answer:
         device=site.device,
         autocast=config.precision == "bfloat16",
     )
-    _check_finite(site)
-    _check_finite(site)
-    if keep := _to_remember(site, optimizers):
+    arrays = {name: site.state[name].cpu().numpy() for name in site.federated}
+    _check_finite(arrays)
+    if (keep := _to_remember(site, optimizers)) or remembered:
         store.save(order.server_round, keep, int(str(order.config["checkpoint-round"])))
     metrics = MetricRecord({"num-examples": site.task.num_examples(examples), **losses})
-    arrays = {name: site.state[name].cpu().numpy() for name in site.federated}
     return Answer(RecordDict({"metrics": metrics}), arrays)
 
 
@@ -104,10 +103,10 @@ def _seed_layers(seed: int, device: torch.device) -> None:
         torch.cuda.manual_seed(seed)
 
 
-def _check_finite(site: Site) -> None:
+def _check_finite(arrays: Mapping[str, NDArray[np.generic]]) -> None:
     """Raise FloatingPointError for a weight that the last step has thrown off; its loss was still fine."""
-    for name in site.federated:
-        if not torch.isfinite(site.state[name]).all():
+    for name, array in arrays.items():
+        if not np.isfinite(array).all():  # type: ignore[call-overload]
             raise FloatingPointError(f"{name} is not finite after training: lower the learning rate")
 
 
@@ -122,8 +121,15 @@ def _restore(site: Site, weights: Mapping[str, Tensor], remembered: Mapping[str,
 
 
 def _to_remember(site: Site, optimizers: Optimizers) -> dict[str, Tensor]:
-    """Return what stays with the client: its local and integer state, and its optimizers if asked."""
-    keep = {MODEL + name: tensor for name, tensor in site.state.items() if name not in site.federated}
+    """Return what stays with the client: its local and integer state, and its optimizers if asked.
+
+    What is as it was built, such as frozen weights, need not be kept: it can be built again.
+    """
+    keep = {
+        MODEL + name: tensor
+        for name, tensor in site.state.items()
+        if name not in site.federated and not torch.equal(tensor, site.initial[name])
+    }
     if site.config.keep_optimizer:
         for objective, optimizer in optimizers:
             for index, slots in optimizer.state_dict()["state"].items():

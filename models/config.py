@@ -30,7 +30,7 @@ def read(cls: type[T], run_config: RunConfig) -> T:
     for field in fields(cls):  # type: ignore[arg-type]
         key = key_of(field.name)
         if key in run_config:
-            values[field.name] = _checked(key, run_config[key], field.type)
+            values[field.name] = checked(key, run_config[key], field.type)
         elif field.default is MISSING:
             raise UserError(f"{key} is missing from the run config")
     return cls(**values)
@@ -46,6 +46,8 @@ def check_keys(run_config: RunConfig, *classes: type) -> None:
 
 def parse_options(key: str, text: str) -> dict[str, Any]:
     """Read the inline TOML of an option string, such as `"mu = 0.1, norm = 'group'"`."""
+    if not text:
+        return {}
     try:
         options: dict[str, Any] = tomllib.loads(f"options = {{{text}}}")["options"]
     except tomllib.TOMLDecodeError as error:
@@ -61,7 +63,11 @@ def require(condition: bool, key: str, allowed: str, given: Any) -> None:
         raise UserError(f"{key} must be {allowed}, got {given!r}")
 
 
-def _checked(key: str, value: Any, declared: Any) -> Any:
+def checked(key: str, value: Any, declared: Any) -> Any:
+    """Return the value of a key whose type is declared; a whole number passes for a float.
+
+    Raises UserError for a value of another type.
+    """
     words = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
     if declared is float and type(value) is int:
         return float(value)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from importlib.metadata import entry_points
 from typing import Any
 
+from models.config import checked
 from models.errors import UserError, unknown
 
 
@@ -31,14 +32,17 @@ def find(name: str, kind: str, known: Mapping[str, Any], group: str) -> Any:
 def check_options(
     owner: str, cls: Callable[..., Any], options: Mapping[str, Any], given: tuple[str, ...]
 ) -> None:
-    """Raise UserError for an option that the constructor of `cls` does not take.
+    """Raise UserError for an option that the constructor of `cls` does not take, or not of that type.
 
-    `given` names the parameters that polyfed fills in itself.
+    A type is checked where it is plain: text, a number or a truth. `given` names the parameters that
+    polyfed fills in itself.
     """
     parameters = inspect.signature(cls).parameters
     if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
         return
     allowed = [name for name in parameters if name not in given]
-    for option in options:
+    for option, value in options.items():
         if option not in allowed:
             raise unknown(f"option of {owner}", option, allowed or ["none"])
+        if parameters[option].annotation in (bool, int, float, str):
+            checked(option, value, parameters[option].annotation)

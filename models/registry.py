@@ -5,12 +5,24 @@ from collections.abc import Mapping
 from models.cnn import ImageClassification
 from models.config import TaskConfig, parse_options
 from models.data.dataset import Dataset
+from models.dqn import QLearning
 from models.errors import UserError
+from models.gan import ImageGan
+from models.lstm_forecast import Forecasting
+from models.lstm_text import TextGeneration
+from models.ner import EntityRecognition
 from models.plugins import check_options, find
 from models.task import Task
+from models.vae import ImageVae
 
 TASKS: Mapping[str, type[Task]] = {
     "cnn": ImageClassification,
+    "dqn": QLearning,
+    "gan": ImageGan,
+    "lstm-forecast": Forecasting,
+    "lstm-text": TextGeneration,
+    "ner": EntityRecognition,
+    "vae": ImageVae,
 }
 ENTRY_POINTS = "polyfed.tasks"
 
@@ -18,16 +30,25 @@ ENTRY_POINTS = "polyfed.tasks"
 def load_task(config: TaskConfig, dataset: Dataset) -> Task:
     """Build the task that the run config names, for its dataset.
 
+    Every task takes the option `local`, patterns of state that stays with the client beside its own.
     Raises UserError for an unknown task, options that it does not take, or data of another kind.
     """
     cls = find(config.task, "task", TASKS, ENTRY_POINTS)
     if not (isinstance(cls, type) and issubclass(cls, Task)):
         raise UserError(f"task {config.task!r} must be a subclass of models.task.Task")
     options = parse_options("task-options", config.task_options)
+    local = _patterns(options.pop("local", []))
     check_options(f"task {config.task}", cls, options, given=("dataset",))
     if dataset.kind != cls.kind:
         raise UserError(
             f"task {config.task} learns from {cls.kind}, and dataset {dataset.name} holds {dataset.kind}"
         )
     task: Task = cls(dataset, **options)
+    task.local = (*task.local, *local)
     return task
+
+
+def _patterns(given: object) -> list[str]:
+    if not (isinstance(given, list) and all(isinstance(pattern, str) for pattern in given)):
+        raise UserError(f"local must be a list of patterns such as ['discriminator.*'], got {given!r}")
+    return given

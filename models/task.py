@@ -60,6 +60,8 @@ class Task(ABC):
     """The kind of dataset that this task learns from."""
     local: tuple[str, ...] = ()
     """fnmatch patterns of state that stays with the client."""
+    agreed: Sequence[str] = ()
+    """What the numbers in rows stand for, where the data decides it; all nodes must agree."""
     metric: ClassVar[str]
     """The metric that early stopping and the best model go by."""
     maximize: ClassVar[bool] = True

@@ -63,7 +63,7 @@ def _prepare(grid: Grid, plan: Plan, folder: RunFolder) -> RoundLoop:
     shared_disk = isinstance(grid, InMemoryGrid) or getattr(grid, "interchangeable_nodes", False)
     roster = Roster(
         num_clients=num_clients,
-        expected={"data": data_sha256(plan.dataset), "state": describe_state(state)},
+        expected={"data": data_sha256(plan.dataset), "state": [*describe_state(state), *plan.task.agreed]},
         interchangeable=shared_disk,
     )
     roster.wait_for_all(grid, plan.config.node_timeout)

@@ -6,8 +6,10 @@ from collections.abc import Iterable
 from flwr.app import Message
 from flwr.serverapp import Grid
 
-# A reply is looked for after 2 ms, then ever less often: short rounds wait little, long ones poll little.
-FIRST_PAUSE, LONGEST_PAUSE, GROWTH = 0.002, 0.25, 1.1
+SHORTEST_PAUSE, LONGEST_PAUSE = 0.005, 0.25
+"""Seconds between two looks for replies."""
+PART_OF_WAIT = 0.05
+"""A pause is this part of the time waited so far: short rounds do not wait long, long ones poll little."""
 
 
 def exchange(grid: Grid, messages: Iterable[Message], timeout: float) -> list[Message]:
@@ -16,17 +18,16 @@ def exchange(grid: Grid, messages: Iterable[Message], timeout: float) -> list[Me
     Flower's own grids look for replies at a fixed interval, of three seconds on real nodes.
     """
     pending = {message_id for message_id in grid.push_messages(list(messages)) if message_id}
-    deadline = time.monotonic() + timeout
-    pause = FIRST_PAUSE
+    started = time.monotonic()
     replies: list[Message] = []
     while pending:
         arrived = list(grid.pull_messages(pending))
         replies += arrived
         pending -= {reply.metadata.reply_to_message_id for reply in arrived}
-        if not pending or time.monotonic() > deadline:
+        waited = time.monotonic() - started
+        if not pending or waited > timeout:
             break
-        time.sleep(pause)
-        pause = min(pause * GROWTH, LONGEST_PAUSE)
+        time.sleep(min(max(waited * PART_OF_WAIT, SHORTEST_PAUSE), LONGEST_PAUSE))
     return replies
 
 

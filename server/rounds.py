@@ -95,8 +95,6 @@ class RoundLoop:
 
     def _round(self, server_round: int) -> None:
         started = time.perf_counter()
-        # Each row tells the time of the checkpoint before it: that of its own round comes after the row.
-        self.seconds = {phase: self.seconds[phase] for phase in ("checkpoint",) if phase in self.seconds}
         row: dict[str, Any] = {"server_round": server_round, "train": {}, "evaluate": {}, "central": {}}
         try:
             row["train"] = self._train(server_round)
@@ -123,6 +121,8 @@ class RoundLoop:
 
     def _write(self, row: dict[str, Any], started: float) -> None:
         row["seconds"] = {**self.seconds, "total": time.perf_counter() - started}
+        # What comes after the row, its checkpoint, is told by the next one.
+        self.seconds = {}
         self.folder.append(row)
 
     def _train(self, server_round: int) -> dict[str, float]:

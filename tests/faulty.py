@@ -1,20 +1,22 @@
-"""A CNN that fails where a test wants it to; given to runs as "faulty:FaultyCnn"."""
+"""Tasks that fail where a test wants them to; given to runs as "faulty:FaultyCnn"."""
 
 import os
 import signal
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
 
 from models.cnn import ImageClassification
 from models.data.dataset import Dataset, Examples
+from models.gan import ImageGan
 from models.seeds import derive_seed
-from models.task import Batch
+from models.task import Batch, Task
 
 
-class FaultyCnn(ImageClassification):
+class Faulty(Task):
     """Raises, or kills its process, when a client trains in a round; (0, 0) stands for every client."""
 
     def __init__(
@@ -23,8 +25,9 @@ class FaultyCnn(ImageClassification):
         raise_at: Sequence[int] = (),
         kill_at: Sequence[int] = (),
         unless: str = "",
+        **options: Any,
     ) -> None:
-        super().__init__(dataset)
+        super().__init__(dataset, **options)
         self.raise_at = _seed_of(raise_at)
         self.kill_at = _seed_of(kill_at)
         self.all_fail = list(raise_at) == [0, 0]
@@ -39,6 +42,14 @@ class FaultyCnn(ImageClassification):
         if self.all_fail or here == self.raise_at:
             raise ValueError("a bad batch")
         yield from super().batches(model, data, generator, batch_size)
+
+
+class FaultyCnn(Faulty, ImageClassification):
+    pass
+
+
+class FaultyGan(Faulty, ImageGan):
+    pass
 
 
 def _seed_of(place: Sequence[int]) -> int | None:

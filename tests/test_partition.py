@@ -267,6 +267,14 @@ def test_split_local_test_edges():
     assert (len(train), len(test)) == (1, 1)
 
 
+def test_split_local_test_of_ordered_rows_holds_out_the_last():
+    indices = np.array([3, 5, 5, 7, 8, 8, 9])
+    train, test = split_local_test(indices, 0.4, seed=1, client=0, ordered=True)
+    assert (train.tolist(), test.tolist()) == ([3, 5, 5, 7], [8, 8, 9])
+    train, test = split_local_test(indices, 0.0, seed=1, client=0, ordered=True)
+    assert (train.tolist(), test.tolist()) == (indices.tolist(), [])
+
+
 def test_split_local_test_keeps_a_repeated_row_on_one_side():
     indices = np.repeat(np.arange(10), 5)
     train, test = split_local_test(indices, 0.3, seed=1, client=0)

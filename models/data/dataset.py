@@ -45,5 +45,7 @@ class Dataset:
     """Class names, in the order of the integers in the label column."""
     client: Indices | None = None
     """Natural client, 0 to n - 1, of every training row; None where the data knows of none."""
+    ordered: bool = False
+    """Whether rows follow one another, as in time: what a client keeps for its evaluation are its last."""
     info: Mapping[str, Any] = field(default_factory=dict)
     """What a task of this kind needs beside the rows; for images "max_value", the value of full white."""

@@ -52,14 +52,22 @@ def partition(dataset: Dataset, config: TaskConfig) -> Partition:
     return Partition(config.num_clients, Groups.by(owners, config.num_clients).__getitem__)
 
 
-def split_local_test(indices: Indices, fraction: float, seed: int, client: int) -> tuple[Indices, Indices]:
+def split_local_test(
+    indices: Indices, fraction: float, seed: int, client: int, ordered: bool = False
+) -> tuple[Indices, Indices]:
     """Split a client's rows into (train, test), `fraction` of them in test and at least one in train.
 
-    A row that the client drew twice does not end up on both sides.
+    A row that the client drew twice does not end up on both sides. Of `ordered` rows the last are held
+    out, since what lies between two training rows in time is half known.
     """
+    if fraction == 0:
+        return indices, indices[:0]
     distinct = np.unique(indices)
     num_test = min(round(fraction * len(distinct)), len(distinct) - 1)
-    held_out = _generator(_HOLD_OUT, client, seed).choice(distinct, num_test, replace=False)
+    if ordered:
+        held_out = distinct[len(distinct) - num_test :]
+    else:
+        held_out = _generator(_HOLD_OUT, client, seed).choice(distinct, num_test, replace=False)
     is_test = np.isin(indices, held_out)
     return indices[~is_test], indices[is_test]
 

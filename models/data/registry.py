@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from models.config import TaskConfig
-from models.data import images
+from models.data import environments, images, ner, pii, series, text
 from models.data.dataset import Dataset
 from models.errors import UserError, unknown
 
@@ -15,8 +15,16 @@ DATASETS: dict[str, Callable[[TaskConfig], Dataset]] = {
     "mnist": images.load_mnist,
     "fashion-mnist": images.load_fashion_mnist,
     "cifar10": images.load_cifar10,
+    "stocks": series.load_stocks,
+    "sine": series.load_sine,
+    "csv:": series.load_csv,
+    "pydoc": text.load_pydoc,
+    "text:": text.load_text,
+    "pii": pii.load_pii,
+    "conll:": ner.load_conll,
+    "gym:": environments.load_environments,
 }
-PACKAGED = frozenset({"digits", "mnist-5k"})
+PACKAGED = frozenset({"digits", "mnist-5k", "stocks", "sine", "pydoc", "pii", "gym:"})
 """Datasets that come with a dependency, and are read from no folder."""
 
 
@@ -29,6 +37,13 @@ def load_dataset(config: TaskConfig) -> Dataset:
     """
     if config.data_dir and not Path(config.data_dir).is_absolute():
         raise UserError(f"data-dir must be an absolute folder, got {config.data_dir!r}")
-    if config.dataset not in DATASETS:
+    key = registered(config.dataset)
+    if key not in DATASETS:
         raise unknown("dataset", config.dataset, DATASETS)
-    return DATASETS[config.dataset](config)
+    return DATASETS[key](config)
+
+
+def registered(name: str) -> str:
+    """Return the name under which a dataset is registered: "gym:" for "gym:CartPole-v1"."""
+    prefix, colon, _ = name.partition(":")
+    return prefix + colon

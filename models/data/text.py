@@ -1,0 +1,81 @@
+"""Text in windows of bytes, one document a natural client: Python's own topics, and any folder of files.
+
+Bytes of UTF-8 need no vocabulary on which clients would first have to agree, and know every script.
+"""
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from models.config import TaskConfig
+from models.data.dataset import Dataset, Examples
+from models.data.source import source_path
+from models.errors import UserError
+
+WINDOW = 128
+"""Bytes that are predicted in a row."""
+TEST_FRACTION = 0.1
+EMPTY = 0
+"""The byte before a document's first, and in the places behind its last; text holds no such byte."""
+
+
+def load_pydoc(config: TaskConfig) -> Dataset:
+    """Return the topics of Python's `help()`: 79 documents of 465,000 characters in all in Python 3.11."""
+    from pydoc_data.topics import topics
+
+    return windows_of("pydoc", {name: topics[name].encode() for name in sorted(topics)})
+
+
+def load_text(config: TaskConfig) -> Dataset:
+    """Return the files of "text:DIR", in the order of their names; those in folders below are not read.
+
+    Raises UserError for a folder without files, and for a file that is empty or no UTF-8.
+    """
+    folder = source_path(config)
+    if not folder.is_dir():
+        raise UserError(f"dataset {config.dataset!r} must name a folder of text files, got {folder}")
+    files = sorted(file for file in folder.iterdir() if file.is_file() and not file.name.startswith("."))
+    if not files:
+        raise UserError(f"{folder} holds no text files: put one a client there")
+    return windows_of(config.dataset, {file.name: file.read_bytes() for file in files})
+
+
+def windows_of(name: str, documents: dict[str, bytes]) -> Dataset:
+    """Cut documents into rows of `text` (N, 1 + WINDOW), uint8, whose last tenth is held out.
+
+    Each row's first byte is the one before the row, EMPTY where there is none; the others are predicted,
+    each of them in one row alone.
+    """
+    for document, content in documents.items():
+        _check(name, document, content)
+    halves = [_cut(content) for content in documents.values()]
+    train, test = (Examples({"text": torch.cat([half[side] for half in halves])}) for side in (0, 1))
+    rows = [len(half[0]) for half in halves]
+    client = np.repeat(np.arange(len(documents)), rows)
+    return Dataset(name, "text", train, test, client=client, ordered=True)
+
+
+def _check(name: str, document: str, content: bytes) -> None:
+    try:
+        content.decode()
+    except UnicodeDecodeError as error:
+        raise UserError(f"document {document!r} of dataset {name!r} is no UTF-8 text: {error}") from error
+    if not content or EMPTY in content:
+        fault = "holds a zero byte" if content else "is empty"
+        raise UserError(f"document {document!r} of dataset {name!r} {fault}: leave it out")
+
+
+def _cut(content: bytes) -> tuple[Tensor, Tensor]:
+    """Return the training and the held-out rows of one document."""
+    text = torch.frombuffer(bytearray([EMPTY]) + content, dtype=torch.uint8)
+    first_test = len(text) - round(TEST_FRACTION * len(content))
+    return _rows(text[:first_test]), _rows(text[first_test - 1 :])
+
+
+def _rows(text: Tensor) -> Tensor:
+    """(1 + n,) -> (ceil(n / WINDOW), 1 + WINDOW); the last row is filled up with EMPTY."""
+    n = len(text) - 1
+    padded = torch.nn.functional.pad(text, (0, -n % WINDOW), value=EMPTY)
+    if not n:
+        return text.new_empty(0, 1 + WINDOW)
+    return padded.unfold(0, 1 + WINDOW, WINDOW).contiguous()

@@ -1,0 +1,195 @@
+"""Named-entity recognition: a transformer that tags the words of a sentence."""
+
+from collections.abc import Iterator, Sequence
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from models.adapters import add_lora
+from models.backbone import SCRATCH, load_backbone
+from models.config import require
+from models.data.dataset import Dataset, Examples
+from models.data.ner import OUTSIDE
+from models.entities import entity_metrics
+from models.errors import UserError
+from models.task import Batch, Metrics, Objective, OptimizerChoice, Task
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+EVALUATION_BATCH = 64
+NO_LABEL = -100
+"""Label of the pieces that are not the first of a word, and of padding."""
+_MODEL = "AutoModelForTokenClassification"
+
+
+class EntityRecognition(Task):
+    """Tag the words of a sentence with the entities that they belong to.
+
+    Options: `backbone`, as `models.backbone.load_backbone` takes it; `freeze`, patterns of parameters that
+    are neither trained nor sent, such as ['bert.*'] for all but the head; `lora`, the rank of adapters (Hu et
+    al. 2021, arXiv:2106.09685) that are trained and sent with the head instead of the whole, 0 for none;
+    `warmup_steps` of each round; `strict`, whether an entity must begin with a B- tag.
+    """
+
+    kind = "tagged-sentences"
+    metric = "f1"
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        backbone: str = SCRATCH,
+        freeze: Sequence[str] = (),
+        lora: int = 0,
+        warmup_steps: int = 10,
+        strict: bool = False,
+    ) -> None:
+        super().__init__(dataset)
+        require(lora >= 0, "lora", ">= 0", lora)
+        require(warmup_steps >= 0, "warmup_steps", ">= 0", warmup_steps)
+        is_list = isinstance(freeze, list | tuple) and all(isinstance(pattern, str) for pattern in freeze)
+        require(is_list, "freeze", "a list of patterns such as ['bert.*']", freeze)
+        self.freeze, self.lora, self.warmup_steps, self.strict = tuple(freeze), lora, warmup_steps, strict
+        self.words: tuple[str, ...] = dataset.info["words"]
+        self.tags: tuple[str, ...] = dataset.info["tags"]
+        self.types = [tag[2:] for tag in self.tags if tag.startswith("B-")]
+        self.backbone = load_backbone(
+            backbone,
+            (" ".join(sentence) for sentence in self._sentences(dataset.train)),
+            id2label=dict(enumerate(self.tags)),
+            label2id={tag: number for number, tag in enumerate(self.tags)},
+        )
+        self.agreed = (*self.tags, self.backbone.vocabulary_sha256)
+        names = self._freeze(self.backbone.skeleton(_MODEL)).named_parameters()
+        self.local = tuple(name for name, parameter in names if not parameter.requires_grad)
+
+    def build(self) -> nn.Module:
+        """Return the network; what is frozen asks for no gradient."""
+        return self._freeze(self.backbone.build(_MODEL))
+
+    @property
+    def objectives(self) -> Sequence[Objective]:
+        """Cross-entropy by AdamW, with the settings of BERT (Devlin et al. 2019, arXiv:1810.04805, A.3)."""
+        rate = 5e-5 if self.backbone.source else 1e-3
+        return [
+            Objective(
+                "loss",
+                _cross_entropy,
+                optimizer=OptimizerChoice("adamw", rate, {"weight_decay": 0.01}),
+                max_grad_norm=1.0,
+                warmup_steps=self.warmup_steps,
+            )
+        ]
+
+    def batches(
+        self, model: nn.Module, data: Examples, generator: torch.Generator, batch_size: int
+    ) -> Iterator[Batch]:
+        """Yield shuffled batches, each as long as its longest sentence."""
+        for rows in torch.randperm(len(data), generator=generator).split(batch_size):
+            batch, _ = self.encode(data.take(rows))
+            yield batch
+
+    def encode(self, data: Examples) -> tuple[Batch, Tensor]:
+        """Return the pieces of all rows, padded to the longest; and which word each piece is the first of.
+
+        The batch holds `input_ids`, `attention_mask` and `labels`, the words' numbers are -1 for all other
+        pieces: all (B, L). Pieces beyond the network's length are dropped.
+        """
+        encoding = self.backbone.tokenizer(
+            self._sentences(data),
+            is_split_into_words=True,
+            truncation=True,
+            max_length=self.backbone.max_length,
+            padding=True,
+            return_tensors="pt",
+        )
+        first = torch.tensor([_first_pieces(encoding.word_ids(row)) for row in range(len(data))])
+        labels = data["tag"].gather(1, first.clamp(min=0)).where(first >= 0, NO_LABEL)
+        batch = {name: encoding[name] for name in ("input_ids", "attention_mask")}
+        return {**batch, "labels": labels}, first
+
+    def evaluate(self, model: nn.Module, data: Examples, generator: torch.Generator) -> Metrics:
+        """Return the sums of loss over words, and of precision, recall and F1 over entities."""
+        loss, predicted = self._predict(model, data)
+        pairs = zip(self._tags(data["tag"], data), self._tags(predicted, data), strict=True)
+        return {
+            **entity_metrics(pairs, self.types, self.strict),
+            "loss": (loss, int(data["length"].sum())),
+        }
+
+    def ratios(self, metrics: Metrics) -> dict[str, float]:
+        """Return the ratios; a metric is 0 where there was nothing to find, as with seqeval."""
+        return {name: total / weight if weight else 0.0 for name, (total, weight) in metrics.items()}
+
+    def figures(self, model: nn.Module, data: Examples, generator: torch.Generator) -> "dict[str, Figure]":
+        """Draw the classification report of the held-out rows, and a few of their sentences with tags."""
+        # Only the server draws; workers are spared the second that these imports take.
+        from models.ner_figures import report_figure, sentences_figure
+
+        _, predicted = self._predict(model, data)
+        true, given = self._tags(data["tag"], data), self._tags(predicted, data)
+        metrics = entity_metrics(zip(true, given, strict=True), self.types, self.strict)
+        shown = torch.randperm(len(data), generator=generator)[:8].tolist()
+        words = self._sentences(data)
+        return {
+            "classification-report": report_figure(metrics, self.types),
+            "sentences": sentences_figure([(words[row], true[row], given[row]) for row in shown], self.types),
+        }
+
+    def _predict(self, model: nn.Module, data: Examples) -> tuple[float, Tensor]:
+        """Return the loss summed over words, and the tag (N, T) of each; O for words without a piece."""
+        device = next(model.parameters()).device
+        total, predicted = 0.0, torch.full_like(data["tag"], self.tags.index(OUTSIDE))
+        for rows in torch.arange(len(data)).split(EVALUATION_BATCH):
+            batch, first = self.encode(data.take(rows))
+            inputs = {name: batch[name].to(device) for name in ("input_ids", "attention_mask")}
+            logits = model(**inputs).logits.double().cpu()
+            total += float(F.cross_entropy(logits.flatten(0, 1), batch["labels"].flatten(), reduction="sum"))
+            row, place = (first >= 0).nonzero(as_tuple=True)
+            predicted[rows[row], first[row, place]] = logits[row, place].argmax(1)
+        return total, predicted
+
+    def _freeze(self, network: nn.Module) -> nn.Module:
+        """Leave to training what the options say."""
+        if self.lora:
+            add_lora(network, self.lora)
+        parameters = dict(network.named_parameters())
+        for pattern in self.freeze:
+            matching = [name for name in parameters if fnmatchcase(name, pattern)]
+            if not matching:
+                parts = dict.fromkeys(f"{name.split('.')[0]}.*" for name in parameters)
+                raise UserError(
+                    f"freeze pattern {pattern!r} matches nothing: the model has {', '.join(parts)}"
+                )
+            for name in matching:
+                parameters[name].requires_grad_(False)
+        return network
+
+    def _sentences(self, data: Examples) -> list[list[str]]:
+        return _read(data["word"], data["length"], self.words)
+
+    def _tags(self, tags: Tensor, data: Examples) -> list[list[str]]:
+        return _read(tags, data["length"], self.tags)
+
+
+def _read(numbers: Tensor, length: Tensor, meanings: Sequence[str]) -> list[list[str]]:
+    """Return what the first `length` (N,) of each row's `numbers` (N, T) stand for."""
+    rows = zip(numbers.tolist(), length.tolist(), strict=True)
+    return [[meanings[number] for number in row[:end]] for row, end in rows]
+
+
+def _first_pieces(words: Sequence[int | None]) -> list[int]:
+    """From the word of each piece, or None, to the same for the first piece of a word, else -1."""
+    before = [None, *words[:-1]]
+    return [-1 if word is None or word == last else word for word, last in zip(words, before, strict=True)]
+
+
+def _cross_entropy(model: nn.Module, batch: Batch) -> Tensor:
+    logits = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits
+    labels = batch["labels"]
+    total = F.cross_entropy(logits.flatten(0, 1), labels.flatten(), ignore_index=NO_LABEL, reduction="sum")
+    # Sentences of nothing but control characters have no piece; they must not make the mean a NaN.
+    return total / (labels != NO_LABEL).sum().clamp(min=1)
