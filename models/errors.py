@@ -15,7 +15,7 @@ def unknown(kind: str, given: str, known: Iterable[str]) -> UserError:
     """Return the error for a name that no registry holds, with the names nearest to it."""
     names = sorted(known)
     by_lower_case = {name.lower(): name for name in names}
-    close = difflib.get_close_matches(given.lower(), by_lower_case, cutoff=0.5)
+    close = difflib.get_close_matches(given.lower(), by_lower_case)
     near = [by_lower_case[name] for name in close]
     hint = f"did you mean {' or '.join(near)}?" if near else f"known are {', '.join(names)}"
     return UserError(f"unknown {kind} {given!r}: {hint}")

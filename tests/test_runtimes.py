@@ -43,7 +43,14 @@ def expected(tmp_path_factory: pytest.TempPathFactory) -> str:
 @pytest.fixture
 def scenario(tmp_path: Path) -> Path:
     path = tmp_path / "scenario.toml"
-    # In the file: flwr takes a file or key-value pairs, not both.
+    path.write_text(tomli_w.dumps(SCENARIO))
+    return path
+
+
+@pytest.fixture
+def placed_scenario(tmp_path: Path) -> Path:
+    """Return the scenario with its run folder in it: flwr takes a file or key-value pairs, not both."""
+    path = tmp_path / "placed-scenario.toml"
     path.write_text(tomli_w.dumps({**SCENARIO, "run-dir": str(tmp_path / "run")}))
     return path
 
@@ -61,7 +68,7 @@ def test_polyfed_run(expected: str, scenario: Path, tmp_path: Path, num_workers:
 
 
 @pytest.mark.slow
-def test_plain_flwr_run(expected: str, scenario: Path, tmp_path: Path) -> None:
+def test_plain_flwr_run(expected: str, placed_scenario: Path, tmp_path: Path) -> None:
     home, port, run_dir = tmp_path / "home", free_port(), tmp_path / "run"
     env = environment(home)
     superlink = ["flower-superlink", "--insecure", "--simulation", "--host", "127.0.0.1", "--port", str(port)]
@@ -74,7 +81,7 @@ def test_plain_flwr_run(expected: str, scenario: Path, tmp_path: Path) -> None:
             home,
             port,
             "--run-config",
-            str(scenario),
+            str(placed_scenario),
             "--federation-config",
             "num-supernodes=3 client-resources-num-cpus=1 init-args-num-cpus=2",
         )
@@ -107,11 +114,11 @@ def deployment(tmp_path: Path) -> Iterator[tuple[dict[str, str], Path, int]]:
 
 @pytest.mark.slow
 def test_superlink_and_two_supernodes(
-    expected: str, scenario: Path, tmp_path: Path, deployment: tuple[dict[str, str], Path, int]
+    expected: str, placed_scenario: Path, tmp_path: Path, deployment: tuple[dict[str, str], Path, int]
 ) -> None:
     env, home, port = deployment
     run_dir = tmp_path / "run"
-    output = flwr_run(stage(tmp_path / "app"), env, home, port, "--run-config", str(scenario))
+    output = flwr_run(stage(tmp_path / "app"), env, home, port, "--run-config", str(placed_scenario))
     assert (run_dir / "result.json").exists(), output
     assert hash_of(run_dir) == expected
     assert list((tmp_path / "state-0").rglob("*.safetensors")), "the node did not keep its clients' state"
