@@ -84,7 +84,7 @@ gymnasium.register("Endless-v0", Endless)
         ("gym:Endless-v0", "Endless-v0 must end its episodes: "),
         ("gym:Cartpool-v1", "gymnasium cannot make 'Cartpool-v1': Environment `Cartpool` doesn't exist. Did"),
         ("gym:nowhere:X-v0", "gymnasium cannot make 'nowhere:X-v0': No module named 'nowhere'."),
-        ("gym:CartPole-v1?lenght=1", "unknown physics of CartPole-v1 'lenght': did you mean length or"),
+        ("gym:CartPole-v1?lenght=1", "unknown physics of CartPole-v1 'lenght': did you mean length"),
         (
             "gym:CartPole-v1?length=2..1",
             "dataset must be like 'gym:CartPole-v1?worlds=4&envs=4&length=0.3..0",
