@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import torch
@@ -11,6 +11,7 @@ from flwr.clientapp import ClientApp
 from torch import Tensor
 
 from clients.site import Site, load_site
+from clients.stacked import train_stacked
 from clients.work import Answer, Order, evaluate_client, train_client
 from models.config import TaskConfig, read
 from models.data.fingerprint import data_sha256
@@ -21,6 +22,7 @@ from strategies.exact_sum import ExactSum
 from strategies.packing import PLAN, UPDATES_IN_A_SUM, Replies, to_arrays, unpack
 
 Work = Callable[[Site, Order], Answer]
+Outcomes = Iterator[tuple[Order, Answer | Exception]]
 
 app = ClientApp()
 
@@ -49,13 +51,14 @@ def describe(message: Message, context: Context) -> Message:
 @app.train()
 def train(message: Message, context: Context) -> Message:
     """Train every client that the message names."""
-    return _each_client(message, context, train_client)
+    stacked = read(TaskConfig, context.run_config).engine == "stacked"
+    return _each_client(message, context, train_stacked if stacked else _one_by_one(train_client))
 
 
 @app.evaluate()
 def evaluate(message: Message, context: Context) -> Message:
     """Evaluate every client that the message names."""
-    return _each_client(message, context, evaluate_client)
+    return _each_client(message, context, _one_by_one(evaluate_client))
 
 
 def _site(context: Context) -> Site:
@@ -67,7 +70,22 @@ def _state_root(context: Context) -> Path:
     return Path(str(context.node_config.get("state-path", Path.home() / ".polyfed" / "state")))
 
 
-def _each_client(message: Message, context: Context, work: Work) -> Message:
+def _one_by_one(work: Work) -> Callable[[Site, Sequence[Order]], Outcomes]:
+    """Return what does the work for client after client."""
+
+    def outcomes(site: Site, orders: Sequence[Order]) -> Outcomes:
+        for order in orders:
+            try:
+                yield order, work(site, order)
+            except Exception as error:  # whatever one client does, the others' work counts
+                yield order, error
+
+    return outcomes
+
+
+def _each_client(
+    message: Message, context: Context, work: Callable[[Site, Sequence[Order]], Outcomes]
+) -> Message:
     started = time.perf_counter()
     site = _site(context)
     plan = message.content.config_records[PLAN]
@@ -77,13 +95,11 @@ def _each_client(message: Message, context: Context, work: Work) -> Message:
     weighted_by = str(plan["weighted-by"])
     replies = Replies(partial=ExactSum() if weighted_by and len(orders) > UPDATES_IN_A_SUM else None)
     with pinned(site.config.threads):
-        for order in orders:
-            try:
-                answer = work(site, order)
-            except Exception as error:  # whatever one client does, the others' work counts
-                replies.failures[order.client] = " ".join(f"{type(error).__name__}: {error}".split())
-                continue
-            replies.add(order.client, answer.records, answer.arrays, weighted_by)
+        for order, outcome in work(site, orders):
+            if isinstance(outcome, Exception):
+                replies.failures[order.client] = " ".join(f"{type(outcome).__name__}: {outcome}".split())
+            else:
+                replies.add(order.client, outcome.records, outcome.arrays, weighted_by)
     replies.seconds = time.perf_counter() - started
     return Message(replies.pack(), reply_to=message)
 

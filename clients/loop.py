@@ -1,7 +1,7 @@
 """The one training loop, for every family."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 
 import torch
@@ -49,9 +49,17 @@ def train(
                 totals[objective.name] += loss.detach() * size
             task.after_step(model)
             seen += size
+    return mean_losses({name: float(total) for name, total in totals.items()}, seen)
+
+
+def mean_losses(totals: Mapping[str, float], seen: int) -> dict[str, float]:
+    """Return each objective's loss a client has had, on average over the examples that it has seen.
+
+    Raises FloatingPointError when one is not finite, and ValueError when there was no example.
+    """
     if not seen:
-        raise ValueError(f"{len(data)} rows gave no batch to train on")
-    losses = {name: float(total) / seen for name, total in totals.items()}
+        raise ValueError("the client's rows gave no batch to train on")
+    losses = {name: total / seen for name, total in totals.items()}
     for name, loss_value in losses.items():
         if not math.isfinite(loss_value):
             raise FloatingPointError(f"{name} is {loss_value} after {seen} examples: lower the learning rate")

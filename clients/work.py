@@ -16,7 +16,7 @@ from clients.site import Site
 from models.optimizers import make_optimizers
 from models.plugins import find
 from models.seeds import derive_seed, generator_for
-from strategies.rule import install
+from strategies.rule import LocalRule, install
 
 MODEL, OPTIMIZER = "model.", "optimizer."
 """Prefixes of what a client's state file holds."""
@@ -52,10 +52,13 @@ def train_client(site: Site, order: Order) -> Answer:
     store = LocalState(order.folder, order.client)
     remembered = store.load(order.server_round)
     _restore(site, order.weights, remembered)
-    optimizers = make_optimizers(site.task, site.model, config)
+    optimizers = make_optimizers(site.task, site.model.named_parameters(), config)
     if config.keep_optimizer:
         _restore_optimizers(optimizers, remembered)
-    _install_rule(order.config, optimizers)
+    if rule := load_rule(order.config):
+        for _, optimizer in optimizers:
+            weights = [weight for group in optimizer.param_groups for weight in group["params"]]
+            install(rule, optimizer, {weight: weight.detach().clone() for weight in weights})
 
     examples, _ = site.examples(order.client)
     _seed_layers(derive_seed(config.seed, "layers", *place), site.device)
@@ -70,12 +73,47 @@ def train_client(site: Site, order: Order) -> Answer:
         device=site.device,
         autocast=config.precision == "bfloat16",
     )
-    arrays = {name: site.state[name].cpu().numpy() for name in site.federated}
-    _check_finite(arrays)
-    if (keep := _to_remember(site, optimizers)) or remembered:
-        store.save(order.server_round, keep, int(str(order.config["checkpoint-round"])))
-    metrics = MetricRecord({"num-examples": site.task.num_examples(examples), **losses})
+    own = own_state(site, site.state)
+    if config.keep_optimizer:
+        own |= _optimizer_state(optimizers)
+    if own or remembered:
+        store.save(order.server_round, own, int(str(order.config["checkpoint-round"])))
+    return make_answer(site, site.state, site.task.num_examples(examples), losses)
+
+
+def own_state(site: Site, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return what of a client's state stays with it: the local and the integer entries.
+
+    What is as it was built, such as frozen weights, need not be kept: it can be built again.
+    """
+    return {
+        MODEL + name: tensor
+        for name, tensor in state.items()
+        if name not in site.federated and not torch.equal(tensor, site.initial[name])
+    }
+
+
+def make_answer(
+    site: Site, state: Mapping[str, Tensor], num_examples: int, losses: Mapping[str, float]
+) -> Answer:
+    """Return what a client replies after training.
+
+    Raises FloatingPointError for a weight that the last step has thrown off; its loss was still fine.
+    """
+    arrays = {name: state[name].cpu().numpy() for name in site.federated}
+    for name, array in arrays.items():
+        if not np.isfinite(array).all():
+            raise FloatingPointError(f"{name} is not finite after training: lower the learning rate")
+    metrics = MetricRecord({"num-examples": num_examples, **losses})
     return Answer(RecordDict({"metrics": metrics}), arrays)
+
+
+def load_rule(config: Mapping[str, object]) -> LocalRule | None:
+    """Return the client half of the strategy, if it has one."""
+    if "local-rule" not in config:
+        return None
+    rule: LocalRule = find(str(config["local-rule"]), "local rule", {}, "polyfed.rules")(config)
+    return rule
 
 
 def evaluate_client(site: Site, order: Order) -> Answer:
@@ -103,13 +141,6 @@ def _seed_layers(seed: int, device: torch.device) -> None:
         torch.cuda.manual_seed(seed)
 
 
-def _check_finite(arrays: Mapping[str, NDArray[np.generic]]) -> None:
-    """Raise FloatingPointError for a weight that the last step has thrown off; its loss was still fine."""
-    for name, array in arrays.items():
-        if not np.isfinite(array).all():  # type: ignore[call-overload]
-            raise FloatingPointError(f"{name} is not finite after training: lower the learning rate")
-
-
 def _restore(site: Site, weights: Mapping[str, Tensor], remembered: Mapping[str, Tensor]) -> None:
     """Put together the client's model: the server's weights, its memory, and else what it was built with."""
     with torch.no_grad():
@@ -120,23 +151,14 @@ def _restore(site: Site, weights: Mapping[str, Tensor], remembered: Mapping[str,
                 tensor.copy_(remembered.get(MODEL + name, site.initial[name]))
 
 
-def _to_remember(site: Site, optimizers: Optimizers) -> dict[str, Tensor]:
-    """Return what stays with the client: its local and integer state, and its optimizers if asked.
-
-    What is as it was built, such as frozen weights, need not be kept: it can be built again.
-    """
-    keep = {
-        MODEL + name: tensor
-        for name, tensor in site.state.items()
-        if name not in site.federated and not torch.equal(tensor, site.initial[name])
+def _optimizer_state(optimizers: Optimizers) -> dict[str, Tensor]:
+    return {
+        f"{OPTIMIZER}{objective.name}.{index}.{slot}": value
+        for objective, optimizer in optimizers
+        for index, slots in optimizer.state_dict()["state"].items()
+        for slot, value in slots.items()
+        if isinstance(value, Tensor)
     }
-    if site.config.keep_optimizer:
-        for objective, optimizer in optimizers:
-            for index, slots in optimizer.state_dict()["state"].items():
-                for slot, value in slots.items():
-                    if isinstance(value, Tensor):
-                        keep[f"{OPTIMIZER}{objective.name}.{index}.{slot}"] = value
-    return keep
 
 
 def _restore_optimizers(optimizers: Optimizers, remembered: Mapping[str, Tensor]) -> None:
@@ -148,13 +170,3 @@ def _restore_optimizers(optimizers: Optimizers, remembered: Mapping[str, Tensor]
                 index, slot = name.removeprefix(prefix).split(".", 1)
                 saved["state"].setdefault(int(index), {})[slot] = tensor
         optimizer.load_state_dict(saved)
-
-
-def _install_rule(config: Mapping[str, object], optimizers: Optimizers) -> None:
-    """Install the client half of the strategy, if it has one."""
-    if "local-rule" not in config:
-        return
-    rule = find(str(config["local-rule"]), "local rule", {}, "polyfed.rules")(config)
-    for _, optimizer in optimizers:
-        weights = [weight for group in optimizer.param_groups for weight in group["params"]]
-        install(rule, optimizer, {weight: weight.detach().clone() for weight in weights})

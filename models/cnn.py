@@ -53,6 +53,7 @@ class ImageClassification(Task):
     """
 
     kind = "images"
+    stackable = True
     metric = "accuracy"
 
     def __init__(self, dataset: Dataset, norm: str = "none") -> None:

@@ -14,6 +14,7 @@ RunConfig = Mapping[str, Value]
 
 PARTITIONERS = ("iid", "dirichlet", "shards", "quantity", "natural")
 PRECISIONS = ("float32", "bfloat16")
+ENGINES = ("loop", "stacked")
 
 
 def key_of(field_name: str) -> str:
@@ -114,6 +115,8 @@ class TaskConfig:
     """Inline TOML for the optimizer's constructor."""
     keep_optimizer: bool = False
     """Whether a client goes on with its optimizer state of the round before."""
+    engine: str = "loop"
+    """One of ENGINES: clients train one after the other, or "stacked", side by side in one computation."""
     precision: str = "float32"
     """One of PRECISIONS; "bfloat16" computes under torch.autocast and keeps float32 weights."""
     device: str = "auto"
@@ -137,5 +140,9 @@ class TaskConfig:
         require(self.learning_rate >= 0, "learning-rate", ">= 0", self.learning_rate)
         if self.precision not in PRECISIONS:
             raise unknown("precision", self.precision, PRECISIONS)
+        if self.engine not in ENGINES:
+            raise unknown("engine", self.engine, ENGINES)
+        one_by_one = self.engine == "loop" or not self.keep_optimizer
+        require(one_by_one, "keep-optimizer", 'false when engine is "stacked"', self.keep_optimizer)
         require(self.threads >= 1, "threads", ">= 1", self.threads)
         require(self.seed >= 0, "seed", ">= 0", self.seed)

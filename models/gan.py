@@ -44,6 +44,7 @@ class ImageGan(Task):
     """
 
     kind = "images"
+    stackable = True
     metric = "fid"
     maximize = False
 

@@ -1,7 +1,7 @@
 """Optimizers by name, over the parameters that an objective trains."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from fnmatch import fnmatchcase
 
 import torch
@@ -25,15 +25,17 @@ OPTIMIZERS: Mapping[str, Callable[..., torch.optim.Optimizer]] = {
 
 
 def make_optimizers(
-    task: Task, model: nn.Module, config: TaskConfig
+    task: Task, parameters: Iterable[tuple[str, nn.Parameter]], config: TaskConfig
 ) -> list[tuple[Objective, torch.optim.Optimizer]]:
     """Return a fresh optimizer for each of the task's objectives, in their order.
 
+    All of them work elementwise, so parameters may be those of several clients, stacked.
+
     Raises UserError for an unknown optimizer, or options that it does not take.
     """
-    made = []
+    made, named = [], list(parameters)
     for objective in task.objectives:
-        optimizer = _make_optimizer(objective, model, choose(objective, config))
+        optimizer = _make_optimizer(objective, named, choose(objective, config))
         _install_schedule(objective, optimizer)
         made.append((objective, optimizer))
     return made
@@ -51,12 +53,14 @@ def choose(objective: Objective, config: TaskConfig) -> OptimizerChoice:
     return OptimizerChoice(name, config.learning_rate or own.learning_rate, options)
 
 
-def _make_optimizer(objective: Objective, model: nn.Module, choice: OptimizerChoice) -> torch.optim.Optimizer:
+def _make_optimizer(
+    objective: Objective, named: Iterable[tuple[str, nn.Parameter]], choice: OptimizerChoice
+) -> torch.optim.Optimizer:
     if choice.name not in OPTIMIZERS:
         raise unknown("optimizer", choice.name, OPTIMIZERS)
     parameters = [
         parameter
-        for name, parameter in model.named_parameters()
+        for name, parameter in named
         if parameter.requires_grad and any(fnmatchcase(name, pattern) for pattern in objective.parameters)
     ]
     if not parameters:

@@ -1,5 +1,6 @@
 """Tasks by name."""
 
+import math
 from collections.abc import Mapping
 
 from models.cnn import ImageClassification
@@ -45,7 +46,17 @@ def load_task(config: TaskConfig, dataset: Dataset) -> Task:
         )
     task: Task = cls(dataset, **options)
     task.local = (*task.local, *local)
+    if config.engine == "stacked":
+        _check_stackable(config.task, task)
     return task
+
+
+def _check_stackable(name: str, task: Task) -> None:
+    """Raise UserError for a task whose clients cannot train side by side."""
+    clips = any(objective.max_grad_norm < math.inf for objective in task.objectives)
+    if clips or not task.stackable:
+        why = "clips each client's gradients" if clips else "is not declared stackable"
+        raise UserError(f'engine = "stacked" does not fit task {name}, which {why}: set engine = "loop"')
 
 
 def _patterns(given: object) -> list[str]:

@@ -62,6 +62,12 @@ class Task(ABC):
     """fnmatch patterns of state that stays with the client."""
     agreed: Sequence[str] = ()
     """What the numbers in rows stand for, where the data decides it; all nodes must agree."""
+    stackable: ClassVar[bool] = False
+    """Whether clients may train side by side, as one computation.
+
+    They may where `batches` does not look at the model, `after_step` does nothing, and the losses use
+    nothing that torch.func.vmap refuses, such as dropout or nn.LSTM.
+    """
     metric: ClassVar[str]
     """The metric that early stopping and the best model go by."""
     maximize: ClassVar[bool] = True

@@ -48,6 +48,7 @@ class ImageVae(Task):
     """
 
     kind = "images"
+    stackable = True
     metric = "elbo"
 
     def __init__(

@@ -48,5 +48,5 @@ def make_plan(run_config: RunConfig) -> Plan:
     dataset = load_dataset(task_config)
     task = load_task(task_config, dataset)
     model = build_model(task, task_config.seed)
-    make_optimizers(task, model, task_config)  # its options are checked by making it
+    make_optimizers(task, model.named_parameters(), task_config)  # its options are checked by making it
     return Plan(config, task_config, dataset, task, model, strategy, partition(dataset, task_config))

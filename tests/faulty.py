@@ -52,6 +52,13 @@ class FaultyGan(Faulty, ImageGan):
     pass
 
 
+class DropoutCnn(ImageClassification):
+    """Claims to be stackable, and draws inside the network all the same."""
+
+    def build(self) -> nn.Module:
+        return nn.Sequential(nn.Dropout(), super().build())
+
+
 def _seed_of(place: Sequence[int]) -> int | None:
     """Return the seed of (server_round, client), by which a task can tell where it is."""
     return derive_seed(42, "train", *place) if place else None

@@ -61,7 +61,7 @@ def task() -> TwoWeights:
 def run(
     task: TwoWeights, model: nn.Module, rows: Examples = ROWS, mu: float | None = None
 ) -> dict[str, float]:
-    optimizers = make_optimizers(task, model, TaskConfig())
+    optimizers = make_optimizers(task, model.named_parameters(), TaskConfig())
     if mu is not None:
         for _, optimizer in optimizers:
             weights: list[Tensor] = optimizer.param_groups[0]["params"]
@@ -107,7 +107,7 @@ def test_a_loss_that_is_not_finite_is_an_error(task: TwoWeights) -> None:
 
 def test_the_run_config_overrides_the_tasks_optimizer(task: TwoWeights) -> None:
     config = TaskConfig(optimizer="adam", learning_rate=0.5, optimizer_options="betas = [0.1, 0.2]")
-    (_, optimizer), _ = make_optimizers(task, task.build(), config)
+    (_, optimizer), _ = make_optimizers(task, task.build().named_parameters(), config)
     assert isinstance(optimizer, torch.optim.Adam)
     assert optimizer.defaults["lr"] == 0.5
     assert tuple(optimizer.defaults["betas"]) == (0.1, 0.2)
@@ -126,7 +126,7 @@ def test_the_run_config_overrides_the_tasks_optimizer(task: TwoWeights) -> None:
 )
 def test_an_optimizer_that_cannot_be_made(task: TwoWeights, config: TaskConfig, message: str) -> None:
     with pytest.raises(UserError, match=message):
-        make_optimizers(task, task.build(), config)
+        make_optimizers(task, task.build().named_parameters(), config)
 
 
 def test_what_is_federated(task: TwoWeights) -> None:
@@ -152,7 +152,7 @@ def test_an_objective_clips_and_warms_up(task: TwoWeights) -> None:
     class One(TwoWeights):
         objectives = (objective,)  # type: ignore[assignment]
 
-    ((_, optimizer),) = make_optimizers(One(task.dataset), model, TaskConfig())
+    ((_, optimizer),) = make_optimizers(One(task.dataset), model.named_parameters(), TaskConfig())
     positions = []
     for _ in range(5):
         weight.grad = torch.tensor([10.0])

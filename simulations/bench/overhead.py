@@ -1,13 +1,15 @@
 """What a round costs where there is little to compute: polyfed, a stock Flower app and a plain loop.
 
-`python -m simulations.bench.overhead`. All three train the workload of `simulations.bench.workload`, on as
-many workers as there are CPUs (the plain loop on one), and note the start of every round in the same way.
+`python -m simulations.bench.overhead`. All train the workload of `simulations.bench.workload`, on as many
+workers as there are CPUs (the plain loop on one), and note the start of every round in the same way.
+polyfed runs twice: with each worker's clients stacked, and with one after the other.
 """
 
 import json
 import os
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
@@ -29,7 +31,7 @@ from simulations.run_folder import read_run
 from simulations.scenario import defaults
 
 STOCK = Path(__file__).parent / "stock"
-WARM_UP = 3
+WARM_UP = 5
 """Rounds of each run that are dropped: workers import torch in the first, and caches fill."""
 FEWEST_ROUNDS = WARM_UP + 2
 """A round ends where the next one starts, so the last one has no end."""
@@ -38,13 +40,14 @@ Runs = dict[str, list[list[float]]]
 """System -> for each run, the seconds of its warm rounds."""
 
 
-def run_polyfed(folder: Path, num_rounds: int) -> None:
+def run_polyfed(folder: Path, num_rounds: int, engine: str = "stacked") -> None:
     """Run the workload on polyfed under Flower's runtime; its clock is `folder / "clock"`."""
     run_config: RunConfig = {
         **defaults(),
         **RUN_CONFIG,
         **clocked(folder / "clock"),
         "num-server-rounds": num_rounds,
+        "engine": engine,
         "run-dir": str(folder),
     }
     outcome = run_on_flower(run_config, resolve(SimulationConfig()))
@@ -82,6 +85,7 @@ def run_plain(folder: Path, num_rounds: int) -> None:
 
 SYSTEMS: dict[str, Callable[[Path, int], None]] = {
     "polyfed": run_polyfed,
+    "polyfed, engine = loop": partial(run_polyfed, engine="loop"),
     "stock Flower app": run_stock,
     "plain loop": run_plain,
 }
@@ -121,7 +125,7 @@ def tabulate(measured: Runs) -> Table:
 
 def main(
     runs: Annotated[int, typer.Option(min=1, help="Runs of each system.")] = 3,
-    rounds: Annotated[int, typer.Option(min=FEWEST_ROUNDS, help="Rounds of each run.")] = 15,
+    rounds: Annotated[int, typer.Option(min=FEWEST_ROUNDS, help="Rounds of each run.")] = 30,
     output: Annotated[Path | None, typer.Option(help="JSON file for every number measured.")] = None,
 ) -> None:
     """Measure, print a table, and write what was measured."""
