@@ -16,12 +16,13 @@ from torch.func import functional_call, vmap
 
 from clients.local_state import LocalState
 from clients.loop import Optimizers, mean_losses
+from clients.rules import RuleAtWork, load_rule
 from clients.site import Site
-from clients.work import MODEL, Answer, Order, load_rule, make_answer, own_state
+from clients.work import MODEL, Answer, Order, make_answer, own_state
 from models.optimizers import make_optimizers
 from models.seeds import generator_for
 from models.task import Batch, Objective, State
-from strategies.rule import install
+from strategies.rule import Closing
 
 Outcome = tuple[Order, Answer | Exception]
 
@@ -76,11 +77,16 @@ class _Stack:
         }
         self.state |= parameters
         self.optimizers: Optimizers = make_optimizers(site.task, parameters.items(), site.config)
-        self.anchors: dict[Tensor, Tensor] = {}
-        if rule := load_rule(first.config):
-            self.anchors |= {weight: weight.detach().clone() for weight in parameters.values()}
-            for _, optimizer in self.optimizers:
-                install(rule, optimizer, self.anchors)
+        rule = load_rule(first.config)
+        self.rule = rule and RuleAtWork(
+            rule,
+            parameters.items(),
+            self.optimizers,
+            first.weights,
+            lambda name, weight: torch.stack(
+                [learner.remembered.get(name, torch.zeros_like(weight)) for learner in learners]
+            ),
+        )
         zeros = torch.zeros(len(learners), device=site.device)
         self.totals = {objective.name: zeros.clone() for objective, _ in self.optimizers}
         self.seen = zeros.clone()
@@ -155,8 +161,8 @@ class _Stack:
                 for slot, value in slots.items():
                     if isinstance(value, Tensor) and value.shape == weight.shape:
                         slots[slot] = value[rows]
-        for weight, anchor in self.anchors.items():
-            self.anchors[weight] = anchor[rows]
+        if self.rule:
+            self.rule.keep(rows)
         for stacked in self.state.values():
             stacked.data = stacked.data[rows]
         self.totals = {name: total[rows] for name, total in self.totals.items()}
@@ -170,10 +176,12 @@ class _Stack:
         try:
             totals = {name: float(total[row]) for name, total in self.totals.items()}
             losses = mean_losses(totals, int(self.seen[row]))
-            if (own := own_state(self.site, state)) or learner.remembered:
+            closing, own = self.rule.close(row) if self.rule else (Closing(), {})
+            own |= own_state(self.site, state)
+            if own or learner.remembered:
                 store = LocalState(order.folder, order.client)
                 store.save(order.server_round, own, int(str(order.config["checkpoint-round"])))
-            return make_answer(self.site, state, learner.num_examples, losses)
+            return make_answer(self.site, state, learner.num_examples, losses, closing)
         except Exception as error:  # a loss or a weight that is not finite, a full disk
             return error
 

@@ -12,11 +12,11 @@ from torch import Tensor
 
 from clients.local_state import LocalState
 from clients.loop import Optimizers, train
+from clients.rules import RuleAtWork, load_rule
 from clients.site import Site
 from models.optimizers import make_optimizers
-from models.plugins import find
 from models.seeds import derive_seed, generator_for
-from strategies.rule import LocalRule, install
+from strategies.rule import Closing, beside
 
 MODEL, OPTIMIZER = "model.", "optimizer."
 """Prefixes of what a client's state file holds."""
@@ -55,10 +55,14 @@ def train_client(site: Site, order: Order) -> Answer:
     optimizers = make_optimizers(site.task, site.model.named_parameters(), config)
     if config.keep_optimizer:
         _restore_optimizers(optimizers, remembered)
-    if rule := load_rule(order.config):
-        for _, optimizer in optimizers:
-            weights = [weight for group in optimizer.param_groups for weight in group["params"]]
-            install(rule, optimizer, {weight: weight.detach().clone() for weight in weights})
+    rule = load_rule(order.config)
+    at_work = rule and RuleAtWork(
+        rule,
+        site.model.named_parameters(),
+        optimizers,
+        order.weights,
+        lambda name, weight: remembered.get(name, torch.zeros_like(weight)),
+    )
 
     examples, _ = site.examples(order.client)
     _seed_layers(derive_seed(config.seed, "layers", *place), site.device)
@@ -73,12 +77,13 @@ def train_client(site: Site, order: Order) -> Answer:
         device=site.device,
         autocast=config.precision == "bfloat16",
     )
-    own = own_state(site, site.state)
+    closing, own = at_work.close() if at_work else (Closing(), {})
+    own |= own_state(site, site.state)
     if config.keep_optimizer:
         own |= _optimizer_state(optimizers)
     if own or remembered:
         store.save(order.server_round, own, int(str(order.config["checkpoint-round"])))
-    return make_answer(site, site.state, site.task.num_examples(examples), losses)
+    return make_answer(site, site.state, site.task.num_examples(examples), losses, closing)
 
 
 def own_state(site: Site, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -94,26 +99,20 @@ def own_state(site: Site, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def make_answer(
-    site: Site, state: Mapping[str, Tensor], num_examples: int, losses: Mapping[str, float]
+    site: Site, state: Mapping[str, Tensor], num_examples: int, losses: Mapping[str, float], closing: Closing
 ) -> Answer:
     """Return what a client replies after training.
 
     Raises FloatingPointError for a weight that the last step has thrown off; its loss was still fine.
     """
     arrays = {name: state[name].cpu().numpy() for name in site.federated}
+    for kind, tensors in closing.beside.items():
+        arrays |= beside(kind, {name: tensor.cpu().numpy() for name, tensor in tensors.items()})
     for name, array in arrays.items():
         if not np.isfinite(array).all():
             raise FloatingPointError(f"{name} is not finite after training: lower the learning rate")
-    metrics = MetricRecord({"num-examples": num_examples, **losses})
+    metrics = MetricRecord({"num-examples": num_examples, **losses, **closing.metrics})
     return Answer(RecordDict({"metrics": metrics}), arrays)
-
-
-def load_rule(config: Mapping[str, object]) -> LocalRule | None:
-    """Return the client half of the strategy, if it has one."""
-    if "local-rule" not in config:
-        return None
-    rule: LocalRule = find(str(config["local-rule"]), "local rule", {}, "polyfed.rules")(config)
-    return rule
 
 
 def evaluate_client(site: Site, order: Order) -> Answer:

@@ -16,7 +16,7 @@ from models.registry import load_task
 from models.state import build_model
 from models.task import Task
 from server.config import ServerConfig
-from server.strategy import load_strategy
+from server.strategy import check_optimizers, load_strategy
 
 
 @dataclass(frozen=True)
@@ -48,5 +48,7 @@ def make_plan(run_config: RunConfig) -> Plan:
     dataset = load_dataset(task_config)
     task = load_task(task_config, dataset)
     model = build_model(task, task_config.seed)
-    make_optimizers(task, model.named_parameters(), task_config)  # its options are checked by making it
+    # Their options are checked by making them.
+    optimizers = make_optimizers(task, model.named_parameters(), task_config)
+    check_optimizers(strategy, (optimizer for _, optimizer in optimizers))
     return Plan(config, task_config, dataset, task, model, strategy, partition(dataset, task_config))

@@ -1,8 +1,10 @@
 """Building the strategy that the run config names."""
 
 import inspect
+from collections.abc import Iterable
 
 from flwr.serverapp.strategy import Strategy
+from torch.optim import Optimizer
 
 from models.config import parse_options, require
 from models.errors import UserError
@@ -52,3 +54,15 @@ def load_strategy(config: ServerConfig, num_clients: int) -> Strategy:
         return cls(**taken, **options)
     except (TypeError, ValueError) as error:
         raise UserError(f"strategy-options do not fit {config.strategy}: {error}") from error
+
+
+def check_optimizers(strategy: Strategy, optimizers: Iterable[Optimizer]) -> None:
+    """Raise UserError for an optimizer that the strategy's theory does not hold for, if it has a say."""
+    check = getattr(strategy, "check_optimizer", None)
+    if check is None:
+        return
+    try:
+        for optimizer in optimizers:
+            check(optimizer)
+    except ValueError as error:
+        raise UserError(str(error)) from error

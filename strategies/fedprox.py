@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from flwr.serverapp.strategy import FedProx as FlowerFedProx
 from torch import Tensor
 
-from strategies.rule import LocalRule
+from strategies.rule import Companions, LocalRule
 
 
 class Proximal(LocalRule):
@@ -17,9 +17,9 @@ class Proximal(LocalRule):
     def __init__(self, config: Mapping[str, object]) -> None:
         self.mu = float(config["proximal-mu"])  # type: ignore[arg-type]
 
-    def gradient(self, gradient: Tensor, weight: Tensor, anchor: Tensor) -> Tensor:
+    def gradient(self, gradient: Tensor, weight: Tensor, companions: Companions) -> Tensor:
         """Return g + mu * (w - w_server)."""
-        return gradient + self.mu * (weight - anchor)
+        return gradient + self.mu * (weight - companions.anchor)
 
 
 class FedProx(FlowerFedProx):

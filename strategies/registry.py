@@ -5,8 +5,11 @@ from collections.abc import Mapping
 from flwr.serverapp import strategy as flower
 from flwr.serverapp.strategy import Strategy
 
+from strategies.feddyn import FedDyn
+from strategies.fednova import FedNova
 from strategies.fedprox import FedProx
 from strategies.qfedavg import QFedAvg
+from strategies.scaffold import Scaffold
 
 ENTRY_POINTS = "polyfed.strategies"
 
@@ -16,13 +19,16 @@ STRATEGIES: Mapping[str, type[Strategy]] = {
     "FedAdam": flower.FedAdam,
     "FedAvg": flower.FedAvg,
     "FedAvgM": flower.FedAvgM,
+    "FedDyn": FedDyn,
     "FedMedian": flower.FedMedian,
+    "FedNova": FedNova,
     "FedProx": FedProx,
     "FedTrimmedAvg": flower.FedTrimmedAvg,
     "FedYogi": flower.FedYogi,
     "Krum": flower.Krum,
     "MultiKrum": flower.MultiKrum,
     "QFedAvg": QFedAvg,
+    "Scaffold": Scaffold,
 }
 
 # Flower's classes that read nothing of the replies but their weighted mean. By exact class: a subclass

@@ -1,34 +1,91 @@
-"""The client half of a strategy."""
+"""The client half of a strategy.
+
+What a strategy sends beside the weights, and what its rule replies beside them, travels in the message's one
+record of arrays, under `beside(kind, name)`: a tensor for each weight, of the weight's shape.
+"""
 
 from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import ClassVar, TypeVar
 
-import torch
 from torch import Tensor
+
+T = TypeVar("T")
+
+
+@dataclass
+class Companions:
+    """The tensors that stand beside a weight while a client trains it; all broadcast against it."""
+
+    anchor: Tensor
+    """The weight as the server sent it."""
+    sent: Mapping[str, Tensor] = field(default_factory=dict)
+    """What the strategy sent beside it, by kind."""
+    kept: dict[str, Tensor] = field(default_factory=dict)
+    """What the client keeps beside it from round to round, by kind."""
+
+
+@dataclass
+class Learned:
+    """A weight after training, and how it got there."""
+
+    weight: Tensor
+    companions: Companions
+    num_steps: int
+    """Optimizer steps that it took in this round."""
+    path: float
+    """Sum of the learning rates of these steps."""
+    momentum: float
+    """Of its optimizer; 0 for one that has none."""
+
+
+@dataclass
+class Closing:
+    """What a rule adds to a client's reply."""
+
+    beside: Mapping[str, Mapping[str, Tensor]] = field(default_factory=dict)
+    """Kind -> weight's name -> tensor of the weight's shape."""
+    metrics: Mapping[str, float] = field(default_factory=dict)
 
 
 class LocalRule:
-    """Changes the gradients of every optimizer step on a client.
+    """Changes the gradients of every optimizer step on a client, and may add to what it replies.
 
-    The loop installs it with `register_step_pre_hook`, so it holds for every objective of every task.
-    Its formula works elementwise on tensors of any shape.
+    The loop installs it with `register_step_pre_hook`, so it holds for every objective of every task. It
+    sees the federated weights only: what stays with the client is not the strategy's. Its formula works
+    elementwise on tensors of any shape, and so on clients that are stacked along a leading axis.
     """
+
+    sent: ClassVar[tuple[str, ...]] = ()
+    """Kinds of tensors that the strategy sends beside the weights."""
+    kept: ClassVar[tuple[str, ...]] = ()
+    """Kinds of tensors that a client keeps beside the weights; zeros before its first round."""
 
     def __init__(self, config: Mapping[str, object]) -> None:
         """Read what the strategy sent to this client in this round."""
 
-    def gradient(self, gradient: Tensor, weight: Tensor, anchor: Tensor) -> Tensor:
-        """Return the gradient to step with; `anchor` is the weight that the server sent."""
-        raise NotImplementedError
+    def gradient(self, gradient: Tensor, weight: Tensor, companions: Companions) -> Tensor:
+        """Return the gradient to step with."""
+        return gradient
+
+    def close(self, learned: Mapping[str, Learned]) -> Closing:
+        """Act after a client's last step, on its weights by name; `companions.kept` may be set anew."""
+        return Closing()
 
 
-def install(rule: LocalRule, optimizer: torch.optim.Optimizer, anchors: Mapping[Tensor, Tensor]) -> None:
-    """Let the rule change every gradient before every step; `anchors` maps each weight to the server's."""
+def beside(kind: str, arrays: Mapping[str, T]) -> dict[str, T]:
+    """Return the arrays under the names by which they travel beside the weights of the same names."""
+    return {f"{kind}/{name}": array for name, array in arrays.items()}
 
-    def before_step(*_: object) -> None:
-        with torch.no_grad():
-            for group in optimizer.param_groups:
-                for weight in group["params"]:
-                    if weight.grad is not None:
-                        weight.grad.copy_(rule.gradient(weight.grad, weight, anchors[weight]))
 
-    optimizer.register_step_pre_hook(before_step)
+def split(arrays: Mapping[str, T]) -> tuple[dict[str, T], dict[str, dict[str, T]]]:
+    """Return the weights of a message, and what stands beside them: kind -> name -> array."""
+    weights: dict[str, T] = {}
+    companions: dict[str, dict[str, T]] = {}
+    for key, array in arrays.items():
+        kind, slash, name = key.rpartition("/")
+        if slash:
+            companions.setdefault(kind, {})[name] = array
+        else:
+            weights[name] = array
+    return weights, companions

@@ -7,13 +7,13 @@ import torch
 from torch import Tensor, nn
 
 from clients.loop import train
+from clients.rules import RuleAtWork
 from models.config import TaskConfig
 from models.data.dataset import Dataset, Examples
 from models.errors import UserError
 from models.optimizers import make_optimizers
 from models.task import Batch, Metrics, Objective, OptimizerChoice, Task, is_federated, merge_metrics
 from strategies.fedprox import Proximal
-from strategies.rule import install
 
 
 class TwoWeights(Task):
@@ -63,9 +63,9 @@ def run(
 ) -> dict[str, float]:
     optimizers = make_optimizers(task, model.named_parameters(), TaskConfig())
     if mu is not None:
-        for _, optimizer in optimizers:
-            weights: list[Tensor] = optimizer.param_groups[0]["params"]
-            install(Proximal({"proximal-mu": mu}), optimizer, {w: w.detach().clone() for w in weights})
+        sent = {name: weight.detach().clone() for name, weight in model.named_parameters()}
+        rule = Proximal({"proximal-mu": mu})
+        RuleAtWork(rule, model.named_parameters(), optimizers, sent, lambda _, weight: weight)
     return train(
         task,
         model,

@@ -16,9 +16,10 @@ from server.strategy import cohort_size, load_strategy
 from simulations.in_process import run_in_process
 from strategies.fedprox import FedProx
 from strategies.registry import STRATEGIES, WEIGHTED_MEANS, takes_weighted_mean
+from strategies.rule import LocalRule
 
-REQUIRED = {"QFedAvg": "client_learning_rate = 0.05"}
-"""Options without which a strategy cannot be made."""
+REQUIRED = {"QFedAvg": "client_learning_rate = 0.05", "Scaffold": "any_optimizer = true"}
+"""Options without which a strategy cannot be made, or does not go with a task's own optimizer."""
 
 
 class Forwarding(FedAvg):
@@ -158,7 +159,7 @@ def test_more_clients_than_there_are() -> None:
 
 def test_only_classes_that_say_so_themselves_get_a_mean() -> None:
     assert {name for name, cls in STRATEGIES.items() if takes_weighted_mean(load_strategy_by(name))} == {
-        "FedAdagrad", "FedAdam", "FedAvg", "FedAvgM", "FedProx", "FedYogi"
+        "FedAdagrad", "FedAdam", "FedAvg", "FedAvgM", "FedDyn", "FedNova", "FedProx", "FedYogi", "Scaffold"
     }  # fmt: skip
     assert takes_weighted_mean(FedProx())
     assert not takes_weighted_mean(SingleUpdates())
@@ -170,16 +171,13 @@ def load_strategy_by(name: str) -> Any:
     return load_strategy(ServerConfig(strategy=name, strategy_options=REQUIRED.get(name, "")), 3)
 
 
-class LoudProximal:
+class LoudProximal(LocalRule):
     """A local rule that tells what it was given."""
 
     seen: Sequence[object] = ()
 
     def __init__(self, config: Any) -> None:
         type(self).seen = [config["proximal-mu"], config["server-round"], config["local-rule"]]
-
-    def gradient(self, gradient: Any, weight: Any, anchor: Any) -> Any:
-        return gradient
 
 
 class WithARule(FedProx):

@@ -1,0 +1,98 @@
+"""The client half of a strategy at work: its companions put together, its gradients, its closing."""
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from types import EllipsisType
+
+import torch
+from torch import Tensor, nn
+
+from clients.loop import Optimizers
+from models.plugins import find
+from strategies.rule import Closing, Companions, Learned, LocalRule
+
+RULE = "rule."
+"""Prefix of what a client's state file holds for the rule."""
+Recall = Callable[[str, Tensor], Tensor]
+"""(name in the state file, the server's weight) -> what the client remembers, or zeros like the weight."""
+
+
+class RuleAtWork:
+    """A rule that is installed on the optimizers of one client, or of a stack of them."""
+
+    def __init__(
+        self,
+        rule: LocalRule,
+        parameters: Iterable[tuple[str, nn.Parameter]],
+        optimizers: Optimizers,
+        sent: Mapping[str, Tensor],
+        recall: Recall,
+    ) -> None:
+        """Install the rule for the parameters that the server `sent`; what it sent stays as it is."""
+        self.rule = rule
+        self.weights = {name: weight for name, weight in parameters if weight.requires_grad and name in sent}
+        self.companions = {
+            weight: Companions(
+                anchor=sent[name].to(weight.device),
+                sent={kind: sent[f"{kind}/{name}"].to(weight.device) for kind in rule.sent},
+                kept={
+                    kind: recall(f"{RULE}{kind}/{name}", sent[name]).to(weight.device) for kind in rule.kept
+                },
+            )
+            for name, weight in self.weights.items()
+        }
+        self.num_steps: dict[Tensor, int] = defaultdict(int)
+        self.path: dict[Tensor, float] = defaultdict(float)
+        self.momentum: dict[Tensor, float] = {}
+        for _, optimizer in optimizers:
+            optimizer.register_step_pre_hook(self._before_step)
+
+    def _before_step(self, optimizer: torch.optim.Optimizer, *_: object) -> None:
+        with torch.no_grad():
+            for group in optimizer.param_groups:
+                for weight in group["params"]:
+                    if weight.grad is None or weight not in self.companions:
+                        continue
+                    weight.grad.copy_(self.rule.gradient(weight.grad, weight, self.companions[weight]))
+                    self.num_steps[weight] += 1
+                    self.path[weight] += float(group["lr"])
+                    self.momentum[weight] = float(group.get("momentum", 0.0))
+
+    def keep(self, rows: Sequence[int]) -> None:
+        """Go on with the clients in these rows of a stack."""
+        for companions in self.companions.values():
+            companions.kept = {kind: kept[rows] for kind, kept in companions.kept.items()}
+
+    def close(self, row: int | EllipsisType = ...) -> tuple[Closing, dict[str, Tensor]]:
+        """Return what the rule adds to a client's reply, and what it keeps; of a stack, for one row."""
+        learned = {}
+        for name, weight in self.weights.items():
+            whole = self.companions[weight]
+            learned[name] = Learned(
+                weight.detach()[row],
+                Companions(whole.anchor, whole.sent, {kind: kept[row] for kind, kept in whole.kept.items()}),
+                self.num_steps[weight],
+                self.path[weight],
+                self.momentum.get(weight, 0.0),
+            )
+        closing = self.rule.close(learned)
+        kept = {
+            f"{RULE}{kind}/{name}": each.companions.kept[kind]
+            for kind in self.rule.kept
+            for name, each in learned.items()
+        }
+        return closing, kept
+
+
+def load_rule(config: Mapping[str, object]) -> LocalRule | None:
+    """Return the client half that the strategy names, if it names one.
+
+    Raises UserError for one that is not there, and TypeError for what is no rule.
+    """
+    if "local-rule" not in config:
+        return None
+    name = str(config["local-rule"])
+    rule = find(name, "local rule", {}, "polyfed.rules")(config)
+    if not isinstance(rule, LocalRule):
+        raise TypeError(f"local rule {name!r} must be a subclass of strategies.rule.LocalRule")
+    return rule
