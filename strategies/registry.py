@@ -8,6 +8,7 @@ from flwr.serverapp.strategy import Strategy
 from strategies.feddyn import FedDyn
 from strategies.fednova import FedNova
 from strategies.fedprox import FedProx
+from strategies.local_only import LocalOnly
 from strategies.qfedavg import QFedAvg
 from strategies.scaffold import Scaffold
 
@@ -26,6 +27,7 @@ STRATEGIES: Mapping[str, type[Strategy]] = {
     "FedTrimmedAvg": flower.FedTrimmedAvg,
     "FedYogi": flower.FedYogi,
     "Krum": flower.Krum,
+    "LocalOnly": LocalOnly,
     "MultiKrum": flower.MultiKrum,
     "QFedAvg": QFedAvg,
     "Scaffold": Scaffold,

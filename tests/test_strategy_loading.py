@@ -18,8 +18,13 @@ from strategies.fedprox import FedProx
 from strategies.registry import STRATEGIES, WEIGHTED_MEANS, takes_weighted_mean
 from strategies.rule import LocalRule
 
-REQUIRED = {"QFedAvg": "client_learning_rate = 0.05", "Scaffold": "any_optimizer = true"}
+REQUIRED = {
+    "LocalOnly": "client = 0",
+    "QFedAvg": "client_learning_rate = 0.05",
+    "Scaffold": "any_optimizer = true",
+}
 """Options without which a strategy cannot be made, or does not go with a task's own optimizer."""
+SAMPLING = STRATEGIES.keys() - {"LocalOnly"}  # it asks one client, whatever the cohort
 
 
 class Forwarding(FedAvg):
@@ -51,7 +56,7 @@ def asked(strategy: Any, num_clients: int, evaluate: bool = False) -> list[int]:
     return [message.metadata.dst_node_id for message in messages]
 
 
-@pytest.mark.parametrize("name", STRATEGIES)
+@pytest.mark.parametrize("name", sorted(SAMPLING))
 def test_a_cohort_of_k_is_exactly_k(name: str) -> None:
     for num_clients in (1, 2, 3, 7, 10, 29, 49, 100):
         for size in {1, 2, num_clients // 3, num_clients - 1, num_clients} - {0}:
@@ -165,6 +170,19 @@ def test_only_classes_that_say_so_themselves_get_a_mean() -> None:
     assert not takes_weighted_mean(SingleUpdates())
     assert not takes_weighted_mean(Forwarding())
     assert FedProx not in WEIGHTED_MEANS
+
+
+@pytest.mark.parametrize("client", ["-1", "true", "'all'"])
+def test_a_client_by_itself_has_a_number(client: str) -> None:
+    config = ServerConfig(strategy="LocalOnly", strategy_options=f"client = {client}")
+    with pytest.raises(UserError, match="client must be a client's number, from 0 on, got"):
+        load_strategy(config, 3)
+
+
+def test_a_client_by_itself_is_there() -> None:
+    strategy = load_strategy(ServerConfig(strategy="LocalOnly", strategy_options="client = 3"), 3)
+    with pytest.raises(ValueError, match="client 3 is not among the 3 connected clients: set `client`"):
+        asked(strategy, 3)
 
 
 def load_strategy_by(name: str) -> Any:
