@@ -5,10 +5,12 @@ operating system sees to when the process at the other end is gone, be it by Ctr
 """
 
 import shutil
+import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Callable, Iterable
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import psutil
@@ -19,6 +21,25 @@ GRACE = 1.0
 """Seconds between SIGTERM and SIGKILL."""
 PATIENCE = 10.0
 """Seconds that SIGKILL gets; a process in the middle of a system call outlives it for a while."""
+LONGEST_ROOT = 18
+"""Characters of the folder that holds ours: Ray's sockets add 85, and macOS allows 103 in all."""
+
+
+@contextmanager
+def watched_folder() -> Iterator[Path]:
+    """Give a temporary folder; afterwards neither it nor any process that it is the MARK of is left.
+
+    That holds even where this process is killed meanwhile.
+    """
+    root = tempfile.gettempdir()
+    folder = Path(tempfile.mkdtemp(prefix="polyfed-", dir=root if len(root) <= LONGEST_ROOT else "/tmp"))
+    watch = subprocess.Popen(
+        [sys.executable, "-P", __file__, str(folder)], stdin=subprocess.PIPE, start_new_session=True
+    )
+    try:
+        yield folder
+    finally:
+        watch.communicate()  # closes its standard input and waits
 
 
 def marked(folder: str) -> set[psutil.Process]:

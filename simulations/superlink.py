@@ -6,7 +6,6 @@ import shutil
 import socket
 import subprocess
 import sys
-import tempfile
 import time
 import urllib.request
 from collections.abc import Iterator
@@ -22,8 +21,6 @@ COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 """Terminal colours, which Flower writes into files too."""
 STARTUP = 60.0
 """Seconds that the SuperLink gets until it listens; it takes two."""
-LONGEST_ROOT = 18
-"""Characters of the folder that holds ours: Ray's sockets add 85, and macOS allows 103 in all."""
 
 
 class SuperLink:
@@ -78,18 +75,13 @@ def own_superlink(threads: int) -> Iterator[SuperLink]:
     Afterwards neither the temporary folder nor any process that was started from it is left, even
     where this process is killed meanwhile.
     """
-    root = tempfile.gettempdir()
-    folder = Path(tempfile.mkdtemp(prefix="polyfed-", dir=root if len(root) <= LONGEST_ROOT else "/tmp"))
-    watch = subprocess.Popen(
-        [sys.executable, "-P", reaper.__file__, str(folder)], stdin=subprocess.PIPE, start_new_session=True
-    )
     link = None
     try:
-        _bypass_proxy()
-        link = SuperLink(folder, threads)
-        yield link
+        with reaper.watched_folder() as folder:
+            _bypass_proxy()
+            link = SuperLink(folder, threads)
+            yield link
     finally:
-        watch.communicate()  # closes its standard input and waits
         if link is not None:
             link.process.wait()
 
