@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: simulate test check bars bench scale centralized clean
+.PHONY: simulate test check bars families bench scale centralized clean
 
 # The main job: install, train, and end with the path of the report.
 simulate: $(VENV)/installed
@@ -24,6 +24,10 @@ check: $(VENV)/installed-dev
 bars: $(VENV)/installed-dev
 	$(BIN)/python -m pytest -m bar
 
+# Every family untrained, local only, federated and centralized, in one table; one that was begun goes on.
+families: $(VENV)/installed
+	$(BIN)/python -m simulations.bench.families
+
 # Seconds a round, side by side: polyfed, a stock Flower app, a plain PyTorch loop.
 bench: $(VENV)/installed
 	$(BIN)/python -m simulations.bench.overhead
@@ -34,9 +38,9 @@ scale: $(VENV)/installed
 
 # The main job federated IID and centralized, side by side.
 centralized: $(VENV)/installed
-	$(BIN)/polyfed run simulations/configs/cnn-iid.toml --run-dir runs/cnn-iid
+	$(BIN)/polyfed run simulations/configs/cnn.toml --run-dir runs/cnn
 	$(BIN)/polyfed run simulations/configs/cnn-centralized.toml --run-dir runs/cnn-centralized
-	$(BIN)/polyfed compare runs/cnn-iid runs/cnn-centralized
+	$(BIN)/polyfed compare runs/cnn runs/cnn-centralized
 
 clean:
 	rm -rf $(VENV)

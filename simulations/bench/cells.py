@@ -1,0 +1,134 @@
+"""The runs behind the table of model families: each family's federated, centralized and local-only ones."""
+
+import hashlib
+import json
+import random
+from dataclasses import dataclass
+from pathlib import Path
+
+from models.config import RunConfig, TaskConfig, read
+from models.errors import UserError
+from models.seeds import derive_seed
+from server.config import ServerConfig
+from server.run_folder import CONFIG, FREE_ON_RESUME
+from server.strategy import cohort_size
+from simulations.run_folder import read_run
+from simulations.run_record import Run
+from simulations.scenario import load_scenario
+
+TWIN = "-centralized"
+"""What the centralized baseline of the scenario NAME has after its name."""
+IDENTITY_BESIDE = {"num-server-rounds", "patience"}
+"""Keys that a resumed run may change, but that decide how a run ends."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One run of the table."""
+
+    name: str
+    """Of the family and the run, such as "vae federated" or "vae client 3"."""
+    scenario: Path
+    overrides: tuple[str, ...]
+    """Texts key=value over the scenario."""
+    num_rounds: int
+    folder: Path
+
+    @property
+    def begun(self) -> bool:
+        """Whether its folder holds a run, be it whole or not."""
+        return (self.folder / CONFIG).is_file()
+
+    def run(self) -> Run | None:
+        """Return the run; None where it has not come to a good end."""
+        run = read_run(self.folder) if self.begun else None
+        return run if run and run.status in ("completed", "stopped") else None
+
+
+@dataclass(frozen=True)
+class Family:
+    """One row of the table."""
+
+    name: str
+    federated: Cell
+    centralized: Cell
+    alone: tuple[Cell, ...]
+    """Clients that train by themselves."""
+    num_clients: int
+    """Clients of the federation, of which those are all or a sample."""
+    seed: int
+
+    @property
+    def cells(self) -> tuple[Cell, ...]:
+        """All its runs."""
+        return (self.federated, self.centralized, *self.alone)
+
+
+def find_pairs(scenarios: Path) -> dict[str, Path]:
+    """Return NAME -> NAME.toml for every scenario in the folder with a NAME-centralized.toml beside it.
+
+    Raises UserError for a folder without any, or a centralized scenario without its federated one.
+    """
+    names = [path.stem.removesuffix(TWIN) for path in sorted(scenarios.glob(f"*{TWIN}.toml"))]
+    if not names:
+        raise UserError(f"{scenarios} holds no pair of scenarios NAME.toml and NAME{TWIN}.toml")
+    pairs = {name: scenarios / f"{name}.toml" for name in names}
+    for name, path in pairs.items():
+        if not path.is_file():
+            raise UserError(f"{scenarios} holds {name}{TWIN}.toml without {name}.toml: add or remove one")
+    return pairs
+
+
+def plan_family(scenario: Path, folder: Path, num_alone: int, seed: int | None) -> Family:
+    """Return the runs of a scenario and its twin, by folders in `folder`.
+
+    `num_alone` clients train by themselves, drawn from the seed where there are more. Without `seed` it is
+    the scenario's own.
+    """
+    name, given = scenario.stem, () if seed is None else (f"seed={seed}",)
+
+    def cell(run: str, path: Path, *overrides: str) -> Cell:
+        config = load_scenario(path, (*given, *overrides))
+        where = folder / name / f"{run.replace(' ', '-')}-{_fingerprint(config)}"
+        return Cell(f"{name} {run}", path, (*given, *overrides), int(config["num-server-rounds"]), where)
+
+    config = read(TaskConfig, full := load_scenario(scenario, given))
+    draw = random.Random(derive_seed(config.seed, "alone"))
+    clients = sorted(draw.sample(range(config.num_clients), min(num_alone, config.num_clients)))
+    by_itself = _by_itself(read(ServerConfig, full), config.num_clients)
+    return Family(
+        name,
+        cell("federated", scenario),
+        cell("centralized", scenario.with_stem(name + TWIN)),
+        tuple(
+            cell(f"client {client}", scenario, *by_itself, f"strategy-options=client = {client}")
+            for client in clients
+        ),
+        config.num_clients,
+        config.seed,
+    )
+
+
+def _by_itself(config: ServerConfig, num_clients: int) -> tuple[str, ...]:
+    """Return what a client's run by itself has over the federation's.
+
+    It takes part in every round, so that it gets as many of them as a client of the federation takes part
+    in on average, and is evaluated as often as the federation.
+    """
+    share = cohort_size(config, num_clients) / num_clients
+    rounds = max(1, round(config.num_server_rounds * share))
+    every = config.evaluate_every and max(1, round(config.evaluate_every * share))
+    return (
+        "strategy=LocalOnly",
+        "clients-per-round=1",
+        f"num-server-rounds={rounds}",
+        f"evaluate-every={every}",
+        "draw-every=0",
+    )
+
+
+def _fingerprint(config: RunConfig) -> str:
+    """Return a name for what a run computes, by which another config gets another folder."""
+    keys = config.keys() - FREE_ON_RESUME | IDENTITY_BESIDE
+    identity = json.dumps({key: config[key] for key in sorted(keys)})
+    return hashlib.sha256(identity.encode()).hexdigest()[:8]
