@@ -18,27 +18,33 @@ if TYPE_CHECKING:
 # Small enough that the activations of a batch stay in the cache of a CPU.
 EVALUATION_BATCH = 100
 NORMS = ("none", "group")
+FEATURE_CHANNELS, STRIDE = 64, 4
+"""What `convolutions` make of an image: channels, and pixels a step to the next feature."""
 
 
-class ConvNet(nn.Module):
-    """Two 3x3 convolutions of 32 and 64 channels, each pooled by two, and two linear layers.
+def convolutions(channels: int, norm: str) -> nn.Sequential:
+    """Two 3x3 convolutions, each pooled by two: (B, C, H, W) -> (B, 64 * H // 4 * W // 4).
 
     GroupNorm (Wu & He 2018, arXiv:1803.08494) is the norm on offer: unlike BatchNorm it has no running
     statistics, which do not average well over clients with different data (Hsieh et al. 2020,
     arXiv:1910.00189).
     """
 
+    def block(inputs: int, outputs: int) -> list[nn.Module]:
+        norms = [nn.GroupNorm(8, outputs)] if norm == "group" else []
+        return [nn.Conv2d(inputs, outputs, 3, padding=1), *norms, nn.ReLU(), nn.MaxPool2d(2)]
+
+    return nn.Sequential(*block(channels, 32), *block(32, FEATURE_CHANNELS), nn.Flatten())
+
+
+class ConvNet(nn.Module):
+    """The convolutions, and two linear layers."""
+
     def __init__(self, channels: int, height: int, width: int, num_classes: int, norm: str) -> None:
         super().__init__()
-
-        def block(inputs: int, outputs: int) -> list[nn.Module]:
-            norms = [nn.GroupNorm(8, outputs)] if norm == "group" else []
-            return [nn.Conv2d(inputs, outputs, 3, padding=1), *norms, nn.ReLU(), nn.MaxPool2d(2)]
-
-        self.features = nn.Sequential(*block(channels, 32), *block(32, 64), nn.Flatten())
-        self.classifier = nn.Sequential(
-            nn.Linear(64 * (height // 4) * (width // 4), 128), nn.ReLU(), nn.Linear(128, num_classes)
-        )
+        self.features = convolutions(channels, norm)
+        num_features = FEATURE_CHANNELS * (height // STRIDE) * (width // STRIDE)
+        self.classifier = nn.Sequential(nn.Linear(num_features, 128), nn.ReLU(), nn.Linear(128, num_classes))
 
     def forward(self, image: Tensor) -> Tensor:
         """(B, C, H, W) in [0, 1] -> logits (B, num_classes)."""

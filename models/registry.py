@@ -5,12 +5,14 @@ from collections.abc import Mapping
 
 from models.cnn import ImageClassification
 from models.config import TaskConfig, parse_options
+from models.contrastive import ContrastiveLearning
 from models.data.dataset import Dataset
 from models.dqn import QLearning
 from models.errors import UserError
 from models.gan import ImageGan
 from models.lstm_forecast import Forecasting
 from models.lstm_text import TextGeneration
+from models.masked_pixels import MaskedPixels
 from models.ner import EntityRecognition
 from models.plugins import check_options, find
 from models.task import Task
@@ -18,10 +20,12 @@ from models.vae import ImageVae
 
 TASKS: Mapping[str, type[Task]] = {
     "cnn": ImageClassification,
+    "contrastive": ContrastiveLearning,
     "dqn": QLearning,
     "gan": ImageGan,
     "lstm-forecast": Forecasting,
     "lstm-text": TextGeneration,
+    "masked-pixels": MaskedPixels,
     "ner": EntityRecognition,
     "vae": ImageVae,
 }

@@ -1,0 +1,54 @@
+"""What features are worth: a linear classifier that learns from a few labelled rows of them.
+
+With many labels and many features a linear classifier does well on an untrained network too, and little
+would be seen of what pre-training adds. Hence few labels; and since it then matters which, several draws.
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+LABELS_A_CLASS, DRAWS = 5, 8
+_SEED = 0
+"""The labelled rows are the same whatever the seed of the run, so that runs compare."""
+
+
+def few_labels(labels: Tensor) -> list[Tensor]:
+    """Draw rows with LABELS_A_CLASS of each class in labels (N,), or as many as there are; DRAWS times."""
+    generator = torch.Generator().manual_seed(_SEED)
+    draws = []
+    for _ in range(DRAWS):
+        order = torch.randperm(len(labels), generator=generator)
+        of_class = [order[labels[order] == number][:LABELS_A_CLASS] for number in labels.unique()]
+        draws.append(torch.cat(of_class))
+    return draws
+
+
+def probe(
+    embed: Callable[[Tensor], Tensor], labels: Tensor, features: Tensor, truth: Tensor
+) -> tuple[int, int]:
+    """Return (right, asked) answers over all draws of classifiers that saw a few training rows.
+
+    `embed` gives the features (n, D) of training rows (n,), `labels` (N,) their classes; the classifiers
+    are asked about `features` (M, D) whose classes are `truth` (M,).
+    """
+    right = 0
+    for rows in few_labels(labels):
+        answers = fit_linear(embed(rows), labels[rows])(features)
+        right += int((answers == truth).sum())
+    return right, DRAWS * len(truth)
+
+
+def fit_linear(features: Tensor, labels: Tensor) -> Callable[[Tensor], Tensor]:
+    """Fit a logistic regression to standardised features (N, D) and classes (N,); return what predicts."""
+    # Only an evaluation waits for the import.
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    if len(labels.unique()) < 2:  # of one class there is nothing to learn
+        return lambda asked: labels[:1].expand(len(asked))
+    classifier = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
+    classifier.fit(features.double().numpy(), labels.numpy())
+    return lambda asked: torch.from_numpy(classifier.predict(asked.double().numpy()))
