@@ -76,7 +76,7 @@ class MaskedPixels(ImagePretraining):
     @property
     def objectives(self) -> Sequence[Objective]:
         """The error of the hidden pixels, by Adam."""
-        return [Objective("loss", _loss, optimizer=OptimizerChoice("adam", 1e-3))]
+        return [Objective("loss", _loss, optimizer=OptimizerChoice("adam", 3e-3))]
 
     def batches(
         self, model: nn.Module, data: Examples, generator: torch.Generator, batch_size: int
