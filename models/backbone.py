@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -10,7 +10,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from models.errors import UserError
 
@@ -39,6 +39,23 @@ class Backbone:
         """Pieces that the network has room for."""
         return min(getattr(self.config, "max_position_embeddings", 512), self.tokenizer.model_max_length)
 
+    def encode(self, sentences: list[list[str]]) -> tuple[dict[str, Tensor], Tensor]:
+        """Return the pieces of sentences of words, padded to the longest; and the word each is the first of.
+
+        The first holds `input_ids` and `attention_mask`, the words' numbers are -1 for all other pieces: all
+        (B, L). Pieces beyond the network's length are dropped.
+        """
+        encoding = self.tokenizer(
+            sentences,
+            is_split_into_words=True,
+            truncation=True,
+            max_length=self.max_length,
+            padding=True,
+            return_tensors="pt",
+        )
+        first = torch.tensor([_first_pieces(encoding.word_ids(row)) for row in range(len(sentences))])
+        return {name: encoding[name] for name in ("input_ids", "attention_mask")}, first
+
     @property
     def vocabulary_sha256(self) -> str:
         """A hash of what the numbers of the pieces stand for."""
@@ -63,6 +80,12 @@ class Backbone:
         """Return the network of `build` without values, for the names and shapes of its parameters."""
         with torch.device("meta"):
             return cast(nn.Module, getattr(_transformers(), auto).from_config(self.config))
+
+
+def _first_pieces(words: Sequence[int | None]) -> list[int]:
+    """From the word of each piece, or None, to the same for the first piece of a word, else -1."""
+    before = [None, *words[:-1]]
+    return [-1 if word is None or word == last else word for word, last in zip(words, before, strict=True)]
 
 
 def load_backbone(name: str, sentences: Iterable[str], **config: Any) -> Backbone:

@@ -12,7 +12,7 @@ from models.adapters import add_lora
 from models.backbone import SCRATCH, load_backbone
 from models.config import require
 from models.data.dataset import Dataset, Examples
-from models.data.ner import OUTSIDE
+from models.data.ner import OUTSIDE, read
 from models.entities import entity_metrics
 from models.errors import UserError
 from models.task import Batch, Metrics, Objective, OptimizerChoice, Task
@@ -98,17 +98,8 @@ class EntityRecognition(Task):
         The batch holds `input_ids`, `attention_mask` and `labels`, the words' numbers are -1 for all other
         pieces: all (B, L). Pieces beyond the network's length are dropped.
         """
-        encoding = self.backbone.tokenizer(
-            self._sentences(data),
-            is_split_into_words=True,
-            truncation=True,
-            max_length=self.backbone.max_length,
-            padding=True,
-            return_tensors="pt",
-        )
-        first = torch.tensor([_first_pieces(encoding.word_ids(row)) for row in range(len(data))])
+        batch, first = self.backbone.encode(self._sentences(data))
         labels = data["tag"].gather(1, first.clamp(min=0)).where(first >= 0, NO_LABEL)
-        batch = {name: encoding[name] for name in ("input_ids", "attention_mask")}
         return {**batch, "labels": labels}, first
 
     def evaluate(self, model: nn.Module, data: Examples, generator: torch.Generator) -> Metrics:
@@ -169,22 +160,10 @@ class EntityRecognition(Task):
         return network
 
     def _sentences(self, data: Examples) -> list[list[str]]:
-        return _read(data["word"], data["length"], self.words)
+        return read(data["word"], data["length"], self.words)
 
     def _tags(self, tags: Tensor, data: Examples) -> list[list[str]]:
-        return _read(tags, data["length"], self.tags)
-
-
-def _read(numbers: Tensor, length: Tensor, meanings: Sequence[str]) -> list[list[str]]:
-    """Return what the first `length` (N,) of each row's `numbers` (N, T) stand for."""
-    rows = zip(numbers.tolist(), length.tolist(), strict=True)
-    return [[meanings[number] for number in row[:end]] for row, end in rows]
-
-
-def _first_pieces(words: Sequence[int | None]) -> list[int]:
-    """From the word of each piece, or None, to the same for the first piece of a word, else -1."""
-    before = [None, *words[:-1]]
-    return [-1 if word is None or word == last else word for word, last in zip(words, before, strict=True)]
+        return read(tags, data["length"], self.tags)
 
 
 def _cross_entropy(model: nn.Module, batch: Batch) -> Tensor:

@@ -12,6 +12,7 @@ from models.errors import UserError
 from models.gan import ImageGan
 from models.lstm_forecast import Forecasting
 from models.lstm_text import TextGeneration
+from models.masked_lm import MaskedLanguageModel
 from models.masked_pixels import MaskedPixels
 from models.ner import EntityRecognition
 from models.plugins import check_options, find
@@ -25,6 +26,7 @@ TASKS: Mapping[str, type[Task]] = {
     "gan": ImageGan,
     "lstm-forecast": Forecasting,
     "lstm-text": TextGeneration,
+    "masked-lm": MaskedLanguageModel,
     "masked-pixels": MaskedPixels,
     "ner": EntityRecognition,
     "vae": ImageVae,

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from models.config import TaskConfig
@@ -103,7 +104,13 @@ def dataset_of(
     )
 
 
-def _padded(rows: Iterable[list[int]]) -> torch.Tensor:
+def read(numbers: Tensor, length: Tensor, meanings: Sequence[str]) -> list[list[str]]:
+    """Return what the first `length` (N,) of each row's `numbers` (N, T) stand for."""
+    rows = zip(numbers.tolist(), length.tolist(), strict=True)
+    return [[meanings[number] for number in row[:end]] for row, end in rows]
+
+
+def _padded(rows: Iterable[list[int]]) -> Tensor:
     """Return (num_rows, longest)."""
     return pad_sequence([torch.tensor(row) for row in rows], batch_first=True, padding_value=NO_WORD)
 

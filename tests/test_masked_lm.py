@@ -1,0 +1,172 @@
+"""The masked language model: what is hidden, what is asked, and what the encoder learns from it."""
+
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from test_masked_pixels import CONFIGS, Make, finish
+from test_ner import CLS, DOT, SENTENCES, SEP, folder  # noqa: F401  (a fixture)
+from torch import Tensor, nn
+
+from models.config import TaskConfig
+from models.data.dataset import Dataset
+from models.data.ner import dataset_of
+from models.errors import UserError
+from models.masked_lm import NOT_ASKED, MaskedLanguageModel, corrupt
+from models.ner import EntityRecognition
+from models.registry import load_task
+from models.state import build_model
+from simulations.scenario import load_scenario
+
+VOCABULARY, MASK = 1000, 4
+
+
+@pytest.fixture
+def toy() -> Dataset:
+    return dataset_of("toy", SENTENCES * 4, SENTENCES)
+
+
+def test_of_the_chosen_pieces_80_percent_are_hidden_and_10_are_others() -> None:
+    pieces = torch.full((1000, 100), 7)
+    may_hide = torch.ones_like(pieces, dtype=torch.bool)
+    may_hide[:, 0] = False
+    seen, labels = corrupt(pieces, may_hide, 0.15, MASK, VOCABULARY, torch.Generator().manual_seed(1))
+    chosen = labels != NOT_ASKED
+    assert not chosen[:, 0].any()
+    assert labels[chosen].unique().tolist() == [7]
+    assert torch.equal(seen[~chosen], pieces[~chosen])
+    n = int(chosen.sum())
+    # Five standard deviations of a binomial count.
+    assert n / 99_000 == pytest.approx(0.15, abs=5 * math.sqrt(0.15 * 0.85 / 99_000))
+    kept, hidden = (int((seen[chosen] == piece).sum()) / n for piece in (7, MASK))
+    assert hidden == pytest.approx(0.8, abs=5 * math.sqrt(0.16 / n) + 1 / VOCABULARY)
+    assert kept == pytest.approx(0.1, abs=5 * math.sqrt(0.09 / n) + 1 / VOCABULARY)
+    others = seen[chosen & (seen != 7) & (seen != MASK)]
+    assert len(others.unique()) > 0.6 * VOCABULARY  # of 1,500 draws; any piece may stand there
+    assert int(others.max()) < VOCABULARY
+
+
+def test_ends_and_padding_are_never_asked_for(toy: Dataset, folder: Path) -> None:  # noqa: F811
+    task = MaskedLanguageModel(toy, str(folder), mask_ratio=0.999)
+    batch = task.hide(toy.test, torch.Generator().manual_seed(1))
+    asked = (batch["labels"] != NOT_ASKED).sum(1).tolist()
+    assert asked == [7, 1, 2]
+    assert batch["input_ids"][:, 0].tolist() == [CLS] * 3
+    assert batch["labels"][0, 7] == DOT
+    assert SEP not in batch["labels"].unique().tolist()
+    assert batch["attention_mask"].sum(1).tolist() == [9, 3, 4]
+
+
+def test_batches_follow_from_the_generator_alone(toy: Dataset, folder: Path) -> None:  # noqa: F811
+    task = MaskedLanguageModel(toy, str(folder), mask_ratio=0.5)
+
+    def draw(seed: int) -> list[list[int]]:
+        torch.rand(3)  # somebody else draws from torch's own generator
+        generator = torch.Generator().manual_seed(seed)
+        return [
+            batch["input_ids"].flatten().tolist()
+            for batch in task.batches(nn.Module(), toy.train, generator, 5)
+        ]
+
+    assert draw(1) == draw(1) != draw(2)
+    assert len(draw(1)) == 3
+
+
+def test_a_tagger_can_start_from_the_encoder(toy: Dataset, folder: Path) -> None:  # noqa: F811
+    pretrained = build_model(MaskedLanguageModel(toy, str(folder)), seed=1).state_dict()
+    tagger = build_model(EntityRecognition(toy, str(folder)), seed=1).state_dict()
+    assert tagger.keys() - pretrained.keys() == {"classifier.weight", "classifier.bias"}
+    assert all(pretrained[name].shape == tagger[name].shape for name in tagger.keys() & pretrained.keys())
+    tasks = (MaskedLanguageModel(toy), EntityRecognition(toy))
+    assert tasks[0].agreed[-1] == tasks[1].agreed[-1]  # pieces have equal numbers
+
+
+@torch.no_grad()
+def test_metrics_are_sums_over_what_is_asked(toy: Dataset, folder: Path) -> None:  # noqa: F811
+    task = MaskedLanguageModel(toy, str(folder), mask_ratio=0.999)
+    model = build_model(task, seed=1).eval()
+    for name, parameter in model.named_parameters():
+        if name.startswith("cls.predictions.transform.LayerNorm") or name == "cls.predictions.bias":
+            parameter.zero_()  # all pieces are equally likely
+    metrics = task.evaluate(model, toy.test, torch.Generator().manual_seed(1))
+    assert metrics["loss"] == (pytest.approx(10 * math.log(13)), 10)
+    assert metrics["accuracy"][1] == 10
+    # Berlin, Paris, Anna, Paris; and the control character, tagged as a name, that has no piece.
+    assert metrics["probe-accuracy"][1] == 8 * 5
+
+
+@torch.no_grad()
+def test_a_word_has_the_features_of_its_first_piece(toy: Dataset, folder: Path) -> None:  # noqa: F811
+    task = MaskedLanguageModel(toy, str(folder))
+    model = build_model(task, seed=1).eval()
+    words = torch.tensor([[2, 2], [0, 3], [2, 1]])  # Paris, Berlin, and a word without a piece
+    features = task._embed(model, toy.test, words)
+    batch, _ = task.backbone.encode([["in", "Paris"], ["Anna", "lives", "in", "Berlin", "."]])
+    states: Tensor = model.base_model(**batch).last_hidden_state  # type: ignore[operator]
+    torch.testing.assert_close(features[0], states[0, 2])
+    torch.testing.assert_close(features[1], states[1, 5])
+    assert features[2].abs().max() == 0
+
+
+@torch.no_grad()
+def test_the_figure_shows_what_is_hidden_and_guessed(toy: Dataset, folder: Path) -> None:  # noqa: F811
+    task = MaskedLanguageModel(toy, str(folder), mask_ratio=0.999)
+    (figure,) = task.figures(build_model(task, 1).eval(), toy.test, torch.Generator().manual_seed(1)).values()
+    lines = figure.axes[0].texts[0].get_text().split("\n")
+    assert lines[0] == " ".join(["[MASK]"] * 7)
+    assert [line.split(":")[0].strip() for line in lines[1:8]] == [
+        *("an", "##na", "lives", "in", "ber", "##lin", ".")
+    ]
+    chances = [float(guess.split()[-1]) for guess in lines[1].split(",")]
+    assert len(chances) == 3
+    assert chances == sorted(chances, reverse=True)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ("mask_ratio = 0", "mask_ratio must be in (0, 1), got 0"),
+        ("mask_ratio = 1.0", "mask_ratio must be in (0, 1), got 1.0"),
+        ("warmup_steps = -1", "warmup_steps must be >= 0, got -1"),
+    ],
+)
+def test_what_does_not_fit_is_refused(toy: Dataset, options: str, message: str) -> None:
+    with pytest.raises(UserError) as error:
+        load_task(TaskConfig(task="masked-lm", task_options=options), toy)
+    assert str(error.value) == message
+
+
+def test_one_hash_for_one_node_and_three(tiny: Make, folder: Path, tmp_path: Path) -> None:  # noqa: F811
+    results = [
+        finish(
+            tiny(
+                task="masked-lm",
+                task_options=f"backbone = '{folder}', mask_ratio = 0.999",
+                dataset=f"conll:{Path(__file__).parent / 'conll'}",
+                partitioner="iid",
+                num_clients=3,
+                num_server_rounds=1,
+                run_dir=str(tmp_path / str(num_nodes)),
+            ),
+            num_nodes,
+        )
+        for num_nodes in (1, 3)
+    ]
+    assert results[0]["weights_sha256"] == results[1]["weights_sha256"]
+    assert results[0]["final"] == results[1]["final"]
+    assert results[0]["final"].keys() == {"probe-accuracy", "loss", "accuracy"}
+
+
+@pytest.mark.bar
+@pytest.mark.slow
+@pytest.mark.usefixtures("one_thread")
+def test_features_tell_kinds_of_names_apart_better_than_untrained_ones(tmp_path: Path) -> None:
+    """Seed 42; the test sentences come from templates that no client has seen."""
+    together, alone = (
+        finish(load_scenario(CONFIGS / f"{name}.toml", [f"run-dir={tmp_path / name}"]))
+        for name in ("masked-lm", "masked-lm-centralized")
+    )
+    assert together["final"]["probe-accuracy"] >= together["untrained"]["probe-accuracy"] + 0.05
+    assert together["final"]["probe-accuracy"] >= 0.95 * alone["final"]["probe-accuracy"]
+    assert together["final"]["loss"] <= 1.05 * alone["final"]["loss"]
