@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import torch
-from flwr.app import ConfigRecord, Context, Message, RecordDict
+from flwr.app import ArrayRecord, ConfigRecord, Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 from torch import Tensor
 
@@ -19,7 +19,7 @@ from models.device import pinned
 from models.errors import UserError
 from models.state import describe_state
 from strategies.exact_sum import ExactSum
-from strategies.packing import PLAN, UPDATES_IN_A_SUM, Replies, to_arrays, unpack
+from strategies.packing import FIXED, PLAN, UPDATES_IN_A_SUM, Replies, to_arrays, unpack
 
 Work = Callable[[Site, Order], Answer]
 Outcomes = Iterator[tuple[Order, Answer | Exception]]
@@ -106,13 +106,18 @@ def _each_client(
 
 def _orders(content: RecordDict, folder: Path) -> list[Order]:
     """Unpack a message; weights that clients share are decoded once."""
+    fixed = _decode(content.array_records[FIXED]) if FIXED in content else {}
     decoded: dict[int, dict[str, Tensor]] = {}
     orders = []
     for client, records in unpack(content):
         (record,) = records.array_records.values()
         (config,) = records.config_records.values()
         if id(record) not in decoded:
-            decoded[id(record)] = {name: torch.from_numpy(array) for name, array in to_arrays(record).items()}
+            decoded[id(record)] = _decode(record) | fixed
         server_round = int(str(config["server-round"]))
         orders.append(Order(client, server_round, decoded[id(record)], config, folder))
     return orders
+
+
+def _decode(record: ArrayRecord) -> dict[str, Tensor]:
+    return {name: torch.from_numpy(array) for name, array in to_arrays(record).items()}

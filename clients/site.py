@@ -15,8 +15,8 @@ from models.data.registry import PACKAGED, load_dataset, registered
 from models.device import choose_device
 from models.errors import UserError
 from models.registry import load_task
-from models.state import build_model
-from models.task import Task, is_federated
+from models.state import build_model, federated_names
+from models.task import Task
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ def load_site(config: TaskConfig, data_path: str) -> Site:
     model = build_model(task, config.seed).to(device)
     state = model.state_dict()
     initial = {name: tensor.clone() for name, tensor in state.items()}
-    federated = tuple(name for name, tensor in state.items() if is_federated(name, tensor, task.local))
+    federated = federated_names(model, task.local)
     deal = None if data_path else partition(dataset, config)
     return Site(config, task, dataset, deal, device, model, state, initial, federated)
 

@@ -177,7 +177,7 @@ class _Stack:
             totals = {name: float(total[row]) for name, total in self.totals.items()}
             losses = mean_losses(totals, int(self.seen[row]))
             closing, own = self.rule.close(row) if self.rule else (Closing(), {})
-            own |= own_state(self.site, state)
+            own |= own_state(self.site, state, order.weights)
             if own or learner.remembered:
                 store = LocalState(order.folder, order.client)
                 store.save(order.server_round, own, int(str(order.config["checkpoint-round"])))
@@ -202,7 +202,7 @@ def _stack_states(site: Site, weights: Mapping[str, Tensor], learners: Sequence[
     """Return name -> (K, ...): the server's weights for each client, and what the client remembers."""
     stacked = {}
     for name, initial in site.initial.items():
-        if name in site.federated:
+        if name in weights:
             shared = weights[name].to(site.device)
             stacked[name] = shared.expand(len(learners), *shared.shape).clone()
         else:

@@ -29,7 +29,7 @@ class Order:
     client: int
     server_round: int
     weights: Mapping[str, Tensor]
-    """The federated state to start from."""
+    """What the server knows of the model: the federated state to start from, and what it has fixed."""
     config: Mapping[str, object]
     """What the strategy says beside it."""
     folder: Path
@@ -78,7 +78,7 @@ def train_client(site: Site, order: Order) -> Answer:
         autocast=config.precision == "bfloat16",
     )
     closing, own = at_work.close() if at_work else (Closing(), {})
-    own |= own_state(site, site.state)
+    own |= own_state(site, site.state, order.weights)
     if config.keep_optimizer:
         own |= _optimizer_state(optimizers)
     if own or remembered:
@@ -86,15 +86,15 @@ def train_client(site: Site, order: Order) -> Answer:
     return make_answer(site, site.state, site.task.num_examples(examples), losses, closing)
 
 
-def own_state(site: Site, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return what of a client's state stays with it: the local and the integer entries.
+def own_state(site: Site, state: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return what of a client's state stays with it: the entries that the server's `weights` do not hold.
 
     What is as it was built, such as frozen weights, need not be kept: it can be built again.
     """
     return {
         MODEL + name: tensor
         for name, tensor in state.items()
-        if name not in site.federated and not torch.equal(tensor, site.initial[name])
+        if name not in weights and not torch.equal(tensor, site.initial[name])
     }
 
 
@@ -144,7 +144,7 @@ def _restore(site: Site, weights: Mapping[str, Tensor], remembered: Mapping[str,
     """Put together the client's model: the server's weights, its memory, and else what it was built with."""
     with torch.no_grad():
         for name, tensor in site.state.items():
-            if name in site.federated:
+            if name in weights:
                 tensor.copy_(weights[name])
             else:
                 tensor.copy_(remembered.get(MODEL + name, site.initial[name]))

@@ -25,3 +25,8 @@ def add_lora(network: nn.Module, rank: int) -> None:
     for name, parameter in network.named_parameters():
         if not name.startswith(base):
             parameter.requires_grad_(True)
+
+
+def plain_name(name: str) -> str:
+    """Return the name that a state's entry has without an adapter around its layer."""
+    return name.replace(".base_layer.", ".")

@@ -76,11 +76,6 @@ class Backbone:
             ),
         )
 
-    def skeleton(self, auto: str) -> nn.Module:
-        """Return the network of `build` without values, for the names and shapes of its parameters."""
-        with torch.device("meta"):
-            return cast(nn.Module, getattr(_transformers(), auto).from_config(self.config))
-
 
 def _first_pieces(words: Sequence[int | None]) -> list[int]:
     """From the word of each piece, or None, to the same for the first piece of a word, else -1."""

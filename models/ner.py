@@ -1,7 +1,6 @@
 """Named-entity recognition: a transformer that tags the words of a sentence."""
 
 from collections.abc import Iterator, Sequence
-from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
 import torch
@@ -14,7 +13,6 @@ from models.config import require
 from models.data.dataset import Dataset, Examples
 from models.data.ner import OUTSIDE, read
 from models.entities import entity_metrics
-from models.errors import UserError
 from models.task import Batch, Metrics, Objective, OptimizerChoice, Task
 
 if TYPE_CHECKING:
@@ -29,9 +27,8 @@ _MODEL = "AutoModelForTokenClassification"
 class EntityRecognition(Task):
     """Tag the words of a sentence with the entities that they belong to.
 
-    Options: `backbone`, as `models.backbone.load_backbone` takes it; `freeze`, patterns of parameters that
-    are neither trained nor sent, such as ['bert.*'] for all but the head; `lora`, the rank of adapters (Hu et
-    al. 2021, arXiv:2106.09685) that are trained and sent with the head instead of the whole, 0 for none;
+    Options: `backbone`, as `models.backbone.load_backbone` takes it; `lora`, the rank of adapters (Hu et al.
+    2021, arXiv:2106.09685) that are trained and sent with the head instead of the whole, 0 for none;
     `warmup_steps` of each round; `strict`, whether an entity must begin with a B- tag.
     """
 
@@ -42,7 +39,6 @@ class EntityRecognition(Task):
         self,
         dataset: Dataset,
         backbone: str = SCRATCH,
-        freeze: Sequence[str] = (),
         lora: int = 0,
         warmup_steps: int = 10,
         strict: bool = False,
@@ -50,9 +46,7 @@ class EntityRecognition(Task):
         super().__init__(dataset)
         require(lora >= 0, "lora", ">= 0", lora)
         require(warmup_steps >= 0, "warmup_steps", ">= 0", warmup_steps)
-        is_list = isinstance(freeze, list | tuple) and all(isinstance(pattern, str) for pattern in freeze)
-        require(is_list, "freeze", "a list of patterns such as ['bert.*']", freeze)
-        self.freeze, self.lora, self.warmup_steps, self.strict = tuple(freeze), lora, warmup_steps, strict
+        self.lora, self.warmup_steps, self.strict = lora, warmup_steps, strict
         self.words: tuple[str, ...] = dataset.info["words"]
         self.tags: tuple[str, ...] = dataset.info["tags"]
         self.types = [tag[2:] for tag in self.tags if tag.startswith("B-")]
@@ -63,12 +57,13 @@ class EntityRecognition(Task):
             label2id={tag: number for number, tag in enumerate(self.tags)},
         )
         self.agreed = (*self.tags, self.backbone.vocabulary_sha256)
-        names = self._freeze(self.backbone.skeleton(_MODEL)).named_parameters()
-        self.local = tuple(name for name, parameter in names if not parameter.requires_grad)
 
     def build(self) -> nn.Module:
-        """Return the network; what is frozen asks for no gradient."""
-        return self._freeze(self.backbone.build(_MODEL))
+        """Return the network, with adapters where they are asked for."""
+        network = self.backbone.build(_MODEL)
+        if self.lora:
+            add_lora(network, self.lora)
+        return network
 
     @property
     def objectives(self) -> Sequence[Objective]:
@@ -142,22 +137,6 @@ class EntityRecognition(Task):
             row, place = (first >= 0).nonzero(as_tuple=True)
             predicted[rows[row], first[row, place]] = logits[row, place].argmax(1)
         return total, predicted
-
-    def _freeze(self, network: nn.Module) -> nn.Module:
-        """Leave to training what the options say."""
-        if self.lora:
-            add_lora(network, self.lora)
-        parameters = dict(network.named_parameters())
-        for pattern in self.freeze:
-            matching = [name for name in parameters if fnmatchcase(name, pattern)]
-            if not matching:
-                parts = dict.fromkeys(f"{name.split('.')[0]}.*" for name in parameters)
-                raise UserError(
-                    f"freeze pattern {pattern!r} matches nothing: the model has {', '.join(parts)}"
-                )
-            for name in matching:
-                parameters[name].requires_grad_(False)
-        return network
 
     def _sentences(self, data: Examples) -> list[list[str]]:
         return read(data["word"], data["length"], self.words)

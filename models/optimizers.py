@@ -58,15 +58,15 @@ def _make_optimizer(
 ) -> torch.optim.Optimizer:
     if choice.name not in OPTIMIZERS:
         raise unknown("optimizer", choice.name, OPTIMIZERS)
-    parameters = [
+    matching = [
         parameter
         for name, parameter in named
-        if parameter.requires_grad and any(fnmatchcase(name, pattern) for pattern in objective.parameters)
+        if any(fnmatchcase(name, pattern) for pattern in objective.parameters)
     ]
+    parameters = [parameter for parameter in matching if parameter.requires_grad]
     if not parameters:
-        raise UserError(
-            f"objective {objective.name!r} trains no parameter: none matches {objective.parameters}"
-        )
+        why = f"all {len(matching)} are frozen" if matching else f"none matches {objective.parameters}"
+        raise UserError(f"objective {objective.name!r} trains no parameter: {why}")
     try:
         return OPTIMIZERS[choice.name](parameters, lr=choice.learning_rate, **choice.options)
     except (TypeError, ValueError) as error:

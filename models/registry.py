@@ -37,21 +37,23 @@ ENTRY_POINTS = "polyfed.tasks"
 def load_task(config: TaskConfig, dataset: Dataset) -> Task:
     """Build the task that the run config names, for its dataset.
 
-    Every task takes the option `local`, patterns of state that stays with the client beside its own.
+    Every task takes the options `local`, patterns of state that stays with the client beside its own, and
+    `freeze`, patterns of parameters that stay as they are.
     Raises UserError for an unknown task, options that it does not take, or data of another kind.
     """
     cls = find(config.task, "task", TASKS, ENTRY_POINTS)
     if not (isinstance(cls, type) and issubclass(cls, Task)):
         raise UserError(f"task {config.task!r} must be a subclass of models.task.Task")
     options = parse_options("task-options", config.task_options)
-    local = _patterns(options.pop("local", []))
+    local = _patterns("local", options.pop("local", []))
+    freeze = _patterns("freeze", options.pop("freeze", []))
     check_options(f"task {config.task}", cls, options, given=("dataset",))
     if dataset.kind != cls.kind:
         raise UserError(
             f"task {config.task} learns from {cls.kind}, and dataset {dataset.name} holds {dataset.kind}"
         )
     task: Task = cls(dataset, **options)
-    task.local = (*task.local, *local)
+    task.local, task.freeze = (*task.local, *local), (*task.freeze, *freeze)
     if config.engine == "stacked":
         _check_stackable(config.task, task)
     return task
@@ -65,7 +67,7 @@ def _check_stackable(name: str, task: Task) -> None:
         raise UserError(f'engine = "stacked" does not fit task {name}, which {why}: set engine = "loop"')
 
 
-def _patterns(given: object) -> list[str]:
+def _patterns(option: str, given: object) -> list[str]:
     if not (isinstance(given, list) and all(isinstance(pattern, str) for pattern in given)):
-        raise UserError(f"local must be a list of patterns such as ['discriminator.*'], got {given!r}")
+        raise UserError(f"{option} must be a list of patterns such as ['features.*'], got {given!r}")
     return given

@@ -4,7 +4,6 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
@@ -60,6 +59,8 @@ class Task(ABC):
     """The kind of dataset that this task learns from."""
     local: tuple[str, ...] = ()
     """fnmatch patterns of state that stays with the client."""
+    freeze: tuple[str, ...] = ()
+    """fnmatch patterns of parameters that stay as they are."""
     agreed: Sequence[str] = ()
     """What the numbers in rows stand for, where the data decides it; all nodes must agree."""
     stackable: ClassVar[bool] = False
@@ -78,7 +79,10 @@ class Task(ABC):
 
     @abstractmethod
     def build(self) -> nn.Module:
-        """Return a freshly initialised module that holds all that is learned or remembered."""
+        """Return a freshly initialised module that holds all that is learned or remembered.
+
+        A parameter that asks for no gradient is frozen: it is neither averaged nor sent back.
+        """
 
     @property
     @abstractmethod
@@ -113,11 +117,6 @@ class Task(ABC):
     def figures(self, model: nn.Module, data: Examples, generator: torch.Generator) -> "dict[str, Figure]":
         """Draw what a person would rather look at, by name; `data` is the held-out rows."""
         return {}
-
-
-def is_federated(name: str, tensor: Tensor, local: Sequence[str]) -> bool:
-    """Whether this entry of a state is sent and averaged: floating point and not matching `local`."""
-    return tensor.is_floating_point() and not any(fnmatchcase(name, pattern) for pattern in local)
 
 
 def merge_metrics(parts: Sequence[Metrics]) -> Metrics:

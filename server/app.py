@@ -1,6 +1,7 @@
 """The Flower ServerApp."""
 
 import time
+from collections.abc import Mapping
 from logging import ERROR, INFO
 from pathlib import Path
 from typing import Any
@@ -9,13 +10,13 @@ from flwr.app import Context
 from flwr.common import log
 from flwr.serverapp import Grid, ServerApp
 from flwr.superlink.grid.inmemory_grid import InMemoryGrid
+from torch import Tensor
 
 from models.config import TaskConfig, read
 from models.data.fingerprint import data_sha256
 from models.data.partition import count_labels
 from models.errors import UserError
-from models.state import describe_state, weights_sha256
-from models.task import is_federated
+from models.state import describe_state, federated_names, weights_sha256
 from server.checkpoint import write_safetensors
 from server.cohort_grid import CohortGrid
 from server.config import ServerConfig
@@ -24,7 +25,8 @@ from server.evaluation import CentralEvaluation
 from server.plan import Plan, make_plan
 from server.roster import Roster
 from server.rounds import RoundLoop
-from server.run_folder import PARTITION, RunFolder
+from server.run_folder import PARTITION, TRANSFER, RunFolder
+from server.transfer import START, Transfer
 from strategies.registry import takes_weighted_mean
 
 # Clients that the picture of who holds what can show.
@@ -59,6 +61,7 @@ def _prepare(grid: Grid, plan: Plan, folder: RunFolder) -> RoundLoop:
     """Wait for the nodes, and put the round loop together."""
     num_clients = plan.task_config.num_clients
     state = {name: tensor.clone() for name, tensor in plan.model.state_dict().items()}
+    fixed = _begin_with(plan.transfer, state, folder) if plan.transfer else {}
     # Simulated nodes are workers of one machine or cluster, with one disk under them.
     shared_disk = isinstance(grid, InMemoryGrid) or getattr(grid, "interchangeable_nodes", False)
     roster = Roster(
@@ -84,22 +87,35 @@ def _prepare(grid: Grid, plan: Plan, folder: RunFolder) -> RoundLoop:
             state_path=_state_path(folder, shared_disk),
             weighted_by=weighted_by,
             node_timeout=plan.config.node_timeout,
+            fixed=fixed,
         ),
         CentralEvaluation(plan.task, plan.model, plan.task_config),
         folder,
-        {name: tensor for name, tensor in state.items() if is_federated(name, tensor, plan.task.local)},
+        {name: state[name] for name in federated_names(plan.model, plan.task.local)},
+        fixed,
     )
     if plan.config.resume:
         loop.resume()
     return loop
 
 
+def _begin_with(transfer: Transfer, state: Mapping[str, Tensor], folder: RunFolder) -> dict[str, Tensor]:
+    """Say, record and keep what the run begins with; return the frozen part, which nodes cannot build."""
+    start = folder.path / START
+    if transfer.source != str(start):  # else it is that of a run that goes on
+        for line in transfer.lines():
+            log(INFO, line)
+        folder.write_json(TRANSFER, transfer.as_json())
+        write_safetensors(start, {name: state[name] for name in transfer.loaded})
+    return {name: state[name] for name in transfer.loaded if name in transfer.frozen}
+
+
 def _finish(loop: RoundLoop, ending: dict[str, Any]) -> None:
     """Write the final model, its figures and the result."""
     folder = loop.folder
-    write_safetensors(folder.path / "models" / "last.safetensors", loop.weights)
+    write_safetensors(folder.path / "models" / "last.safetensors", loop.model)
     loop.draw(loop.progress.server_round)
-    sha256 = weights_sha256(loop.weights)
+    sha256 = weights_sha256(loop.model)
     folder.finish({**ending, **_outcome(loop), "weights_sha256": sha256})
     log(INFO, "Weights %s after round %d in %s", sha256, loop.progress.server_round, folder.path)
 

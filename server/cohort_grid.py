@@ -5,15 +5,26 @@ import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from flwr.app import Error, Message, RecordDict
+from flwr.app import ArrayRecord, Error, Message, RecordDict
 from flwr.serverapp import Grid
 from flwr.supercore.run import Run
+from torch import Tensor
 
 from server.errors import RunFailedError
 from server.exchange import exchange, one_line
 from server.roster import Roster
 from strategies.exact_sum import ExactSum
-from strategies.packing import PLAN, Replies, add_update, merge_metrics, num_bytes, pack, to_record, weight_of
+from strategies.packing import (
+    FIXED,
+    PLAN,
+    Replies,
+    add_update,
+    merge_metrics,
+    num_bytes,
+    pack,
+    to_record,
+    weight_of,
+)
 
 CLIENT_FAILED = 2
 """Flower's error code for a ClientApp that raised."""
@@ -45,7 +56,8 @@ class CohortGrid(Grid):
 
     Node ids are client numbers here. With `weighted_by`, nodes add up their clients' arrays, and a
     strategy that needs no more than the weighted mean gets it as a single reply; otherwise it gets every
-    client's. Replies come in client order. A client that failed is an error reply for it alone.
+    client's. Replies come in client order. A client that failed is an error reply for it alone. Every node
+    gets the weights in `fixed` beside the strategy's, once a message.
     """
 
     def __init__(
@@ -56,12 +68,14 @@ class CohortGrid(Grid):
         state_path: str,
         weighted_by: str = "",
         node_timeout: float = 300.0,
+        fixed: Mapping[str, Tensor] | None = None,
     ) -> None:
         self.grid = grid
         self.roster = roster
         self.state_path = state_path
         self.weighted_by = weighted_by
         self.node_timeout = node_timeout
+        self.fixed = ArrayRecord(dict(fixed)) if fixed else None
         self.sampling_deadline = math.inf
         self.last = Exchange()
 
@@ -141,6 +155,8 @@ class CohortGrid(Grid):
         plan = content.config_records[PLAN]
         plan["state-path"] = self.state_path
         plan["weighted-by"] = self.weighted_by if training else ""
+        if self.fixed is not None:
+            content[FIXED] = self.fixed
         self.last.bytes_down += num_bytes(content)
         return Message(content, node, messages[0].metadata.message_type)
 

@@ -12,6 +12,8 @@ class ServerConfig:
 
     num_server_rounds: int = 20
     """Rounds of training."""
+    init_from: str = ""
+    """Absolute folder of an earlier run whose weights to begin with, or a .safetensors file; "" is none."""
     strategy: str = "FedAvg"
     """A Flower strategy, one of ours, an entry point, or "module:Class"."""
     strategy_options: str = ""
@@ -50,6 +52,8 @@ class ServerConfig:
         can_stop = self.patience == 0 or self.evaluate_every > 0
         require(can_stop, "evaluate-every", "> 0 when patience is", self.evaluate_every)
         require(self.checkpoint_every >= 0, "checkpoint-every", ">= 0", self.checkpoint_every)
+        absolute = not self.init_from or Path(self.init_from).is_absolute()
+        require(absolute, "init-from", "an absolute folder or .safetensors file", self.init_from)
         absolute = not self.run_dir or Path(self.run_dir).is_absolute()
         require(absolute, "run-dir", "an absolute folder", self.run_dir)
         require(not self.resume or bool(self.run_dir), "run-dir", "given when resume is true", self.run_dir)

@@ -17,6 +17,7 @@ from models.state import build_model
 from models.task import Task
 from server.config import ServerConfig
 from server.strategy import check_optimizers, load_strategy
+from server.transfer import Transfer, starting_point, take_over
 
 
 @dataclass(frozen=True)
@@ -28,9 +29,11 @@ class Plan:
     dataset: Dataset
     task: Task
     model: nn.Module
-    """Freshly initialised from the run's seed."""
+    """Freshly initialised from the run's seed, and from what the run begins with."""
     strategy: Strategy
     partition: Partition
+    transfer: Transfer | None
+    """What was taken over from an earlier run."""
 
 
 def make_plan(run_config: RunConfig) -> Plan:
@@ -51,4 +54,6 @@ def make_plan(run_config: RunConfig) -> Plan:
     # Their options are checked by making them.
     optimizers = make_optimizers(task, model.named_parameters(), task_config)
     check_optimizers(strategy, (optimizer for _, optimizer in optimizers))
-    return Plan(config, task_config, dataset, task, model, strategy, partition(dataset, task_config))
+    deal = partition(dataset, task_config)
+    transfer = take_over(starting_point(config), model, task.local) if config.init_from else None
+    return Plan(config, task_config, dataset, task, model, strategy, deal, transfer)

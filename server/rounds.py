@@ -55,6 +55,7 @@ class RoundLoop:
         evaluation: CentralEvaluation,
         folder: RunFolder,
         weights: dict[str, Tensor],
+        fixed: dict[str, Tensor],
     ) -> None:
         self.config = config
         self.seed = seed
@@ -64,9 +65,15 @@ class RoundLoop:
         self.task: Task = evaluation.task
         self.folder = folder
         self.weights = weights
+        self.fixed = fixed
         self.checkpoints = CheckpointFolder(folder.path / "checkpoints")
         self.progress = Progress()
         self.seconds: dict[str, float] = {}
+
+    @property
+    def model(self) -> dict[str, Tensor]:
+        """All that the server knows of the model: what is averaged, and what it has given the clients."""
+        return {**self.weights, **self.fixed}
 
     def resume(self) -> None:
         """Go back to the newest whole checkpoint, or to the start where there is none."""
@@ -212,7 +219,7 @@ class RoundLoop:
         better = math.isnan(best) or sign * central[metric] > sign * best
         if better:
             progress.best, progress.best_round, progress.stale = central, server_round, 0
-            write_safetensors(self.folder.path / "models" / "best.safetensors", self.weights)
+            write_safetensors(self.folder.path / "models" / "best.safetensors", self.model)
         else:
             progress.stale += 1
         return central

@@ -20,6 +20,7 @@ from models.errors import UserError
 PATIENCE = 3.0
 """Seconds to wait for a run folder that is in use."""
 CONFIG, METRICS, RESULT, PARTITION = "config.toml", "metrics.jsonl", "result.json", "partition.json"
+TRANSFER = "transfer.json"
 
 # Keys that say how far, where and how patiently to run, not what is computed: resuming may change them.
 FREE_ON_RESUME = frozenset(

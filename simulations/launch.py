@@ -25,10 +25,13 @@ def launch(
     """
     logging.getLogger("flwr").setLevel(logging.INFO if verbose else logging.CRITICAL)
     simulation = resolve(read(SimulationConfig, run_config))
-    make_plan(run_config)
+    plan = make_plan(run_config)
     folder = Path(str(run_config["run-dir"]))
     claim(folder, run_config, resume=bool(run_config["resume"])).release()
     (folder / RESULT).unlink(missing_ok=True)  # of the run that is resumed: this one may end before it writes
+    if plan.transfer and not run_config["resume"]:
+        for line in plan.transfer.lines():
+            console.print(line, soft_wrap=True, highlight=False, markup=False)
     with RoundProgress(folder, int(run_config["num-server-rounds"]), console):
         if in_process:
             reason = _in_process(run_config, int(run_config["num-nodes"]) or 1)

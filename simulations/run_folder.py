@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from models.errors import UserError
-from simulations.run_record import STATUSES, Failure, Partition, Result, Round, Run
+from simulations.run_record import STATUSES, Failure, Partition, Result, Round, Run, Transfer
 
 
 def read_runs(paths: Sequence[Path]) -> list[Run]:
@@ -44,6 +44,7 @@ def read_run(path: Path) -> Run:
         rounds=rounds,
         result=_read_result(path / "result.json"),
         partition=_read_partition(path / "partition.json"),
+        transfer=_read_transfer(path / "transfer.json"),
         figures={file.stem: file.read_bytes() for file in sorted((path / "figures").glob("*.svg"))},
         half_written=half_written,
     )
@@ -128,6 +129,18 @@ def _read_partition(path: Path) -> Partition | None:
         if len(counts) != len(values["counts"]):
             raise ValueError(f"each client needs {len(classes) or 1} counts")
         return Partition(int(values["num_clients"]), classes, counts)
+
+
+def _read_transfer(path: Path) -> Transfer | None:
+    if not path.exists():
+        return None
+    with _reading(path) as text:
+        values = json.loads(text)
+        entries = {
+            str(what): {module: len(names) for module, names in modules.items()}
+            for what, modules in values["entries"].items()
+        }
+        return Transfer(str(values["source"]), str(values["sha256"]), entries)
 
 
 def _numbers(values: Mapping[str, Any]) -> dict[str, float]:

@@ -78,6 +78,18 @@ class Partition:
 
 
 @dataclass(frozen=True)
+class Transfer:
+    """transfer.json: what a run began with."""
+
+    source: str
+    """The file of weights."""
+    sha256: str
+    """The hash of the weights in it."""
+    entries: Mapping[str, Mapping[str, int]]
+    """What happened -> part of the model -> to how many of its entries."""
+
+
+@dataclass(frozen=True)
 class Run:
     """A run folder; `result` is None while the run is under way, or if it was killed."""
 
@@ -87,6 +99,8 @@ class Run:
     rounds: tuple[Round, ...]
     result: Result | None
     partition: Partition | None
+    transfer: Transfer | None
+    """None where the run began with nothing but its seed."""
     figures: Mapping[str, bytes]
     """Name -> SVG of the final model."""
     half_written: bool

@@ -35,8 +35,9 @@ def load_scenario(path: Path, overrides: Sequence[str] = ()) -> dict[str, Value]
     given = {**scenario, **dict(_parse(text) for text in overrides)}
     check_keys(given, *CONFIGS)
     run_config = {**defaults(), **given}
-    if run_config["data-dir"]:
-        run_config["data-dir"] = str(Path(str(run_config["data-dir"])).expanduser().absolute())
+    for key in ("data-dir", "init-from"):
+        if run_config[key]:
+            run_config[key] = str(Path(str(run_config[key])).expanduser().absolute())
     validate(run_config)
     return run_config
 

@@ -16,6 +16,8 @@ from strategies.exact_sum import ExactSum
 
 PLAN = "plan"
 """Key of the record that says which client gets which records."""
+FIXED = "fixed"
+"""Key of the record of weights that nobody trains and clients cannot build; strategies never see it."""
 HIGH, LOW = "sum-high", "sum-low"
 """Keys of the two halves of a sum."""
 UPDATES_IN_A_SUM = 4

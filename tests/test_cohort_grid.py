@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
+import torch
 from flwr.app import Array, ArrayRecord, ConfigRecord, Error, Message, Metadata, MetricRecord, RecordDict
 from flwr.app.message import make_message
 from flwr.serverapp.strategy import FedAvg
@@ -14,7 +15,7 @@ from server.cohort_grid import CohortGrid
 from server.errors import RunFailedError
 from server.roster import Roster
 from strategies.exact_sum import ExactSum
-from strategies.packing import PLAN, Replies, unpack
+from strategies.packing import FIXED, PLAN, Replies, to_arrays, unpack
 
 SUPERLINK = 1
 """The node id of whoever answers for a node that has gone."""
@@ -92,6 +93,15 @@ def test_one_message_a_node_with_the_arrays_once() -> None:
     assert (plan["state-path"], plan["weighted-by"]) == ("/state", "num-examples")
     one_message = sum(len(array.data) for array in sent[17].content["record-0"].values())  # type: ignore[union-attr]
     assert grid.last.bytes_down == 3 * one_message
+
+
+def test_every_node_gets_the_fixed_weights_once() -> None:
+    grid = cohort_grid(three_nodes(), fixed={"frozen": torch.ones(1000)})
+    replies = grid.send_and_receive(asking([8, 0, 3, 4]))
+    for message in scripted(grid).sent:
+        assert to_arrays(message.content.array_records[FIXED])["frozen"].tolist() == [1.0] * 1000
+    assert 3 * 4000 < grid.last.bytes_down < 3 * 4000 + 3000
+    assert [set(reply.content.array_records["arrays"]) for reply in replies] == [{"w"}] * 4
 
 
 @pytest.mark.parametrize("backwards", [False, True])

@@ -25,8 +25,8 @@ from models.errors import UserError
 from models.registry import load_task
 from models.replay import ReplayBuffer
 from models.seeds import derive_seed
-from models.state import build_model
-from models.task import Batch, is_federated
+from models.state import build_model, federated_names
+from models.task import Batch
 from simulations.in_process import run_in_process
 from simulations.scenario import load_scenario
 
@@ -215,10 +215,7 @@ def test_a_client_that_comes_late_starts_from_what_the_server_sent() -> None:
 def test_what_stays_with_the_client() -> None:
     agent = build_model(corridor(), seed=1)
     state = agent.state_dict()
-    sent = {
-        name.split(".")[0] for name, tensor in state.items() if is_federated(name, tensor, QLearning.local)
-    }
-    assert sent == {"online"}
+    assert {name.split(".")[0] for name in federated_names(agent, QLearning.local)} == {"online"}
     assert {name for name, tensor in state.items() if name.startswith("replay.")} == {
         f"replay.{column}"
         for column in ("observation", "action", "reward", "following", "terminated", "added")

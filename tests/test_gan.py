@@ -139,11 +139,11 @@ def test_samples_are_drawn_from_fixed_noise() -> None:
         (
             "local = 'discriminator.*'",
             {},
-            "local must be a list of patterns such as ['discriminator.*'], got",
+            "local must be a list of patterns such as ['features.*'], got",
         ),
-        ("local = [1]", {}, "local must be a list of patterns such as ['discriminator.*'], got [1]"),
+        ("local = [1]", {}, "local must be a list of patterns such as ['features.*'], got [1]"),
         ("local = ['d.*']", {}, "local pattern 'd.*' matches nothing: the model has generator*, discrimin"),
-        ("local = ['*']", {}, "local = ['*'] leaves nothing to average: name fewer weights"),
+        ("local = ['*']", {}, "local = ['*'], freeze = [] leaves nothing to average: name fewer weights"),
     ],
 )
 def test_a_gan_that_cannot_be_made(options: str, changes: dict[str, Any], message: str) -> None:

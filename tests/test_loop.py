@@ -1,10 +1,10 @@
 """The one training loop, on networks small enough to do by hand."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from clients.loop import train
 from clients.rules import RuleAtWork
@@ -12,7 +12,8 @@ from models.config import TaskConfig
 from models.data.dataset import Dataset, Examples
 from models.errors import UserError
 from models.optimizers import make_optimizers
-from models.task import Batch, Metrics, Objective, OptimizerChoice, Task, is_federated, merge_metrics
+from models.state import federated_names
+from models.task import Batch, Metrics, Objective, OptimizerChoice, Task, merge_metrics
 from strategies.fedprox import Proximal
 
 
@@ -130,9 +131,11 @@ def test_an_optimizer_that_cannot_be_made(task: TwoWeights, config: TaskConfig, 
 
 
 def test_what_is_federated(task: TwoWeights) -> None:
-    state: Mapping[str, Tensor] = task.build().state_dict()
-    assert [name for name, tensor in state.items() if is_federated(name, tensor, ())] == ["first", "second"]
-    assert [name for name, tensor in state.items() if is_federated(name, tensor, ("f*",))] == ["second"]
+    model = task.build()
+    assert federated_names(model, ()) == ("first", "second")
+    assert federated_names(model, ("f*",)) == ("second",)
+    model.get_parameter("second").requires_grad_(False)
+    assert federated_names(model, ()) == ("first",)
 
 
 def test_metrics_merge_as_sums() -> None:

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 from matplotlib.figure import Figure
+from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers import BertConfig, BertForTokenClassification, BertTokenizerFast
 
@@ -22,6 +23,7 @@ from models.errors import UserError
 from models.ner import EntityRecognition
 from models.registry import load_task
 from models.state import build_model
+from server.transfer import take_over
 from simulations.in_process import run_in_process
 from simulations.scenario import load_scenario
 
@@ -204,8 +206,6 @@ def test_weights_of_a_local_folder_are_used(toy: Dataset, folder: Path) -> None:
     ("options", "message"),
     [
         ("backbone = '/nowhere'", "backbone must be a folder that exists, got '/nowhere'"),
-        ("freeze = 'bert.*'", "freeze must be a list of patterns such as ['bert.*'], got 'bert.*'"),
-        ("freeze = ['brt.*']", "freeze pattern 'brt.*' matches nothing: the model has bert.*, classifier.*"),
         ("lora = -1", "lora must be >= 0, got -1"),
         ("warmup_steps = -1", "warmup_steps must be >= 0, got -1"),
         ("lora = 'x'", "lora must be a whole number, got 'x'"),
@@ -333,6 +333,22 @@ def test_frozen_weights_are_neither_trained_nor_sent_nor_kept(
     assert part["rows"][1]["train"]["loss"] < 3
     assert part["rows"][0]["central"]["loss"] != part["rows"][1]["central"]["loss"]
     assert not (part["folder"] / "clients").exists()
+
+
+@pytest.mark.parametrize(("before", "after"), [("lora = 0", "lora = 4"), ("lora = 4", "lora = 4")])
+def test_weights_find_their_place_under_adapters(
+    toy: Dataset, folder: Path, tmp_path: Path, before: str, after: str
+) -> None:
+    def built(options: str, seed: int) -> nn.Module:
+        config = TaskConfig(task="ner", task_options=f"backbone = '{folder}', {options}")
+        return build_model(load_task(config, toy), seed)
+
+    model, earlier = built(after, 1), built(before, 2).state_dict()
+    save_file(earlier, tmp_path / "earlier.safetensors")
+    transfer = take_over(tmp_path / "earlier.safetensors", model, ())
+    assert all("lora" in name for name in transfer.new)
+    assert [*transfer.unused, *transfer.other_shape] == []
+    assert torch.equal(model.state_dict()["classifier.weight"], earlier["classifier.weight"])
 
 
 def learn(scenario: str, folder: Path, *changes: str) -> dict[str, Any]:

@@ -9,20 +9,25 @@ from pathlib import Path
 
 import pytest
 import tomli_w
+import torch
 from flower_processes import environment, flwr_run, free_port, started, wait_for_port
+from safetensors.torch import save_file
 
+from models.cnn import ConvNet
 from models.config import Value
 from simulations.in_process import run_in_process
 from simulations.scenario import defaults
 from simulations.staging import stage
 
-# The issue's own case: 20 clients, three rounds; momentum is kept, so client state takes part.
+# The issue's own case: 20 clients, three rounds; momentum is kept, so client state takes part, and a layer
+# is frozen that no node can build.
 SCENARIO: dict[str, Value] = {
     "dataset": "digits",
     "num-clients": 20,
     "clients-per-round": 12,
     "num-server-rounds": 3,
     "keep-optimizer": True,
+    "task-options": "freeze = ['features.0.*']",
 }
 
 
@@ -33,25 +38,34 @@ def hash_of(run_dir: Path) -> str:
 
 
 @pytest.fixture(scope="module")
-def expected(tmp_path_factory: pytest.TempPathFactory) -> str:
+def settings(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Value]:
+    """Return the scenario, which begins with weights that are written here."""
+    path = tmp_path_factory.mktemp("earlier") / "weights.safetensors"
+    torch.manual_seed(0)
+    save_file(ConvNet(1, 8, 8, 4, "none").state_dict(), path)
+    return {**SCENARIO, "init-from": str(path)}
+
+
+@pytest.fixture(scope="module")
+def expected(settings: dict[str, Value], tmp_path_factory: pytest.TempPathFactory) -> str:
     """Return the hash of the run in this process, on a single node."""
     run_dir = tmp_path_factory.mktemp("in-process") / "run"
-    run_in_process({**defaults(), **SCENARIO, "run-dir": str(run_dir)}, num_nodes=1)
+    run_in_process({**defaults(), **settings, "run-dir": str(run_dir)}, num_nodes=1)
     return hash_of(run_dir)
 
 
 @pytest.fixture
-def scenario(tmp_path: Path) -> Path:
+def scenario(settings: dict[str, Value], tmp_path: Path) -> Path:
     path = tmp_path / "scenario.toml"
-    path.write_text(tomli_w.dumps(SCENARIO))
+    path.write_text(tomli_w.dumps(settings))
     return path
 
 
 @pytest.fixture
-def placed_scenario(tmp_path: Path) -> Path:
+def placed_scenario(settings: dict[str, Value], tmp_path: Path) -> Path:
     """Return the scenario with its run folder in it: flwr takes a file or key-value pairs, not both."""
     path = tmp_path / "placed-scenario.toml"
-    path.write_text(tomli_w.dumps({**SCENARIO, "run-dir": str(tmp_path / "run")}))
+    path.write_text(tomli_w.dumps({**settings, "run-dir": str(tmp_path / "run")}))
     return path
 
 
