@@ -122,6 +122,9 @@ def _from_scratch(sentences: Iterable[str], config: dict[str, Any]) -> Backbone:
         "num_hidden_layers": 2,
         "num_attention_heads": 4,
         "intermediate_size": 512,
+        # What it lacks at first is steps, not restraint; dropout also costs time.
+        "hidden_dropout_prob": 0.0,
+        "attention_probs_dropout_prob": 0.0,
         "max_position_embeddings": MAX_LENGTH,
         "vocab_size": len(tokenizer),
         "pad_token_id": tokenizer.pad_token_id,
