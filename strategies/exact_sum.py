@@ -31,7 +31,8 @@ class ExactSum:
         """Add `weight` times each array; all calls must bring the same names and shapes."""
         self.weight += weight
         for name, array in arrays.items():
-            self._add(name, np.multiply(array, weight, dtype=np.float64))
+            # NumPy turns an array without axes into a number, which cannot be added to in place.
+            self._add(name, np.asarray(np.multiply(array, weight, dtype=np.float64)))
 
     def merge(self, other: "ExactSum") -> None:
         """Add another sum to this one."""
@@ -42,7 +43,7 @@ class ExactSum:
 
     def mean(self) -> dict[str, Floats]:
         """Return the sum divided by the sum of the weights, rounded once to float64."""
-        return {name: high / self.weight for name, high in self.high.items()}
+        return {name: np.asarray(high / self.weight) for name, high in self.high.items()}
 
     def _add(self, name: str, term: Floats) -> None:
         if name not in self.high:

@@ -50,3 +50,11 @@ def test_every_grouping_and_order_gives_the_same_bits() -> None:
     naive = sum(update.astype(np.float64) * weight for update, weight in zip(updates, weights, strict=True))
     reordered = sum(updates[i].astype(np.float64) * weights[i] for i in reversed(range(20)))
     assert not np.array_equal(naive, reordered), "float64 alone would have done: the test shows nothing"
+
+
+def test_a_single_number_stays_an_array() -> None:
+    """As learned temperatures are."""
+    total = summed([np.array(1.0, np.float32), np.array(4.0, np.float32)], [1, 2])
+    mean = total.mean()["w"]
+    assert isinstance(mean, np.ndarray)
+    assert (mean.shape, mean.item()) == ((), 3.0)
