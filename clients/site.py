@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from models.config import TaskConfig
 from models.data.dataset import Dataset, Examples
 from models.data.partition import Partition, partition, split_local_test
-from models.data.registry import PACKAGED, load_dataset, registered
+from models.data.registry import find_source, load_dataset
 from models.device import choose_device
 from models.errors import UserError
 from models.registry import load_task
@@ -49,7 +49,7 @@ class Site:
 @lru_cache(maxsize=1)
 def load_site(config: TaskConfig, data_path: str) -> Site:
     """Load what the run config names; `data_path` is the node's own data, or "" for the simulated deal."""
-    if data_path and registered(config.dataset) in PACKAGED:
+    if data_path and find_source(config.dataset).packaged:
         raise UserError(
             f"data-path is {data_path!r}, but dataset {config.dataset!r} is read from no folder: "
             "leave data-path out, or set dataset to one that is"

@@ -1,13 +1,35 @@
-"""Finding a task or a strategy by name, entry point or "module:Class", and checking its options."""
+"""Finding a task, a dataset or a strategy by name, entry point or "module:Class", and checking options."""
 
 import importlib
 import inspect
 from collections.abc import Callable, Mapping
-from importlib.metadata import entry_points
+from dataclasses import dataclass
+from functools import partial
+from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
 from models.config import checked
 from models.errors import UserError, unknown
+
+BUILT_IN = "built in"
+
+
+@dataclass(frozen=True)
+class Offer:
+    """What a name stands for, before it is loaded."""
+
+    origin: str
+    """BUILT_IN, or the package that brings it, with its version."""
+    load: Callable[[], Any]
+    """Import and return it; UserError where that fails."""
+
+
+def offers(known: Mapping[str, Any], group: str) -> dict[str, Offer]:
+    """Return what goes by a name: entry points of `group`, and the `known`, which win over them."""
+    plugins = {
+        point.name: Offer(_package(point), partial(_load, point)) for point in entry_points(group=group)
+    }
+    return plugins | {name: Offer(BUILT_IN, partial(known.__getitem__, name)) for name in known}
 
 
 def find(name: str, kind: str, known: Mapping[str, Any], group: str) -> Any:
@@ -15,13 +37,11 @@ def find(name: str, kind: str, known: Mapping[str, Any], group: str) -> Any:
 
     Raises UserError with the nearest names when there is no such thing.
     """
-    if name in known:
-        return known[name]
-    plugins = {point.name: point for point in entry_points(group=group)}
-    if name in plugins:
-        return plugins[name].load()
+    offered = offers(known, group)
+    if name in offered:
+        return offered[name].load()
     if ":" not in name:
-        raise unknown(kind, name, [*known, *plugins])
+        raise unknown(kind, name, offered)
     module_name, _, attribute = name.partition(":")
     try:
         return getattr(importlib.import_module(module_name), attribute)
@@ -46,3 +66,17 @@ def check_options(
             raise unknown(f"option of {owner}", option, allowed or ["none"])
         if parameters[option].annotation in (bool, int, float, str):
             checked(option, value, parameters[option].annotation)
+
+
+def _package(point: EntryPoint) -> str:
+    return f"{point.dist.name} {point.dist.version}" if point.dist else "an unknown package"
+
+
+def _load(point: EntryPoint) -> Any:
+    try:
+        return point.load()
+    except Exception as error:  # whatever the package's own code raises
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        raise UserError(
+            f"{point.name!r} of {_package(point)} (entry point {point.group}) cannot be loaded: {reason}"
+        ) from error

@@ -41,9 +41,7 @@ def load_task(config: TaskConfig, dataset: Dataset) -> Task:
     `freeze`, patterns of parameters that stay as they are.
     Raises UserError for an unknown task, options that it does not take, or data of another kind.
     """
-    cls = find(config.task, "task", TASKS, ENTRY_POINTS)
-    if not (isinstance(cls, type) and issubclass(cls, Task)):
-        raise UserError(f"task {config.task!r} must be a subclass of models.task.Task")
+    cls = task_class(config.task, find(config.task, "task", TASKS, ENTRY_POINTS))
     options = parse_options("task-options", config.task_options)
     local = _patterns("local", options.pop("local", []))
     freeze = _patterns("freeze", options.pop("freeze", []))
@@ -52,7 +50,7 @@ def load_task(config: TaskConfig, dataset: Dataset) -> Task:
         raise UserError(
             f"task {config.task} learns from {cls.kind}, and dataset {dataset.name} holds {dataset.kind}"
         )
-    task: Task = cls(dataset, **options)
+    task = cls(dataset, **options)
     task.local, task.freeze = (*task.local, *local), (*task.freeze, *freeze)
     if config.engine == "stacked":
         _check_stackable(config.task, task)
@@ -65,6 +63,13 @@ def _check_stackable(name: str, task: Task) -> None:
     if clips or not task.stackable:
         why = "clips each client's gradients" if clips else "is not declared stackable"
         raise UserError(f'engine = "stacked" does not fit task {name}, which {why}: set engine = "loop"')
+
+
+def task_class(name: str, found: object) -> type[Task]:
+    """Return what was found under `name`; UserError where it is no task."""
+    if not (isinstance(found, type) and issubclass(found, Task)):
+        raise UserError(f"task {name!r} must be a subclass of models.task.Task, and it is {found!r}")
+    return found
 
 
 def _patterns(option: str, given: object) -> list[str]:

@@ -1,31 +1,32 @@
 """Datasets by name."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Mapping
 from pathlib import Path
 
 from models.config import TaskConfig
 from models.data import environments, images, ner, pii, series, text
 from models.data.dataset import Dataset
+from models.data.source import Source
 from models.errors import UserError, unknown
+from models.plugins import offers
 
-DATASETS: dict[str, Callable[[TaskConfig], Dataset]] = {
-    "digits": images.load_digits,
-    "mnist-5k": images.load_mnist_5k,
-    "mnist": images.load_mnist,
-    "fashion-mnist": images.load_fashion_mnist,
-    "cifar10": images.load_cifar10,
-    "stocks": series.load_stocks,
-    "sine": series.load_sine,
-    "csv:": series.load_csv,
-    "pydoc": text.load_pydoc,
-    "text:": text.load_text,
-    "pii": pii.load_pii,
-    "conll:": ner.load_conll,
-    "gym:": environments.load_environments,
+DATASETS: Mapping[str, Source] = {
+    "digits": Source("images", images.load_digits, packaged=True),
+    "mnist-5k": Source("images", images.load_mnist_5k, packaged=True),
+    "mnist": Source("images", images.load_mnist),
+    "fashion-mnist": Source("images", images.load_fashion_mnist),
+    "cifar10": Source("images", images.load_cifar10),
+    "stocks": Source("series", series.load_stocks, packaged=True),
+    "sine": Source("series", series.load_sine, packaged=True),
+    "csv:": Source("series", series.load_csv),
+    "pydoc": Source("text", text.load_pydoc, packaged=True),
+    "text:": Source("text", text.load_text),
+    "pii": Source("tagged-sentences", pii.load_pii, packaged=True),
+    "conll:": Source("tagged-sentences", ner.load_conll),
+    "gym:": Source("environments", environments.load_environments, packaged=True),
 }
-PACKAGED = frozenset({"digits", "mnist-5k", "stocks", "sine", "pydoc", "pii", "gym:"})
-"""Datasets that come with a dependency, and are read from no folder."""
+ENTRY_POINTS = "polyfed.datasets"
 
 
 # The plan, the ServerApp and the ClientApp of one process share what they loaded.
@@ -37,13 +38,23 @@ def load_dataset(config: TaskConfig) -> Dataset:
     """
     if config.data_dir and not Path(config.data_dir).is_absolute():
         raise UserError(f"data-dir must be an absolute folder, got {config.data_dir!r}")
-    key = registered(config.dataset)
-    if key not in DATASETS:
-        raise unknown("dataset", config.dataset, DATASETS)
-    return DATASETS[key](config)
+    return find_source(config.dataset).load(config)
 
 
-def registered(name: str) -> str:
-    """Return the name under which a dataset is registered: "gym:" for "gym:CartPole-v1"."""
+def find_source(name: str) -> Source:
+    """Return the source of the dataset `name`: a built-in, or an entry point of `polyfed.datasets`.
+
+    A source may serve all names with a prefix: "gym:" that of "gym:CartPole-v1".
+    """
     prefix, colon, _ = name.partition(":")
-    return prefix + colon
+    offered = offers(DATASETS, ENTRY_POINTS)
+    if prefix + colon not in offered:
+        raise unknown("dataset", name, offered)
+    return dataset_source(name, offered[prefix + colon].load())
+
+
+def dataset_source(name: str, found: object) -> Source:
+    """Return what was found under `name`; UserError where it is no source of a dataset."""
+    if not isinstance(found, Source):
+        raise UserError(f"dataset {name!r} must be a models.data.source.Source, and it is {found!r}")
+    return found

@@ -1,9 +1,23 @@
-"""Datasets that are read from where their name says: "csv:PATH", "text:DIR"."""
+"""Where datasets come from: a package, the folder data-dir, or the path in their name, as in "csv:PATH"."""
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 from models.config import TaskConfig
+from models.data.dataset import Dataset
 from models.errors import UserError
+
+
+@dataclass(frozen=True)
+class Source:
+    """How a dataset is loaded, and what is known of it before."""
+
+    kind: str
+    """What its rows are; the `kind` of the dataset and of the tasks that learn from it."""
+    load: Callable[[TaskConfig], Dataset]
+    packaged: bool = False
+    """Whether it comes with a dependency, and is read from no folder."""
 
 
 def source_path(config: TaskConfig) -> Path:
