@@ -61,6 +61,7 @@ class ImageClassification(Task):
     kind = "images"
     stackable = True
     metric = "accuracy"
+    metrics = ("loss",)
 
     def __init__(self, dataset: Dataset, norm: str = "none") -> None:
         super().__init__(dataset)

@@ -54,11 +54,12 @@ class Agent(nn.Module):
 
 
 class QLearning(Task):
-    """DQN (Mnih et al. 2015, doi:10.1038/nature14236), by default Double DQN (arXiv:1509.06461).
+    """Learn which action is worth most in an environment.
 
-    A local epoch is `steps` steps in each of the client's environments. Every epoch starts new episodes,
-    since gymnasium's environments cannot be saved: so a client is what its state on disk says, and a
-    resumed run repeats exactly.
+    DQN (Mnih et al. 2015, doi:10.1038/nature14236), by default Double DQN (arXiv:1509.06461). A local epoch
+    is `steps` steps in each of the client's environments. Every epoch starts new episodes, since gymnasium's
+    environments cannot be saved: so a client is what its state on disk says, and a resumed run repeats
+    exactly.
 
     Options: `double`, whether the online network picks the action whose value the target network gives;
     `gamma`, discount a step; `reward_scale`, factor on rewards while learning: beyond errors of 1 the Huber

@@ -47,6 +47,7 @@ class ImageGan(Task):
     stackable = True
     metric = "fid"
     maximize = False
+    metrics = ("fid-floor",)
 
     def __init__(self, dataset: Dataset, latent: int = 32, width: int = 32, blocks: str = "plain") -> None:
         super().__init__(dataset)

@@ -51,6 +51,7 @@ class Forecasting(Task):
     kind = "series"
     metric = "rmse"
     maximize = False
+    metrics = ("mae", "persistence-rmse", "persistence-mae", "rmse-over-persistence", "loss")
 
     def __init__(self, dataset: Dataset, hidden_size: int = 128, num_layers: int = 1) -> None:
         super().__init__(dataset)

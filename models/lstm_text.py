@@ -53,6 +53,7 @@ class TextGeneration(Task):
     kind = "text"
     metric = "bits-per-character"
     maximize = False
+    metrics = ("unigram-bits-per-character", "accuracy")
 
     def __init__(
         self,

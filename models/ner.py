@@ -34,6 +34,7 @@ class EntityRecognition(Task):
 
     kind = "tagged-sentences"
     metric = "f1"
+    metrics = ("precision", "recall", "f1-*", "precision-*", "recall-*", "loss")
 
     def __init__(
         self,

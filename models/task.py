@@ -73,6 +73,8 @@ class Task(ABC):
     """The metric that early stopping and the best model go by."""
     maximize: ClassVar[bool] = True
     """Whether more of `metric` is better."""
+    metrics: ClassVar[tuple[str, ...]] = ()
+    """The other names that `evaluate` returns; fnmatch patterns where the data decides them."""
 
     def __init__(self, dataset: Dataset) -> None:
         self.dataset = dataset

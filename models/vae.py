@@ -50,6 +50,7 @@ class ImageVae(Task):
     kind = "images"
     stackable = True
     metric = "elbo"
+    metrics = ("reconstruction", "kl")
 
     def __init__(
         self,

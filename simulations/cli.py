@@ -68,6 +68,14 @@ def run(
 
 
 @cli.command()
+def tasks() -> None:
+    """List every task with its data, metrics and scenarios; an arrow says which way its main metric goes."""
+    from simulations.catalogue import print_catalogue
+
+    print_catalogue(console, Console(stderr=True))
+
+
+@cli.command()
 def compare(runs: Runs) -> None:
     """Print runs side by side."""
     from simulations.compare import compare as print_comparison

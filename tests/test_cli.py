@@ -1,17 +1,13 @@
 """The `polyfed` command as a person meets it: what it prints, and how it exits."""
 
-import contextlib
-import io
 import json
-import logging
-import sys
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
 import pytest
 import torch
+from command_line import Ended, polyfed
 from flwr.app import Message
 from flwr.serverapp.strategy import FedAvg
 
@@ -19,7 +15,6 @@ import server.run_folder
 import simulations.flower_runtime
 import simulations.in_process
 from server.run_folder import claim
-from simulations.cli import main
 from simulations.flower_runtime import FlowerOutcome
 
 SCENARIO = 'dataset = "digits"\nnum-clients = 3\nnum-server-rounds = 2\n'
@@ -32,37 +27,9 @@ class Broken(FedAvg):
         raise LookupError("no [such] thing")
 
 
-@dataclass(frozen=True)
-class Ended:
-    """How a command ended."""
-
-    code: int | str | None
-    out: str
-    err: str
-
-
-def polyfed(*arguments: object) -> Ended:
-    """Run the command line in this process."""
-    out, err = io.StringIO(), io.StringIO()
-    with (
-        pytest.MonkeyPatch.context() as patch,
-        contextlib.redirect_stdout(out),
-        contextlib.redirect_stderr(err),
-    ):
-        patch.setattr(sys, "argv", ["polyfed", *map(str, arguments)])
-        with pytest.raises(SystemExit) as exit_:
-            main()
-    return Ended(exit_.value.code or 0, out.getvalue(), err.getvalue())
-
-
 @pytest.fixture(autouse=True)
-def _as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Work in an empty folder, and undo what the command sets up for a process of its own."""
+def _in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    level = logging.getLogger("flwr").level
-    yield
-    logging.getLogger("flwr").setLevel(level)
-    logging.captureWarnings(False)
 
 
 @pytest.fixture(scope="module")
@@ -71,9 +38,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Ended]:
     folder = tmp_path_factory.mktemp("finished")
     scenario = folder / "scenario.toml"
     scenario.write_text(SCENARIO)
-    level = logging.getLogger("flwr").level
     ended = polyfed("run", scenario, "--in-process", "--run-dir", folder / "run")
-    logging.getLogger("flwr").setLevel(level)
     return folder / "run", ended
 
 
