@@ -5,9 +5,11 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+
+from simulations.staging import stage
 
 BIN = Path(sys.executable).parent
 ROOT = Path(__file__).parent.parent
@@ -70,3 +72,21 @@ def flwr_run(app: Path, env: Mapping[str, str], home: Path, port: int, *argument
     command = [str(BIN / "flwr"), "run", str(app), "here", "--stream", *arguments]
     ended = subprocess.run(command, env=env, capture_output=True, text=True, timeout=300, check=False)
     return ended.stdout + ended.stderr
+
+
+@contextmanager
+def flower_simulation(folder: Path, num_supernodes: int, num_cpus: int) -> Iterator[Callable[[Path], str]]:
+    """Keep a SuperLink for simulations; yield `flwr run` of a scenario there, which returns its output."""
+    home, port, log = folder / "home", free_port(), folder / "superlink.log"
+    env = environment(home)
+    nodes = f"num-supernodes={num_supernodes} client-resources-num-cpus=1 init-args-num-cpus={num_cpus}"
+    superlink = ["flower-superlink", "--insecure", "--simulation", "--host", "127.0.0.1", "--port", str(port)]
+    app = stage(folder / "app")
+
+    def run(scenario: Path) -> str:
+        arguments = ("--run-config", str(scenario), "--federation-config", nodes)
+        return flwr_run(app, env, home, port, *arguments)
+
+    with started(superlink, folder / "empty", env, log):
+        wait_for_port(port, log)
+        yield run

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import tomli_w
 import torch
-from flower_processes import environment, flwr_run, free_port, started, wait_for_port
+from flower_processes import environment, flower_simulation, flwr_run, free_port, started, wait_for_port
 from safetensors.torch import save_file
 
 from models.cnn import ConvNet
@@ -83,22 +83,9 @@ def test_polyfed_run(expected: str, scenario: Path, tmp_path: Path, num_workers:
 
 @pytest.mark.slow
 def test_plain_flwr_run(expected: str, placed_scenario: Path, tmp_path: Path) -> None:
-    home, port, run_dir = tmp_path / "home", free_port(), tmp_path / "run"
-    env = environment(home)
-    superlink = ["flower-superlink", "--insecure", "--simulation", "--host", "127.0.0.1", "--port", str(port)]
-    log = tmp_path / "superlink.log"
-    with started(superlink, tmp_path / "empty", env, log):
-        wait_for_port(port, log)
-        output = flwr_run(
-            stage(tmp_path / "app"),
-            env,
-            home,
-            port,
-            "--run-config",
-            str(placed_scenario),
-            "--federation-config",
-            "num-supernodes=3 client-resources-num-cpus=1 init-args-num-cpus=2",
-        )
+    run_dir = tmp_path / "run"
+    with flower_simulation(tmp_path, num_supernodes=3, num_cpus=2) as run:
+        output = run(placed_scenario)
     assert (run_dir / "result.json").exists(), output
     assert hash_of(run_dir) == expected
 

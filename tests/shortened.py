@@ -1,0 +1,22 @@
+"""The scenarios of simulations/configs, cut to seconds."""
+
+from models.config import RunConfig, Value
+from simulations.catalogue import CONFIGS
+
+SCENARIOS = sorted(CONFIGS.glob("*.toml"), key=lambda path: path.stem)
+
+
+def shorter(run_config: RunConfig) -> dict[str, Value]:
+    """Return what to override: two rounds of two clients, each of which draws eight rows."""
+    return {
+        "num-server-rounds": 2,  # the second one goes on from what clients remember
+        "clients-per-round": min(2, int(run_config["num-clients"])),
+        "examples-per-client": 8,
+        "batch-size": 4,
+        "local-epochs": 1,
+        "evaluate-every": 0,  # at the end alone
+        "draw-every": 0,
+        "device": "cpu",
+        "client-gpus": 0.0,
+        "num-workers": 1,
+    }
