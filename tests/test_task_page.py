@@ -1,0 +1,73 @@
+"""docs/tasks.md, followed step by step: its package is written, installed, listed, run and tested."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from command_line import polyfed
+
+ROOT = Path(__file__).parent.parent
+PAGE = (ROOT / "docs" / "tasks.md").read_text()
+FILES = dict(re.findall(r"^`([\w.]+)` [^\n]*:\n\n```\w+\n(.*?)^```$", PAGE, flags=re.MULTILINE | re.DOTALL))
+"""Name -> content of each file that the page shows."""
+
+
+@pytest.fixture(scope="module")
+def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the page's folder, beside which pip has installed it into "site", without a network."""
+    folder = tmp_path_factory.mktemp("page") / "package"
+    folder.mkdir()
+    for name, content in FILES.items():
+        (folder / name).write_text(content)
+    command = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps"]
+    command += ["--no-build-isolation", "--no-index", "--target", str(folder.parent / "site"), str(folder)]
+    subprocess.run(command, check=True)
+    return folder
+
+
+@pytest.fixture
+def site(package: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Let this process find the installed package, and nothing of it afterwards."""
+    site = package.parent / "site"
+    monkeypatch.syspath_prepend(site)
+    monkeypatch.delitem(sys.modules, "polyfed_table", raising=False)
+    return site
+
+
+def test_the_page_shows_all_files() -> None:
+    assert list(FILES) == ["pyproject.toml", "polyfed_table.py", "diabetes.toml", "test_polyfed_table.py"]
+
+
+def test_it_is_listed_and_runs(package: Path, site: Path, tmp_path: Path) -> None:
+    listed = polyfed("tasks")
+    assert listed.err == ""
+    assert "table: diabetes (polyfed-table 0.1.0)" in listed.out
+    scenario, run = package / "diabetes.toml", tmp_path / "run"
+    ended = polyfed("run", scenario, "--in-process", "--run-dir", run)
+    assert (ended.code, ended.err) == (0, ""), ended.out
+    result = json.loads((run / "result.json").read_text())
+    assert result["best"]["rmse"] < 60
+    assert result["final"].keys() == {"rmse", "mae"}
+
+
+@pytest.mark.slow
+def test_its_own_tests_pass_and_flower_gives_the_same_hash(package: Path, site: Path, tmp_path: Path) -> None:
+    environment = os.environ | {"PYTHONPATH": f"{site}{os.pathsep}{ROOT}"}
+
+    def finish(*command: object) -> None:
+        words = [sys.executable, "-m", *map(str, command)]
+        ended = subprocess.run(
+            words, cwd=package, env=environment, capture_output=True, text=True, timeout=300, check=False
+        )
+        assert ended.returncode == 0, ended.stdout + ended.stderr
+
+    finish("pytest", "-q")
+    run = ("simulations.cli", "run", "diabetes.toml", "--run-dir")
+    finish(*run, tmp_path / "flower")
+    finish(*run, tmp_path / "here", "--in-process")
+    results = [json.loads((tmp_path / way / "result.json").read_text()) for way in ("flower", "here")]
+    assert results[0]["weights_sha256"] == results[1]["weights_sha256"]
