@@ -41,5 +41,5 @@ def test_it_runs(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     task = TASKS[str(scenario["task"])]
     assert find_source(str(scenario["dataset"])).kind == task.kind
     declared, reported = (task.metric, *task.metrics), set(result["final"])
-    assert {name for pattern in declared for name in matching(reported, pattern)} == reported
+    assert not reported.difference(*(matching(reported, pattern) for pattern in declared)), "not in metrics"
     assert all(matching(reported, pattern) for pattern in declared), "declared, but never reported"
