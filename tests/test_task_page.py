@@ -50,7 +50,7 @@ def test_it_is_listed_and_runs(package: Path, site: Path, tmp_path: Path) -> Non
     ended = polyfed("run", scenario, "--in-process", "--run-dir", run)
     assert (ended.code, ended.err) == (0, ""), ended.out
     result = json.loads((run / "result.json").read_text())
-    assert result["best"]["rmse"] < 60
+    assert result["best"]["rmse"] < 62
     assert result["final"].keys() == {"rmse", "mae"}
 
 
