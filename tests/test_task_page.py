@@ -66,8 +66,7 @@ def test_its_own_tests_pass_and_flower_gives_the_same_hash(package: Path, site: 
         assert ended.returncode == 0, ended.stdout + ended.stderr
 
     finish("pytest", "-q")
-    run = ("simulations.cli", "run", "diabetes.toml", "--run-dir")
-    finish(*run, tmp_path / "flower")
-    finish(*run, tmp_path / "here", "--in-process")
+    finish("simulations.cli", "run", "diabetes.toml", "--run-dir", tmp_path / "flower")
+    polyfed("run", package / "diabetes.toml", "--in-process", "--run-dir", tmp_path / "here")
     results = [json.loads((tmp_path / way / "result.json").read_text()) for way in ("flower", "here")]
     assert results[0]["weights_sha256"] == results[1]["weights_sha256"]
