@@ -41,6 +41,7 @@ class MaskedLanguageModel(Task):
 
     kind = "tagged-sentences"
     metric = "probe-accuracy"
+    metrics = ("accuracy", "loss")
 
     def __init__(
         self, dataset: Dataset, backbone: str = SCRATCH, mask_ratio: float = 0.15, warmup_steps: int = 10
