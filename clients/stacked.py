@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
+from clients.attacks import poison
 from clients.local_state import LocalState
 from clients.loop import Optimizers, mean_losses
 from clients.rules import RuleAtWork, load_rule
@@ -52,7 +53,7 @@ class _Learner:
 
 
 def _prepare(site: Site, order: Order) -> _Learner:
-    examples, _ = site.examples(order.client)
+    examples = poison(site, order.client, site.examples(order.client)[0])
     generator = generator_for(site.config.seed, "train", order.server_round, order.client)
     epochs = (
         site.task.batches(site.model, examples, generator, site.config.batch_size)
@@ -181,7 +182,8 @@ class _Stack:
             if own or learner.remembered:
                 store = LocalState(order.folder, order.client)
                 store.save(order.server_round, own, int(str(order.config["checkpoint-round"])))
-            return make_answer(self.site, state, learner.num_examples, losses, closing)
+            metrics = {"num-examples": learner.num_examples, **losses, **closing.metrics}
+            return make_answer(self.site, order, state, metrics, closing.beside)
         except Exception as error:  # a loss or a weight that is not finite, a full disk
             return error
 

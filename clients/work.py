@@ -10,6 +10,7 @@ from flwr.app import ConfigRecord, MetricRecord, RecordDict
 from numpy.typing import NDArray
 from torch import Tensor
 
+from clients.attacks import poison, tamper
 from clients.local_state import LocalState
 from clients.loop import Optimizers, train
 from clients.rules import RuleAtWork, load_rule
@@ -64,7 +65,7 @@ def train_client(site: Site, order: Order) -> Answer:
         lambda name, weight: remembered.get(name, torch.zeros_like(weight)),
     )
 
-    examples, _ = site.examples(order.client)
+    examples = poison(site, order.client, site.examples(order.client)[0])
     _seed_layers(derive_seed(config.seed, "layers", *place), site.device)
     losses = train(
         site.task,
@@ -83,7 +84,8 @@ def train_client(site: Site, order: Order) -> Answer:
         own |= _optimizer_state(optimizers)
     if own or remembered:
         store.save(order.server_round, own, int(str(order.config["checkpoint-round"])))
-    return make_answer(site, site.state, site.task.num_examples(examples), losses, closing)
+    metrics = {"num-examples": site.task.num_examples(examples), **losses, **closing.metrics}
+    return make_answer(site, order, site.state, metrics, closing.beside)
 
 
 def own_state(site: Site, state: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -99,20 +101,24 @@ def own_state(site: Site, state: Mapping[str, Tensor], weights: Mapping[str, Ten
 
 
 def make_answer(
-    site: Site, state: Mapping[str, Tensor], num_examples: int, losses: Mapping[str, float], closing: Closing
+    site: Site,
+    order: Order,
+    state: Mapping[str, Tensor],
+    metrics: Mapping[str, float],
+    companions: Mapping[str, Mapping[str, Tensor]],
 ) -> Answer:
-    """Return what a client replies after training.
+    """Return what a client replies after training; `companions` go beside the weights, by kind and name.
 
     Raises FloatingPointError for a weight that the last step has thrown off; its loss was still fine.
     """
+    state = tamper(site, order.client, order.server_round, state, order.weights)
     arrays = {name: state[name].cpu().numpy() for name in site.federated}
-    for kind, tensors in closing.beside.items():
+    for kind, tensors in companions.items():
         arrays |= beside(kind, {name: tensor.cpu().numpy() for name, tensor in tensors.items()})
     for name, array in arrays.items():
         if not np.isfinite(array).all():
             raise FloatingPointError(f"{name} is not finite after training: lower the learning rate")
-    metrics = MetricRecord({"num-examples": num_examples, **losses, **closing.metrics})
-    return Answer(RecordDict({"metrics": metrics}), arrays)
+    return Answer(RecordDict({"metrics": MetricRecord({**metrics})}), arrays)
 
 
 def evaluate_client(site: Site, order: Order) -> Answer:

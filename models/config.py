@@ -15,6 +15,7 @@ RunConfig = Mapping[str, Value]
 PARTITIONERS = ("iid", "dirichlet", "shards", "quantity", "natural")
 PRECISIONS = ("float32", "bfloat16")
 ENGINES = ("loop", "stacked")
+ATTACKS = ("label-flip", "sign-flip", "gaussian")
 
 
 def key_of(field_name: str) -> str:
@@ -103,6 +104,12 @@ class TaskConfig:
     """Rows that each client draws, rows shared between clients; 0 deals every row to one client."""
     local_test_fraction: float = 0.0
     """Part of a client's rows, in [0, 1), that it keeps for its own evaluation."""
+    attack: str = ""
+    """One of ATTACKS, by a part of the clients, to judge strategies by; "" is none."""
+    attack_fraction: float = 0.2
+    """Part of the clients that attack, in [0, 1]; drawn from the seed."""
+    attack_scale: float = 1.0
+    """How many times "sign-flip" sends the update back; the standard deviation of "gaussian"."""
     local_epochs: int = 1
     """Passes over the client's rows in a round."""
     batch_size: int = 32
@@ -135,6 +142,10 @@ class TaskConfig:
         require(self.examples_per_client >= 0, "examples-per-client", ">= 0", self.examples_per_client)
         in_range = 0 <= self.local_test_fraction < 1
         require(in_range, "local-test-fraction", "in [0, 1)", self.local_test_fraction)
+        if self.attack and self.attack not in ATTACKS:
+            raise unknown("attack", self.attack, ATTACKS)
+        require(0 <= self.attack_fraction <= 1, "attack-fraction", "in [0, 1]", self.attack_fraction)
+        require(0 <= self.attack_scale < math.inf, "attack-scale", ">= 0", self.attack_scale)
         require(self.local_epochs >= 1, "local-epochs", ">= 1", self.local_epochs)
         require(self.batch_size >= 1, "batch-size", ">= 1", self.batch_size)
         require(self.learning_rate >= 0, "learning-rate", ">= 0", self.learning_rate)

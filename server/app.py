@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Mapping
-from logging import ERROR, INFO
+from logging import ERROR, INFO, WARNING
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from flwr.serverapp import Grid, ServerApp
 from flwr.superlink.grid.inmemory_grid import InMemoryGrid
 from torch import Tensor
 
+from models.attackers import attackers
 from models.config import TaskConfig, read
 from models.data.fingerprint import data_sha256
 from models.data.partition import count_labels
@@ -71,6 +72,8 @@ def _prepare(grid: Grid, plan: Plan, folder: RunFolder) -> RoundLoop:
     )
     roster.wait_for_all(grid, plan.config.node_timeout)
     log(INFO, "%d clients on %d nodes", num_clients, len(roster.partitions))
+    if attacking := attackers(plan.task_config):
+        log(WARNING, "Attack %s by %d clients: %s", plan.task_config.attack, len(attacking), list(attacking))
     if not roster.own_data:
         shown = range(min(num_clients, PICTURED_CLIENTS))
         counts = count_labels(plan.dataset, plan.partition, shown)

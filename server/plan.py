@@ -6,6 +6,7 @@ import torch
 from flwr.serverapp.strategy import Strategy
 from torch import nn
 
+from models.attackers import check_attack
 from models.config import RunConfig, TaskConfig, read, require
 from models.data.dataset import Dataset
 from models.data.partition import Partition, partition
@@ -49,6 +50,7 @@ def make_plan(run_config: RunConfig) -> Plan:
     choose_device(task_config.device, torch.cuda.device_count(), granted=None)
     strategy = load_strategy(config, task_config.num_clients)
     dataset = load_dataset(task_config)
+    check_attack(task_config, dataset)
     task = load_task(task_config, dataset)
     model = build_model(task, task_config.seed)
     # Their options are checked by making them.
