@@ -25,6 +25,7 @@ cli = typer.Typer(
 )
 console = Console()
 Runs = Annotated[list[Path], typer.Argument(help="Run folders.")]
+Target = Annotated[float | None, typer.Option(help="Show the rounds until the metric reaches this.")]
 
 
 @cli.command()
@@ -76,11 +77,62 @@ def tasks() -> None:
 
 
 @cli.command()
-def compare(runs: Runs) -> None:
-    """Print runs side by side."""
-    from simulations.compare import compare as print_comparison
+def compare(runs: Runs, target: Target = None) -> None:
+    """Print runs side by side; of configs with several seeds, their means and intervals."""
+    from simulations.arms import arms_of, have_seeds, tabulate
+    from simulations.compare import print_comparison, print_endings
+    from simulations.run_folder import read_runs
 
-    print_comparison(runs, console)
+    read = read_runs(runs)
+    if have_seeds(read):
+        console.print(tabulate(arms_of(read), target))
+        print_endings(read, console)
+    else:
+        print_comparison(read, console)
+
+
+@cli.command()
+def sweep(
+    scenario: Annotated[Path, typer.Argument(help="TOML file of run-config keys.")],
+    grid: Annotated[
+        list[str] | None, typer.Option(help="key=[values], as in 'alpha=[0.1, 1.0]'; all combinations.")
+    ] = None,
+    arm: Annotated[
+        list[str] | None,
+        typer.Option(help="Keys that change together: \"{strategy = 'FedAdam', learning-rate = 0.1}\"."),
+    ] = None,
+    uniform: Annotated[list[str] | None, typer.Option(help="key=[low, high], to draw between.")] = None,
+    log_uniform: Annotated[
+        list[str] | None, typer.Option(help="key=[low, high], to draw evenly over orders of magnitude.")
+    ] = None,
+    draws: Annotated[int, typer.Option("--random", min=0, help="How many random combinations; 0 = all.")] = 0,
+    seeds: Annotated[str, typer.Option(help="Seeds of every combination, as in 1,2,3.")] = "1,2,3",
+    folder: Annotated[Path | None, typer.Option(help="Where runs lie; ./runs/sweep-SCENARIO.")] = None,
+    workers: Annotated[int, typer.Option(min=0, help="Runs side by side; 0 = one a CPU.")] = 0,
+    target: Target = None,
+) -> None:
+    """Run a scenario over values and seeds, side by side; the same command goes on where it was cut."""
+    from joblib import cpu_count
+
+    from simulations.arms import arms_of, tabulate
+    from simulations.cell import Cell
+    from simulations.report import write_report
+    from simulations.side_by_side import failures, run_side_by_side
+    from simulations.sweep import parse_seeds, parse_space, plan_sweep
+
+    space = parse_space(arm or (), grid or (), uniform or (), log_uniform or ())
+    numbers, where = parse_seeds(seeds), (folder or Path("runs") / f"sweep-{scenario.stem}").absolute()
+    cells = plan_sweep(scenario, space.combinations(draws, numbers[0]), numbers, where)
+    run_side_by_side([cell for cell in cells if cell.run() is None], workers or cpu_count(), console)
+    runs = [run for run in map(Cell.run, cells) if run]
+    for line in failures(cells):
+        console.print(line, soft_wrap=True, markup=False)
+    if runs:
+        console.print(tabulate(arms_of(runs), target))
+        page = write_report([run.path for run in runs], where / "report.html")
+        console.print(f"report: {page}", soft_wrap=True, highlight=False)
+    if len(runs) < len(cells):
+        raise typer.Exit(FAILURE)
 
 
 @cli.command()

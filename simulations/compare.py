@@ -1,13 +1,11 @@
 """Runs side by side: how they were set up, what they reached and cost, and where their configs differ."""
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from simulations.run_folder import read_runs
 from simulations.run_record import Run
 
 NOTHING = "–"
@@ -15,24 +13,26 @@ NOT_COMPARED = ("run-dir", "resume")
 """Config keys that say where a run lies and how it began, not what it is."""
 
 
-def compare(runs: Sequence[Path], console: Console) -> None:
-    """Print the runs as columns: first a summary, then the config keys that differ between them.
+def print_comparison(runs: Sequence[Run], console: Console) -> None:
+    """Print the runs as columns: first a summary, then the config keys that differ between them."""
+    names = [run.name for run in runs]
+    console.print(_table("Runs", names, _rows([summary(run) for run in runs])))
+    print_endings(runs, console)
+    if len(runs) > 1:
+        differing = differences(runs)
+        if differing:
+            console.print(_table("Config where it differs", names, differing))
+        else:
+            console.print("The configs do not differ.")
 
-    Raises UserError for a folder that is not a run, or a broken file in one.
-    """
-    read = read_runs(runs)
-    console.print(_table("Runs", [run.name for run in read], _rows([summary(run) for run in read])))
-    for run in read:
+
+def print_endings(runs: Sequence[Run], console: Console) -> None:
+    """Print what ended otherwise than it should have."""
+    for run in runs:
         if run.status == "failed" and run.result:
             console.print(Text(f"{run.name} failed: {run.result.reason}", style="red"))
         if run.half_written:
             console.print(Text(f"{run.name}: metrics.jsonl ends inside a line, which is left out"))
-    if len(read) > 1:
-        differing = differences(read)
-        if differing:
-            console.print(_table("Config where it differs", [run.name for run in read], differing))
-        else:
-            console.print("The configs do not differ.")
 
 
 def summary(run: Run) -> dict[str, str]:

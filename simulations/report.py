@@ -15,6 +15,7 @@ from models.data.picture import partition_figure
 from models.errors import UserError
 from server.config import ServerConfig
 from simulations import charts
+from simulations.arms import CAPTION, arms_of, have_seeds, rows
 from simulations.charts import Chart, bar_chart
 from simulations.compare import NOT_COMPARED, differences, megabytes, number, show, summary
 from simulations.config import SimulationConfig
@@ -59,6 +60,8 @@ def write_report(runs: Sequence[Path], output: Path | None = None) -> Path:
             curves=learning_curves(read),
             costs=cost_curves(read),
             differences=differences(read),
+            arms=rows(arms_of(read)) if have_seeds(read) else [],
+            arms_caption=CAPTION,
         )
     )
     try:

@@ -6,13 +6,13 @@ from rich.console import Console
 from run_folders import RESULT, metrics_line, write_run
 
 from models.errors import UserError
-from simulations.compare import compare, differences, megabytes, number, summary
+from simulations.compare import differences, megabytes, number, print_comparison, summary
 from simulations.run_folder import read_run, read_runs
 
 
 def printed(*paths: Path) -> str:
     console = Console(file=io.StringIO(), width=160)
-    compare(paths, console)
+    print_comparison(read_runs(paths), console)
     assert isinstance(console.file, io.StringIO)
     return console.file.getvalue()
 

@@ -164,6 +164,23 @@ def test_values_off_the_defaults_are_marked(tmp_path: Path) -> None:
     ]
 
 
+def test_several_seeds_are_told_as_arms(tmp_path: Path) -> None:
+    paths = [
+        write_run(
+            tmp_path / f"{name}-{seed}",
+            {"strategy": name, "seed": seed},
+            result={"final": {"accuracy": value}},
+        )
+        for name, values in {"<FedAvg>": [0.5, 0.625], "Krum": [0.25, 0.375]}.items()
+        for seed, value in enumerate(values)
+    ]
+    words = " ".join(Page(write_report(paths, tmp_path / "page.html")).words)
+    assert "Arms rank strategy seeds accuracy ↑ behind the first 1 <FedAvg> 2 0.5625 ± 0.7941 –" in words
+    assert "2 Krum 2 0.3125 ± 0.7941 0.2500 ± 0.0000" in words
+    alone = " ".join(Page(write_report(paths[:1], tmp_path / "alone.html")).words)
+    assert "Arms" not in alone
+
+
 def test_several_runs_are_overlaid(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     runs = [write_run(tmp_path / "one"), write_run(tmp_path / "two", {"strategy": "Krum"}, result={})]

@@ -1,48 +1,19 @@
 """The runs behind the table of model families: each family's federated, centralized and local-only ones."""
 
-import hashlib
-import json
 import random
 from dataclasses import dataclass
 from pathlib import Path
 
-from models.config import RunConfig, TaskConfig, read
+from models.config import TaskConfig, read
 from models.errors import UserError
 from models.seeds import derive_seed
 from server.config import ServerConfig
-from server.run_folder import CONFIG, FREE_ON_RESUME
 from server.strategy import cohort_size
-from simulations.run_folder import read_run
-from simulations.run_record import Run
+from simulations.cell import Cell, fingerprint
 from simulations.scenario import load_scenario
 
 TWIN = "-centralized"
 """What the centralized baseline of the scenario NAME has after its name."""
-IDENTITY_BESIDE = {"num-server-rounds", "patience"}
-"""Keys that a resumed run may change, but that decide how a run ends."""
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One run of the table."""
-
-    name: str
-    """Of the family and the run, such as "vae federated" or "vae client 3"."""
-    scenario: Path
-    overrides: tuple[str, ...]
-    """Texts key=value over the scenario."""
-    num_rounds: int
-    folder: Path
-
-    @property
-    def begun(self) -> bool:
-        """Whether its folder holds a run, be it whole or not."""
-        return (self.folder / CONFIG).is_file()
-
-    def run(self) -> Run | None:
-        """Return the run; None where it has not come to a good end."""
-        run = read_run(self.folder) if self.begun else None
-        return run if run and run.status in ("completed", "stopped") else None
 
 
 @dataclass(frozen=True)
@@ -89,7 +60,7 @@ def plan_family(scenario: Path, folder: Path, num_alone: int, seed: int | None) 
 
     def cell(run: str, path: Path, *overrides: str) -> Cell:
         config = load_scenario(path, (*given, *overrides))
-        where = folder / name / f"{run.replace(' ', '-')}-{_fingerprint(config)}"
+        where = folder / name / f"{run.replace(' ', '-')}-{fingerprint(config)}"
         return Cell(f"{name} {run}", path, (*given, *overrides), int(config["num-server-rounds"]), where)
 
     config = read(TaskConfig, full := load_scenario(scenario, given))
@@ -125,10 +96,3 @@ def _by_itself(config: ServerConfig, num_clients: int) -> tuple[str, ...]:
         f"evaluate-every={every}",
         "draw-every=0",
     )
-
-
-def _fingerprint(config: RunConfig) -> str:
-    """Return a name for what a run computes, by which another config gets another folder."""
-    keys = config.keys() - FREE_ON_RESUME | IDENTITY_BESIDE
-    identity = json.dumps({key: config[key] for key in sorted(keys)})
-    return hashlib.sha256(identity.encode()).hexdigest()[:8]

@@ -17,7 +17,7 @@ from rich.markup import escape
 from models.errors import UserError, unknown
 from simulations.bench.cells import Family, find_pairs, plan_family
 from simulations.bench.family_table import markdown, row_of, tabulate
-from simulations.bench.side_by_side import LOG, last_words, run_side_by_side
+from simulations.side_by_side import failures, run_side_by_side
 
 SCENARIOS = Path(__file__).parents[1] / "configs"
 TABLE = "table.md"
@@ -82,13 +82,14 @@ def show(families: list[Family], output: Path, console: Console) -> bool:
     console.print(tabulate(rows, seeds))
     output.write_text(markdown(rows, seeds))
     console.print(f"table: {output}", soft_wrap=True, highlight=False)
+    cells = [cell for family in families for cell in family.cells]
+    for line in failures(cells):
+        console.print(line, soft_wrap=True, markup=False)
     complete = True
-    for cell in (cell for family in families for cell in family.cells):
+    for cell in cells:
         run = cell.run()
         if run is None:
             complete = False
-            why = f"{last_words(cell)} (see {cell.folder / LOG})"
-            console.print(f"{cell.name}: {why}", soft_wrap=True, markup=False)
         elif run.failures:
             console.print(f"{cell.name}: {len(run.failures)} times a client failed", markup=False)
     return complete

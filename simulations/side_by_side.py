@@ -14,7 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 
 from server.run_folder import METRICS
 from simulations import reaper
-from simulations.bench.cells import Cell
+from simulations.cell import Cell
 
 PAUSE = 0.2
 """Seconds between two looks at the processes."""
@@ -60,6 +60,11 @@ def last_words(cell: Cell) -> str:
     lines = log.read_text(errors="replace").splitlines() if log.is_file() else []
     said = [line for line in lines if line.startswith(("failed:", "polyfed:"))] or lines
     return said[-1] if said else "it has not run"
+
+
+def failures(cells: Sequence[Cell]) -> list[str]:
+    """Return a line for each run that has not come to a good end."""
+    return [f"{cell.name}: {last_words(cell)} (see {cell.folder / LOG})" for cell in cells if not cell.run()]
 
 
 def _start(cell: Cell, mark: Path) -> subprocess.Popen[bytes]:
