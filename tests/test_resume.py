@@ -38,7 +38,11 @@ def run_killed(config: dict[str, Value]) -> None:
 
 
 # With a checkpoint every second round, the third is done again, from client states of the second.
-@pytest.mark.parametrize(("strategy", "every", "last_round"), [("FedAvg", 1, 2), ("FedAdam", 2, 3)])
+# Scaffold's control variates live at the server and with every client, FedDyn's slopes too.
+@pytest.mark.parametrize(
+    ("strategy", "every", "last_round"),
+    [("FedAvg", 1, 2), ("FedAdam", 2, 3), ("Scaffold", 2, 3), ("FedDyn", 1, 2)],
+)
 def test_sigkill_after_a_round_and_resume(
     tiny: Make, tmp_path: Path, strategy: str, every: int, last_round: int
 ) -> None:
@@ -49,6 +53,7 @@ def test_sigkill_after_a_round_and_resume(
         num_server_rounds=5,
         keep_optimizer=True,  # client state on disk has to come back too
         strategy=strategy,
+        strategy_options="any_optimizer = true" if strategy == "Scaffold" else "",
         checkpoint_every=every,
     )
     killed = tmp_path / "run"
