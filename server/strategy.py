@@ -28,11 +28,7 @@ def load_strategy(config: ServerConfig, num_clients: int) -> Strategy:
 
     Raises UserError for an unknown strategy, or options that it does not take.
     """
-    cls = find(config.strategy, "strategy", STRATEGIES, ENTRY_POINTS)
-    if not (isinstance(cls, type) and issubclass(cls, Strategy)):
-        raise UserError(
-            f"strategy {config.strategy!r} must be a subclass of flwr.serverapp.strategy.Strategy"
-        )
+    cls = strategy_class(config.strategy, find(config.strategy, "strategy", STRATEGIES, ENTRY_POINTS))
     training = cohort_size(config, num_clients)
     evaluating = round(config.fraction_evaluate * num_clients)
     if config.fraction_evaluate > 0:
@@ -54,6 +50,15 @@ def load_strategy(config: ServerConfig, num_clients: int) -> Strategy:
         return cls(**taken, **options)
     except (TypeError, ValueError) as error:
         raise UserError(f"strategy-options do not fit {config.strategy}: {error}") from error
+
+
+def strategy_class(name: str, found: object) -> type[Strategy]:
+    """Return what was found under `name`; UserError where it is no strategy."""
+    if not (isinstance(found, type) and issubclass(found, Strategy)):
+        raise UserError(
+            f"strategy {name!r} must be a subclass of flwr.serverapp.strategy.Strategy, and it is {found!r}"
+        )
+    return found
 
 
 def check_optimizers(strategy: Strategy, optimizers: Iterable[Optimizer]) -> None:

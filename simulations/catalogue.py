@@ -43,25 +43,28 @@ class Catalogue:
     broken: list[str]
 
 
+def load_all(
+    known: Mapping[str, Any], group: str, check: Callable[[str, object], T], broken: list[str]
+) -> dict[str, Found[T]]:
+    """Load the `known` and the entry points of `group`; a line about each that fails is added to `broken`."""
+    loaded = {}
+    for name, offer in sorted(offers(known, group).items()):
+        try:
+            loaded[name] = Found(check(name, offer.load()), offer.origin)
+        except UserError as error:
+            broken.append(str(error))
+    return loaded
+
+
 def read_catalogue() -> Catalogue:
     """Look everything up."""
     broken: list[str] = []
-
-    def load(known: Mapping[str, Any], group: str, check: Callable[[str, object], T]) -> dict[str, Found[T]]:
-        loaded = {}
-        for name, offer in sorted(offers(known, group).items()):
-            try:
-                loaded[name] = Found(check(name, offer.load()), offer.origin)
-            except UserError as error:
-                broken.append(str(error))
-        return loaded
-
     scenarios = defaultdict(list)
     for path in sorted(CONFIGS.glob("*.toml"), key=lambda path: path.stem):
         scenarios[str(load_scenario(path)["task"])].append(path.stem)
     return Catalogue(
-        load(tasks.TASKS, tasks.ENTRY_POINTS, tasks.task_class),
-        load(datasets.DATASETS, datasets.ENTRY_POINTS, datasets.dataset_source),
+        load_all(tasks.TASKS, tasks.ENTRY_POINTS, tasks.task_class, broken),
+        load_all(datasets.DATASETS, datasets.ENTRY_POINTS, datasets.dataset_source, broken),
         scenarios,
         broken,
     )
@@ -74,7 +77,12 @@ def print_catalogue(console: Console, errors: Console) -> None:
     for kind in sorted(used | {source.kind for source, _ in catalogue.datasets.values()}):
         console.print(f"[bold]{escape(kind)}[/bold]: {_datasets(catalogue, kind)}", highlight=False)
         console.print(_tasks(catalogue, kind) if kind in used else "  no task learns from it\n")
-    for line in catalogue.broken:
+    warn(errors, catalogue.broken)
+
+
+def warn(errors: Console, broken: list[str]) -> None:
+    """Print a warning for each plugin that does not load."""
+    for line in broken:
         errors.print(f"[bold yellow]warning:[/bold yellow] {escape(line)}", soft_wrap=True, highlight=False)
 
 

@@ -77,6 +77,14 @@ def tasks() -> None:
 
 
 @cli.command()
+def strategies() -> None:
+    """List every strategy with its options and paper."""
+    from simulations.strategy_catalogue import print_strategies
+
+    print_strategies(console, Console(stderr=True))
+
+
+@cli.command()
 def compare(runs: Runs, target: Target = None) -> None:
     """Print runs side by side; of configs with several seeds, their means and intervals."""
     from simulations.arms import arms_of, have_seeds, tabulate
