@@ -137,7 +137,8 @@ def merge_metrics(contents: Sequence[RecordDict], weighted_by: str) -> MetricRec
 
 def to_record(arrays: Mapping[str, NDArray[np.generic]]) -> ArrayRecord:
     """Wrap arrays for a message, copying them."""
-    return ArrayRecord({name: Array(array) for name, array in arrays.items()})
+    # NumPy turns a result without axes into a number, which is no array to Flower.
+    return ArrayRecord({name: Array(np.asarray(array)) for name, array in arrays.items()})
 
 
 def to_arrays(record: ArrayRecord) -> dict[str, np.ndarray]:
