@@ -148,7 +148,7 @@ class CohortGrid(Grid):
         ]
         away = asked.keys() - {client for clients in assigned.values() for client in clients}
         replies.append(Replies(failures=dict.fromkeys(away, "its node has gone")))
-        return self._for_strategy(replies, asked, averaged=training and bool(self.weighted_by))
+        return self._for_strategy(replies, asked, training)
 
     def _pack(self, node: int, messages: list[Message], training: bool) -> Message:
         content = pack([(message.metadata.dst_node_id, message.content) for message in messages])
@@ -178,7 +178,7 @@ class CohortGrid(Grid):
         return replies
 
     def _for_strategy(
-        self, replies: list[Replies], asked: Mapping[int, Message], *, averaged: bool
+        self, replies: list[Replies], asked: Mapping[int, Message], training: bool
     ) -> list[Message]:
         contents = dict(
             sorted((pair for reply in replies for pair in reply.contents), key=lambda pair: pair[0])
@@ -191,7 +191,10 @@ class CohortGrid(Grid):
             Message(Error(CLIENT_FAILED, f"client {client}: {why}"), reply_to=asked[client])
             for client, why in self.last.failures.items()
         ]
-        if averaged and contents:
+        weighted_by = self.weighted_by or "num-examples"
+        if training and contents and not any(weight_of(each, weighted_by) for each in contents.values()):
+            raise RunFailedError(f"the clients of this round have no examples ({weighted_by} is 0)")
+        if training and self.weighted_by and contents:
             # Even where no node had two clients: the mean must not be rounded in another way then.
             mean = Message(self._mean(replies, contents), reply_to=asked[next(iter(contents))])
             return [mean, *errors]
@@ -207,7 +210,5 @@ class CohortGrid(Grid):
             else:  # a node with few clients sends their arrays as they are
                 for _, content in reply.contents:
                     add_update(total, content, self.weighted_by)
-        if total.weight == 0:
-            raise RunFailedError("the clients of this round have no examples")
         metrics = merge_metrics(list(contents.values()), self.weighted_by)
         return RecordDict({"arrays": to_record(total.mean()), "metrics": metrics})

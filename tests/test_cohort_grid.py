@@ -191,8 +191,9 @@ def test_evaluation_is_never_averaged_away() -> None:
     assert scripted(grid).sent[0].content.config_records[PLAN]["weighted-by"] == ""
 
 
-def test_clients_without_examples_have_no_mean() -> None:
-    grid = cohort_grid(three_nodes(weight=lambda _: 0), weighted_by="num-examples")
+@pytest.mark.parametrize("weighted_by", ["num-examples", ""])
+def test_clients_without_examples_have_no_mean(weighted_by: str) -> None:
+    grid = cohort_grid(three_nodes(weight=lambda _: 0), weighted_by=weighted_by)
     with pytest.raises(RunFailedError, match="have no examples"):
         grid.send_and_receive(asking([0, 1]))
 
