@@ -24,7 +24,7 @@ from server.config import ServerConfig
 from server.errors import RunFailedError
 from server.evaluation import CentralEvaluation
 from server.run_folder import RunFolder
-from server.strategy_state import capture, restore
+from strategies.memory import capture, restore
 
 
 @dataclass

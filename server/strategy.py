@@ -1,6 +1,5 @@
 """Building the strategy that the run config names."""
 
-import inspect
 from collections.abc import Iterable
 
 from flwr.serverapp.strategy import Strategy
@@ -11,6 +10,7 @@ from models.errors import UserError
 from models.plugins import check_options, find
 from server.config import ServerConfig
 from strategies.registry import ENTRY_POINTS, STRATEGIES
+from strategies.sampling import make, sampling
 
 
 def cohort_size(config: ServerConfig, num_clients: int) -> int:
@@ -33,21 +33,11 @@ def load_strategy(config: ServerConfig, num_clients: int) -> Strategy:
     evaluating = round(config.fraction_evaluate * num_clients)
     if config.fraction_evaluate > 0:
         evaluating = max(evaluating, 1)
-    # Flower rounds the fraction down and then takes the minimum, so the minimum is what decides.
-    sampling = {
-        "fraction_train": training / num_clients,
-        "fraction_evaluate": evaluating / num_clients,
-        "min_train_nodes": training,
-        "min_evaluate_nodes": evaluating,
-        "min_available_nodes": max(training, evaluating),
-    }
+    given = sampling(num_clients, training, evaluating)
     options = parse_options("strategy-options", config.strategy_options)
-    check_options(f"strategy {config.strategy}", cls, options, given=tuple(sampling))
-    parameters = inspect.signature(cls).parameters
-    forwards = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
-    taken = {name: value for name, value in sampling.items() if forwards or name in parameters}
+    check_options(f"strategy {config.strategy}", cls, options, given=tuple(given))
     try:
-        return cls(**taken, **options)
+        return make(cls, given, options)
     except (TypeError, ValueError) as error:
         raise UserError(f"strategy-options do not fit {config.strategy}: {error}") from error
 

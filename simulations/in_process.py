@@ -6,13 +6,12 @@ from collections.abc import Iterable
 from flwr.app import Context, Error, Message, RecordDict
 from flwr.serverapp import Grid
 from flwr.supercore.run import Run
-from flwr.supercore.task_identity import TaskIdentity
 
 from clients.app import app as client_app
 from models.config import Value
 from server.app import app as server_app
+from strategies.identity import RUN_ID, let_messages_be_made
 
-RUN_ID = 1
 CLIENT_APP_RAISED = 2
 """Flower's error code for a ClientApp that raised."""
 
@@ -23,8 +22,7 @@ class InProcessGrid(Grid):
     interchangeable_nodes = True
 
     def __init__(self, run_config: dict[str, Value], num_nodes: int) -> None:
-        # Flower fills these into the metadata of every message that is made in this process.
-        TaskIdentity.task_id = TaskIdentity.run_id = TaskIdentity.node_id = RUN_ID
+        let_messages_be_made()
         self.contexts = {
             node: Context(
                 run_id=RUN_ID,

@@ -13,7 +13,7 @@ from flwr.serverapp.strategy import FedAvg, Strategy
 from scripted_grid import ScriptedGrid
 
 from server.checkpoint import Checkpoint, CheckpointFolder
-from server.strategy_state import capture, restore
+from strategies.memory import capture, restore
 
 
 class Remembering(FedAvg):

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from flwr.app import ArrayRecord, ConfigRecord, Error
 from flwr.serverapp.strategy import FedAvg
+from required_options import REQUIRED
 from scripted_grid import ScriptedGrid
 
 from models.config import Value
@@ -18,12 +19,6 @@ from strategies.fedprox import FedProx
 from strategies.registry import STRATEGIES, WEIGHTED_MEANS, takes_weighted_mean
 from strategies.rule import LocalRule
 
-REQUIRED = {
-    "LocalOnly": "client = 0",
-    "QFedAvg": "client_learning_rate = 0.05",
-    "Scaffold": "any_optimizer = true",
-}
-"""Options without which a strategy cannot be made, or does not go with a task's own optimizer."""
 SAMPLING = STRATEGIES.keys() - {"LocalOnly"}  # it asks one client, whatever the cohort
 
 

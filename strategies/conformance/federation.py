@@ -1,0 +1,200 @@
+"""A toy federation, in which a strategy meets what it will meet in a run.
+
+Its clients descend parabolas under the strategy's local rule. Between their answers and the strategy stands
+a check, which may change them.
+"""
+
+import copy
+import json
+import random
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from importlib import import_module
+from typing import Any, cast
+
+import numpy as np
+import torch
+from flwr.app import ConfigRecord, Error, Message, MetricRecord, RecordDict
+from flwr.app.exception import AppExitException
+from flwr.serverapp import Grid
+from flwr.serverapp.strategy import Strategy
+from torch import Tensor
+
+from strategies.identity import let_messages_be_made
+from strategies.memory import capture, restore
+from strategies.packing import to_arrays, to_record
+from strategies.rule import Closing, Companions, Learned, LocalRule, beside, split
+from strategies.sampling import make, sampling
+
+Weights = dict[str, np.ndarray]
+Shapes = Mapping[str, tuple[int, ...]]
+Answers = dict[int, RecordDict | Error]
+"""Client -> what it answers, in client order."""
+Change = Callable[[Answers], Answers]
+
+SHAPES: Shapes = {
+    "features.0.weight": (4, 1, 3, 3),
+    "features.0.bias": (4,),
+    "mask_value": (1, 1, 1),
+    "classifier.weight": (3, 4),
+    "scale": (),
+    "heads.été 1.base_layer.lora_A.default.weight": (2, 1),
+}
+"""States of tasks in small: every number of axes that they have, single numbers, and what a name may hold."""
+STEPS, RATE = 3, 0.1
+NUM_CLIENTS, COHORT = 9, 8
+
+
+class ConformanceError(AssertionError):
+    """A strategy does not do what every strategy must."""
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A strategy as a run config names it."""
+
+    cls: type[Strategy]
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    def build(self, num_clients: int = NUM_CLIENTS, cohort: int = COHORT) -> Strategy:
+        """Build it as a run does."""
+        let_messages_be_made()
+        return make(self.cls, sampling(num_clients, cohort), self.options)
+
+
+class Client:
+    """Descends a parabola for every weight; which one, its number decides."""
+
+    def __init__(self, number: int) -> None:
+        # Squares, so that no two clients are equally far from a third.
+        self.curvature, self.optimum = 1 + number / 8, float(number**2)
+        self.num_examples = 3 + number
+        self.kept: dict[str, dict[str, Tensor]] = {}
+        """What its rule keeps: kind -> weight's name -> tensor."""
+
+    def train(self, message: Message, rule: LocalRule) -> tuple[dict[str, Learned], Closing]:
+        """Take STEPS steps from the server's weights."""
+        weights, sent = split(to_tensors(message))
+        learned = {}
+        for name, anchor in weights.items():
+            zeros = torch.zeros_like(anchor)
+            companions = Companions(
+                anchor,
+                {kind: sent[kind][name] for kind in rule.sent},
+                {kind: self.kept.get(kind, {}).get(name, zeros) for kind in rule.kept},
+            )
+            weight = anchor.clone()
+            for _ in range(STEPS):
+                gradient = self.curvature * (weight - self.optimum)
+                weight = weight - RATE * rule.gradient(gradient, weight, companions)
+            learned[name] = Learned(weight, companions, STEPS, STEPS * RATE, momentum=0.0)
+        closing = rule.close(learned)
+        self.kept = {
+            kind: {name: each.companions.kept[kind] for name, each in learned.items()} for kind in rule.kept
+        }
+        return learned, closing
+
+    def answer(self, message: Message, rule: LocalRule) -> RecordDict:
+        """Train and reply as polyfed's clients do."""
+        learned, closing = self.train(message, rule)
+        arrays = {name: each.weight for name, each in learned.items()}
+        for kind, tensors in closing.beside.items():
+            arrays |= beside(kind, tensors)
+        metrics = MetricRecord({"num-examples": self.num_examples, "loss": self.curvature, **closing.metrics})
+        record = to_record({name: tensor.numpy() for name, tensor in arrays.items()})
+        return RecordDict({"arrays": record, "metrics": metrics})
+
+
+class Federation:
+    """A strategy with its clients; `alike` clients all do the same."""
+
+    def __init__(
+        self,
+        candidate: Candidate,
+        num_clients: int = NUM_CLIENTS,
+        cohort: int = COHORT,
+        alike: bool = False,
+        shapes: Shapes = SHAPES,
+    ) -> None:
+        self.candidate, self.cohort = candidate, cohort
+        self.strategy = candidate.build(num_clients, cohort)
+        self.clients = {number: Client(1 if alike else number) for number in range(num_clients)}
+        self.server_round = 0
+        self.weights: Weights = {
+            name: np.linspace(-1, 1, int(np.prod(shape)), dtype=np.float32).reshape(shape)
+            for name, shape in shapes.items()
+        }
+
+    def get_node_ids(self) -> list[int]:
+        """Return the clients, as the Grid of a run does; strategies ask it for nothing else."""
+        return list(self.clients)
+
+    def rule(self, config: Mapping[str, object]) -> LocalRule:
+        """Return the strategy's client half."""
+        name = getattr(self.strategy, "local_rule", "")
+        if not name:
+            return LocalRule(config)
+        module, _, attribute = name.partition(":")
+        rule: LocalRule = getattr(import_module(module), attribute)(config)
+        return rule
+
+    def ask(self) -> dict[int, Message]:
+        """Begin the next round; return what the strategy asks of each client, in client order."""
+        self.server_round += 1
+        orders = ConfigRecord({"server-round": self.server_round, "checkpoint-round": self.server_round})
+        self._seed()
+        messages = self.strategy.configure_train(
+            self.server_round, to_record(self.weights), orders, cast(Grid, self)
+        )
+        asked = {message.metadata.dst_node_id: message for message in messages}
+        return dict(sorted(asked.items()))
+
+    def play(self, change: Change = dict) -> Weights | None:
+        """Play a round; return the new weights, or None where the strategy refuses to make any."""
+        asked = self.ask()
+        answers: Answers = {
+            number: self.clients[number].answer(message, self.rule(config_of(message)))
+            for number, message in asked.items()
+        }
+        replies = [Message(answer, reply_to=asked[number]) for number, answer in change(answers).items()]
+        self._seed()
+        try:
+            arrays, _ = self.strategy.aggregate_train(self.server_round, replies)
+        except AppExitException:  # Flower's way to say that it cannot be done
+            return None
+        if arrays is not None:
+            self.weights = self._complete(to_arrays(arrays))
+        return None if arrays is None else self.weights
+
+    def resumed(self) -> "Federation":
+        """Return this federation as it comes back from a checkpoint: with a new strategy object."""
+        other = copy.copy(self)
+        other.clients = copy.deepcopy(self.clients)
+        other.strategy = self.candidate.build(len(self.clients), self.cohort)
+        tree, arrays = capture(self.strategy)
+        restore(other.strategy, json.loads(json.dumps(tree)), arrays)
+        return other
+
+    def _complete(self, arrays: Weights) -> Weights:
+        """Cast what the strategy returned to the model's type; raise for what is missing or misshapen."""
+        for name, old in self.weights.items():
+            got = arrays[name].shape if name in arrays else "nothing"
+            if got != old.shape:
+                raise ConformanceError(f"{name} must come back in the shape {old.shape}, got {got}")
+        return {name: arrays[name].astype(old.dtype) for name, old in self.weights.items()}
+
+    def _seed(self) -> None:
+        random.seed(self.server_round)
+        np.random.seed(self.server_round)
+
+
+def to_tensors(message: Message) -> dict[str, Tensor]:
+    """Return copies of the arrays in a message."""
+    (record,) = message.content.array_records.values()
+    return {name: torch.tensor(array) for name, array in to_arrays(record).items()}
+
+
+def config_of(message: Message) -> Mapping[str, object]:
+    """Return what the strategy says to a client beside the arrays."""
+    (config,) = message.content.config_records.values()
+    return config

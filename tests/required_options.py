@@ -1,0 +1,8 @@
+"""What a strategy needs to be told before it can run any task."""
+
+REQUIRED = {
+    "LocalOnly": "client = 0",
+    "QFedAvg": "client_learning_rate = 0.05",
+    "Scaffold": "any_optimizer = true",
+}
+"""Options without which a strategy cannot be made, or does not go with a task's own optimizer."""
