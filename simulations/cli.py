@@ -84,6 +84,25 @@ def strategies() -> None:
     print_strategies(console, Console(stderr=True))
 
 
+new = typer.Typer(no_args_is_help=True, help="Write a package to start from.")
+cli.add_typer(new, name="new")
+
+
+@new.command()
+def strategy(
+    name: Annotated[str, typer.Argument(help="Its name, that of a class: FedThing.")],
+    folder: Annotated[
+        Path | None, typer.Option(help="A new folder for the package; ./polyfed-NAME unless given.")
+    ] = None,
+) -> None:
+    """Write an installable package with a strategy, its entry point and a test of its conformance."""
+    from simulations.new_strategy import new_strategy
+
+    folder = new_strategy(name, folder)
+    for file in sorted(folder.iterdir()):
+        console.print(str(file), soft_wrap=True, highlight=False)
+
+
 @cli.command()
 def compare(runs: Runs, target: Target = None) -> None:
     """Print runs side by side; of configs with several seeds, their means and intervals."""

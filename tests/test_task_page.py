@@ -1,16 +1,14 @@
 """docs/tasks.md, followed step by step: its package is written, installed, listed, run and tested."""
 
 import json
-import os
 import re
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 from command_line import polyfed
+from plugin_pages import ROOT, finish, install
 
-ROOT = Path(__file__).parent.parent
 PAGE = (ROOT / "docs" / "tasks.md").read_text()
 FILES = dict(re.findall(r"^`([\w.]+)` [^\n]*:\n\n```\w+\n(.*?)^```$", PAGE, flags=re.MULTILINE | re.DOTALL))
 """Name -> content of each file that the page shows."""
@@ -23,9 +21,7 @@ def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder.mkdir()
     for name, content in FILES.items():
         (folder / name).write_text(content)
-    command = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps"]
-    command += ["--no-build-isolation", "--no-index", "--target", str(folder.parent / "site"), str(folder)]
-    subprocess.run(command, check=True)
+    install(folder)
     return folder
 
 
@@ -56,17 +52,8 @@ def test_it_is_listed_and_runs(package: Path, site: Path, tmp_path: Path) -> Non
 
 @pytest.mark.slow
 def test_its_own_tests_pass_and_flower_gives_the_same_hash(package: Path, site: Path, tmp_path: Path) -> None:
-    environment = os.environ | {"PYTHONPATH": f"{site}{os.pathsep}{ROOT}"}
-
-    def finish(*command: object) -> None:
-        words = [sys.executable, "-m", *map(str, command)]
-        ended = subprocess.run(
-            words, cwd=package, env=environment, capture_output=True, text=True, timeout=300, check=False
-        )
-        assert ended.returncode == 0, ended.stdout + ended.stderr
-
-    finish("pytest", "-q")
-    finish("simulations.cli", "run", "diabetes.toml", "--run-dir", tmp_path / "flower")
+    finish(package, site, "pytest", "-q")
+    finish(package, site, "simulations.cli", "run", "diabetes.toml", "--run-dir", tmp_path / "flower")
     polyfed("run", package / "diabetes.toml", "--in-process", "--run-dir", tmp_path / "here")
     results = [json.loads((tmp_path / way / "result.json").read_text()) for way in ("flower", "here")]
     assert results[0]["weights_sha256"] == results[1]["weights_sha256"]
