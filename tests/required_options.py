@@ -1,6 +1,7 @@
 """What a strategy needs to be told before it can run any task."""
 
 REQUIRED = {
+    "FedNova": "any_optimizer = true",
     "LocalOnly": "client = 0",
     "QFedAvg": "client_learning_rate = 0.05",
     "Scaffold": "any_optimizer = true",

@@ -1,7 +1,9 @@
 """The scenarios of simulations/configs, cut to seconds."""
 
 from models.config import RunConfig, Value
+from models.data.registry import find_source
 from simulations.catalogue import CONFIGS
+from simulations.scenario import load_scenario
 
 SCENARIOS = sorted(CONFIGS.glob("*.toml"), key=lambda path: path.stem)
 
@@ -20,3 +22,13 @@ def shorter(run_config: RunConfig) -> dict[str, Value]:
         "client-gpus": 0.0,
         "num-workers": 1,
     }
+
+
+def toy(task: str) -> dict[str, Value]:
+    """Return the task's first scenario that is federated and needs no files, shortened."""
+    for path in SCENARIOS:
+        scenario = load_scenario(path)
+        federated = int(scenario["num-clients"]) > 1
+        if scenario["task"] == task and federated and find_source(str(scenario["dataset"])).packaged:
+            return scenario | shorter(scenario)
+    raise LookupError(f"simulations/configs has no federated scenario of {task} with a packaged dataset")

@@ -5,13 +5,18 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from flwr.app import ArrayRecord, Message, RecordDict
 from flwr.serverapp.strategy import FedAvg, FedMedian, Strategy
 from required_options import REQUIRED
+from shortened import toy
 from torch import Tensor
 
 from models.config import parse_options
-from strategies.conformance import Check, checks
+from models.registry import TASKS
+from models.state import federated_names
+from server.plan import make_plan
+from strategies.conformance import SHAPES, Check, checks
 from strategies.fedprox import FedProx
 from strategies.packing import to_arrays, to_record
 from strategies.registry import STRATEGIES
@@ -215,3 +220,14 @@ def test_a_check_is_made_where_it_says_something() -> None:
     assert names[FedAvg] - names[FedMedian] == {"nodes-may-send-the-mean"}
     assert names[FedProx] - names[FedAvg] == {"rule-keeps-its-word", "rule-broadcasts"}
     assert len(names[FedMedian]) == 9
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("task", TASKS)
+def test_the_kits_shapes_are_of_all_kinds(task: str) -> None:
+    plan = make_plan(toy(task))
+    state = plan.model.state_dict()
+    names = federated_names(plan.model, plan.task.local)
+    assert {state[name].ndim for name in names} <= {len(shape) for shape in SHAPES.values()}
+    assert {state[name].dtype for name in names} == {torch.float32}
+    assert not any("/" in name for name in names)  # it parts a kind from a name, see strategies.rule.beside

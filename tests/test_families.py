@@ -10,23 +10,11 @@ import pytest
 import tomli_w
 from flower_processes import flower_simulation
 from rich.console import Console
-from shortened import SCENARIOS, shorter
+from shortened import toy
 
 from models.config import Value
-from models.data.registry import find_source
 from models.registry import TASKS
 from simulations.launch import launch
-from simulations.scenario import load_scenario
-
-
-def toy(task: str) -> dict[str, Value]:
-    """Return the task's first scenario that is federated and needs no files, shortened."""
-    for path in SCENARIOS:
-        scenario = load_scenario(path)
-        federated = int(scenario["num-clients"]) > 1
-        if scenario["task"] == task and federated and find_source(str(scenario["dataset"])).packaged:
-            return scenario | shorter(scenario)
-    raise LookupError(f"simulations/configs has no federated scenario of {task} with a packaged dataset")
 
 
 @pytest.fixture(scope="module")
