@@ -89,7 +89,7 @@ class CheckpointFolder:
             raise ValueError("it holds another model than this run trains")
         return Checkpoint(
             server_round=int(metadata["server_round"]),
-            weights=weights,
+            weights={name: weights[name] for name in like},  # a strategy may draw noise in this order
             progress=json.loads(metadata["progress"]),
             strategy=json.loads(metadata["strategy"]),
             strategy_arrays={
