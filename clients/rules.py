@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from clients.loop import Optimizers
 from models.plugins import find
-from strategies.rule import Closing, Companions, Learned, LocalRule
+from strategies.rule import Chain, Closing, Companions, Learned, LocalRule
 
 RULE = "rule."
 """Prefix of what a client's state file holds for the rule."""
@@ -85,14 +85,16 @@ class RuleAtWork:
 
 
 def load_rule(config: Mapping[str, object]) -> LocalRule | None:
-    """Return the client half that the strategy names, if it names one.
+    """Return the client half that the strategy names, if it names one; several are joined by "+".
 
     Raises UserError for one that is not there, and TypeError for what is no rule.
     """
     if "local-rule" not in config:
         return None
-    name = str(config["local-rule"])
-    rule = find(name, "local rule", {}, "polyfed.rules")(config)
-    if not isinstance(rule, LocalRule):
-        raise TypeError(f"local rule {name!r} must be a subclass of strategies.rule.LocalRule")
-    return rule
+    rules = []
+    for name in str(config["local-rule"]).split("+"):
+        rule = find(name, "local rule", {}, "polyfed.rules")(config)
+        if not isinstance(rule, LocalRule):
+            raise TypeError(f"local rule {name!r} must be a subclass of strategies.rule.LocalRule")
+        rules.append(rule)
+    return rules[0] if len(rules) == 1 else Chain(rules)

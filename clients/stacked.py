@@ -183,7 +183,8 @@ class _Stack:
                 store = LocalState(order.folder, order.client)
                 store.save(order.server_round, own, int(str(order.config["checkpoint-round"])))
             metrics = {"num-examples": learner.num_examples, **losses, **closing.metrics}
-            return make_answer(self.site, order, state, metrics, closing.beside)
+            rule = self.rule.rule if self.rule else None
+            return make_answer(self.site, order, state, metrics, closing.beside, rule)
         except Exception as error:  # a loss or a weight that is not finite, a full disk
             return error
 

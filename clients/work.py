@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from flwr.app import ConfigRecord, MetricRecord, RecordDict
-from numpy.typing import NDArray
 from torch import Tensor
 
 from clients.attacks import poison, tamper
@@ -17,7 +16,7 @@ from clients.rules import RuleAtWork, load_rule
 from clients.site import Site
 from models.optimizers import make_optimizers
 from models.seeds import derive_seed, generator_for
-from strategies.rule import Closing, beside
+from strategies.rule import Arrays, Closing, LocalRule, beside
 
 MODEL, OPTIMIZER = "model.", "optimizer."
 """Prefixes of what a client's state file holds."""
@@ -43,7 +42,7 @@ class Answer:
 
     records: RecordDict
     """Its metrics."""
-    arrays: Mapping[str, NDArray[np.generic]] | None = None
+    arrays: Arrays | None = None
     """Its weights after training: views of the model, good until the next client restores it."""
 
 
@@ -85,7 +84,7 @@ def train_client(site: Site, order: Order) -> Answer:
     if own or remembered:
         store.save(order.server_round, own, int(str(order.config["checkpoint-round"])))
     metrics = {"num-examples": site.task.num_examples(examples), **losses, **closing.metrics}
-    return make_answer(site, order, site.state, metrics, closing.beside)
+    return make_answer(site, order, site.state, metrics, closing.beside, rule)
 
 
 def own_state(site: Site, state: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -106,18 +105,25 @@ def make_answer(
     state: Mapping[str, Tensor],
     metrics: Mapping[str, float],
     companions: Mapping[str, Mapping[str, Tensor]],
+    rule: LocalRule | None,
 ) -> Answer:
     """Return what a client replies after training; `companions` go beside the weights, by kind and name.
+
+    The rule has the last word.
 
     Raises FloatingPointError for a weight that the last step has thrown off; its loss was still fine.
     """
     state = tamper(site, order.client, order.server_round, state, order.weights)
-    arrays = {name: state[name].cpu().numpy() for name in site.federated}
+    arrays: Arrays = {name: state[name].cpu().numpy() for name in site.federated}
     for kind, tensors in companions.items():
-        arrays |= beside(kind, {name: tensor.cpu().numpy() for name, tensor in tensors.items()})
+        arrays = {**arrays, **beside(kind, {name: tensor.cpu().numpy() for name, tensor in tensors.items()})}
     for name, array in arrays.items():
         if not np.isfinite(array).all():
             raise FloatingPointError(f"{name} is not finite after training: lower the learning rate")
+    if rule:
+        received = {name: tensor.numpy() for name, tensor in order.weights.items()}
+        arrays, more = rule.reply(arrays, received)
+        metrics = {**metrics, **more}
     return Answer(RecordDict({"metrics": MetricRecord({**metrics})}), arrays)
 
 

@@ -6,7 +6,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import EntryPoint, entry_points
-from typing import Any
+from types import NoneType, UnionType
+from typing import Any, get_args
 
 from models.config import checked
 from models.errors import UserError, unknown
@@ -64,8 +65,14 @@ def check_options(
     for option, value in options.items():
         if option not in allowed:
             raise unknown(f"option of {owner}", option, allowed or ["none"])
-        if parameters[option].annotation in (bool, int, float, str):
-            checked(option, value, parameters[option].annotation)
+        declared = [kind for kind in _kinds(parameters[option].annotation) if kind is not NoneType]
+        if len(declared) == 1 and declared[0] in (bool, int, float, str):
+            checked(option, value, declared[0])
+
+
+def _kinds(annotation: Any) -> tuple[Any, ...]:
+    """Return what an annotation such as `float | None` allows."""
+    return get_args(annotation) if isinstance(annotation, UnionType) else (annotation,)
 
 
 def _package(point: EntryPoint) -> str:

@@ -1,6 +1,8 @@
 """Building the strategy that the run config names."""
 
-from collections.abc import Iterable
+import inspect
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 from flwr.serverapp.strategy import Strategy
 from torch.optim import Optimizer
@@ -11,6 +13,9 @@ from models.plugins import check_options, find
 from server.config import ServerConfig
 from strategies.registry import ENTRY_POINTS, STRATEGIES
 from strategies.sampling import make, sampling
+
+WRAPPED = "strategy"
+"""The option, and the constructor's parameter, that names the strategy within a strategy."""
 
 
 def cohort_size(config: ServerConfig, num_clients: int) -> int:
@@ -28,18 +33,52 @@ def load_strategy(config: ServerConfig, num_clients: int) -> Strategy:
 
     Raises UserError for an unknown strategy, or options that it does not take.
     """
-    cls = strategy_class(config.strategy, find(config.strategy, "strategy", STRATEGIES, ENTRY_POINTS))
     training = cohort_size(config, num_clients)
     evaluating = round(config.fraction_evaluate * num_clients)
     if config.fraction_evaluate > 0:
         evaluating = max(evaluating, 1)
     given = sampling(num_clients, training, evaluating)
+    federation = {
+        "num_sampled_clients": training,
+        "num_clients": num_clients,
+        "num_rounds": config.num_server_rounds,
+    }
     options = parse_options("strategy-options", config.strategy_options)
-    check_options(f"strategy {config.strategy}", cls, options, given=tuple(given))
+    return _build(config.strategy, options, given, federation)
+
+
+def _build(
+    name: str, options: dict[str, Any], given: Mapping[str, float], federation: Mapping[str, Any]
+) -> Strategy:
+    """Build a strategy, and first the one that it wraps, if its constructor takes a `strategy`.
+
+    Sampling parameters are `given` to whoever takes them or passes on what it does not know, those of the
+    federation to whoever names them.
+    """
+    cls = strategy_class(name, find(name, "strategy", STRATEGIES, ENTRY_POINTS))
+    check_options(f"strategy {name}", cls, options, given=(*given, *federation))
+    parameters = inspect.signature(cls).parameters
+    options |= {key: value for key, value in federation.items() if key in parameters}
+    if WRAPPED in parameters:
+        wrapped, its_options = _wrapped(options.pop(WRAPPED, "FedAvg"))
+        options[WRAPPED] = _build(wrapped, its_options, given, federation)
     try:
         return make(cls, given, options)
     except (TypeError, ValueError) as error:
-        raise UserError(f"strategy-options do not fit {config.strategy}: {error}") from error
+        raise UserError(f"strategy-options do not fit {name}: {error}") from error
+
+
+def _wrapped(given: Any) -> tuple[str, dict[str, Any]]:
+    """Return the name and the options of the strategy within another."""
+    match given:
+        case str():
+            return given, {}
+        case {"name": str(name)}:
+            return name, {option: value for option, value in given.items() if option != "name"}
+    raise UserError(
+        "the option strategy must be a name, or a table such as {name = 'FedAdam', eta = 0.01}, "
+        f"got {given!r}"
+    )
 
 
 def strategy_class(name: str, found: object) -> type[Strategy]:

@@ -47,6 +47,7 @@ class FedNova(FedAvg):
 
     weighted_mean = True
     local_rule = "strategies.fednova:Normalized"
+    replies_beside = True
 
     def __init__(self, any_optimizer: bool = False, **options: Any) -> None:
         super().__init__(**options)

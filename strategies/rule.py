@@ -4,13 +4,16 @@ What a strategy sends beside the weights, and what its rule replies beside them,
 record of arrays, under `beside(kind, name)`: a tensor for each weight, of the weight's shape.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar, TypeVar
+from typing import Any, TypeVar
 
+from numpy.typing import NDArray
 from torch import Tensor
 
 T = TypeVar("T")
+Arrays = Mapping[str, NDArray[Any]]
+"""What travels in a message, by name."""
 
 
 @dataclass
@@ -56,9 +59,9 @@ class LocalRule:
     elementwise on tensors of any shape, and so on clients that are stacked along a leading axis.
     """
 
-    sent: ClassVar[tuple[str, ...]] = ()
+    sent: tuple[str, ...] = ()
     """Kinds of tensors that the strategy sends beside the weights."""
-    kept: ClassVar[tuple[str, ...]] = ()
+    kept: tuple[str, ...] = ()
     """Kinds of tensors that a client keeps beside the weights; zeros before its first round."""
 
     def __init__(self, config: Mapping[str, object]) -> None:
@@ -71,6 +74,53 @@ class LocalRule:
     def close(self, learned: Mapping[str, Learned]) -> Closing:
         """Act after a client's last step, on its weights by name; `companions.kept` may be set anew."""
         return Closing()
+
+    def reply(self, arrays: Arrays, received: Arrays) -> tuple[Arrays, Mapping[str, float]]:
+        """Return what a client replies instead of `arrays`, and metrics to go with it.
+
+        Unlike the rest of a rule it sees a client's whole reply at once: what no optimizer trains too, and
+        what stands beside the weights. `received` is what the server sent.
+        """
+        return arrays, {}
+
+
+class Chain(LocalRule):
+    """Rules one after another, each changing what the one before it made of a gradient or a reply."""
+
+    def __init__(self, rules: Sequence[LocalRule]) -> None:
+        """Raise ValueError for rules that keep tensors of the same kind, as they would overwrite them."""
+        self.rules = rules
+        self.sent = tuple(dict.fromkeys(kind for rule in rules for kind in rule.sent))
+        self.kept = tuple(kind for rule in rules for kind in rule.kept)
+        if len(set(self.kept)) < len(self.kept):
+            raise ValueError(f"two local rules keep the same kind of tensor: {', '.join(self.kept)}")
+
+    def gradient(self, gradient: Tensor, weight: Tensor, companions: Companions) -> Tensor:
+        """Return the gradient after all rules."""
+        for rule in self.rules:
+            gradient = rule.gradient(gradient, weight, companions)
+        return gradient
+
+    def close(self, learned: Mapping[str, Learned]) -> Closing:
+        """Return what all rules add to the reply."""
+        closings = [rule.close(learned) for rule in self.rules]
+        return Closing(
+            {kind: tensors for closing in closings for kind, tensors in closing.beside.items()},
+            {name: value for closing in closings for name, value in closing.metrics.items()},
+        )
+
+    def reply(self, arrays: Arrays, received: Arrays) -> tuple[Arrays, dict[str, float]]:
+        """Return what all rules make of the reply."""
+        metrics: dict[str, float] = {}
+        for rule in self.rules:
+            arrays, more = rule.reply(arrays, received)
+            metrics |= more
+        return arrays, metrics
+
+
+def in_turn(*names: str) -> str:
+    """Return the name under which local rules of these names act one after another; "" is none."""
+    return "+".join(name for name in names if name)
 
 
 def beside(kind: str, arrays: Mapping[str, T]) -> dict[str, T]:

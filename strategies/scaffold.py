@@ -50,6 +50,7 @@ class Scaffold(FedAvg):
 
     weighted_mean = True
     local_rule = "strategies.scaffold:ControlVariates"
+    replies_beside = True
 
     def __init__(
         self, server_learning_rate: float = 1.0, any_optimizer: bool = False, **options: Any

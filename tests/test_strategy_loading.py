@@ -114,7 +114,7 @@ def test_a_strategy_that_takes_no_sampling_parameters_samples_by_itself() -> Non
     [
         ("FedAvgg", "", "unknown strategy 'FedAvgg': did you mean FedAvg"),
         ("fedavg", "", "unknown strategy 'fedavg': did you mean FedAvg"),
-        ("zzz", "", "unknown strategy 'zzz': known are Bulyan, FedAdagrad"),
+        ("zzz", "", "unknown strategy 'zzz': known are Bulyan, DifferentialPrivacyClientSide"),
         (
             "FedProx",
             "proximal_nu = 1",
@@ -159,6 +159,7 @@ def test_more_clients_than_there_are() -> None:
 
 def test_only_classes_that_say_so_themselves_get_a_mean() -> None:
     assert {name for name, cls in STRATEGIES.items() if takes_weighted_mean(load_strategy_by(name))} == {
+        "DifferentialPrivacyClientSideAdaptiveClipping", "DifferentialPrivacyClientSideFixedClipping",
         "FedAdagrad", "FedAdam", "FedAvg", "FedAvgM", "FedDyn", "FedNova", "FedProx", "FedYogi", "Scaffold"
     }  # fmt: skip
     assert takes_weighted_mean(FedProx())
