@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 
 from models.config import Value
 from models.data.registry import DATASETS
+from models.data.source import Source
 from models.errors import UserError
 from simulations.in_process import run_in_process
 from strategies.fednova import effective_steps
@@ -24,7 +25,7 @@ Make = Callable[..., dict[str, Value]]
 @pytest.fixture
 def rest(tiny: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., float]:
     """Return a function that runs a strategy on the two parabolas, and returns the weight it ends with."""
-    monkeypatch.setitem(DATASETS, "valleys", valleys)
+    monkeypatch.setitem(DATASETS, "valleys", Source("parabolas", valleys))
 
     def run(strategy: str, rounds: int = 40, num_nodes: int = 1, **overrides: Any) -> float:
         folder = tmp_path / f"run-{len(list(tmp_path.iterdir()))}"
