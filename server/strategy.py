@@ -12,7 +12,7 @@ from models.errors import UserError
 from models.plugins import check_options, find
 from server.config import ServerConfig
 from strategies.registry import ENTRY_POINTS, STRATEGIES
-from strategies.sampling import make, sampling
+from strategies.sampling import FEDERATION, make, sampling
 
 WRAPPED = "strategy"
 """The option, and the constructor's parameter, that names the strategy within a strategy."""
@@ -38,11 +38,7 @@ def load_strategy(config: ServerConfig, num_clients: int) -> Strategy:
     if config.fraction_evaluate > 0:
         evaluating = max(evaluating, 1)
     given = sampling(num_clients, training, evaluating)
-    federation = {
-        "num_sampled_clients": training,
-        "num_clients": num_clients,
-        "num_rounds": config.num_server_rounds,
-    }
+    federation = dict(zip(FEDERATION, (training, num_clients, config.num_server_rounds), strict=True))
     options = parse_options("strategy-options", config.strategy_options)
     return _build(config.strategy, options, given, federation)
 

@@ -16,6 +16,7 @@ from models.plugins import BUILT_IN
 from server.strategy import strategy_class
 from simulations.catalogue import load_all, warn
 from strategies.registry import ENTRY_POINTS, STRATEGIES
+from strategies.sampling import FEDERATION
 
 COMMON = frozenset(inspect.signature(FedAvg).parameters)
 """What nearly every strategy takes and polyfed fills in or leaves alone: samples, names of records."""
@@ -39,7 +40,7 @@ def options(cls: type[Strategy]) -> dict[str, inspect.Parameter]:
     return {
         name: parameter
         for name, parameter in found.items()
-        if name not in COMMON and "Callable" not in str(parameter.annotation)
+        if name not in (*COMMON, *FEDERATION) and "Callable" not in str(parameter.annotation)
     }
 
 

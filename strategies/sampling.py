@@ -6,6 +6,9 @@ from typing import Any
 
 from flwr.serverapp.strategy import Strategy
 
+FEDERATION = ("num_sampled_clients", "num_clients", "num_rounds")
+"""What a strategy that must know its federation may ask for by these names: cohort, clients and rounds."""
+
 
 def sampling(num_clients: int, training: int, evaluating: int = 0) -> dict[str, float]:
     """Return Flower's sampling parameters for cohorts of these sizes."""
