@@ -71,6 +71,7 @@ def test_labels_are_turned_for_attackers_alone() -> None:
         assert torch.equal(label, expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("attack", ["label-flip", "sign-flip", "gaussian"])
 def test_attacks_are_the_same_on_every_node_and_in_every_engine(
     tiny: Make, tmp_path: Path, attack: str

@@ -61,8 +61,7 @@ def test_fedavg_stops_at_its_known_wrong_point(rest: Callable[..., float]) -> No
     assert rest("FedAvg") == pytest.approx(wrong, abs=1e-5)
 
 
-@pytest.mark.parametrize("engine", ["loop", "stacked"])
-@pytest.mark.parametrize("num_nodes", [1, 2])
+@pytest.mark.parametrize(("num_nodes", "engine"), [(2, "loop"), (1, "stacked")])
 @pytest.mark.parametrize(("strategy", "options"), [("Scaffold", ""), ("FedDyn", "alpha = 1.0")])
 def test_corrected_clients_reach_the_optimum(
     rest: Callable[..., float], strategy: str, options: str, num_nodes: int, engine: str

@@ -41,7 +41,12 @@ def run_killed(config: dict[str, Value]) -> None:
 # Scaffold's control variates live at the server and with every client, FedDyn's slopes too.
 @pytest.mark.parametrize(
     ("strategy", "every", "last_round"),
-    [("FedAvg", 1, 2), ("FedAdam", 2, 3), ("Scaffold", 2, 3), ("FedDyn", 1, 2)],
+    [
+        ("FedAvg", 1, 2),
+        ("FedAdam", 2, 3),
+        pytest.param("Scaffold", 2, 3, marks=pytest.mark.slow),
+        pytest.param("FedDyn", 1, 2, marks=pytest.mark.slow),
+    ],
 )
 def test_sigkill_after_a_round_and_resume(
     tiny: Make, tmp_path: Path, strategy: str, every: int, last_round: int

@@ -41,7 +41,10 @@ def distance(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> float:
         {"strategy": "FedProx", "strategy_options": "proximal_mu = 0.5"},
         {"strategy": "FedMedian", "task_options": "norm = 'group'", "learning_rate": 5e-3},
         {"task": "vae", "optimizer": "sgd", "learning_rate": 1e-3},
-        {"task": "gan", "optimizer": "sgd", "learning_rate": 1e-3, "task_options": "blocks = 'resnet'"},
+        pytest.param(
+            {"task": "gan", "optimizer": "sgd", "learning_rate": 1e-3, "task_options": "blocks = 'resnet'"},
+            marks=pytest.mark.slow,
+        ),
     ],
     ids=["cnn", "adam", "fedprox", "norm", "vae", "gan"],
 )

@@ -64,6 +64,7 @@ def test_a_cohort_of_k_is_exactly_k(name: str) -> None:
             assert len(set(clients)) == len(clients) == size, (num_clients, size)
 
 
+@pytest.mark.slow
 def test_every_cohort_of_every_federation_is_exact() -> None:
     """Flower cuts fraction * n down, and 49 * (k / 49) may fall short of k."""
     for num_clients in range(1, 121):
@@ -208,18 +209,3 @@ def test_the_local_rule_travels_with_the_strategys_words(
     import test_strategy_loading as imported
 
     assert imported.LoudProximal.seen == [0.25, 1, "test_strategy_loading:LoudProximal"]
-
-
-@pytest.mark.parametrize("name", STRATEGIES)
-def test_every_strategy_trains(tiny: Callable[..., dict[str, Value]], name: str) -> None:
-    """Bulyan needs 4 f + 3 clients; seven do for every strategy as it comes."""
-    run_in_process(
-        tiny(
-            num_clients=7,
-            num_server_rounds=1,
-            partitioner="iid",
-            strategy=name,
-            strategy_options=REQUIRED.get(name, ""),
-        ),
-        num_nodes=2,
-    )

@@ -1,7 +1,7 @@
 """Labelled pictures: two small sets that come with our dependencies, and torchvision's from a folder."""
 
 import functools
-import shutil
+import tarfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -134,7 +134,9 @@ def _unpack(archives: Mapping[Path, Path], packed: list[Path], folder: Path, scr
         (scratch / file).parent.mkdir(parents=True, exist_ok=True)
     for archive in {archives[file] for file in packed}:
         if ".tar" in archive.suffixes:
-            shutil.unpack_archive(folder / archive, scratch, filter="data")
+            with tarfile.open(folder / archive) as tar:
+                # Python before 3.11.4 has no filters.
+                tar.extractall(scratch, **({"filter": "data"} if hasattr(tarfile, "data_filter") else {}))
         else:
             extract_archive(folder / archive, (scratch / archive).parent)
     for file in archives.keys() - packed:
