@@ -136,7 +136,8 @@ def _unpack(archives: Mapping[Path, Path], packed: list[Path], folder: Path, scr
         if ".tar" in archive.suffixes:
             with tarfile.open(folder / archive) as tar:
                 # Python before 3.11.4 has no filters.
-                tar.extractall(scratch, **({"filter": "data"} if hasattr(tarfile, "data_filter") else {}))
+                safe: Any = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}
+                tar.extractall(scratch, **safe)
         else:
             extract_archive(folder / archive, (scratch / archive).parent)
     for file in archives.keys() - packed:
