@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: simulate test check bars families bench scale centralized clean
+.PHONY: simulate test check bars matrix families bench scale centralized clean
 
 # The main job: install, train, and end with the path of the report.
 simulate: $(VENV)/installed
@@ -14,7 +14,7 @@ test: $(VENV)/installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -m "not bar"
+	$(BIN)/python -m pytest -m "not bar and not matrix"
 
 # What a developer runs all day.
 check: $(VENV)/installed-dev
@@ -23,6 +23,10 @@ check: $(VENV)/installed-dev
 # Train every family against its bar; this takes the better part of an hour.
 bars: $(VENV)/installed-dev
 	$(BIN)/python -m pytest -m bar
+
+# Every task under every strategy, and under every way of running: a quarter of an hour.
+matrix: $(VENV)/installed-dev
+	$(BIN)/python -m pytest -m matrix
 
 # Every family untrained, local only, federated and centralized, in one table; one that was begun goes on.
 families: $(VENV)/installed
