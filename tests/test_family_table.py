@@ -221,13 +221,23 @@ def test_no_run_outlives_the_command(scenarios: Path, tmp_path: Path, how: int, 
         cwd=ROOT,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         stdout=subprocess.DEVNULL,
+        preexec_fn=_hear_ctrl_c,
     ) as process:
-        while not list(tmp_path.glob("runs/toy/federated-*/metrics.jsonl")):
-            assert process.poll() is None
-            time.sleep(0.1)
-        started = process.children(recursive=True)
-        process.send_signal(how)
-        assert process.wait(30) == code
-        _, alive = psutil.wait_procs(started, timeout=20)
+        try:
+            while not list(tmp_path.glob("runs/toy/federated-*/metrics.jsonl")):
+                assert process.poll() is None
+                time.sleep(0.1)
+            started = process.children(recursive=True)
+            process.send_signal(how)
+            assert process.wait(30) == code
+            _, alive = psutil.wait_procs(started, timeout=20)
+        finally:
+            if process.is_running():
+                process.kill()  # else leaving the block would wait for it
     assert started
     assert not alive
+
+
+def _hear_ctrl_c() -> None:
+    """A shell lets what it starts in the background ignore Ctrl-C, and so the tests, and what they start."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
