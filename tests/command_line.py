@@ -3,6 +3,7 @@
 import contextlib
 import io
 import logging
+import signal
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -43,3 +44,8 @@ def polyfed(*arguments: object) -> Ended:
         with pytest.raises(SystemExit) as exit_:
             main()
     return Ended(exit_.value.code or 0, out.getvalue(), err.getvalue())
+
+
+def hear_ctrl_c() -> None:
+    """Let a process that is started with this hear Ctrl-C: what a shell runs in the background ignores it."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)

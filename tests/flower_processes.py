@@ -24,7 +24,7 @@ def free_port() -> int:
 
 def environment(home: Path) -> dict[str, str]:
     """Return an environment that shares nothing with another Flower on this machine."""
-    home.mkdir(exist_ok=True)
+    home.mkdir(parents=True, exist_ok=True)
     return {
         **os.environ,
         "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}",

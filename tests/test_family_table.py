@@ -11,6 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 from click.testing import Result
+from command_line import hear_ctrl_c
 from run_folders import write_run
 from typer import Typer
 from typer.testing import CliRunner
@@ -221,7 +222,7 @@ def test_no_run_outlives_the_command(scenarios: Path, tmp_path: Path, how: int, 
         cwd=ROOT,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         stdout=subprocess.DEVNULL,
-        preexec_fn=_hear_ctrl_c,
+        preexec_fn=hear_ctrl_c,
     ) as process:
         try:
             while not list(tmp_path.glob("runs/toy/federated-*/metrics.jsonl")):
@@ -236,8 +237,3 @@ def test_no_run_outlives_the_command(scenarios: Path, tmp_path: Path, how: int, 
                 process.kill()  # else leaving the block would wait for it
     assert started
     assert not alive
-
-
-def _hear_ctrl_c() -> None:
-    """A shell lets what it starts in the background ignore Ctrl-C, and so the tests, and what they start."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)

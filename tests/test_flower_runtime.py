@@ -13,6 +13,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from command_line import hear_ctrl_c
 
 from simulations import reaper
 from simulations.config import ResolvedSimulation
@@ -173,7 +174,9 @@ from simulations.flower_runtime import run_on_flower
 run_on_flower({config}, {TWO_WORKERS}, app=Path({str(make_app(tmp_path / "app"))!r}))
 """
     command = [sys.executable, "-c", code]
-    with subprocess.Popen(command, cwd=CHECKOUT, stderr=subprocess.DEVNULL) as process:
+    with subprocess.Popen(
+        command, cwd=CHECKOUT, stderr=subprocess.DEVNULL, preexec_fn=hear_ctrl_c
+    ) as process:
         wait_for(lambda: (tmp_path / "run" / "facts.json").exists() or process.poll() is not None, 90)
         [folder] = short_tmp.glob("polyfed-*")
         assert len(reaper.marked(str(folder))) > 5

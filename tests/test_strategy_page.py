@@ -1,12 +1,16 @@
 """docs/strategies.md, followed step by step, and `polyfed new strategy`, with which it begins."""
 
 import json
+import os
 import re
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
+import tomli_w
 from command_line import polyfed
+from flower_processes import flower_simulation
 from plugin_pages import ROOT, finish, install
 
 from strategies.conformance import checks
@@ -118,14 +122,28 @@ def test_a_folder_that_is_there_is_left_alone(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_its_own_test_passes_and_flower_gives_the_same_hash(
-    package: Path, site: Path, tmp_path: Path
+def test_its_own_test_passes_and_every_way_of_running_gives_one_hash(
+    package: Path, site: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     finish(package, site, "pytest", "-q")
-    finish(package, site, "simulations.cli", "run", "try.toml", "--run-dir", tmp_path / "flower")
-    polyfed("run", package / "try.toml", "--in-process", "--run-dir", tmp_path / "here")
-    results = [json.loads((tmp_path / way / "result.json").read_text()) for way in ("flower", "here")]
-    assert results[0]["weights_sha256"] == results[1]["weights_sha256"]
+    options = "strategy-options=step = 0.25"
+    finish(package, site, "simulations.cli", "run", "try.toml", "-c", options, "--run-dir", tmp_path / "own")
+    polyfed("run", package / "try.toml", "--in-process", "-c", options, "--run-dir", tmp_path / "here")
+    monkeypatch.setenv("PYTHONPATH", f"{site}{os.pathsep}{ROOT}")
+    given = tomllib.loads((package / "try.toml").read_text()) | {"strategy-options": "step = 0.25"}
+    output = {}
+    with flower_simulation(tmp_path / "superlink", num_supernodes=2, num_cpus=2) as flwr_run:
+        for name, options in {"plain": "step = 0.25", "wrong": "stride = 1"}.items():
+            scenario = tmp_path / f"{name}.toml"
+            placed = {"strategy-options": options, "run-dir": str(tmp_path / name)}
+            scenario.write_text(tomli_w.dumps(given | placed))
+            output[name] = flwr_run(scenario)
+    ways = {
+        name: json.loads((tmp_path / name / "result.json").read_text()) for name in ("own", "here", "plain")
+    }
+    assert [result["status"] for result in ways.values()] == ["completed"] * 3, output["plain"]
+    assert len({result["weights_sha256"] for result in ways.values()}) == 1, ways
+    assert "strategy-options do not fit Halfway: " in output["wrong"]
 
 
 def halfway() -> type:
