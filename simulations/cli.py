@@ -128,6 +128,7 @@ def sweep(
         list[str] | None,
         typer.Option(help="Keys that change together: \"{strategy = 'FedAdam', learning-rate = 0.1}\"."),
     ] = None,
+    arms: Annotated[Path | None, typer.Option(help="TOML file of arms, one [[arm]] table each.")] = None,
     uniform: Annotated[list[str] | None, typer.Option(help="key=[low, high], to draw between.")] = None,
     log_uniform: Annotated[
         list[str] | None, typer.Option(help="key=[low, high], to draw evenly over orders of magnitude.")
@@ -145,9 +146,10 @@ def sweep(
     from simulations.cell import Cell
     from simulations.report import write_report
     from simulations.side_by_side import failures, run_side_by_side
-    from simulations.sweep import parse_seeds, parse_space, plan_sweep
+    from simulations.sweep import parse_seeds, parse_space, plan_sweep, read_arms
 
-    space = parse_space(arm or (), grid or (), uniform or (), log_uniform or ())
+    texts = arm or (), grid or (), uniform or (), log_uniform or ()
+    space = parse_space(*texts, more_arms=read_arms(arms) if arms else ())
     numbers, where = parse_seeds(seeds), (folder or Path("runs") / f"sweep-{scenario.stem}").absolute()
     cells = plan_sweep(scenario, space.combinations(draws, numbers[0]), numbers, where)
     run_side_by_side([cell for cell in cells if cell.run() is None], workers or cpu_count(), console)

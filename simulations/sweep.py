@@ -76,7 +76,11 @@ def plan_sweep(
 
 
 def parse_space(
-    arms: Sequence[str], grid: Sequence[str], uniform: Sequence[str], log_uniform: Sequence[str]
+    arms: Sequence[str],
+    grid: Sequence[str],
+    uniform: Sequence[str],
+    log_uniform: Sequence[str],
+    more_arms: Sequence[Overrides] = (),
 ) -> Space:
     """Read the texts of the command line.
 
@@ -84,11 +88,32 @@ def parse_space(
     anything else.
     """
     return Space(
-        [_table(text) for text in arms] or [{}],
+        [*map(_table, arms), *more_arms] or [{}],
         dict(_values(text, "--grid") for text in grid),
         dict(_bounds(text, "--uniform", -math.inf) for text in uniform),
         dict(_bounds(text, "--log-uniform", 0.0) for text in log_uniform),
     )
+
+
+def read_arms(path: Path) -> list[Overrides]:
+    """Read a TOML file of `[[arm]]` tables, keys that change together.
+
+    Raises UserError for a file that is not there, or holds anything else.
+    """
+    try:
+        found = tomllib.loads(path.read_text())
+    except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"cannot read the arms in {path} ({error}): give a file of [[arm]] tables") from error
+    arms = found.get("arm")
+    if (
+        found.keys() != {"arm"}
+        or not isinstance(arms, list)
+        or not all(isinstance(arm, dict) for arm in arms)
+    ):
+        raise UserError(
+            f"{path} must hold [[arm]] tables and nothing else, got {', '.join(found) or 'nothing'}"
+        )
+    return arms
 
 
 def parse_seeds(text: str) -> list[int]:

@@ -24,7 +24,6 @@ def flwr_run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[Pat
 
 
 @pytest.mark.slow
-@pytest.mark.matrix
 @pytest.mark.parametrize("task", TASKS)
 def test_one_hash(task: str, tmp_path: Path, flwr_run: Callable[[Path], str]) -> None:
     def placed(way: str) -> dict[str, Value]:

@@ -23,7 +23,6 @@ CLIENTS = 3
 
 
 @pytest.mark.slow
-@pytest.mark.matrix
 @pytest.mark.parametrize("strategy", STRATEGIES)
 @pytest.mark.parametrize("task", TASKS)
 def test_it_trains(task: str, strategy: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from models.errors import UserError
 from simulations.run_folder import read_run
-from simulations.sweep import Space, parse_seeds, parse_space, plan_sweep
+from simulations.sweep import Space, parse_seeds, parse_space, plan_sweep, read_arms
 
 TOY = 'dataset = "digits"\nnum-clients = 3\nnum-server-rounds = 1\npartitioner = "iid"\n'
 
@@ -58,6 +58,32 @@ def test_every_run_has_a_folder_of_its_config(scenario: Path, tmp_path: Path) ->
     assert cells[0].overrides == ('strategy="FedAdam"', f'strategy-options="{options}"', "seed=1")
     assert [cell.overrides[-1] for cell in cells] == ["seed=1", "seed=1", "seed=2", "seed=2"]
     assert len(plan_sweep(scenario, [{"alpha": 1.0}, {"alpha": 1.0}], [1], tmp_path)) == 1
+
+
+def test_arms_of_a_file_join_those_of_the_command(tmp_path: Path) -> None:
+    path = tmp_path / "arms.toml"
+    path.write_text("[[arm]]\nstrategy = 'FedAdam'\nlearning-rate = 0.1\n[[arm]]\nstrategy = 'Krum'\n")
+    space = parse_space(["{strategy = 'FedAvg'}"], [], [], [], more_arms=read_arms(path))
+    assert [each["strategy"] for each in space.combinations(0, 1)] == ["FedAvg", "FedAdam", "Krum"]
+    assert space.arms[1] == {"strategy": "FedAdam", "learning-rate": 0.1}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (None, "cannot read the arms in .* give a file of"),
+        ("[[arm]", "cannot read the arms in .* give a file of"),
+        ("", "tables and nothing else, got nothing"),
+        ("arm = [1]", "tables and nothing else, got arm"),
+        ("strategy = 'Krum'\n[[arm]]\nalpha = 1", "got strategy, arm"),
+    ],
+)
+def test_a_file_of_other_things_is_refused(text: str | None, message: str, tmp_path: Path) -> None:
+    path = tmp_path / "arms.toml"
+    if text is not None:
+        path.write_text(text)
+    with pytest.raises(UserError, match=message):
+        read_arms(path)
 
 
 @pytest.mark.parametrize(
