@@ -39,13 +39,14 @@ def run_killed(config: dict[str, Value]) -> None:
 
 # With a checkpoint every second round, the third is done again, from client states of the second.
 # Scaffold's control variates live at the server and with every client, FedDyn's slopes too.
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("strategy", "every", "last_round"),
     [
         ("FedAvg", 1, 2),
         ("FedAdam", 2, 3),
-        pytest.param("Scaffold", 2, 3, marks=pytest.mark.slow),
-        pytest.param("FedDyn", 1, 2, marks=pytest.mark.slow),
+        ("Scaffold", 2, 3),
+        ("FedDyn", 1, 2),
     ],
 )
 def test_sigkill_after_a_round_and_resume(
