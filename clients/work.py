@@ -122,7 +122,8 @@ def make_answer(
             raise FloatingPointError(f"{name} is not finite after training: lower the learning rate")
     if rule:
         received = {name: tensor.numpy() for name, tensor in order.weights.items()}
-        arrays, more = rule.reply(arrays, received)
+        generator = generator_for(site.config.seed, "reply", order.server_round, order.client)
+        arrays, more = rule.reply(arrays, received, generator)
         metrics = {**metrics, **more}
     return Answer(RecordDict({"metrics": MetricRecord({**metrics})}), arrays)
 

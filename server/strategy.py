@@ -1,6 +1,5 @@
 """Building the strategy that the run config names."""
 
-import inspect
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -12,10 +11,7 @@ from models.errors import UserError
 from models.plugins import check_options, find
 from server.config import ServerConfig
 from strategies.registry import ENTRY_POINTS, STRATEGIES
-from strategies.sampling import FEDERATION, make, sampling
-
-WRAPPED = "strategy"
-"""The option, and the constructor's parameter, that names the strategy within a strategy."""
+from strategies.sampling import WRAPPED, federation, make, sampling, wraps
 
 
 def cohort_size(config: ServerConfig, num_clients: int) -> int:
@@ -38,28 +34,22 @@ def load_strategy(config: ServerConfig, num_clients: int) -> Strategy:
     if config.fraction_evaluate > 0:
         evaluating = max(evaluating, 1)
     given = sampling(num_clients, training, evaluating)
-    federation = dict(zip(FEDERATION, (training, num_clients, config.num_server_rounds), strict=True))
+    named = federation(num_clients, training, config.num_server_rounds)
     options = parse_options("strategy-options", config.strategy_options)
-    return _build(config.strategy, options, given, federation)
+    return _build(config.strategy, options, given, named)
 
 
 def _build(
-    name: str, options: dict[str, Any], given: Mapping[str, float], federation: Mapping[str, Any]
+    name: str, options: dict[str, Any], given: Mapping[str, float], named: Mapping[str, int]
 ) -> Strategy:
-    """Build a strategy, and first the one that it wraps, if its constructor takes a `strategy`.
-
-    Sampling parameters are `given` to whoever takes them or passes on what it does not know, those of the
-    federation to whoever names them.
-    """
+    """Build a strategy, and first the one that it wraps, if its constructor takes a `strategy`."""
     cls = strategy_class(name, find(name, "strategy", STRATEGIES, ENTRY_POINTS))
-    check_options(f"strategy {name}", cls, options, given=(*given, *federation))
-    parameters = inspect.signature(cls).parameters
-    options |= {key: value for key, value in federation.items() if key in parameters}
-    if WRAPPED in parameters:
+    check_options(f"strategy {name}", cls, options, given=(*given, *named))
+    if wraps(cls):
         wrapped, its_options = _wrapped(options.pop(WRAPPED, "FedAvg"))
-        options[WRAPPED] = _build(wrapped, its_options, given, federation)
+        options[WRAPPED] = _build(wrapped, its_options, given, named)
     try:
-        return make(cls, given, options)
+        return make(cls, given, named, options)
     except (TypeError, ValueError) as error:
         raise UserError(f"strategy-options do not fit {name}: {error}") from error
 

@@ -17,17 +17,17 @@ import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
-from torch.optim import Optimizer
 
-from strategies.accountant import epsilon, least_noise, usual_delta
+from strategies.accountant import epsilon, least_noise
 from strategies.clipping import CLIENTS, CLIPPED, NORM, clip
 from strategies.exact_sum import ExactSum
 from strategies.packing import add_update, merge_metrics, to_arrays, to_record
+from strategies.private import PrivateStrategy
 from strategies.rule import in_turn
 from strategies.weighted_mean import takes_weighted_mean
 
 
-class CentralDP(Strategy):
+class CentralDP(PrivateStrategy):
     """Hands a strategy the noised mean of clipped updates, as the reply of a single client.
 
     A client that fails counts as one that has not moved: the mean is always over `num_sampled_clients`, as
@@ -52,43 +52,24 @@ class CentralDP(Strategy):
         (num_clients**-1.1 unless given). Raises ValueError for a strategy that is not private even so,
         and for numbers out of range.
         """
-        _check_private(strategy)
-        _check_positive("clipping norm", clipping_norm)
-        if (noise_multiplier is None) == (target_epsilon is None):
-            raise ValueError("give noise_multiplier or target_epsilon, one of the two")
-        self.delta = usual_delta(num_clients) if delta is None else delta
-        if not 0 < self.delta < 1:
-            raise ValueError(f"delta must be > 0 and < 1, got {self.delta}")
-        if target_epsilon is not None:
-            _check_positive("target_epsilon", target_epsilon)
-            noise_multiplier = least_noise(
-                target_epsilon, num_sampled_clients, num_clients, num_rounds, self.delta
-            )
-        elif noise_multiplier:  # none at all is allowed: clipping alone
-            _check_positive("noise_multiplier", noise_multiplier)
-        self.strategy = strategy
+        _check_mean_is_enough(strategy)
+        super().__init__(
+            strategy,
+            num_clients,
+            clipping_norm,
+            noise_multiplier,
+            target_epsilon,
+            delta,
+            lambda target, delta: least_noise(target, num_sampled_clients, num_clients, num_rounds, delta),
+        )
         self.num_sampled_clients = num_sampled_clients
-        self.clipping_norm = clipping_norm
-        self.noise_multiplier = noise_multiplier or 0.0
-        self.target_epsilon = target_epsilon
         self.rounds: dict[int, int] = {}
         """How many rounds drew their cohort from that many clients."""
-
-    @property
-    def local_rule(self) -> str:
-        """The strategy's client half."""
-        return str(getattr(self.strategy, "local_rule", ""))
 
     @property
     def update_noise(self) -> float:
         """Deviation of the noise on the sum of updates, in clipping norms."""
         return self.noise_multiplier
-
-    def check_optimizer(self, optimizer: Optimizer) -> None:
-        """Raise ValueError where the strategy does."""
-        check = getattr(self.strategy, "check_optimizer", None)
-        if check is not None:
-            check(optimizer)
 
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
@@ -108,11 +89,8 @@ class CentralDP(Strategy):
             )
         # Nodes may have come or gone while the strategy waited for enough of them: the fewest count.
         self._population = max(len(messages), min(before, len(list(grid.get_node_ids()))))
-        target = self.target_epsilon
-        if target is not None and (after := self._epsilon_after(self._population)) > target:
-            raise ValueError(
-                f"round {server_round} would bring epsilon to {after:.4g}, beyond target_epsilon"
-            )
+        if self.target_epsilon is not None:
+            self.check_target(server_round, self._epsilon_after(self._population))
         return messages
 
     def aggregate_train(
@@ -142,20 +120,6 @@ class CentralDP(Strategy):
         alone.content = RecordDict({"arrays": to_record(private), "metrics": metrics})
         arrays, merged = self.strategy.aggregate_train(server_round, [alone])
         return arrays, MetricRecord({**(merged or {}), **told})
-
-    def configure_evaluate(
-        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
-    ) -> Iterable[Message]:
-        """Leave it to the strategy."""
-        return self.strategy.configure_evaluate(server_round, arrays, config, grid)
-
-    def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:
-        """Leave it to the strategy."""
-        return self.strategy.aggregate_evaluate(server_round, replies)
-
-    def summary(self) -> None:
-        """Leave it to the strategy."""
-        self.strategy.summary()
 
     def _sum(self, contents: Sequence[RecordDict]) -> tuple[ExactSum, MetricRecord]:
         """Return the sum of replies that their clients have clipped, and the means of their metrics."""
@@ -221,15 +185,10 @@ class DifferentialPrivacyClientSideFixedClipping(ClipsOnClients):
     weighted_mean = True
 
 
-def _check_private(strategy: Strategy) -> None:
+def _check_mean_is_enough(strategy: Strategy) -> None:
     """Raise ValueError for a strategy to which a client is not hidden by noise on the mean."""
-    name, instead = type(strategy).__name__, "take another strategy, such as FedAvg, FedAdam or FedProx"
     if not takes_weighted_mean(strategy) or isinstance(strategy, CentralDP):
-        raise ValueError(f"{name} needs more than the mean of the updates, which alone is private: {instead}")
-    if getattr(strategy, "replies_beside", False):
-        raise ValueError(f"clients of {name} reply more than weights, which no clipping bounds: {instead}")
-
-
-def _check_positive(name: str, value: float) -> None:
-    if not 0 < value < math.inf:
-        raise ValueError(f"{name} must be > 0 and finite, got {value}")
+        raise ValueError(
+            f"{type(strategy).__name__} needs more than the mean of the updates, which alone is private: "
+            "take another strategy, such as FedAvg, FedAdam or FedProx"
+        )

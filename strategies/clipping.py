@@ -4,6 +4,7 @@ import math
 from collections.abc import Mapping
 
 import numpy as np
+import torch
 
 from strategies.rule import Arrays, LocalRule
 
@@ -40,7 +41,9 @@ class Clipping(LocalRule):
     def __init__(self, config: Mapping[str, object]) -> None:
         self.norm = float(config[NORM])  # type: ignore[arg-type]
 
-    def reply(self, arrays: Arrays, received: Arrays) -> tuple[Arrays, dict[str, float]]:
+    def reply(
+        self, arrays: Arrays, received: Arrays, generator: torch.Generator
+    ) -> tuple[Arrays, dict[str, float]]:
         """Return the clipped weights."""
         clipped, shortened = clip(arrays, received, self.norm)
         return clipped, {CLIENTS: 1.0, CLIPPED: float(shortened)}

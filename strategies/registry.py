@@ -16,6 +16,7 @@ from strategies.central_dp import (
 from strategies.feddyn import FedDyn
 from strategies.fednova import FedNova
 from strategies.fedprox import FedProx
+from strategies.local_dp import LocalDP
 from strategies.local_only import LocalOnly
 from strategies.qfedavg import QFedAvg
 from strategies.scaffold import Scaffold
@@ -41,6 +42,7 @@ STRATEGIES: Mapping[str, type[Strategy]] = {
     "FedTrimmedAvg": flower.FedTrimmedAvg,
     "FedYogi": flower.FedYogi,
     "Krum": flower.Krum,
+    "LocalDP": LocalDP,
     "LocalOnly": LocalOnly,
     "MultiKrum": flower.MultiKrum,
     "QFedAvg": QFedAvg,

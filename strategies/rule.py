@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -75,11 +76,14 @@ class LocalRule:
         """Act after a client's last step, on its weights by name; `companions.kept` may be set anew."""
         return Closing()
 
-    def reply(self, arrays: Arrays, received: Arrays) -> tuple[Arrays, Mapping[str, float]]:
+    def reply(
+        self, arrays: Arrays, received: Arrays, generator: torch.Generator
+    ) -> tuple[Arrays, Mapping[str, float]]:
         """Return what a client replies instead of `arrays`, and metrics to go with it.
 
         Unlike the rest of a rule it sees a client's whole reply at once: what no optimizer trains too, and
-        what stands beside the weights. `received` is what the server sent.
+        what stands beside the weights. `received` is what the server sent. What is random is drawn from
+        `generator`, which is the client's own, on the CPU.
         """
         return arrays, {}
 
@@ -109,11 +113,13 @@ class Chain(LocalRule):
             {name: value for closing in closings for name, value in closing.metrics.items()},
         )
 
-    def reply(self, arrays: Arrays, received: Arrays) -> tuple[Arrays, dict[str, float]]:
+    def reply(
+        self, arrays: Arrays, received: Arrays, generator: torch.Generator
+    ) -> tuple[Arrays, dict[str, float]]:
         """Return what all rules make of the reply."""
         metrics: dict[str, float] = {}
         for rule in self.rules:
-            arrays, more = rule.reply(arrays, received)
+            arrays, more = rule.reply(arrays, received, generator)
             metrics |= more
         return arrays, metrics
 

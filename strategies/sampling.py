@@ -6,6 +6,8 @@ from typing import Any
 
 from flwr.serverapp.strategy import Strategy
 
+WRAPPED = "strategy"
+"""The option, and the constructor's parameter, that names the strategy within a strategy."""
 FEDERATION = ("num_sampled_clients", "num_clients", "num_rounds")
 """What a strategy that must know its federation may ask for by these names: cohort, clients and rounds."""
 
@@ -22,12 +24,26 @@ def sampling(num_clients: int, training: int, evaluating: int = 0) -> dict[str, 
     }
 
 
-def make(cls: type[Strategy], given: Mapping[str, float], options: Mapping[str, Any]) -> Strategy:
-    """Build a strategy with its options, and with those of the `given` parameters that it takes or passes on.
+def federation(num_clients: int, training: int, num_rounds: int) -> dict[str, int]:
+    """Return what strategies may ask for by the names in FEDERATION."""
+    return dict(zip(FEDERATION, (training, num_clients, num_rounds), strict=True))
 
-    Raises what the constructor raises.
+
+def wraps(cls: type[Strategy]) -> bool:
+    """Whether a strategy is made around another one, which its constructor takes."""
+    return WRAPPED in inspect.signature(cls).parameters
+
+
+def make(
+    cls: type[Strategy], given: Mapping[str, float], named: Mapping[str, int], options: Mapping[str, Any]
+) -> Strategy:
+    """Build a strategy with its options, and with what a run fills in.
+
+    Of `given`, the sampling parameters, it gets those that it takes or passes on, of `named`, those of the
+    federation, only what it takes by name. Raises what the constructor raises.
     """
     parameters = inspect.signature(cls).parameters
     forwards = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
     taken = {name: value for name, value in given.items() if forwards or name in parameters}
-    return cls(**taken, **options)
+    asked_for = {name: value for name, value in named.items() if name in parameters}
+    return cls(**taken, **asked_for, **options)

@@ -13,4 +13,5 @@ WEIGHTED_MEANS = frozenset(
 def takes_weighted_mean(strategy: Strategy) -> bool:
     """Whether nodes may send this strategy the sum of their clients' updates instead of each one."""
     cls = type(strategy)
-    return cls in WEIGHTED_MEANS or bool(cls.__dict__.get("weighted_mean", False))
+    # Asked of the strategy itself, as one that wraps another may say what that one says.
+    return cls in WEIGHTED_MEANS or ("weighted_mean" in vars(cls) and bool(strategy.weighted_mean))  # type: ignore[attr-defined]

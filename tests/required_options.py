@@ -6,6 +6,7 @@ REQUIRED = {
     "DifferentialPrivacyServerSideAdaptiveClipping": "noise_multiplier = 0.01",
     "DifferentialPrivacyServerSideFixedClipping": "clipping_norm = 0.5, noise_multiplier = 0.01",
     "FedNova": "any_optimizer = true",
+    "LocalDP": "clipping_norm = 0.5, noise_multiplier = 0.01",
     "LocalOnly": "client = 0",
     "QFedAvg": "client_learning_rate = 0.05",
     "Scaffold": "any_optimizer = true",

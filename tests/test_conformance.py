@@ -1,6 +1,5 @@
 """Every built-in strategy passes the conformance kit, and for each check there is one that does not."""
 
-import inspect
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -8,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from flwr.app import ArrayRecord, Message, RecordDict
-from flwr.serverapp.strategy import FedAvg, FedMedian, Strategy
+from flwr.serverapp.strategy import FedAvg, FedMedian, Krum, Strategy
 from required_options import REQUIRED
 from shortened import toy
 from torch import Tensor
@@ -17,8 +16,10 @@ from models.config import parse_options
 from models.registry import TASKS
 from models.state import federated_names
 from server.plan import make_plan
-from strategies.conformance import SHAPES, Check, checks
+from strategies.central_dp import DifferentialPrivacyClientSideFixedClipping
+from strategies.conformance import SHAPES, Candidate, Check, checks
 from strategies.fedprox import FedProx
+from strategies.local_dp import LocalDP
 from strategies.packing import to_arrays, to_record
 from strategies.registry import STRATEGIES
 from strategies.rule import Closing, Companions, Learned, LocalRule
@@ -28,14 +29,33 @@ Weights = dict[str, np.ndarray]
 BUILT_IN = [
     pytest.param(check, id=f"{name}-{check}")
     for name, cls in STRATEGIES.items()
-    # One that wraps a strategy is no strategy by itself; tests/test_central_dp.py is about these.
-    if "strategy" not in inspect.signature(cls).parameters
     for check in checks(cls, **parse_options("strategy-options", REQUIRED.get(name, "")))
 ]
+WITHIN = {
+    "LocalDP-FedProx": (LocalDP, Candidate(FedProx)),
+    "LocalDP-Krum": (LocalDP, Candidate(Krum)),
+    "CentralDP-LocalDP": (
+        DifferentialPrivacyClientSideFixedClipping,
+        Candidate(LocalDP, {"clipping_norm": 0.5, "noise_multiplier": 0.01}),
+    ),
+}
+"""Strategies around others than FedAvg."""
 
 
 @pytest.mark.parametrize("check", BUILT_IN)
 def test_the_built_in_strategies_conform(check: Check) -> None:
+    check()
+
+
+@pytest.mark.parametrize(
+    "check",
+    [
+        pytest.param(check, id=f"{name}-{check}")
+        for name, (cls, inner) in WITHIN.items()
+        for check in checks(cls, strategy=inner, clipping_norm=0.5, noise_multiplier=0.01)
+    ],
+)
+def test_strategies_around_others_conform(check: Check) -> None:
     check()
 
 

@@ -13,4 +13,5 @@ A plugin's author runs it in one test:
 from strategies.conformance.checks import Check as Check
 from strategies.conformance.checks import checks as checks
 from strategies.conformance.federation import SHAPES as SHAPES
+from strategies.conformance.federation import Candidate as Candidate
 from strategies.conformance.federation import ConformanceError as ConformanceError

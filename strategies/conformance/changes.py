@@ -53,18 +53,18 @@ def first_has_no_examples(answers: Answers) -> Answers:
     return answers
 
 
-def summed(answers: Answers) -> Answers:
+def summed(answers: Answers, weighted_by: str = "num-examples") -> Answers:
     """Return one reply for all clients that answered, as the server makes of nodes' sums, and the errors."""
     contents = {client: each for client, each in answers.items() if isinstance(each, RecordDict)}
     total = ExactSum()
     for content in contents.values():
-        add_update(total, content, "num-examples")
-    metrics = merge_metrics(list(contents.values()), "num-examples")
+        add_update(total, content, weighted_by)
+    metrics = merge_metrics(list(contents.values()), weighted_by)
     mean = RecordDict({"arrays": to_record(total.mean()), "metrics": metrics})
     errors = {client: each for client, each in answers.items() if client not in contents}
     return {next(iter(contents)): mean, **errors}
 
 
-def first_fails_and_summed(answers: Answers) -> Answers:
+def first_fails_and_summed(answers: Answers, weighted_by: str = "num-examples") -> Answers:
     """The first client fails, and nodes add up the others."""
-    return summed(first_fails(answers))
+    return summed(first_fails(answers), weighted_by)

@@ -3,6 +3,7 @@
 import gc
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -148,8 +149,10 @@ def any_shape_will_do(candidate: Candidate) -> None:
 
 def nodes_may_send_the_mean(candidate: Candidate) -> None:
     """With `weighted_mean = True` a node sends the weighted mean of its clients' replies for all of them."""
-    for changes in ((dict, summed), (first_fails, first_fails_and_summed)):
-        single, added_up = (_model(Federation(candidate), change, rounds=2) for change in changes)
+    weighted_by = getattr(candidate.build(), "weighted_by_key", "num-examples")
+    for change, and_summed in ((dict, summed), (first_fails, first_fails_and_summed)):
+        single = _model(Federation(candidate), change, rounds=2)
+        added_up = _model(Federation(candidate), partial(and_summed, weighted_by=weighted_by), rounds=2)
         _require(
             _close(single, added_up), "weighted_mean = True, and the mean of the replies gives another model"
         )

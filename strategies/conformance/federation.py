@@ -17,14 +17,14 @@ import torch
 from flwr.app import ConfigRecord, Error, Message, MetricRecord, RecordDict
 from flwr.app.exception import AppExitException
 from flwr.serverapp import Grid
-from flwr.serverapp.strategy import Strategy
+from flwr.serverapp.strategy import FedAvg, Strategy
 from torch import Tensor
 
 from strategies.identity import let_messages_be_made
 from strategies.memory import capture, restore
 from strategies.packing import to_arrays, to_record
-from strategies.rule import Closing, Companions, Learned, LocalRule, beside, split
-from strategies.sampling import make, sampling
+from strategies.rule import Chain, Closing, Companions, Learned, LocalRule, beside, split
+from strategies.sampling import WRAPPED, federation, make, sampling, wraps
 
 Weights = dict[str, np.ndarray]
 Shapes = Mapping[str, tuple[int, ...]]
@@ -42,7 +42,7 @@ SHAPES: Shapes = {
 }
 """States of tasks in small: every number of axes that they have, single numbers, and what a name may hold."""
 STEPS, RATE = 3, 0.1
-NUM_CLIENTS, COHORT = 9, 8
+NUM_CLIENTS, COHORT, ROUNDS = 9, 8, 4
 
 
 class ConformanceError(AssertionError):
@@ -51,7 +51,7 @@ class ConformanceError(AssertionError):
 
 @dataclass(frozen=True)
 class Candidate:
-    """A strategy as a run config names it."""
+    """A strategy as a run config names it; one within another is a candidate too, FedAvg unless given."""
 
     cls: type[Strategy]
     options: Mapping[str, Any] = field(default_factory=dict)
@@ -59,13 +59,18 @@ class Candidate:
     def build(self, num_clients: int = NUM_CLIENTS, cohort: int = COHORT) -> Strategy:
         """Build it as a run does."""
         let_messages_be_made()
-        return make(self.cls, sampling(num_clients, cohort), self.options)
+        options = dict(self.options)
+        if wraps(self.cls):
+            options[WRAPPED] = options.get(WRAPPED, Candidate(FedAvg)).build(num_clients, cohort)
+        named = federation(num_clients, cohort, ROUNDS)
+        return make(self.cls, sampling(num_clients, cohort), named, options)
 
 
 class Client:
     """Descends a parabola for every weight; which one, its number decides."""
 
     def __init__(self, number: int) -> None:
+        self.number = number
         # Squares, so that no two clients are equally far from a third.
         self.curvature, self.optimum = 1 + number / 8, float(number**2)
         self.num_examples = 3 + number
@@ -97,12 +102,17 @@ class Client:
     def answer(self, message: Message, rule: LocalRule) -> RecordDict:
         """Train and reply as polyfed's clients do."""
         learned, closing = self.train(message, rule)
-        arrays = {name: each.weight for name, each in learned.items()}
-        for kind, tensors in closing.beside.items():
-            arrays |= beside(kind, tensors)
-        metrics = MetricRecord({"num-examples": self.num_examples, "loss": self.curvature, **closing.metrics})
-        record = to_record({name: tensor.numpy() for name, tensor in arrays.items()})
-        return RecordDict({"arrays": record, "metrics": metrics})
+        tensors = {name: each.weight for name, each in learned.items()}
+        for kind, companions in closing.beside.items():
+            tensors |= beside(kind, companions)
+        received = {name: tensor.numpy() for name, tensor in to_tensors(message).items()}
+        server_round = int(str(config_of(message)["server-round"]))
+        generator = torch.Generator().manual_seed(server_round * NUM_CLIENTS + self.number)
+        arrays, more = rule.reply(
+            {name: tensor.numpy() for name, tensor in tensors.items()}, received, generator
+        )
+        metrics = {"num-examples": self.num_examples, "loss": self.curvature, **closing.metrics, **more}
+        return RecordDict({"arrays": to_record(arrays), "metrics": MetricRecord({**metrics})})
 
 
 class Federation:
@@ -134,9 +144,8 @@ class Federation:
         name = getattr(self.strategy, "local_rule", "")
         if not name:
             return LocalRule(config)
-        module, _, attribute = name.partition(":")
-        rule: LocalRule = getattr(import_module(module), attribute)(config)
-        return rule
+        places = (each.split(":") for each in name.split("+"))
+        return Chain([getattr(import_module(module), attribute)(config) for module, attribute in places])
 
     def ask(self) -> dict[int, Message]:
         """Begin the next round; return what the strategy asks of each client, in client order."""
