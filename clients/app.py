@@ -93,7 +93,9 @@ def _each_client(
     folder = _state_root(context) / str(plan["state-path"])
     orders = _orders(message.content, folder)
     weighted_by = str(plan["weighted-by"])
-    replies = Replies(partial=ExactSum() if weighted_by and len(orders) > UPDATES_IN_A_SUM else None)
+    # A sum of compressed updates is compressed no more.
+    adds_up = weighted_by and len(orders) > UPDATES_IN_A_SUM and not site.config.compression
+    replies = Replies(partial=ExactSum() if adds_up else None)
     with pinned(site.config.threads):
         for order, outcome in work(site, orders):
             if isinstance(outcome, Exception):

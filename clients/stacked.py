@@ -178,13 +178,14 @@ class _Stack:
             totals = {name: float(total[row]) for name, total in self.totals.items()}
             losses = mean_losses(totals, int(self.seen[row]))
             closing, own = self.rule.close(row) if self.rule else (Closing(), {})
-            own |= own_state(self.site, state, order.weights)
+            metrics = {"num-examples": learner.num_examples, **losses, **closing.metrics}
+            rule = self.rule.rule if self.rule else None
+            answer = make_answer(self.site, order, state, metrics, closing.beside, rule, learner.remembered)
+            own |= {**own_state(self.site, state, order.weights), **answer.kept}
             if own or learner.remembered:
                 store = LocalState(order.folder, order.client)
                 store.save(order.server_round, own, int(str(order.config["checkpoint-round"])))
-            metrics = {"num-examples": learner.num_examples, **losses, **closing.metrics}
-            rule = self.rule.rule if self.rule else None
-            return make_answer(self.site, order, state, metrics, closing.beside, rule)
+            return answer
         except Exception as error:  # a loss or a weight that is not finite, a full disk
             return error
 

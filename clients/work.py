@@ -1,7 +1,7 @@
 """What one client does with one message: restore, train or evaluate, remember, reply."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +10,7 @@ from flwr.app import ConfigRecord, MetricRecord, RecordDict
 from torch import Tensor
 
 from clients.attacks import poison, tamper
+from clients.compression import compressed_reply
 from clients.local_state import LocalState
 from clients.loop import Optimizers, train
 from clients.rules import RuleAtWork, load_rule
@@ -41,9 +42,11 @@ class Answer:
     """What one client replies."""
 
     records: RecordDict
-    """Its metrics."""
+    """Its metrics, and its weights where they are compressed."""
     arrays: Arrays | None = None
     """Its weights after training: views of the model, good until the next client restores it."""
+    kept: Mapping[str, Tensor] = field(default_factory=dict)
+    """What it has to remember of its reply: what compression left out."""
 
 
 def train_client(site: Site, order: Order) -> Answer:
@@ -78,13 +81,14 @@ def train_client(site: Site, order: Order) -> Answer:
         autocast=config.precision == "bfloat16",
     )
     closing, own = at_work.close() if at_work else (Closing(), {})
-    own |= own_state(site, site.state, order.weights)
+    metrics = {"num-examples": site.task.num_examples(examples), **losses, **closing.metrics}
+    answer = make_answer(site, order, site.state, metrics, closing.beside, rule, remembered)
+    own |= {**own_state(site, site.state, order.weights), **answer.kept}
     if config.keep_optimizer:
         own |= _optimizer_state(optimizers)
     if own or remembered:
         store.save(order.server_round, own, int(str(order.config["checkpoint-round"])))
-    metrics = {"num-examples": site.task.num_examples(examples), **losses, **closing.metrics}
-    return make_answer(site, order, site.state, metrics, closing.beside, rule)
+    return answer
 
 
 def own_state(site: Site, state: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -106,10 +110,11 @@ def make_answer(
     metrics: Mapping[str, float],
     companions: Mapping[str, Mapping[str, Tensor]],
     rule: LocalRule | None,
+    remembered: Mapping[str, Tensor],
 ) -> Answer:
     """Return what a client replies after training; `companions` go beside the weights, by kind and name.
 
-    The rule has the last word.
+    The rule has the last word; then the reply is compressed, if it is to be.
 
     Raises FloatingPointError for a weight that the last step has thrown off; its loss was still fine.
     """
@@ -120,12 +125,17 @@ def make_answer(
     for name, array in arrays.items():
         if not np.isfinite(array).all():
             raise FloatingPointError(f"{name} is not finite after training: lower the learning rate")
+    received = {name: tensor.numpy() for name, tensor in order.weights.items()}
     if rule:
-        received = {name: tensor.numpy() for name, tensor in order.weights.items()}
         generator = generator_for(site.config.seed, "reply", order.server_round, order.client)
         arrays, more = rule.reply(arrays, received, generator)
         metrics = {**metrics, **more}
-    return Answer(RecordDict({"metrics": MetricRecord({**metrics})}), arrays)
+    told = MetricRecord({**metrics})
+    if not site.config.compression:
+        return Answer(RecordDict({"metrics": told}), arrays)
+    generator = generator_for(site.config.seed, "compress", order.server_round, order.client)
+    records, left_out = compressed_reply(site.config, arrays, received, remembered, generator)
+    return Answer(RecordDict({"metrics": told, **records}), kept=left_out)
 
 
 def evaluate_client(site: Site, order: Order) -> Answer:

@@ -130,6 +130,10 @@ class TaskConfig:
     """"auto" (the GPU that the worker was given, else the CPU), or a torch device."""
     threads: int = 1
     """CPU threads a worker computes with; another number adds floats in another order."""
+    compression: str = ""
+    """How clients compress what they send up, one of strategies.compression.CODECS; "" is not at all."""
+    compression_ratio: float = 0.01
+    """Part of a tensor's entries that "top-k" sends, in (0, 1]."""
     seed: int = 42
     """Every random number follows from (seed, round, client)."""
 
@@ -155,5 +159,7 @@ class TaskConfig:
             raise unknown("engine", self.engine, ENGINES)
         one_by_one = self.engine == "loop" or not self.keep_optimizer
         require(one_by_one, "keep-optimizer", 'false when engine is "stacked"', self.keep_optimizer)
+        in_range = 0 < self.compression_ratio <= 1
+        require(in_range, "compression-ratio", "in (0, 1]", self.compression_ratio)
         require(self.threads >= 1, "threads", ">= 1", self.threads)
         require(self.seed >= 0, "seed", ">= 0", self.seed)

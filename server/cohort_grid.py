@@ -13,6 +13,7 @@ from torch import Tensor
 from server.errors import RunFailedError
 from server.exchange import exchange, one_line
 from server.roster import Roster
+from strategies.compression import decompress
 from strategies.exact_sum import ExactSum
 from strategies.packing import (
     FIXED,
@@ -196,19 +197,30 @@ class CohortGrid(Grid):
             raise RunFailedError(f"the clients of this round have no examples ({weighted_by} is 0)")
         if training and self.weighted_by and contents:
             # Even where no node had two clients: the mean must not be rounded in another way then.
-            mean = Message(self._mean(replies, contents), reply_to=asked[next(iter(contents))])
+            mean = Message(self._mean(replies, contents, asked), reply_to=asked[next(iter(contents))])
             return [mean, *errors]
-        answered = [Message(content, reply_to=asked[client]) for client, content in contents.items()]
+        answered = [
+            Message(_restored(content, asked[client]), reply_to=asked[client])
+            for client, content in contents.items()
+        ]
         return sorted([*answered, *errors], key=lambda reply: reply.metadata.src_node_id)
 
-    def _mean(self, replies: list[Replies], contents: Mapping[int, RecordDict]) -> RecordDict:
+    def _mean(
+        self, replies: list[Replies], contents: Mapping[int, RecordDict], asked: Mapping[int, Message]
+    ) -> RecordDict:
         """Return the weighted mean of all clients as if it were one client's reply."""
         total = ExactSum()
         for reply in replies:
             if reply.partial is not None:
                 total.merge(reply.partial)
             else:  # a node with few clients sends their arrays as they are
-                for _, content in reply.contents:
-                    add_update(total, content, self.weighted_by)
+                for client, content in reply.contents:
+                    add_update(total, _restored(content, asked[client]), self.weighted_by)
         metrics = merge_metrics(list(contents.values()), self.weighted_by)
         return RecordDict({"arrays": to_record(total.mean()), "metrics": metrics})
+
+
+def _restored(content: RecordDict, asked: Message) -> RecordDict:
+    """Return a client's reply without compression."""
+    records = asked.content.array_records.values()
+    return decompress(content, next(iter(records))) if records else content

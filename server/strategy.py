@@ -7,10 +7,12 @@ from flwr.serverapp.strategy import Strategy
 from torch.optim import Optimizer
 
 from models.config import parse_options, require
-from models.errors import UserError
+from models.errors import UserError, unknown
 from models.plugins import check_options, find
 from server.config import ServerConfig
+from strategies.compression import CODECS
 from strategies.registry import ENTRY_POINTS, STRATEGIES
+from strategies.rule import LocalRule
 from strategies.sampling import WRAPPED, federation, make, sampling, wraps
 
 
@@ -74,6 +76,26 @@ def strategy_class(name: str, found: object) -> type[Strategy]:
             f"strategy {name!r} must be a subclass of flwr.serverapp.strategy.Strategy, and it is {found!r}"
         )
     return found
+
+
+def check_compression(strategy: Strategy, compression: str) -> None:
+    """Raise UserError for an unknown way to compress, and where it would undo what clients see to.
+
+    What a client has clipped or noised itself must leave it as it is: error feedback adds to it what earlier
+    rounds left out, and rounding may lengthen it.
+    """
+    if not compression:
+        return
+    if compression not in CODECS:
+        raise unknown("compression", compression, CODECS)
+    for name in filter(None, str(getattr(strategy, "local_rule", "")).split("+")):
+        rule = find(name, "local rule", {}, "polyfed.rules")
+        if getattr(rule, "reply", None) is not LocalRule.reply:
+            raise UserError(
+                f"compression {compression!r} would change what clients of {type(strategy).__name__} have "
+                "clipped or noised: leave it out, or let the server clip "
+                "(DifferentialPrivacyServerSideFixedClipping)"
+            )
 
 
 def check_optimizers(strategy: Strategy, optimizers: Iterable[Optimizer]) -> None:
