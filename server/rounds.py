@@ -151,7 +151,7 @@ class RoundLoop:
                     f"{type(self.strategy).__name__} returned no model in round {server_round}"
                 )
             self._take_over(new_arrays, server_round)
-        return {"num-examples": self.grid.last.num_examples, **_plain(metrics)}
+        return {**_plain(metrics), "num-examples": self.grid.last.num_examples}
 
     def _exchange(self, messages: list[Message], server_round: int) -> list[Message]:
         started = time.perf_counter()

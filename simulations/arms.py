@@ -122,6 +122,13 @@ def tabulate(arms: Sequence[Arm], target: float | None = None) -> Table:
     return table
 
 
+def markdown(arms: Sequence[Arm], target: float | None = None) -> str:
+    """Return the table for a README."""
+    headings, *lines = rows(arms, target)
+    table = [headings, ["---"] * len(headings), *lines]
+    return "".join(f"| {' | '.join(line)} |\n" for line in table) + f"\n{CAPTION}\n"
+
+
 def have_seeds(runs: Sequence[Run]) -> bool:
     """Whether the runs are arms with several seeds, of one metric."""
     one_metric = len({run.metric for run in runs}) == 1

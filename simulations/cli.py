@@ -142,7 +142,7 @@ def sweep(
     """Run a scenario over values and seeds, side by side; the same command goes on where it was cut."""
     from joblib import cpu_count
 
-    from simulations.arms import arms_of, tabulate
+    from simulations.arms import arms_of, markdown, tabulate
     from simulations.cell import Cell
     from simulations.report import write_report
     from simulations.side_by_side import failures, run_side_by_side
@@ -158,6 +158,7 @@ def sweep(
         console.print(line, soft_wrap=True, markup=False)
     if runs:
         console.print(tabulate(arms_of(runs), target))
+        (where / "table.md").write_text(markdown(arms_of(runs), target))
         page = write_report([run.path for run in runs], where / "report.html")
         console.print(f"report: {page}", soft_wrap=True, highlight=False)
     if len(runs) < len(cells):

@@ -14,7 +14,7 @@ from flwr.serverapp.strategy import FedAvg
 from torch import Tensor
 
 from strategies.packing import to_arrays, to_record
-from strategies.rule import Closing, Companions, Learned, LocalRule
+from strategies.rule import EQUALLY, Closing, Companions, Learned, LocalRule
 
 SLOPE = "slope"
 
@@ -36,11 +36,14 @@ class DynamicRegularizer(LocalRule):
         for each in learned.values():
             kept = each.companions.kept
             kept[SLOPE] = kept[SLOPE] - self.alpha * (each.weight - each.companions.anchor)
-        return Closing()
+        return Closing(metrics={EQUALLY: 1.0})
 
 
 class FedDyn(FedAvg):
-    """FedAvg with dynamic regularization; means are weighted as FedAvg weights (the paper's: equally)."""
+    """FedAvg with dynamic regularization, in which every client counts alike, as in the paper.
+
+    Only so is the server's slope the mean of the clients' whoever takes part in a round.
+    """
 
     weighted_mean = True
     local_rule = "strategies.feddyn:DynamicRegularizer"
@@ -48,7 +51,7 @@ class FedDyn(FedAvg):
     def __init__(self, alpha: float = 0.1, **options: Any) -> None:
         if alpha <= 0:
             raise ValueError(f"alpha must be > 0, got {alpha}")
-        super().__init__(**options)
+        super().__init__(**{"weighted_by_key": EQUALLY, **options})
         self.alpha = alpha
         self.slope: dict[str, np.ndarray] = {}
         """h, by weight; empty before the first round."""

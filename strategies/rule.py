@@ -15,6 +15,8 @@ from torch import Tensor
 T = TypeVar("T")
 Arrays = Mapping[str, NDArray[Any]]
 """What travels in a message, by name."""
+EQUALLY = "num-clients"
+"""Metric, always 1, by which a strategy weights that counts every client alike."""
 
 
 @dataclass

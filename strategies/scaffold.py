@@ -16,7 +16,7 @@ from torch.optim import Optimizer
 
 from strategies.packing import to_arrays, to_record
 from strategies.plain_sgd import check_sgd
-from strategies.rule import Closing, Companions, Learned, LocalRule, beside, split
+from strategies.rule import EQUALLY, Closing, Companions, Learned, LocalRule, beside, split
 
 CONTROL, CHANGE = "control", "control-change"
 
@@ -38,12 +38,13 @@ class ControlVariates(LocalRule):
             companions = each.companions
             change[name] = (companions.anchor - each.weight) / each.path - companions.sent[CONTROL]
             companions.kept[CONTROL] = companions.kept[CONTROL] + change[name]
-        return Closing({CHANGE: change})
+        return Closing({CHANGE: change}, {EQUALLY: 1.0})
 
 
 class Scaffold(FedAvg):
-    """FedAvg with control variates; both means are weighted as FedAvg weights (the paper's: equally).
+    """FedAvg with control variates, in which every client counts alike, as in the paper.
 
+    Only so is the server's control variate the mean of the clients' whoever takes part in a round.
     `server_learning_rate` is the paper's global step size. The control variates take a client's mean step
     for its gradient, which holds for plain SGD alone; `any_optimizer` allows others all the same.
     """
@@ -57,7 +58,7 @@ class Scaffold(FedAvg):
     ) -> None:
         if server_learning_rate <= 0:
             raise ValueError(f"server_learning_rate must be > 0, got {server_learning_rate}")
-        super().__init__(**options)
+        super().__init__(**{"weighted_by_key": EQUALLY, **options})
         self.server_learning_rate, self.any_optimizer = server_learning_rate, any_optimizer
         self.control: dict[str, np.ndarray] = {}
         """c, by weight; empty before the first round."""

@@ -63,6 +63,13 @@ def valleys(config: TaskConfig) -> Dataset:
     return Dataset("valleys", "parabolas", rows, rows, client=np.arange(2))
 
 
+def crowded_valleys(config: TaskConfig) -> Dataset:
+    """Return the two parabolas, the first one in three rows: a client with more examples of the same."""
+    client = np.array([0, 0, 0, 1])
+    rows = Examples({"a": torch.tensor(CURVATURE)[client], "b": torch.tensor(MINIMUM)[client]})
+    return Dataset("crowded-valleys", "parabolas", rows, rows, client=client)
+
+
 def _loss(model: nn.Module, batch: Batch) -> Tensor:
     return (batch["a"] / 2 * (_w(model) - batch["b"]) ** 2).mean()
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from quadratic import CURVATURE, MINIMUM, OPTIMUM, valleys
+from quadratic import CURVATURE, MINIMUM, OPTIMUM, crowded_valleys, valleys
 from safetensors.torch import load_file
 
 from models.config import Value
@@ -26,13 +26,16 @@ Make = Callable[..., dict[str, Value]]
 def rest(tiny: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., float]:
     """Return a function that runs a strategy on the two parabolas, and returns the weight it ends with."""
     monkeypatch.setitem(DATASETS, "valleys", Source("parabolas", valleys))
+    monkeypatch.setitem(DATASETS, "crowded-valleys", Source("parabolas", crowded_valleys))
 
-    def run(strategy: str, rounds: int = 40, num_nodes: int = 1, **overrides: Any) -> float:
+    def run(
+        strategy: str, rounds: int = 40, num_nodes: int = 1, dataset: str = "valleys", **overrides: Any
+    ) -> float:
         folder = tmp_path / f"run-{len(list(tmp_path.iterdir()))}"
         run_in_process(
             tiny(
                 task="quadratic:Quadratic",
-                dataset="valleys",
+                dataset=dataset,
                 partitioner="natural",
                 num_clients=2,
                 num_server_rounds=rounds,
@@ -76,6 +79,14 @@ def test_they_reach_it_with_one_of_two_clients_a_round(
 ) -> None:
     found = rest(strategy, rounds=120, strategy_options=options, clients_per_round=1)
     assert found == pytest.approx(OPTIMUM, abs=1e-4)
+
+
+@pytest.mark.parametrize(("strategy", "options"), [("Scaffold", ""), ("FedDyn", "alpha = 1.0")])
+def test_every_client_counts_alike_however_many_examples_it_has(
+    rest: Callable[..., float], strategy: str, options: str
+) -> None:
+    crowded = {"dataset": "crowded-valleys", "rounds": 120, "clients_per_round": 1, "num_nodes": 2}
+    assert rest(strategy, strategy_options=options, **crowded) == pytest.approx(OPTIMUM, abs=1e-4)
 
 
 def by_hand(learning_rate: float, momentum: float, rounds: int, *, nova: bool) -> float:

@@ -8,8 +8,11 @@ from pathlib import Path
 import pytest
 
 from models.errors import UserError
+from server.plan import make_plan
 from simulations.run_folder import read_run
+from simulations.scenario import load_scenario
 from simulations.sweep import Space, parse_seeds, parse_space, plan_sweep, read_arms
+from strategies.registry import STRATEGIES
 
 TOY = 'dataset = "digits"\nnum-clients = 3\nnum-server-rounds = 1\npartitioner = "iid"\n'
 
@@ -117,6 +120,16 @@ def test_a_wrong_key_is_told_before_anything_runs(scenario: Path, tmp_path: Path
         plan_sweep(scenario, [{"alpha": 1.0}, {"alfa": 1.0}], [1], tmp_path)
 
 
+def test_the_table_of_strategies_has_them_all(tmp_path: Path) -> None:
+    simulations = Path(__file__).parents[1] / "simulations"
+    arms = read_arms(simulations / "bench" / "strategies.toml")
+    assert {arm["strategy"] for arm in arms} == set(STRATEGIES)
+    cells = plan_sweep(simulations / "configs" / "mnist-skewed.toml", arms, [1], tmp_path)
+    for cell in cells:  # with options that they take
+        make_plan(load_scenario(cell.scenario, cell.overrides))
+    assert len(cells) == len(arms)
+
+
 @pytest.mark.slow
 def test_a_sweep_runs_once_and_goes_on(scenario: Path, tmp_path: Path) -> None:
     def sweep(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -129,6 +142,9 @@ def test_a_sweep_runs_once_and_goes_on(scenario: Path, tmp_path: Path) -> None:
     assert first.returncode == 0, first.stdout + first.stderr
     assert "rounds to 0.05" in first.stdout
     assert (tmp_path / "runs" / "report.html").stat().st_size > 10_000
+    table = (tmp_path / "runs" / "table.md").read_text().splitlines()
+    assert table[0] == "| rank | learning-rate | seeds | accuracy ↑ | behind the first | rounds to 0.05 |"
+    assert [line.split(" | ")[1] for line in table[2:4]] == ["0.1", "0.01"]
     folders = sorted(path.parent for path in (tmp_path / "runs").glob("*/result.json"))
     assert len(folders) == 4
     ended = {path: (path / "result.json").stat().st_mtime_ns for path in folders}
