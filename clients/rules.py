@@ -84,17 +84,17 @@ class RuleAtWork:
         return closing, kept
 
 
-def load_rule(config: Mapping[str, object]) -> LocalRule | None:
-    """Return the client half that the strategy names, if it names one; several are joined by "+".
+def load_rule(config: Mapping[str, object], key: str) -> LocalRule | None:
+    """Return the client half that the strategy names under `key`, if it names one; several are joined by "+".
 
     Raises UserError for one that is not there, and TypeError for what is no rule.
     """
-    if "local-rule" not in config:
+    if key not in config:
         return None
-    rules = []
-    for name in str(config["local-rule"]).split("+"):
-        rule = find(name, "local rule", {}, "polyfed.rules")(config)
+    kind, rules = key.replace("-", " "), []
+    for name in str(config[key]).split("+"):
+        rule = find(name, kind, {}, "polyfed.rules")(config)
         if not isinstance(rule, LocalRule):
-            raise TypeError(f"local rule {name!r} must be a subclass of strategies.rule.LocalRule")
+            raise TypeError(f"{kind} {name!r} must be a subclass of strategies.rule.LocalRule")
         rules.append(rule)
     return rules[0] if len(rules) == 1 else Chain(rules)

@@ -17,9 +17,10 @@ from torch.func import functional_call, vmap
 from clients.attacks import poison
 from clients.local_state import LocalState
 from clients.loop import Optimizers, mean_losses
+from clients.memory import MODEL, own_state
 from clients.rules import RuleAtWork, load_rule
 from clients.site import Site
-from clients.work import MODEL, Answer, Order, make_answer, own_state
+from clients.work import Answer, Order, make_answer
 from models.optimizers import make_optimizers
 from models.seeds import generator_for
 from models.task import Batch, Objective, State
@@ -78,7 +79,7 @@ class _Stack:
         }
         self.state |= parameters
         self.optimizers: Optimizers = make_optimizers(site.task, parameters.items(), site.config)
-        rule = load_rule(first.config)
+        rule = load_rule(first.config, "local-rule")
         self.rule = rule and RuleAtWork(
             rule,
             parameters.items(),

@@ -12,15 +12,24 @@ from torch import Tensor
 from clients.attacks import poison, tamper
 from clients.compression import compressed_reply
 from clients.local_state import LocalState
-from clients.loop import Optimizers, train
+from clients.loop import train
+from clients.memory import (
+    of_personal,
+    optimizer_state,
+    own_state,
+    personal_model,
+    restore,
+    restore_optimizers,
+    shared_model,
+)
 from clients.rules import RuleAtWork, load_rule
 from clients.site import Site
+from models.data.dataset import Examples
 from models.optimizers import make_optimizers
 from models.seeds import derive_seed, generator_for
-from strategies.rule import Arrays, Closing, LocalRule, beside
-
-MODEL, OPTIMIZER = "model.", "optimizer."
-"""Prefixes of what a client's state file holds."""
+from models.task import Metrics
+from strategies.packing import SUMS
+from strategies.rule import PERSONAL, Arrays, Closing, LocalRule, beside
 
 
 @dataclass(frozen=True)
@@ -50,15 +59,74 @@ class Answer:
 
 
 def train_client(site: Site, order: Order) -> Answer:
-    """Train one client from the server's weights."""
-    config, place = site.config, (order.server_round, order.client)
+    """Train one client from the server's weights; under a personalised strategy, its own model as well."""
     store = LocalState(order.folder, order.client)
     remembered = store.load(order.server_round)
-    _restore(site, order.weights, remembered)
+    examples = poison(site, order.client, site.examples(order.client)[0])
+    own: dict[str, Tensor] = {}
+    personal_losses: dict[str, float] = {}
+    # Before the shared one, as the answer holds views of the model that was trained last.
+    if personal_rule := load_rule(order.config, "personal-rule"):
+        personal_losses, own = _train_personal(site, order, examples, remembered, personal_rule)
+    restore(site, shared_model(order.weights, remembered))
+    rule = load_rule(order.config, "local-rule")
+    lesson = _learn(site, order, examples, remembered, rule)
+    metrics = {
+        "num-examples": site.task.num_examples(examples),
+        **lesson.losses,
+        **lesson.closing.metrics,
+        **personal_losses,
+    }
+    answer = make_answer(site, order, site.state, metrics, lesson.closing.beside, rule, remembered)
+    own |= {**lesson.kept, **own_state(site, site.state, order.weights), **answer.kept}
+    if own or remembered:
+        store.save(order.server_round, own, int(str(order.config["checkpoint-round"])))
+    return answer
+
+
+def _train_personal(
+    site: Site, order: Order, examples: Examples, remembered: Mapping[str, Tensor], rule: LocalRule
+) -> tuple[dict[str, float], dict[str, Tensor]]:
+    """Train the client's own model on the same rows; return its losses, and what to remember of it.
+
+    Nothing else of it leaves the client. Raises FloatingPointError where it diverges.
+    """
+    restore(site, personal_model(order.weights, remembered))
+    try:
+        lesson = _learn(site, order, examples, of_personal(remembered), rule, PERSONAL)
+        _check_finite({name: site.state[name].cpu().numpy() for name in site.federated})
+    except FloatingPointError as error:
+        raise FloatingPointError(f"personal model: {error}") from error
+    fixed = order.weights.keys() - set(site.federated)
+    kept = {**lesson.kept, **own_state(site, site.state, fixed)}
+    losses = {PERSONAL + name: loss for name, loss in lesson.losses.items()}
+    # Copies, as the shared model takes its place.
+    return losses, {PERSONAL + name: tensor.clone() for name, tensor in kept.items()}
+
+
+@dataclass(frozen=True)
+class _Lesson:
+    """What came of training a model, beside its state."""
+
+    losses: dict[str, float]
+    closing: Closing
+    kept: dict[str, Tensor]
+    """What the client is to remember of the rule and the optimizers."""
+
+
+def _learn(
+    site: Site,
+    order: Order,
+    examples: Examples,
+    remembered: Mapping[str, Tensor],
+    rule: LocalRule | None,
+    whose: str = "",
+) -> _Lesson:
+    """Train the model that stands ready; `whose` tells its random streams from those of the shared one."""
+    config, place = site.config, (order.server_round, order.client)
     optimizers = make_optimizers(site.task, site.model.named_parameters(), config)
     if config.keep_optimizer:
-        _restore_optimizers(optimizers, remembered)
-    rule = load_rule(order.config)
+        restore_optimizers(optimizers, remembered)
     at_work = rule and RuleAtWork(
         rule,
         site.model.named_parameters(),
@@ -66,41 +134,22 @@ def train_client(site: Site, order: Order) -> Answer:
         order.weights,
         lambda name, weight: remembered.get(name, torch.zeros_like(weight)),
     )
-
-    examples = poison(site, order.client, site.examples(order.client)[0])
-    _seed_layers(derive_seed(config.seed, "layers", *place), site.device)
+    _seed_layers(derive_seed(config.seed, f"{whose}layers", *place), site.device)
     losses = train(
         site.task,
         site.model,
         examples,
         optimizers,
-        generator=generator_for(config.seed, "train", *place),
+        generator=generator_for(config.seed, f"{whose}train", *place),
         local_epochs=config.local_epochs,
         batch_size=config.batch_size,
         device=site.device,
         autocast=config.precision == "bfloat16",
     )
-    closing, own = at_work.close() if at_work else (Closing(), {})
-    metrics = {"num-examples": site.task.num_examples(examples), **losses, **closing.metrics}
-    answer = make_answer(site, order, site.state, metrics, closing.beside, rule, remembered)
-    own |= {**own_state(site, site.state, order.weights), **answer.kept}
+    closing, kept = at_work.close() if at_work else (Closing(), {})
     if config.keep_optimizer:
-        own |= _optimizer_state(optimizers)
-    if own or remembered:
-        store.save(order.server_round, own, int(str(order.config["checkpoint-round"])))
-    return answer
-
-
-def own_state(site: Site, state: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return what of a client's state stays with it: the entries that the server's `weights` do not hold.
-
-    What is as it was built, such as frozen weights, need not be kept: it can be built again.
-    """
-    return {
-        MODEL + name: tensor
-        for name, tensor in state.items()
-        if name not in weights and not torch.equal(tensor, site.initial[name])
-    }
+        kept |= optimizer_state(optimizers)
+    return _Lesson(losses, closing, kept)
 
 
 def make_answer(
@@ -116,15 +165,13 @@ def make_answer(
 
     The rule has the last word; then the reply is compressed, if it is to be.
 
-    Raises FloatingPointError for a weight that the last step has thrown off; its loss was still fine.
+    Raises FloatingPointError for a weight that is not finite.
     """
     state = tamper(site, order.client, order.server_round, state, order.weights)
     arrays: Arrays = {name: state[name].cpu().numpy() for name in site.federated}
     for kind, tensors in companions.items():
         arrays = {**arrays, **beside(kind, {name: tensor.cpu().numpy() for name, tensor in tensors.items()})}
-    for name, array in arrays.items():
-        if not np.isfinite(array).all():
-            raise FloatingPointError(f"{name} is not finite after training: lower the learning rate")
+    _check_finite(arrays)
     received = {name: tensor.numpy() for name, tensor in order.weights.items()}
     if rule:
         generator = generator_for(site.config.seed, "reply", order.server_round, order.client)
@@ -139,17 +186,40 @@ def make_answer(
 
 
 def evaluate_client(site: Site, order: Order) -> Answer:
-    """Evaluate the server's weights on the rows that the client kept for it; reply with sums and ratios."""
+    """Evaluate the server's weights on the rows that the client kept for it; reply with sums and ratios.
+
+    Under a personalised strategy its own model is evaluated as well, with the same draws.
+    """
     # After the round's training, the client's newest state is that of this round.
-    _restore(site, order.weights, LocalState(order.folder, order.client).load(order.server_round + 1))
+    remembered = LocalState(order.folder, order.client).load(order.server_round + 1)
+    models = {"": shared_model(order.weights, remembered)}
+    if "personal-rule" in order.config:
+        models[PERSONAL] = personal_model(order.weights, remembered)
     _, examples = site.examples(order.client)
+    records = RecordDict({"metrics": MetricRecord({"num-examples": len(examples)})})
+    for whose, state in models.items():
+        restore(site, state)
+        metrics = _evaluate(site, order, examples)
+        sums = {name: [float(total), float(weight)] for name, (total, weight) in metrics.items()}
+        records[whose + SUMS] = ConfigRecord({**sums})
+        for name, ratio in site.task.ratios(metrics).items():
+            records.metric_records["metrics"][whose + name] = ratio
+    return Answer(records)
+
+
+def _evaluate(site: Site, order: Order, examples: Examples) -> Metrics:
+    """Return the metrics of the model that stands ready; none for a client without rows to evaluate on."""
     site.model.eval()
     generator = generator_for(site.config.seed, "evaluate", order.server_round, order.client)
     with torch.no_grad():
-        metrics = site.task.evaluate(site.model, examples, generator) if len(examples) else {}
-    sums = ConfigRecord({name: [float(total), float(weight)] for name, (total, weight) in metrics.items()})
-    ratios = MetricRecord({"num-examples": len(examples), **site.task.ratios(metrics)})
-    return Answer(RecordDict({"metrics": ratios, "sums": sums}))
+        return site.task.evaluate(site.model, examples, generator) if len(examples) else {}
+
+
+def _check_finite(arrays: Arrays) -> None:
+    """Raise FloatingPointError for what the last step has thrown off; its loss was still fine."""
+    for name, array in arrays.items():
+        if not np.isfinite(array).all():
+            raise FloatingPointError(f"{name} is not finite after training: lower the learning rate")
 
 
 def _seed_layers(seed: int, device: torch.device) -> None:
@@ -161,34 +231,3 @@ def _seed_layers(seed: int, device: torch.device) -> None:
     torch.default_generator.manual_seed(seed)
     if device.type == "cuda":
         torch.cuda.manual_seed(seed)
-
-
-def _restore(site: Site, weights: Mapping[str, Tensor], remembered: Mapping[str, Tensor]) -> None:
-    """Put together the client's model: the server's weights, its memory, and else what it was built with."""
-    with torch.no_grad():
-        for name, tensor in site.state.items():
-            if name in weights:
-                tensor.copy_(weights[name])
-            else:
-                tensor.copy_(remembered.get(MODEL + name, site.initial[name]))
-
-
-def _optimizer_state(optimizers: Optimizers) -> dict[str, Tensor]:
-    return {
-        f"{OPTIMIZER}{objective.name}.{index}.{slot}": value
-        for objective, optimizer in optimizers
-        for index, slots in optimizer.state_dict()["state"].items()
-        for slot, value in slots.items()
-        if isinstance(value, Tensor)
-    }
-
-
-def _restore_optimizers(optimizers: Optimizers, remembered: Mapping[str, Tensor]) -> None:
-    for objective, optimizer in optimizers:
-        saved = optimizer.state_dict()
-        prefix = f"{OPTIMIZER}{objective.name}."
-        for name, tensor in remembered.items():
-            if name.startswith(prefix):
-                index, slot = name.removeprefix(prefix).split(".", 1)
-                saved["state"].setdefault(int(index), {})[slot] = tensor
-        optimizer.load_state_dict(saved)

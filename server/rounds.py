@@ -17,14 +17,16 @@ from flwr.serverapp.strategy import Strategy
 from torch import Tensor
 
 from models.seeds import derive_seed
-from models.task import Metrics, Task, merge_metrics
+from models.task import Task
 from server.checkpoint import Checkpoint, CheckpointFolder, write_safetensors
 from server.cohort_grid import CohortGrid, Exchange
 from server.config import ServerConfig
 from server.errors import RunFailedError
 from server.evaluation import CentralEvaluation
+from server.own_rows import client_metrics, metrics_by_client
 from server.run_folder import RunFolder
 from strategies.memory import capture, restore
+from strategies.packing import SUMS
 
 
 @dataclass
@@ -110,7 +112,7 @@ class RoundLoop:
             raise
         trained = self.grid.last
         row |= _cohort(trained)
-        row["evaluate"] = self._evaluate_on_clients(server_round)
+        row |= self._evaluate_on_clients(server_round)
         if self.grid.last is not trained:
             evaluated = _cohort(self.grid.last)
             row["failures"] += evaluated["failures"]
@@ -176,8 +178,8 @@ class RoundLoop:
                 raise RunFailedError(f"{name} is not finite after round {server_round}: training diverged")
             self.weights[name] = new
 
-    def _evaluate_on_clients(self, server_round: int) -> dict[str, float]:
-        """Return the metrics that clients found on their own rows, merged exactly; {} if none was asked."""
+    def _evaluate_on_clients(self, server_round: int) -> dict[str, Any]:
+        """Return what clients found on their own rows, for the round's row; {} if none was asked."""
         with self._timed("evaluation"):
             self._seed("evaluate", server_round)
             self.grid.expect_sampling()
@@ -192,9 +194,13 @@ class RoundLoop:
             for client, why in self.grid.last.failures.items():
                 log(WARNING, "Round %d: client %d failed to evaluate: %s", server_round, client, why)
             # A client without rows to evaluate on has no metrics, and Flower wants all to have the same.
-            replies = [reply for reply in replies if reply.has_error() or _sums(reply)]
+            replies = [reply for reply in replies if reply.has_error() or reply.content.config_records[SUMS]]
             self.strategy.aggregate_evaluate(server_round, replies)
-            return self.task.ratios(merge_metrics([_sums(reply) for reply in replies if reply.has_content()]))
+            found = {each.metadata.src_node_id: each.content for each in replies if each.has_content()}
+            return {
+                "evaluate": client_metrics(self.task, found.values()),
+                "by_client": metrics_by_client(self.task, found),
+            }
 
     def draw(self, server_round: int) -> None:
         """Draw the task's figures of the model as it is; one that fails must not cost the run."""
@@ -238,8 +244,9 @@ class RoundLoop:
         # Clients keep the states that a resume from any kept checkpoint could ask for.
         restorable = self.checkpoints.oldest_round() if self.config.checkpoint_every else server_round
         orders = ConfigRecord({"server-round": server_round, "checkpoint-round": restorable})
-        if rule := getattr(self.strategy, "local_rule", ""):
-            orders["local-rule"] = rule
+        for attribute in ("local_rule", "personal_rule"):
+            if rule := getattr(self.strategy, attribute, ""):
+                orders[attribute.replace("_", "-")] = rule
         return orders
 
     def _seed(self, purpose: str, server_round: int) -> None:
@@ -261,11 +268,6 @@ def _cohort(exchange: Exchange) -> dict[str, Any]:
         "failures": [{"client": client, "error": why} for client, why in exchange.failures.items()],
         "bytes": {"down": exchange.bytes_down, "up": exchange.bytes_up},
     }
-
-
-def _sums(reply: Message) -> Metrics:
-    sums = reply.content.config_records["sums"]
-    return {str(name): (pair[0], pair[1]) for name, pair in sums.items()}  # type: ignore[index,misc]
 
 
 def _plain(metrics: MetricRecord | None) -> dict[str, float]:

@@ -98,6 +98,15 @@ def check_compression(strategy: Strategy, compression: str) -> None:
             )
 
 
+def check_engine(strategy: Strategy, name: str, engine: str) -> None:
+    """Raise UserError for a personalised strategy whose clients are to train side by side."""
+    if getattr(strategy, "personal_rule", "") and engine == "stacked":
+        raise UserError(
+            f'engine = "stacked" does not fit strategy {name}, whose clients keep personal models: '
+            'set engine = "loop"'
+        )
+
+
 def check_optimizers(strategy: Strategy, optimizers: Iterable[Optimizer]) -> None:
     """Raise UserError for an optimizer that the strategy's theory does not hold for, if it has a say."""
     check = getattr(strategy, "check_optimizer", None)

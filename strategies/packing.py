@@ -20,6 +20,8 @@ FIXED = "fixed"
 """Key of the record of weights that nobody trains and clients cannot build; strategies never see it."""
 HIGH, LOW = "sum-high", "sum-low"
 """Keys of the two halves of a sum."""
+SUMS = "sums"
+"""Key of what a client found on its own rows: metric -> [total, weight]; PERSONAL + SUMS is of its own model."""
 UPDATES_IN_A_SUM = 4
 """Updates in float32 that are as large as one sum, of two float64 an element."""
 

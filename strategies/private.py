@@ -62,6 +62,11 @@ class PrivateStrategy(Strategy):
         """The strategy's client half."""
         return str(getattr(self.strategy, "local_rule", ""))
 
+    @property
+    def personal_rule(self) -> str:
+        """The rule of the clients' own models, which stay with them and need no noise."""
+        return str(getattr(self.strategy, "personal_rule", ""))
+
     def check_optimizer(self, optimizer: Optimizer) -> None:
         """Raise ValueError where the strategy does."""
         check = getattr(self.strategy, "check_optimizer", None)

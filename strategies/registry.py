@@ -13,6 +13,7 @@ from strategies.central_dp import (
     DifferentialPrivacyClientSideFixedClipping,
     DifferentialPrivacyServerSideFixedClipping,
 )
+from strategies.ditto import Ditto
 from strategies.feddyn import FedDyn
 from strategies.fednova import FedNova
 from strategies.fedprox import FedProx
@@ -31,6 +32,7 @@ STRATEGIES: Mapping[str, type[Strategy]] = {
     "DifferentialPrivacyClientSideFixedClipping": DifferentialPrivacyClientSideFixedClipping,
     "DifferentialPrivacyServerSideAdaptiveClipping": DifferentialPrivacyServerSideAdaptiveClipping,
     "DifferentialPrivacyServerSideFixedClipping": DifferentialPrivacyServerSideFixedClipping,
+    "Ditto": Ditto,
     "FedAdagrad": flower.FedAdagrad,
     "FedAdam": flower.FedAdam,
     "FedAvg": flower.FedAvg,

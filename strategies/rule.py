@@ -1,5 +1,8 @@
 """The client half of a strategy.
 
+A strategy names its rule in `local_rule`. One that also names a `personal_rule` is personalised: every
+client then keeps a model of its own, which is trained under that rule beside the shared one.
+
 What a strategy sends beside the weights, and what its rule replies beside them, travels in the message's one
 record of arrays, under `beside(kind, name)`: a tensor for each weight, of the weight's shape.
 """
@@ -17,6 +20,8 @@ Arrays = Mapping[str, NDArray[Any]]
 """What travels in a message, by name."""
 EQUALLY = "num-clients"
 """Metric, always 1, by which a strategy weights that counts every client alike."""
+PERSONAL = "personal-"
+"""Prefix of what clients keep and tell of their own models."""
 
 
 @dataclass
