@@ -21,7 +21,7 @@ FIXED = "fixed"
 HIGH, LOW = "sum-high", "sum-low"
 """Keys of the two halves of a sum."""
 SUMS = "sums"
-"""Key of what a client found on its own rows: metric -> [total, weight]; PERSONAL + SUMS is of its own model."""
+"""Key of what a client found on its own rows, metric -> [total, weight]; PERSONAL + SUMS of its own model."""
 UPDATES_IN_A_SUM = 4
 """Updates in float32 that are as large as one sum, of two float64 an element."""
 
