@@ -1,12 +1,13 @@
 """Runs side by side: how they were set up, what they reached and cost, and where their configs differ."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from simulations.run_record import Run
+from simulations.spread import Spread, side_by_side
 
 NOTHING = "–"
 NOT_COMPARED = ("run-dir", "resume")
@@ -16,7 +17,7 @@ NOT_COMPARED = ("run-dir", "resume")
 def print_comparison(runs: Sequence[Run], console: Console) -> None:
     """Print the runs as columns: first a summary, then the config keys that differ between them."""
     names = [run.name for run in runs]
-    console.print(_table("Runs", names, _rows([summary(run) for run in runs])))
+    console.print(_table("Runs", names, _rows([summary(run) for run in runs]) | client_rows(runs)))
     print_endings(runs, console)
     if len(runs) > 1:
         differing = differences(runs)
@@ -55,6 +56,20 @@ def summary(run: Run) -> dict[str, str]:
         "MB down / up": f"{megabytes(run.bytes_down)} / {megabytes(run.bytes_up)}",
         "client failures": str(len(run.failures)),
         "weights": (result.weights_sha256[:12] if result else "") or NOTHING,
+    }
+
+
+def client_rows(runs: Sequence[Run]) -> dict[str, list[str]]:
+    """Return how the runs' clients fared on their own rows, ready to print; {} where none evaluated."""
+    shown: dict[str, Callable[[Spread], float]] = {
+        "mean of clients": lambda spread: spread.mean,
+        "worst client": lambda spread: spread.at(0),
+        "10th percentile, from the worst": lambda spread: spread.at(0.1),
+    }
+    return {
+        f"{name}, {what}": [number(of(spread)) if spread else NOTHING for spread in row]
+        for name, row in side_by_side(runs).items()
+        for what, of in shown.items()
     }
 
 

@@ -5,6 +5,7 @@ from itertools import accumulate
 
 from simulations.charts import Chart, Key, Line, line_chart
 from simulations.run_record import Run
+from simulations.spread import spreads
 
 SOURCES = {"central": "held-out rows", "evaluate": "clients' own rows", "train": "training"}
 """Where a round's metrics were measured."""
@@ -68,3 +69,12 @@ def cost_curves(runs: Sequence[Run]) -> list[Chart]:
         )
         if chart
     ]
+
+
+def spread_curves(run: Run) -> Chart | None:
+    """The metric over the clients, on their own rows when they last evaluated; None where none did."""
+    lines = [
+        Line(name, index, 0, [(5.0 * step, spread.at(step / 20)) for step in range(21)])
+        for index, (name, spread) in enumerate(spreads(run).items())
+    ]
+    return line_chart("From the worst client to the best", "% of the clients", lines, "{} % of the clients")

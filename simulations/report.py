@@ -17,11 +17,12 @@ from server.config import ServerConfig
 from simulations import charts
 from simulations.arms import CAPTION, arms_of, have_seeds, rows
 from simulations.charts import Chart, bar_chart
-from simulations.compare import NOT_COMPARED, differences, megabytes, number, show, summary
+from simulations.compare import NOT_COMPARED, client_rows, differences, megabytes, number, show, summary
 from simulations.config import SimulationConfig
-from simulations.curves import NOT_PLOTTED, SOURCES, cost_curves, learning_curves
+from simulations.curves import NOT_PLOTTED, SOURCES, cost_curves, learning_curves, spread_curves
 from simulations.run_folder import read_runs
 from simulations.run_record import Partition, Run
+from simulations.spread import Spread, spreads
 
 FAILURES_SHOWN = 200
 
@@ -34,6 +35,8 @@ class RunView:
     summary: Mapping[str, str]
     metrics: Mapping[str, Sequence[float | None]]
     """Metric -> final, best, last on the clients' own rows, last in training."""
+    spreads: Mapping[str, Spread]
+    spread_curves: Chart | None
     time: Chart | None
     phases: Mapping[str, float]
     """Phase -> seconds over the whole run."""
@@ -59,6 +62,7 @@ def write_report(runs: Sequence[Path], output: Path | None = None) -> Path:
             views=[_view(run) for run in read],
             curves=learning_curves(read),
             costs=cost_curves(read),
+            client_rows=client_rows(read),
             differences=differences(read),
             arms=rows(arms_of(read)) if have_seeds(read) else [],
             arms_caption=CAPTION,
@@ -96,6 +100,8 @@ def _view(run: Run) -> RunView:
         run=run,
         summary=summary(run),
         metrics=_metric_table(run),
+        spreads=spreads(run),
+        spread_curves=spread_curves(run),
         time=bar_chart("Seconds a round", numbers, time),
         phases={phase: sum(seconds) for phase, seconds in time.items()},
         traffic=bar_chart("MB a round", numbers, traffic),

@@ -85,6 +85,7 @@ def _round(values: Mapping[str, Any]) -> Round:
         server_round=number,
         train=_numbers(values.get("train", {})),
         evaluate=_numbers(values.get("evaluate", {})),
+        by_client=_by_client(values.get("by_client", {})),
         central=_numbers(values.get("central", {})),
         clients=tuple(int(client) for client in values.get("clients", ())),
         failures=tuple(
@@ -141,6 +142,19 @@ def _read_transfer(path: Path) -> Transfer | None:
             for what, modules in values["entries"].items()
         }
         return Transfer(str(values["source"]), str(values["sha256"]), entries)
+
+
+def _by_client(columns: Mapping[str, Any]) -> dict[str, dict[int, float]]:
+    """Turn a column of clients and one a metric into metric -> client -> value."""
+    return {
+        name: {
+            int(client): float(value)
+            for client, value in zip(columns["client"], column, strict=True)
+            if value is not None
+        }
+        for name, column in columns.items()
+        if name != "client"
+    }
 
 
 def _numbers(values: Mapping[str, Any]) -> dict[str, float]:

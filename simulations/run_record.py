@@ -31,6 +31,8 @@ class Round:
     """Weighted means over the clients that trained."""
     evaluate: Mapping[str, float]
     """Metrics merged over the clients that evaluated; empty where none did."""
+    by_client: Mapping[str, Mapping[int, float]]
+    """Metric -> client -> what it found on its own rows; empty where none evaluated."""
     central: Mapping[str, float]
     """Metrics on the server's held-out rows; empty in rounds without."""
     clients: tuple[int, ...]
