@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 # Small enough that the activations of a batch stay in the cache of a CPU.
 EVALUATION_BATCH = 100
-NORMS = ("none", "group")
+NORMS = ("none", "group", "batch")
 FEATURE_CHANNELS, STRIDE = 64, 4
 """What `convolutions` make of an image: channels, and pixels a step to the next feature."""
 
@@ -25,13 +25,15 @@ FEATURE_CHANNELS, STRIDE = 64, 4
 def convolutions(channels: int, norm: str) -> nn.Sequential:
     """Two 3x3 convolutions, each pooled by two: (B, C, H, W) -> (B, 64 * H // 4 * W // 4).
 
-    GroupNorm (Wu & He 2018, arXiv:1803.08494) is the norm on offer: unlike BatchNorm it has no running
-    statistics, which do not average well over clients with different data (Hsieh et al. 2020,
-    arXiv:1910.00189).
+    GroupNorm (Wu & He 2018, arXiv:1803.08494) is the norm to average: BatchNorm (Ioffe & Szegedy 2015,
+    arXiv:1502.03167) has running statistics, which do not average well over clients with different data
+    (Hsieh et al. 2020, arXiv:1910.00189). It is for clients that keep it to themselves, as in FedBN.
     """
 
     def block(inputs: int, outputs: int) -> list[nn.Module]:
-        norms = [nn.GroupNorm(8, outputs)] if norm == "group" else []
+        norms: list[nn.Module] = []
+        if norm != "none":
+            norms = [nn.GroupNorm(8, outputs) if norm == "group" else nn.BatchNorm2d(outputs)]
         return [nn.Conv2d(inputs, outputs, 3, padding=1), *norms, nn.ReLU(), nn.MaxPool2d(2)]
 
     return nn.Sequential(*block(channels, 32), *block(32, FEATURE_CHANNELS), nn.Flatten())
@@ -55,11 +57,10 @@ class ConvNet(nn.Module):
 class ImageClassification(Task):
     """Classify images of 8x8 to 32x32 pixels, grey or RGB.
 
-    Options: `norm`, "none" or "group".
+    Options: `norm`, "none", "group" or "batch".
     """
 
     kind = "images"
-    stackable = True
     metric = "accuracy"
     metrics = ("loss",)
 
@@ -69,6 +70,7 @@ class ImageClassification(Task):
             raise UserError(f"task cnn needs labels, and dataset {dataset.name!r} has none")
         require(norm in NORMS, "norm", f"one of {', '.join(NORMS)}", norm)
         self.norm = norm
+        self.stackable = norm != "batch"  # a stack would lose running statistics
         self.max_value = float(dataset.info["max_value"])
 
     def build(self) -> nn.Module:

@@ -63,7 +63,7 @@ class Task(ABC):
     """fnmatch patterns of parameters that stay as they are."""
     agreed: Sequence[str] = ()
     """What the numbers in rows stand for, where the data decides it; all nodes must agree."""
-    stackable: ClassVar[bool] = False
+    stackable: bool = False
     """Whether clients may train side by side, as one computation.
 
     They may where `batches` does not look at the model, `after_step` does nothing, and the losses use

@@ -38,11 +38,11 @@ def dataset(num_rows: int = 10, shape: tuple[int, ...] = (1, 8, 8), **changes: A
         ((1, 30, 9), 320 + 18_496 + (64 * 7 * 2 * 128 + 128) + 1290),
     ],
 )
-@pytest.mark.parametrize("norm", ["none", "group"])
+@pytest.mark.parametrize("norm", ["none", "group", "batch"])
 def test_the_network_fits_its_images(shape: tuple[int, int, int], num_parameters: int, norm: str) -> None:
     model = ConvNet(*shape, 10, norm)
     assert model(torch.zeros(3, *shape)).shape == (3, 10)
-    extra = 2 * (32 + 64) if norm == "group" else 0
+    extra = 2 * (32 + 64) if norm != "none" else 0
     assert sum(parameter.numel() for parameter in model.parameters()) == num_parameters + extra
 
 
@@ -164,7 +164,7 @@ def test_a_state_is_described_line_by_line() -> None:
     ("config", "changes", "message"),
     [
         ({}, {"classes": ()}, "task cnn needs labels, and dataset 'toy' has none"),
-        ({"task_options": "norm = 'batch'"}, {}, "norm must be one of none, group, got 'batch'"),
+        ({"task_options": "norm = 'layer'"}, {}, "norm must be one of none, group, batch, got 'layer'"),
         ({"task_options": "nrom = 'group'"}, {}, "unknown option of task cnn 'nrom': did you mean norm?"),
         ({"task_options": "dataset = 1"}, {}, "unknown option of task cnn 'dataset': known are norm"),
         ({}, {"kind": "sentences"}, "task cnn learns from images, and dataset toy holds sentences"),

@@ -137,7 +137,7 @@ def test_figures_are_a_map_by_class_and_neighbours() -> None:
     [
         ("temperature = 0", "temperature must be > 0, got 0"),
         ("flip = 'yes'", "flip must be true or false, got 'yes'"),
-        ("norm = 'batch'", "norm must be one of none, group, got 'batch'"),
+        ("norm = 'layer'", "norm must be one of none, group, batch, got 'layer'"),
     ],
 )
 def test_what_does_not_fit_is_refused(options: str, message: str) -> None:

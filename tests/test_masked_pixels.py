@@ -150,7 +150,7 @@ def test_the_figure_shows_images_holes_and_fillings() -> None:
         ("patch = 3", toy(), "patch must be a divisor of the sides of images, 8x8, got 3"),
         ("mask_ratio = 1.0", toy(), "mask_ratio must be a part of 4 patches that hides one at least and"),
         ("mask_ratio = 0.1", toy(), "mask_ratio must be a part of 4 patches that hides one at least and"),
-        ("norm = 'batch'", toy(), "norm must be one of none, group, got 'batch'"),
+        ("norm = 'layer'", toy(), "norm must be one of none, group, batch, got 'layer'"),
         ("", toy(shape=(1, 10, 8)), "sides of images must be multiples of 4 for masked-pixels, got '10x8'"),
         ("", toy(classes=()), "the probe of this task needs labels, and dataset 'toy' has none"),
     ],
