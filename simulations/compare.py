@@ -64,7 +64,7 @@ def client_rows(runs: Sequence[Run]) -> dict[str, list[str]]:
     shown: dict[str, Callable[[Spread], float]] = {
         "mean of clients": lambda spread: spread.mean,
         "worst client": lambda spread: spread.at(0),
-        "10th percentile, from the worst": lambda spread: spread.at(0.1),
+        "worst tenth": lambda spread: spread.at(0.1),
     }
     return {
         f"{name}, {what}": [number(of(spread)) if spread else NOTHING for spread in row]

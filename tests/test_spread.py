@@ -93,7 +93,7 @@ def test_runs_are_compared_by_their_clients(tmp_path: Path) -> None:
     text = printed(one, two)
     assert row(text, "accuracy, mean of clients") == ["0.7500", "–"]
     assert row(text, "accuracy, worst client") == ["0.5000", "–"]
-    assert row(text, "personal-accuracy, 10th percentile, from the worst") == ["1.5500", "–"]
+    assert row(text, "personal-accuracy, worst tenth") == ["1.5500", "–"]
     page = Page(write_report([one, two], tmp_path / "page.html")).text
     assert "accuracy, worst client 0.5000 –" in page
     assert "worst client" not in printed(two)
