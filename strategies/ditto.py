@@ -20,7 +20,7 @@ class Ditto(FedAvg):
     weighted_mean = True
     personal_rule = "strategies.fedprox:Proximal"
 
-    def __init__(self, penalty: float = 0.1, **options: Any) -> None:
+    def __init__(self, penalty: float = 1.0, **options: Any) -> None:
         if not 0 <= penalty < math.inf:
             raise ValueError(f"penalty must be >= 0 and finite, got {penalty}")
         super().__init__(**options)
