@@ -149,6 +149,16 @@ def test_the_shared_model_is_that_of_fedavg_to_the_bit(run: Run) -> None:
         assert all(torch.equal(tensor, kept(fedavg, client)[name]) for name, tensor in own.items())
 
 
+def test_compression_leaves_personal_models_alone(run: Run) -> None:
+    few = {"num_server_rounds": 1, "num_clients": 2, "examples_per_client": 32}
+    whole, compressed = run(**few), run(**few, compression="top-k")
+    assert result_of(whole)["weights_sha256"] != result_of(compressed)["weights_sha256"]
+    for client in range(2):
+        own, beside = kept(whole, client), kept(compressed, client)
+        assert all(torch.equal(own[name], beside[name]) for name in own)
+        assert {name.split(".")[0] for name in beside} == {"personal-model", "residual"}
+
+
 def same(one: Path, other: Path, clients: int) -> bool:
     files = [(kept(one, client), kept(other, client)) for client in range(clients)]
     return all(
@@ -253,21 +263,19 @@ def test_a_personal_model_that_diverges_fails_its_client_and_says_so(run: Run) -
         run(strategy_options="penalty = 1e30", num_server_rounds=1)
 
 
-PRIVATE = "DifferentialPrivacyClientSideFixedClipping"
-
-
-def test_privacy_goes_around_it(run: Run) -> None:
+@pytest.mark.parametrize("private", ["DifferentialPrivacyClientSideFixedClipping", "LocalDP"])
+def test_privacy_goes_around_it(run: Run, private: str) -> None:
     few = {"examples_per_client": 64, **EVALUATED}
     noise = "clipping_norm = 0.5, noise_multiplier = 0.01"
     plain, ditto = (
-        run(strategy=PRIVATE, strategy_options=f"{noise}, strategy = {inner}", **few)
+        run(strategy=private, strategy_options=f"{noise}, strategy = {inner}", **few)
         for inner in ("'FedAvg'", "{name = 'Ditto', penalty = 0.5}")
     )
     assert result_of(plain)["weights_sha256"] == result_of(ditto)["weights_sha256"]
     assert "personal-accuracy" in rows_of(ditto)[2]["evaluate"]
     assert not list(plain.rglob("clients"))
     with pytest.raises(UserError, match='engine = "stacked" does not fit'):
-        run(strategy=PRIVATE, strategy_options=f"{noise}, strategy = 'Ditto'", engine="stacked")
+        run(strategy=private, strategy_options=f"{noise}, strategy = 'Ditto'", engine="stacked")
 
 
 @pytest.mark.slow
