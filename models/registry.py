@@ -1,7 +1,7 @@
 """Tasks by name."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from models.cnn import ImageClassification
 from models.config import TaskConfig, parse_options
@@ -14,23 +14,25 @@ from models.lstm_forecast import Forecasting
 from models.lstm_text import TextGeneration
 from models.masked_lm import MaskedLanguageModel
 from models.masked_pixels import MaskedPixels
+from models.masked_sentences import MaskedSentences
 from models.ner import EntityRecognition
 from models.plugins import check_options, find
 from models.task import Task
 from models.vae import ImageVae
 
-TASKS: Mapping[str, type[Task]] = {
+TASKS: Mapping[str, type[Task] | tuple[type[Task], ...]] = {
     "cnn": ImageClassification,
     "contrastive": ContrastiveLearning,
     "dqn": QLearning,
     "gan": ImageGan,
     "lstm-forecast": Forecasting,
     "lstm-text": TextGeneration,
-    "masked-lm": MaskedLanguageModel,
+    "masked-lm": (MaskedLanguageModel, MaskedSentences),
     "masked-pixels": MaskedPixels,
     "ner": EntityRecognition,
     "vae": ImageVae,
 }
+"""A name stands for one task, or for several that learn the same from data of different kinds."""
 ENTRY_POINTS = "polyfed.tasks"
 
 
@@ -41,15 +43,12 @@ def load_task(config: TaskConfig, dataset: Dataset) -> Task:
     `freeze`, patterns of parameters that stay as they are.
     Raises UserError for an unknown task, options that it does not take, or data of another kind.
     """
-    cls = task_class(config.task, find(config.task, "task", TASKS, ENTRY_POINTS))
+    classes = task_classes(config.task, find(config.task, "task", TASKS, ENTRY_POINTS))
+    cls = _for_kind(config.task, classes, dataset)
     options = parse_options("task-options", config.task_options)
     local = _patterns("local", options.pop("local", []))
     freeze = _patterns("freeze", options.pop("freeze", []))
     check_options(f"task {config.task}", cls, options, given=("dataset",))
-    if dataset.kind != cls.kind:
-        raise UserError(
-            f"task {config.task} learns from {cls.kind}, and dataset {dataset.name} holds {dataset.kind}"
-        )
     task = cls(dataset, **options)
     task.local, task.freeze = (*task.local, *local), (*task.freeze, *freeze)
     if config.engine == "stacked":
@@ -65,11 +64,22 @@ def _check_stackable(name: str, task: Task) -> None:
         raise UserError(f'engine = "stacked" does not fit task {name}, which {why}: set engine = "loop"')
 
 
-def task_class(name: str, found: object) -> type[Task]:
-    """Return what was found under `name`; UserError where it is no task."""
-    if not (isinstance(found, type) and issubclass(found, Task)):
-        raise UserError(f"task {name!r} must be a subclass of models.task.Task, and it is {found!r}")
-    return found
+def task_classes(name: str, found: object) -> tuple[type[Task], ...]:
+    """Return what was found under `name`, a task or a tuple of them; UserError where it is neither."""
+    classes = found if isinstance(found, tuple) else (found,)
+    for cls in classes:
+        if not (isinstance(cls, type) and issubclass(cls, Task)):
+            raise UserError(f"task {name!r} must be a subclass of models.task.Task, and it is {cls!r}")
+    return classes
+
+
+def _for_kind(name: str, classes: Sequence[type[Task]], dataset: Dataset) -> type[Task]:
+    """Return the task that learns from the dataset's kind of data."""
+    for cls in classes:
+        if cls.kind == dataset.kind:
+            return cls
+    kinds = " or ".join(cls.kind for cls in classes)
+    raise UserError(f"task {name} learns from {kinds}, and dataset {dataset.name} holds {dataset.kind}")
 
 
 def _patterns(option: str, given: object) -> list[str]:

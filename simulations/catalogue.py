@@ -36,10 +36,11 @@ class Found(NamedTuple, Generic[T]):
 class Catalogue:
     """All that loads, and a line about each plugin that does not."""
 
-    tasks: Mapping[str, Found[type[Task]]]
+    tasks: Mapping[str, Found[tuple[type[Task], ...]]]
+    """Name -> the task, or one for each kind of data that it learns from."""
     datasets: Mapping[str, Found[Source]]
-    scenarios: Mapping[str, list[str]]
-    """Task -> the names of its scenarios."""
+    scenarios: Mapping[tuple[str, str], list[str]]
+    """Task and kind of data -> the names of the scenarios."""
     broken: list[str]
 
 
@@ -61,9 +62,11 @@ def read_catalogue() -> Catalogue:
     broken: list[str] = []
     scenarios = defaultdict(list)
     for path in sorted(CONFIGS.glob("*.toml"), key=lambda path: path.stem):
-        scenarios[str(load_scenario(path)["task"])].append(path.stem)
+        scenario = load_scenario(path)
+        kind = datasets.find_source(str(scenario["dataset"])).kind
+        scenarios[str(scenario["task"]), kind].append(path.stem)
     return Catalogue(
-        load_all(tasks.TASKS, tasks.ENTRY_POINTS, tasks.task_class, broken),
+        load_all(tasks.TASKS, tasks.ENTRY_POINTS, tasks.task_classes, broken),
         load_all(datasets.DATASETS, datasets.ENTRY_POINTS, datasets.dataset_source, broken),
         scenarios,
         broken,
@@ -73,7 +76,7 @@ def read_catalogue() -> Catalogue:
 def print_catalogue(console: Console, errors: Console) -> None:
     """Print a table of tasks for each kind of data, and a warning for each plugin that does not load."""
     catalogue = read_catalogue()
-    used = {task.kind for task, _ in catalogue.tasks.values()}
+    used = {task.kind for classes, _ in catalogue.tasks.values() for task in classes}
     for kind in sorted(used | {source.kind for source, _ in catalogue.datasets.values()}):
         console.print(f"[bold]{escape(kind)}[/bold]: {_datasets(catalogue, kind)}", highlight=False)
         console.print(_tasks(catalogue, kind) if kind in used else "  no task learns from it\n")
@@ -101,10 +104,11 @@ def _tasks(catalogue: Catalogue, kind: str) -> Table:
     table = Table(box=box.SIMPLE, pad_edge=False)
     for column in ("task", "from", "learns", "metrics", "scenarios"):
         table.add_column(column, overflow="fold")
-    for name, (task, origin) in catalogue.tasks.items():
+    offered = ((name, task, found.origin) for name, found in catalogue.tasks.items() for task in found.thing)
+    for name, task, origin in offered:
         if task.kind == kind:
             summary = (task.__doc__ or "").strip().partition("\n")[0]
             metrics = ", ".join((f"{task.metric} {'↑' if task.maximize else '↓'}", *task.metrics))
-            scenarios = ", ".join(catalogue.scenarios.get(name, []))
+            scenarios = ", ".join(catalogue.scenarios.get((name, kind), []))
             table.add_row(*map(escape, (name, origin, summary, metrics, scenarios)))
     return table

@@ -12,7 +12,7 @@ from models.config import TaskConfig
 from models.data.registry import DATASETS, load_dataset
 from models.errors import UserError
 from models.plugins import find
-from models.registry import ENTRY_POINTS, TASKS
+from models.registry import ENTRY_POINTS, TASKS, task_classes
 from simulations.catalogue import CONFIGS, print_catalogue, read_catalogue
 
 PLUGIN = """
@@ -62,17 +62,19 @@ def printed() -> tuple[str, str]:
 
 def test_all_that_is_built_in_is_listed() -> None:
     catalogue = read_catalogue()
-    assert {name: found.thing for name, found in catalogue.tasks.items()} == dict(TASKS)
+    assert {name: found.thing for name, found in catalogue.tasks.items()} == {
+        name: task_classes(name, found) for name, found in TASKS.items()
+    }
     assert catalogue.datasets.keys() == DATASETS.keys()
     assert {name for names in catalogue.scenarios.values() for name in names} == {
         path.stem for path in CONFIGS.glob("*.toml")
     }
-    assert catalogue.scenarios["vae"] == ["vae", "vae-centralized"]
+    assert catalogue.scenarios["vae", "images"] == ["vae", "vae-centralized"]
     assert catalogue.broken == []
 
 
 def test_every_task_has_a_summary_and_a_dataset() -> None:
-    for task in TASKS.values():
+    for task in (task for name, found in TASKS.items() for task in task_classes(name, found)):
         assert task.__doc__
         assert task.__doc__.partition("\n")[0].endswith(".")
         assert task.kind in {source.kind for source in DATASETS.values()}
@@ -88,6 +90,15 @@ def test_the_command_prints_a_table_for_each_kind() -> None:
     ended = polyfed("tasks")
     assert (ended.code, ended.err) == (0, "")
     assert all(name in ended.out for name in TASKS)
+
+
+def test_a_task_of_two_kinds_of_data_is_listed_under_both_with_what_is_measured_there() -> None:
+    shown, _ = printed()
+    of_sentences, of_text = (line for line in shown.splitlines() if line.split()[:1] == ["masked-lm"])
+    assert "probe-accuracy ↑, accuracy, loss" in of_sentences
+    assert of_sentences.split()[-2:] == ["masked-lm,", "masked-lm-centralized"]
+    assert "loss ↓, accuracy" in of_text
+    assert of_text.split()[-1] == "masked-lm-pydoc"
 
 
 def test_a_plugin_is_listed_with_its_package(install: Install) -> None:

@@ -12,8 +12,11 @@ from torch import Tensor, nn
 from models.config import TaskConfig
 from models.data.dataset import Dataset
 from models.data.ner import dataset_of
+from models.data.registry import load_dataset
+from models.data.text import windows_of
 from models.errors import UserError
 from models.masked_lm import NOT_ASKED, MaskedLanguageModel, corrupt
+from models.masked_sentences import MaskedSentences
 from models.ner import EntityRecognition
 from models.registry import load_task
 from models.state import build_model
@@ -48,7 +51,7 @@ def test_of_the_chosen_pieces_80_percent_are_hidden_and_10_are_others() -> None:
 
 
 def test_ends_and_padding_are_never_asked_for(toy: Dataset, folder: Path) -> None:  # noqa: F811
-    task = MaskedLanguageModel(toy, str(folder), mask_ratio=0.999)
+    task = MaskedSentences(toy, str(folder), mask_ratio=0.999)
     batch = task.hide(toy.test, torch.Generator().manual_seed(1))
     asked = (batch["labels"] != NOT_ASKED).sum(1).tolist()
     assert asked == [7, 1, 2]
@@ -59,7 +62,7 @@ def test_ends_and_padding_are_never_asked_for(toy: Dataset, folder: Path) -> Non
 
 
 def test_batches_follow_from_the_generator_alone(toy: Dataset, folder: Path) -> None:  # noqa: F811
-    task = MaskedLanguageModel(toy, str(folder), mask_ratio=0.5)
+    task = MaskedSentences(toy, str(folder), mask_ratio=0.5)
 
     def draw(seed: int) -> list[list[int]]:
         torch.rand(3)  # somebody else draws from torch's own generator
@@ -73,18 +76,42 @@ def test_batches_follow_from_the_generator_alone(toy: Dataset, folder: Path) -> 
     assert len(draw(1)) == 3
 
 
+def test_the_words_of_text_are_those_of_its_rows_without_characters_that_are_cut() -> None:
+    # 172 bytes and 19 held out: both training rows end within an ä, where the rows after them begin.
+    task = MaskedLanguageModel(windows_of("toy", {"a": ("x\n y " + "ä" * 93).encode()}))
+    assert task.words(task.dataset.train) == [["x", "y", "ä" * 61], ["ä" * 21]]
+    assert task.words(task.dataset.test) == [["ä" * 9]]
+
+
+@torch.no_grad()
+def test_loss_and_accuracy_on_text_are_exact(folder: Path) -> None:  # noqa: F811
+    rows = b"Anna lives in Berlin."
+    task = MaskedLanguageModel(windows_of("toy", {"a": rows * 10}), str(folder), mask_ratio=0.999)
+    model = build_model(task, seed=1).eval()
+    for name, parameter in model.named_parameters():
+        if name.startswith("cls.predictions.transform.LayerNorm") or name == "cls.predictions.bias":
+            parameter.zero_()
+    model.get_parameter("cls.predictions.bias")[DOT] = math.log(13)
+    # Seven pieces, one of them a full stop: that has chance 13 in 25, each other piece 1 in 25.
+    metrics = task.evaluate(model, task.dataset.test, torch.Generator().manual_seed(1))
+    assert metrics == {
+        "loss": (pytest.approx(6 * math.log(25) + math.log(25 / 13)), 7),
+        "accuracy": (1, 7),
+    }
+
+
 def test_a_tagger_can_start_from_the_encoder(toy: Dataset, folder: Path) -> None:  # noqa: F811
-    pretrained = build_model(MaskedLanguageModel(toy, str(folder)), seed=1).state_dict()
+    pretrained = build_model(MaskedSentences(toy, str(folder)), seed=1).state_dict()
     tagger = build_model(EntityRecognition(toy, str(folder)), seed=1).state_dict()
     assert tagger.keys() - pretrained.keys() == {"classifier.weight", "classifier.bias"}
     assert all(pretrained[name].shape == tagger[name].shape for name in tagger.keys() & pretrained.keys())
-    tasks = (MaskedLanguageModel(toy), EntityRecognition(toy))
+    tasks = (MaskedSentences(toy), EntityRecognition(toy))
     assert tasks[0].agreed[-1] == tasks[1].agreed[-1]  # pieces have equal numbers
 
 
 @torch.no_grad()
 def test_metrics_are_sums_over_what_is_asked(toy: Dataset, folder: Path) -> None:  # noqa: F811
-    task = MaskedLanguageModel(toy, str(folder), mask_ratio=0.999)
+    task = MaskedSentences(toy, str(folder), mask_ratio=0.999)
     model = build_model(task, seed=1).eval()
     for name, parameter in model.named_parameters():
         if name.startswith("cls.predictions.transform.LayerNorm") or name == "cls.predictions.bias":
@@ -98,7 +125,7 @@ def test_metrics_are_sums_over_what_is_asked(toy: Dataset, folder: Path) -> None
 
 @torch.no_grad()
 def test_a_word_has_the_features_of_its_first_piece(toy: Dataset, folder: Path) -> None:  # noqa: F811
-    task = MaskedLanguageModel(toy, str(folder))
+    task = MaskedSentences(toy, str(folder))
     model = build_model(task, seed=1).eval()
     words = torch.tensor([[2, 2], [0, 3], [2, 1]])  # Paris, Berlin, and a word without a piece
     features = task._embed(model, toy.test, words)
@@ -111,7 +138,7 @@ def test_a_word_has_the_features_of_its_first_piece(toy: Dataset, folder: Path) 
 
 @torch.no_grad()
 def test_the_figure_shows_what_is_hidden_and_guessed(toy: Dataset, folder: Path) -> None:  # noqa: F811
-    task = MaskedLanguageModel(toy, str(folder), mask_ratio=0.999)
+    task = MaskedSentences(toy, str(folder), mask_ratio=0.999)
     (figure,) = task.figures(build_model(task, 1).eval(), toy.test, torch.Generator().manual_seed(1)).values()
     lines = figure.axes[0].texts[0].get_text().split("\n")
     assert lines[0] == " ".join(["[MASK]"] * 7)
@@ -137,6 +164,13 @@ def test_what_does_not_fit_is_refused(toy: Dataset, options: str, message: str) 
     assert str(error.value) == message
 
 
+def test_images_are_refused() -> None:
+    images = load_dataset(TaskConfig(dataset="digits"))
+    message = "task masked-lm learns from text or tagged-sentences, and dataset digits holds images"
+    with pytest.raises(UserError, match=message):
+        load_task(TaskConfig(task="masked-lm"), images)
+
+
 def test_one_hash_for_one_node_and_three(tiny: Make, folder: Path, tmp_path: Path) -> None:  # noqa: F811
     results = [
         finish(
@@ -158,6 +192,32 @@ def test_one_hash_for_one_node_and_three(tiny: Make, folder: Path, tmp_path: Pat
     assert results[0]["final"].keys() == {"probe-accuracy", "loss", "accuracy"}
 
 
+def test_one_hash_on_text_for_one_node_and_three(tiny: Make, folder: Path, tmp_path: Path) -> None:  # noqa: F811
+    documents = tmp_path / "documents"
+    documents.mkdir()
+    for name, times in (("a", 30), ("b", 20), ("c", 10)):
+        (documents / name).write_text("Anna lives in Berlin. " * times)
+    results = [
+        finish(
+            tiny(
+                task="masked-lm",
+                task_options=f"backbone = '{folder}', warmup_steps = 0",
+                dataset=f"text:{documents}",
+                partitioner="natural",
+                num_clients=3,
+                learning_rate=0.01,
+                run_dir=str(tmp_path / str(num_nodes)),
+            ),
+            num_nodes,
+        )
+        for num_nodes in (1, 3)
+    ]
+    assert results[0]["weights_sha256"] == results[1]["weights_sha256"]
+    assert results[0]["final"] == results[1]["final"]
+    assert results[0]["final"]["loss"] < results[0]["untrained"]["loss"]
+    assert results[0]["metric"] == "loss"
+
+
 @pytest.mark.bar
 @pytest.mark.slow
 @pytest.mark.usefixtures("one_thread")
@@ -170,3 +230,22 @@ def test_features_tell_kinds_of_names_apart_better_than_untrained_ones(tmp_path:
     assert together["final"]["probe-accuracy"] >= together["untrained"]["probe-accuracy"] + 0.05
     assert together["final"]["probe-accuracy"] >= 0.95 * alone["final"]["probe-accuracy"]
     assert together["final"]["loss"] <= 1.05 * alone["final"]["loss"]
+
+
+@pytest.mark.bar
+@pytest.mark.slow
+@pytest.mark.usefixtures("one_thread")
+def test_documents_together_guess_better_than_any_answer_that_is_always_the_same(tmp_path: Path) -> None:
+    """Seed 42; twelve of the scenario's rounds."""
+    scenario = load_scenario(CONFIGS / "masked-lm-pydoc.toml")
+    result = finish({**scenario, "num-server-rounds": 12, "evaluate-every": 12, "run-dir": str(tmp_path)})
+    task = load_task(
+        TaskConfig(task="masked-lm", task_options="mask_ratio = 0.9"),
+        load_dataset(TaskConfig(dataset="pydoc")),
+    )
+    assert isinstance(task, MaskedLanguageModel)
+    labels = task.hide(task.dataset.test, torch.Generator().manual_seed(1))["labels"]
+    counts = labels[labels != NOT_ASKED].bincount()
+    assert result["untrained"]["accuracy"] < 0.01
+    assert result["final"]["accuracy"] > 1.3 * float(counts.max() / counts.sum())
+    assert result["final"]["loss"] < result["untrained"]["loss"] - 0.8

@@ -259,15 +259,17 @@ def test_nodes_must_agree_on_tags_and_vocabulary() -> None:
 
 
 @pytest.mark.slow
-def test_every_process_learns_the_same_data_and_vocabulary() -> None:
+@pytest.mark.parametrize(("task", "data"), [("ner", "pii"), ("masked-lm", "pydoc")])
+def test_every_process_learns_the_same_data_and_vocabulary(task: str, data: str) -> None:
     """Workers number words and pieces by themselves, and nothing would tell if they differed."""
-    code = """if True:
+    code = f"""if True:
         from models.config import TaskConfig
         from models.data.fingerprint import data_sha256
         from models.data.registry import load_dataset
-        from models.ner import EntityRecognition
-        dataset = load_dataset(TaskConfig(dataset="pii"))
-        print(data_sha256(dataset), EntityRecognition(dataset).agreed)"""
+        from models.registry import load_task
+        config = TaskConfig(task="{task}", dataset="{data}")
+        dataset = load_dataset(config)
+        print(data_sha256(dataset), load_task(config, dataset).agreed)"""
     found = {
         subprocess.run(
             [sys.executable, "-c", code],

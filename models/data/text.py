@@ -55,6 +55,12 @@ def windows_of(name: str, documents: dict[str, bytes]) -> Dataset:
     return Dataset(name, "text", train, test, client=client, ordered=True)
 
 
+def read(text: Tensor) -> list[str]:
+    """Return the text of each row (N, 1 + WINDOW), without a character that the row cuts in two."""
+    windows = text[:, 1:].numpy()
+    return [window.tobytes().rstrip(bytes([EMPTY])).decode(errors="ignore") for window in windows]
+
+
 def _check(name: str, document: str, content: bytes) -> None:
     try:
         content.decode()
