@@ -87,9 +87,8 @@ class ImageClassification(Task):
         self, model: nn.Module, data: Examples, generator: torch.Generator, batch_size: int
     ) -> Iterator[Batch]:
         """Yield shuffled batches; the last one may be smaller."""
-        order = torch.randperm(len(data), generator=generator)
-        for rows in order.split(batch_size):
-            yield {"image": self._pixels(data["image"][rows]), "label": data["label"][rows]}
+        for rows in data.shuffled(generator, batch_size):
+            yield {"image": self._pixels(rows["image"]), "label": rows["label"]}
 
     def evaluate(self, model: nn.Module, data: Examples, generator: torch.Generator) -> Metrics:
         """Return the sums of loss and of right answers."""

@@ -69,9 +69,8 @@ class ContrastiveLearning(ImagePretraining):
         self, model: nn.Module, data: Examples, generator: torch.Generator, batch_size: int
     ) -> Iterator[Batch]:
         """Yield two views of shuffled images; the last batch may be smaller."""
-        order = torch.randperm(len(data), generator=generator)
-        for rows in order.split(batch_size):
-            yield self._two_views(data["image"][rows], generator)
+        for rows in data.shuffled(generator, batch_size):
+            yield self._two_views(rows["image"], generator)
 
     def evaluate(self, model: nn.Module, data: Examples, generator: torch.Generator) -> Metrics:
         """Return the sums of NT-Xent, and of the probes' right answers."""

@@ -78,9 +78,8 @@ class ImageGan(Task):
         self, model: nn.Module, data: Examples, generator: torch.Generator, batch_size: int
     ) -> Iterator[Batch]:
         """Yield shuffled images in [-1, 1] and the noise to draw as many from; the last may be smaller."""
-        order = torch.randperm(len(data), generator=generator)
-        for rows in order.split(batch_size):
-            image = data["image"][rows].float() / self.max_value
+        for rows in data.shuffled(generator, batch_size):
+            image = rows["image"].float() / self.max_value
             yield {"image": 2 * image - 1, "noise": self._noise(len(rows), generator)}
 
     def evaluate(self, model: nn.Module, data: Examples, generator: torch.Generator) -> Metrics:

@@ -73,9 +73,8 @@ class Forecasting(Task):
         self, model: nn.Module, data: Examples, generator: torch.Generator, batch_size: int
     ) -> Iterator[Batch]:
         """Yield shuffled batches; the last one may be smaller."""
-        order = torch.randperm(len(data), generator=generator)
-        for rows in order.split(batch_size):
-            yield _scaled(data.take(rows))
+        for rows in data.shuffled(generator, batch_size):
+            yield _scaled(rows)
 
     def evaluate(self, model: nn.Module, data: Examples, generator: torch.Generator) -> Metrics:
         """Return the sums of errors, in the series' own unit, of the forecast and of persistence.

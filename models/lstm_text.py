@@ -84,9 +84,8 @@ class TextGeneration(Task):
         self, model: nn.Module, data: Examples, generator: torch.Generator, batch_size: int
     ) -> Iterator[Batch]:
         """Yield shuffled batches; the last one may be smaller."""
-        order = torch.randperm(len(data), generator=generator)
-        for rows in order.split(batch_size):
-            yield {"text": data["text"][rows].long()}
+        for rows in data.shuffled(generator, batch_size):
+            yield {"text": rows["text"].long()}
 
     def evaluate(self, model: nn.Module, data: Examples, generator: torch.Generator) -> Metrics:
         """Return the sums of bits, of the network and of a guess by the frequency of bytes alone.

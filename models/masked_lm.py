@@ -12,14 +12,12 @@ from models.backbone import SCRATCH, load_backbone
 from models.config import require
 from models.data.dataset import Dataset, Examples
 from models.data.text import read
-from models.task import Batch, Metrics, Objective, OptimizerChoice, Task
+from models.pieces import EVALUATION_BATCH, NOT_ASKED, logits_of, objective
+from models.task import Batch, Metrics, Objective, Task
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-EVALUATION_BATCH = 64
-NOT_ASKED = -100
-"""Label of the pieces that are not predicted."""
 MASKED, REPLACED = 0.8, 0.1
 """Parts of the predicted pieces that are hidden, and that another stands for; the rest is left as it is."""
 SHOWN, GUESSES, LINE = 8, 3, 140
@@ -57,23 +55,14 @@ class MaskedLanguageModel(Task):
     @property
     def objectives(self) -> Sequence[Objective]:
         """Cross-entropy of the predicted pieces by AdamW, with the settings of BERT (ibid., A.2)."""
-        rate = 5e-5 if self.backbone.source else 1e-3
-        return [
-            Objective(
-                "loss",
-                _cross_entropy,
-                optimizer=OptimizerChoice("adamw", rate, {"weight_decay": 0.01}),
-                max_grad_norm=1.0,
-                warmup_steps=self.warmup_steps,
-            )
-        ]
+        return [objective(self.backbone, self.warmup_steps)]
 
     def batches(
         self, model: nn.Module, data: Examples, generator: torch.Generator, batch_size: int
     ) -> Iterator[Batch]:
         """Yield shuffled batches with pieces hidden, each as long as its longest row."""
-        for rows in torch.randperm(len(data), generator=generator).split(batch_size):
-            yield self.hide(data.take(rows), generator)
+        for rows in data.shuffled(generator, batch_size):
+            yield self.hide(rows, generator)
 
     def hide(self, data: Examples, generator: torch.Generator) -> Batch:
         """Draw which pieces are predicted: `input_ids`, `attention_mask` and `labels`, all (B, L)."""
@@ -92,7 +81,7 @@ class MaskedLanguageModel(Task):
         for rows in torch.arange(len(data)).split(EVALUATION_BATCH):
             batch = {name: value.to(device) for name, value in self.hide(data.take(rows), generator).items()}
             predicted = batch["labels"] != NOT_ASKED
-            logits, labels = _logits(model, batch)[predicted].double(), batch["labels"][predicted]
+            logits, labels = logits_of(model, batch)[predicted].double(), batch["labels"][predicted]
             loss += float(F.cross_entropy(logits, labels, reduction="sum"))
             right += int((logits.argmax(1) == labels).sum())
             asked += len(labels)
@@ -109,7 +98,7 @@ class MaskedLanguageModel(Task):
         asked = batch["labels"] != NOT_ASKED
         hidden = batch["input_ids"].masked_fill(asked, tokenizer.mask_token_id)
         inputs = {"input_ids": hidden, "attention_mask": batch["attention_mask"]}
-        logits = _logits(model, {name: value.to(device) for name, value in inputs.items()}).float().cpu()
+        logits = logits_of(model, {name: value.to(device) for name, value in inputs.items()}).float().cpu()
         best = logits.softmax(-1).topk(GUESSES)
         lines = []
         for row in range(len(hidden)):
@@ -156,17 +145,3 @@ def corrupt(
     seen = pieces.masked_fill(chosen & (fate < MASKED), mask)
     seen = torch.where(chosen & (fate >= MASKED) & (fate < MASKED + REPLACED), others, seen)
     return seen, pieces.masked_fill(~chosen, NOT_ASKED)
-
-
-def _logits(model: nn.Module, batch: Batch) -> Tensor:
-    logits: Tensor = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits
-    return logits
-
-
-def _cross_entropy(model: nn.Module, batch: Batch) -> Tensor:
-    labels = batch["labels"]
-    total = F.cross_entropy(
-        _logits(model, batch).flatten(0, 1), labels.flatten(), ignore_index=NOT_ASKED, reduction="sum"
-    )
-    # A few short sentences may have no piece chosen; they must not make the mean a NaN.
-    return total / (labels != NOT_ASKED).sum().clamp(min=1)

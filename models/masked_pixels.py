@@ -82,9 +82,8 @@ class MaskedPixels(ImagePretraining):
         self, model: nn.Module, data: Examples, generator: torch.Generator, batch_size: int
     ) -> Iterator[Batch]:
         """Yield shuffled images and which of their pixels are hidden; the last batch may be smaller."""
-        order = torch.randperm(len(data), generator=generator)
-        for rows in order.split(batch_size):
-            yield {"image": self.pixels(data["image"][rows]), "hidden": self.hide(len(rows), generator)}
+        for rows in data.shuffled(generator, batch_size):
+            yield {"image": self.pixels(rows["image"]), "hidden": self.hide(len(rows), generator)}
 
     def hide(self, num_images: int, generator: torch.Generator) -> Tensor:
         """Draw which pixels of each image are hidden (N, 1, H, W): patches, of each image equally many."""

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from models.backbone import SCRATCH
 from models.data.dataset import Dataset, Examples
 from models.data.ner import OUTSIDE, read
-from models.masked_lm import EVALUATION_BATCH, MaskedLanguageModel
+from models.masked_lm import MaskedLanguageModel
+from models.pieces import EVALUATION_BATCH
 from models.probe import probe
 from models.task import Metrics
 

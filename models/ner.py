@@ -13,14 +13,12 @@ from models.config import require
 from models.data.dataset import Dataset, Examples
 from models.data.ner import OUTSIDE, read
 from models.entities import entity_metrics
-from models.task import Batch, Metrics, Objective, OptimizerChoice, Task
+from models.pieces import EVALUATION_BATCH, NOT_ASKED, logits_of, objective
+from models.task import Batch, Metrics, Objective, Task
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-EVALUATION_BATCH = 64
-NO_LABEL = -100
-"""Label of the pieces that are not the first of a word, and of padding."""
 _MODEL = "AutoModelForTokenClassification"
 
 
@@ -69,25 +67,15 @@ class EntityRecognition(Task):
     @property
     def objectives(self) -> Sequence[Objective]:
         """Cross-entropy by AdamW, with the settings of BERT (Devlin et al. 2019, arXiv:1810.04805, A.3)."""
-        rate = 5e-5 if self.backbone.source else 1e-3
-        return [
-            Objective(
-                "loss",
-                _cross_entropy,
-                # Fused, a step of MiniLM's 22 million weights takes 30 ms instead of 155 on a CPU.
-                optimizer=OptimizerChoice("adamw", rate, {"weight_decay": 0.01, "fused": True}),
-                max_grad_norm=1.0,
-                warmup_steps=self.warmup_steps,
-            )
-        ]
+        # Fused, a step of MiniLM's 22 million weights takes 30 ms instead of 155 on a CPU.
+        return [objective(self.backbone, self.warmup_steps, fused=True)]
 
     def batches(
         self, model: nn.Module, data: Examples, generator: torch.Generator, batch_size: int
     ) -> Iterator[Batch]:
         """Yield shuffled batches, each as long as its longest sentence."""
-        for rows in torch.randperm(len(data), generator=generator).split(batch_size):
-            batch, _ = self.encode(data.take(rows))
-            yield batch
+        for rows in data.shuffled(generator, batch_size):
+            yield self.encode(rows)[0]
 
     def encode(self, data: Examples) -> tuple[Batch, Tensor]:
         """Return the pieces of all rows, padded to the longest; and which word each piece is the first of.
@@ -96,7 +84,7 @@ class EntityRecognition(Task):
         pieces: all (B, L). Pieces beyond the network's length are dropped.
         """
         batch, first = self.backbone.encode(self._sentences(data))
-        labels = data["tag"].gather(1, first.clamp(min=0)).where(first >= 0, NO_LABEL)
+        labels = data["tag"].gather(1, first.clamp(min=0)).where(first >= 0, NOT_ASKED)
         return {**batch, "labels": labels}, first
 
     def evaluate(self, model: nn.Module, data: Examples, generator: torch.Generator) -> Metrics:
@@ -134,7 +122,7 @@ class EntityRecognition(Task):
         for rows in torch.arange(len(data)).split(EVALUATION_BATCH):
             batch, first = self.encode(data.take(rows))
             inputs = {name: batch[name].to(device) for name in ("input_ids", "attention_mask")}
-            logits = model(**inputs).logits.double().cpu()
+            logits = logits_of(model, inputs).double().cpu()
             total += float(F.cross_entropy(logits.flatten(0, 1), batch["labels"].flatten(), reduction="sum"))
             row, place = (first >= 0).nonzero(as_tuple=True)
             predicted[rows[row], first[row, place]] = logits[row, place].argmax(1)
@@ -145,11 +133,3 @@ class EntityRecognition(Task):
 
     def _tags(self, tags: Tensor, data: Examples) -> list[list[str]]:
         return read(tags, data["length"], self.tags)
-
-
-def _cross_entropy(model: nn.Module, batch: Batch) -> Tensor:
-    logits = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits
-    labels = batch["labels"]
-    total = F.cross_entropy(logits.flatten(0, 1), labels.flatten(), ignore_index=NO_LABEL, reduction="sum")
-    # Sentences of nothing but control characters have no piece; they must not make the mean a NaN.
-    return total / (labels != NO_LABEL).sum().clamp(min=1)

@@ -80,9 +80,8 @@ class ImageVae(Task):
         self, model: nn.Module, data: Examples, generator: torch.Generator, batch_size: int
     ) -> Iterator[Batch]:
         """Yield shuffled images and the noise of their codes; the last batch may be smaller."""
-        order = torch.randperm(len(data), generator=generator)
-        for rows in order.split(batch_size):
-            yield {"image": self._pixels(data["image"][rows]), "noise": self._noise(len(rows), generator)}
+        for rows in data.shuffled(generator, batch_size):
+            yield {"image": self._pixels(rows["image"]), "noise": self._noise(len(rows), generator)}
 
     def evaluate(self, model: nn.Module, data: Examples, generator: torch.Generator) -> Metrics:
         """Return the sums of the bound and its two terms, with one code drawn for each image."""

@@ -15,9 +15,10 @@ from models.data.ner import dataset_of
 from models.data.registry import load_dataset
 from models.data.text import windows_of
 from models.errors import UserError
-from models.masked_lm import NOT_ASKED, MaskedLanguageModel, corrupt
+from models.masked_lm import MaskedLanguageModel, corrupt
 from models.masked_sentences import MaskedSentences
 from models.ner import EntityRecognition
+from models.pieces import NOT_ASKED
 from models.registry import load_task
 from models.state import build_model
 from simulations.scenario import load_scenario

@@ -1,6 +1,6 @@
 """What a dataset is: named columns of rows, split once into train and test."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -28,6 +28,11 @@ class Examples:
         """Return the rows at `indices` (num_rows,), in that order; a row may be taken twice."""
         index = torch.as_tensor(indices, dtype=torch.int64)
         return Examples({name: column.index_select(0, index) for name, column in self.columns.items()})
+
+    def shuffled(self, generator: torch.Generator, batch_size: int) -> "Iterator[Examples]":
+        """Yield every row once, in an order that is drawn, `batch_size` at a time; the last may be fewer."""
+        for rows in torch.randperm(len(self), generator=generator).split(batch_size):
+            yield self.take(rows)
 
 
 @dataclass(frozen=True)
