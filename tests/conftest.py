@@ -34,3 +34,13 @@ def one_thread() -> Iterator[None]:
     """Let torch compute as a worker does."""
     with pinned(1):
         yield
+
+
+@pytest.fixture(scope="session")
+def bert_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the folder of a tiny BERT, see tests/tiny_bert.py."""
+    from tiny_bert import write_bert  # which imports transformers
+
+    folder = tmp_path_factory.mktemp("bert")
+    write_bert(folder)
+    return folder

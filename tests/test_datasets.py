@@ -14,6 +14,7 @@ from raw_files import CIFAR_CLASSES, md5, values, write_cifar10
 from torchvision.datasets import CIFAR10, MNIST, FashionMNIST
 
 from models.config import TaskConfig
+from models.data.dataset import Examples
 from models.data.registry import DATASETS, load_dataset
 from models.errors import UserError
 
@@ -208,3 +209,16 @@ def test_mistakes(options, message):
 
 def test_names_are_lower_case_kebab():
     assert all(name == name.lower() and "_" not in name for name in DATASETS)
+
+
+def test_rows_are_shuffled_whole_and_each_comes_once() -> None:
+    rows = Examples({"x": torch.arange(10), "twice": 2 * torch.arange(10)})
+
+    def drawn(seed: int) -> list[int]:
+        parts = list(rows.shuffled(torch.Generator().manual_seed(seed), batch_size=4))
+        assert [len(part) for part in parts] == [4, 4, 2]
+        assert all(torch.equal(part["twice"], 2 * part["x"]) for part in parts)
+        return [row for part in parts for row in part["x"].tolist()]
+
+    assert sorted(drawn(1)) == list(range(10))
+    assert drawn(1) == drawn(1) != drawn(2)

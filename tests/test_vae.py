@@ -1,25 +1,22 @@
 """The VAE: both terms of its bound in exact numbers, what beta changes, and that it learns."""
 
-import json
 import math
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from finished import Make, finish, finish_alike
 from torch import nn
 
-from models.config import TaskConfig, Value
+from models.config import TaskConfig
 from models.data.dataset import Dataset, Examples
 from models.data.registry import load_dataset
 from models.errors import UserError
 from models.registry import load_task
 from models.state import build_model
 from models.vae import ImageVae, bound_terms
-from simulations.in_process import run_in_process
 
-Make = Callable[..., dict[str, Value]]
 PIXELS = 64
 
 
@@ -118,28 +115,8 @@ def test_a_negative_beta_is_refused() -> None:
         load_task(TaskConfig(task="vae", task_options="beta = -1"), toy())
 
 
-def finish(config: dict[str, Value], num_nodes: int = 1) -> dict[str, Any]:
-    run_in_process(config, num_nodes)
-    result: dict[str, Any] = json.loads((Path(str(config["run-dir"])) / "result.json").read_text())
-    return result
-
-
 def test_one_hash_for_one_node_and_three(tiny: Make, tmp_path: Path) -> None:
-    results = [
-        finish(
-            tiny(
-                task="vae",
-                task_options="width = 8",
-                num_clients=7,
-                batch_size=128,
-                run_dir=str(tmp_path / str(num_nodes)),
-            ),
-            num_nodes,
-        )
-        for num_nodes in (1, 3)
-    ]
-    assert results[0]["weights_sha256"] == results[1]["weights_sha256"]
-    assert results[0]["final"] == results[1]["final"]
+    finish_alike(tiny, tmp_path, task="vae", task_options="width = 8", num_clients=7, batch_size=128)
 
 
 @pytest.mark.bar
