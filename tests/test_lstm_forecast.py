@@ -1,13 +1,12 @@
 """Forecasting: scaling, errors in the series' own unit, persistence, in exact numbers; and that it learns."""
 
 import json
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from finished import Make, finish
 from torch import Tensor, nn
 
 from models.config import TaskConfig, Value
@@ -18,10 +17,7 @@ from models.errors import UserError
 from models.lstm_forecast import EVALUATION_BATCH, Forecaster, Forecasting
 from models.registry import load_task
 from models.task import merge_metrics
-from simulations.in_process import run_in_process
 from simulations.scenario import load_scenario
-
-Make = Callable[..., dict[str, Value]]
 
 
 def task(num_steps: int = 50) -> Forecasting:
@@ -151,13 +147,6 @@ def test_the_figure_shows_forecast_and_truth_of_each_series() -> None:
 def test_options_that_are_refused(options: str, message: str) -> None:
     with pytest.raises(UserError, match=message):
         load_task(TaskConfig(task="lstm-forecast", task_options=options), task().dataset)
-
-
-def finish(config: dict[str, Value], num_nodes: int = 1) -> dict[str, Any]:
-    run_in_process(config, num_nodes)
-    result: dict[str, Any] = json.loads((Path(str(config["run-dir"])) / "result.json").read_text())
-    assert result["status"] == "completed"
-    return result
 
 
 def sines(tiny: Make, **changes: Value) -> dict[str, Value]:

@@ -1,26 +1,22 @@
 """The character language model: bits in exact numbers, samples that repeat; and that it learns."""
 
 import io
-import json
 import math
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from finished import Make, finish
 from torch import Tensor, nn
 
-from models.config import TaskConfig, Value
+from models.config import TaskConfig
 from models.data.text import EMPTY, windows_of
 from models.errors import UserError
 from models.lstm_text import BYTES, SAMPLE_BYTES, LanguageModel, TextGeneration
 from models.registry import load_task
 from models.task import merge_metrics
-from simulations.in_process import run_in_process
 from simulations.scenario import load_scenario
-
-Make = Callable[..., dict[str, Value]]
 
 
 def task(documents: dict[str, bytes] | None = None, **options: Any) -> TextGeneration:
@@ -162,13 +158,6 @@ def test_the_figure_shows_any_text() -> None:
 def test_options_that_are_refused(options: str, message: str) -> None:
     with pytest.raises(UserError, match=message):
         load_task(TaskConfig(task="lstm-text", task_options=options), task().dataset)
-
-
-def finish(config: dict[str, Value], num_nodes: int = 1) -> dict[str, Any]:
-    run_in_process(config, num_nodes)
-    result: dict[str, Any] = json.loads((Path(str(config["run-dir"])) / "result.json").read_text())
-    assert result["status"] == "completed"
-    return result
 
 
 @pytest.fixture

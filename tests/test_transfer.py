@@ -2,18 +2,18 @@
 
 import json
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
+from finished import Make, finish
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.nn import functional as F
 
 from models.cnn import ConvNet
-from models.config import TaskConfig, Value
+from models.config import TaskConfig
 from models.data.registry import load_dataset
 from models.errors import UserError
 from models.gan import ImageGan
@@ -24,11 +24,9 @@ from models.state import build_model, federated_names, weights_sha256
 from models.task import Task
 from server.plan import make_plan
 from server.transfer import take_over
-from simulations.in_process import run_in_process
 from simulations.report import write_report
 from simulations.scenario import load_scenario
 
-Make = Callable[..., dict[str, Value]]
 FROZEN = "freeze = ['features.*']"
 FEATURES = [f"features.{layer}.{kind}" for layer in (0, 3) for kind in ("weight", "bias")]
 HEAD = [f"classifier.{layer}.{kind}" for layer in (0, 2) for kind in ("weight", "bias")]
@@ -50,13 +48,6 @@ def write(path: Path, weights: Mapping[str, Tensor]) -> Path:
 def task_of(name: str, options: str = "") -> Task:
     config = TaskConfig(task=name, task_options=options, dataset="digits")
     return load_task(config, load_dataset(config))
-
-
-def finish(config: dict[str, Value], num_nodes: int = 1) -> dict[str, Any]:
-    run_in_process(config, num_nodes)
-    folder = Path(str(config["run-dir"]))
-    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    return {**json.loads((folder / "result.json").read_text()), "rows": rows, "folder": folder}
 
 
 def last_of(folder: Path) -> dict[str, Tensor]:
