@@ -191,6 +191,7 @@ def test_a_resumed_run_goes_on_with_the_same_local_state(personal: dict[str, Val
         assert torch.equal(load_file(folder_of(two) / "models" / "last.safetensors")[name], weight)
 
 
+@pytest.mark.slow
 def test_every_optimizer_can_be_kept(tiny: Make, tmp_path: Path) -> None:
     """Keeping Adam's moments is another run than forgetting them, and survives a resume."""
     common = {"num_clients": 2, "optimizer": "adam", "learning_rate": 0.001}

@@ -19,7 +19,15 @@ def finish(config: dict[str, Value], num_nodes: int) -> dict[str, Any]:
     return result
 
 
-@pytest.mark.parametrize("strategy", ["FedAvg", "FedAdam", "FedMedian", "Krum", "FedProx"])
+@pytest.mark.parametrize(
+    "strategy",
+    [
+        "FedAvg",
+        *(pytest.param(name, marks=pytest.mark.slow) for name in ("FedAdam", "FedMedian")),
+        "Krum",
+        "FedProx",
+    ],
+)
 def test_hash_does_not_depend_on_who_shares_a_node(tiny: Make, tmp_path: Path, strategy: str) -> None:
     options = {"FedProx": "proximal_mu = 0.1", "Krum": "num_malicious_nodes = 1"}.get(strategy, "")
     hashes = {

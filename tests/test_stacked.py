@@ -37,10 +37,10 @@ def distance(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> float:
     "overrides",
     [
         {},
-        {"optimizer": "adam", "learning_rate": 1e-3},
+        pytest.param({"optimizer": "adam", "learning_rate": 1e-3}, marks=pytest.mark.slow),
         {"strategy": "FedProx", "strategy_options": "proximal_mu = 0.5"},
         {"strategy": "FedMedian", "task_options": "norm = 'group'", "learning_rate": 5e-3},
-        {"task": "vae", "optimizer": "sgd", "learning_rate": 1e-3},
+        pytest.param({"task": "vae", "optimizer": "sgd", "learning_rate": 1e-3}, marks=pytest.mark.slow),
         pytest.param(
             {"task": "gan", "optimizer": "sgd", "learning_rate": 1e-3, "task_options": "blocks = 'resnet'"},
             marks=pytest.mark.slow,
