@@ -2,11 +2,17 @@
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from quadratic import crowded_valleys, valleys
+from safetensors.torch import load_file
 
 from models.config import Value
+from models.data.registry import DATASETS
+from models.data.source import Source
 from models.device import pinned
+from simulations.in_process import run_in_process
 from simulations.scenario import defaults
 
 Overrides = bool | int | float | str
@@ -44,3 +50,35 @@ def bert_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("bert")
     write_bert(folder)
     return folder
+
+
+@pytest.fixture
+def rest(
+    tiny: Callable[..., dict[str, Value]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., float]:
+    """Return a function that runs a strategy on the two parabolas, and returns the weight it ends with."""
+    monkeypatch.setitem(DATASETS, "valleys", Source("parabolas", valleys))
+    monkeypatch.setitem(DATASETS, "crowded-valleys", Source("parabolas", crowded_valleys))
+
+    def run(
+        strategy: str, rounds: int = 40, num_nodes: int = 1, dataset: str = "valleys", **overrides: Any
+    ) -> float:
+        folder = tmp_path / f"run-{len(list(tmp_path.iterdir()))}"
+        run_in_process(
+            tiny(
+                task="quadratic:Quadratic",
+                dataset=dataset,
+                partitioner="natural",
+                num_clients=2,
+                num_server_rounds=rounds,
+                evaluate_every=0,
+                checkpoint_every=0,
+                strategy=strategy,
+                run_dir=str(folder),
+                **overrides,
+            ),
+            num_nodes,
+        )
+        return float(load_file(folder / "models" / "last.safetensors")["w"])
+
+    return run

@@ -3,16 +3,12 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
-from quadratic import CURVATURE, MINIMUM, OPTIMUM, crowded_valleys, valleys
-from safetensors.torch import load_file
+from quadratic import CURVATURE, MINIMUM, OPTIMUM
 
 from models.config import Value
-from models.data.registry import DATASETS
-from models.data.source import Source
 from models.errors import UserError
 from simulations.in_process import run_in_process
 from strategies.fednova import effective_steps
@@ -20,36 +16,6 @@ from strategies.rule import Closing, Companions, Learned, beside, split
 from strategies.scaffold import ControlVariates
 
 Make = Callable[..., dict[str, Value]]
-
-
-@pytest.fixture
-def rest(tiny: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., float]:
-    """Return a function that runs a strategy on the two parabolas, and returns the weight it ends with."""
-    monkeypatch.setitem(DATASETS, "valleys", Source("parabolas", valleys))
-    monkeypatch.setitem(DATASETS, "crowded-valleys", Source("parabolas", crowded_valleys))
-
-    def run(
-        strategy: str, rounds: int = 40, num_nodes: int = 1, dataset: str = "valleys", **overrides: Any
-    ) -> float:
-        folder = tmp_path / f"run-{len(list(tmp_path.iterdir()))}"
-        run_in_process(
-            tiny(
-                task="quadratic:Quadratic",
-                dataset=dataset,
-                partitioner="natural",
-                num_clients=2,
-                num_server_rounds=rounds,
-                evaluate_every=0,
-                checkpoint_every=0,
-                strategy=strategy,
-                run_dir=str(folder),
-                **overrides,
-            ),
-            num_nodes,
-        )
-        return float(load_file(folder / "models" / "last.safetensors")["w"])
-
-    return run
 
 
 def pull(steps: list[int], learning_rate: float, over: list[float]) -> float:
