@@ -161,7 +161,7 @@ def test_more_clients_than_there_are() -> None:
 def test_only_classes_that_say_so_themselves_get_a_mean() -> None:
     assert {name for name, cls in STRATEGIES.items() if takes_weighted_mean(load_strategy_by(name))} == {
         "DifferentialPrivacyClientSideAdaptiveClipping", "DifferentialPrivacyClientSideFixedClipping",
-        "FedAdagrad", "FedAdam", "FedAvg", "FedAvgM", "FedDyn", "FedNova", "FedProx", "FedYogi",
+        "Ditto", "FedAdagrad", "FedAdam", "FedAvg", "FedAvgM", "FedDyn", "FedNova", "FedProx", "FedYogi",
         "LocalDP", "Scaffold"
     }  # fmt: skip
     assert takes_weighted_mean(FedProx())
