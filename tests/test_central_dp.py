@@ -234,6 +234,7 @@ def hash_of(config: dict[str, Value], num_nodes: int = 1) -> str:
 INNERS = ["'FedAvg'", "{name = 'FedProx', proximal_mu = 0.5}", "{name = 'FedDyn', alpha = 0.1}"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("inner", INNERS[1:])
 def test_one_hash_wherever_clipping_is_done_and_on_however_many_nodes(
     tiny: Make, tmp_path: Path, inner: str
@@ -257,6 +258,7 @@ def test_one_hash_wherever_clipping_is_done_and_on_however_many_nodes(
     assert len(hashes) == 1
 
 
+@pytest.mark.slow
 def test_rules_of_wrapped_strategies_are_obeyed(tiny: Make, tmp_path: Path) -> None:
     options = "clipping_norm = 100.0, noise_multiplier = 0.0, strategy = "
     hashes = {
@@ -291,6 +293,7 @@ def test_stacked_clients_clip_too(tiny: Make, tmp_path: Path) -> None:
     assert rows[0] == pytest.approx(rows[1], rel=1e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [ON_CLIENTS, ADAPTIVE_ON_SERVER])
 def test_a_resumed_run_goes_on_with_its_norm_its_noise_and_what_it_has_spent(
     tiny: Make, tmp_path: Path, name: str

@@ -204,6 +204,7 @@ def test_what_travels_is_what_the_ledger_says(tiny: Make, tmp_path: Path) -> Non
     assert up["int8"] == clients * sum(2 * header + size + 4 for size in sizes)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("engine", ["loop", "stacked"])
 def test_a_resumed_run_goes_on_with_what_was_left_out(tiny: Make, tmp_path: Path, engine: str) -> None:
     config = tiny(compression="top-k", engine=engine, examples_per_client=8, strategy="FedAdam")

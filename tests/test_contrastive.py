@@ -148,6 +148,7 @@ def test_what_does_not_fit_is_refused(options: str, message: str) -> None:
     assert str(error.value) == message
 
 
+@pytest.mark.slow
 def test_one_hash_for_one_node_and_three(tiny: Make, tmp_path: Path) -> None:
     result = finish_alike(tiny, tmp_path, task="contrastive", num_server_rounds=1, batch_size=128)
     assert result["final"]["loss"] < result["untrained"]["loss"]

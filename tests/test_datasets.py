@@ -70,6 +70,7 @@ def test_packaged_images(name, train, test, shape, most):
         assert examples["label"].dtype == torch.int64
 
 
+@pytest.mark.slow
 def test_split_is_stratified_disjoint_and_the_same_for_every_seed():
     first, second = (load_dataset(TaskConfig(dataset="mnist-5k", seed=seed)) for seed in (1, 2))
     assert torch.bincount(first.train["label"]).tolist() == [400] * 10

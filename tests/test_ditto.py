@@ -176,6 +176,7 @@ PERSONAL_CNN: dict[str, Any] = {
 }
 
 
+@pytest.mark.slow
 def test_personal_models_are_the_same_on_one_node_and_three_and_after_a_resume(run: Run) -> None:
     whole = run(**PERSONAL_CNN, num_server_rounds=3)
     assert same(whole, run(num_nodes=3, **PERSONAL_CNN, num_server_rounds=3), 3)

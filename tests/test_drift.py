@@ -47,6 +47,7 @@ def test_they_reach_it_with_one_of_two_clients_a_round(
     assert found == pytest.approx(OPTIMUM, abs=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("strategy", "options"), [("Scaffold", ""), ("FedDyn", "alpha = 1.0")])
 def test_every_client_counts_alike_however_many_examples_it_has(
     rest: Callable[..., float], strategy: str, options: str
@@ -143,6 +144,7 @@ def test_any_optimizer_can_be_asked_for(rest: Callable[..., float]) -> None:
     rest("FedNova", rounds=2, optimizer="adam", strategy_options="any_optimizer = true")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("strategy", ["Scaffold", "FedDyn", "FedNova"])
 def test_one_hash_for_one_node_and_three(tiny: Make, tmp_path: Path, strategy: str) -> None:
     hashes = set()

@@ -183,6 +183,7 @@ def test_each_client_and_round_has_its_own_noise() -> None:
     assert len(drawn) == 4
 
 
+@pytest.mark.slow
 def test_a_resumed_run_goes_on_with_its_noise_and_what_it_has_spent(tiny: Make, tmp_path: Path) -> None:
     options = "clipping_norm = 0.3, noise_multiplier = 0.5, strategy = 'FedAdam'"
     config = tiny(strategy="LocalDP", strategy_options=options, examples_per_client=16)

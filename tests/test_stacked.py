@@ -39,7 +39,10 @@ def distance(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> float:
         {},
         pytest.param({"optimizer": "adam", "learning_rate": 1e-3}, marks=pytest.mark.slow),
         {"strategy": "FedProx", "strategy_options": "proximal_mu = 0.5"},
-        {"strategy": "FedMedian", "task_options": "norm = 'group'", "learning_rate": 5e-3},
+        pytest.param(
+            {"strategy": "FedMedian", "task_options": "norm = 'group'", "learning_rate": 5e-3},
+            marks=pytest.mark.slow,
+        ),
         pytest.param({"task": "vae", "optimizer": "sgd", "learning_rate": 1e-3}, marks=pytest.mark.slow),
         pytest.param(
             {"task": "gan", "optimizer": "sgd", "learning_rate": 1e-3, "task_options": "blocks = 'resnet'"},

@@ -120,6 +120,7 @@ def test_a_wrong_key_is_told_before_anything_runs(scenario: Path, tmp_path: Path
         plan_sweep(scenario, [{"alpha": 1.0}, {"alfa": 1.0}], [1], tmp_path)
 
 
+@pytest.mark.slow
 def test_the_table_of_strategies_has_them_all(tmp_path: Path) -> None:
     simulations = Path(__file__).parents[1] / "simulations"
     arms = read_arms(simulations / "bench" / "strategies.toml")
