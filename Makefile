@@ -22,7 +22,7 @@ test: $(VENV)/installed-dev
 check: $(VENV)/installed-dev
 	$(BIN)/python -m pytest -m "not slow"
 
-# Train every family against its bar; this takes the better part of an hour.
+# Train every family against its bar; this takes an hour or more.
 bars: $(VENV)/installed-dev
 	$(BIN)/python -m pytest -m bar
 
