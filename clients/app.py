@@ -10,18 +10,18 @@ from flwr.app import ArrayRecord, ConfigRecord, Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 from torch import Tensor
 
-from clients.site import Site, load_site
 from clients.stacked import train_stacked
 from clients.work import Answer, Order, evaluate_client, train_client
-from models.config import TaskConfig, read
+from clients.worker import Worker, load_worker
+from models.core.config import TaskConfig, read
+from models.core.device import pinned
+from models.core.errors import UserError
 from models.data.fingerprint import data_sha256
-from models.device import pinned
-from models.errors import UserError
 from models.state import describe_state
-from strategies.exact_sum import ExactSum
-from strategies.packing import FIXED, PLAN, UPDATES_IN_A_SUM, Replies, to_arrays, unpack
+from strategies.wire.exact_sum import ExactSum
+from strategies.wire.packing import FIXED, PLAN, UPDATES_IN_A_SUM, Replies, to_arrays, unpack
 
-Work = Callable[[Site, Order], Answer]
+Work = Callable[[Worker, Order], Answer]
 Outcomes = Iterator[tuple[Order, Answer | Exception]]
 
 app = ClientApp()
@@ -35,13 +35,13 @@ def describe(message: Message, context: Context) -> Message:
         raise UserError(
             'start this SuperNode with --node-config "partition-id=0 num-partitions=3" (its own numbers)'
         )
-    site = _site(context)
+    worker = _worker(context)
     description = {
         "partition-id": node["partition-id"],
         "num-partitions": node["num-partitions"],
         "own-data": "data-path" in node,
-        "data": data_sha256(site.dataset),
-        "state": [*describe_state(site.initial), *site.task.agreed],
+        "data": data_sha256(worker.dataset),
+        "state": [*describe_state(worker.initial), *worker.task.agreed],
     }
     return Message(
         RecordDict({"node": ConfigRecord({"description": json.dumps(description)})}), reply_to=message
@@ -61,22 +61,22 @@ def evaluate(message: Message, context: Context) -> Message:
     return _each_client(message, context, _one_by_one(evaluate_client))
 
 
-def _site(context: Context) -> Site:
+def _worker(context: Context) -> Worker:
     config = read(TaskConfig, context.run_config)
-    return load_site(config, str(context.node_config.get("data-path", "")))
+    return load_worker(config, str(context.node_config.get("data-path", "")))
 
 
 def _state_root(context: Context) -> Path:
     return Path(str(context.node_config.get("state-path", Path.home() / ".polyfed" / "state")))
 
 
-def _one_by_one(work: Work) -> Callable[[Site, Sequence[Order]], Outcomes]:
+def _one_by_one(work: Work) -> Callable[[Worker, Sequence[Order]], Outcomes]:
     """Return what does the work for client after client."""
 
-    def outcomes(site: Site, orders: Sequence[Order]) -> Outcomes:
+    def outcomes(worker: Worker, orders: Sequence[Order]) -> Outcomes:
         for order in orders:
             try:
-                yield order, work(site, order)
+                yield order, work(worker, order)
             except Exception as error:  # whatever one client does, the others' work counts
                 yield order, error
 
@@ -84,20 +84,20 @@ def _one_by_one(work: Work) -> Callable[[Site, Sequence[Order]], Outcomes]:
 
 
 def _each_client(
-    message: Message, context: Context, work: Callable[[Site, Sequence[Order]], Outcomes]
+    message: Message, context: Context, work: Callable[[Worker, Sequence[Order]], Outcomes]
 ) -> Message:
     started = time.perf_counter()
-    site = _site(context)
+    worker = _worker(context)
     plan = message.content.config_records[PLAN]
     # The run's absolute folder where server and nodes share a disk, else a name under the node's own.
     folder = _state_root(context) / str(plan["state-path"])
     orders = _orders(message.content, folder)
     weighted_by = str(plan["weighted-by"])
     # A sum of compressed updates is compressed no more.
-    adds_up = weighted_by and len(orders) > UPDATES_IN_A_SUM and not site.config.compression
+    adds_up = weighted_by and len(orders) > UPDATES_IN_A_SUM and not worker.config.compression
     replies = Replies(partial=ExactSum() if adds_up else None)
-    with pinned(site.config.threads):
-        for order, outcome in work(site, orders):
+    with pinned(worker.config.threads):
+        for order, outcome in work(worker, orders):
             if isinstance(outcome, Exception):
                 replies.failures[order.client] = " ".join(f"{type(outcome).__name__}: {outcome}".split())
             else:

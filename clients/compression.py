@@ -6,10 +6,10 @@ import torch
 from flwr.app import ArrayRecord
 from torch import Tensor
 
-from models.config import TaskConfig
-from strategies.compression import CODECS, compress
-from strategies.packing import to_record
+from models.core.config import TaskConfig
 from strategies.rule import Arrays
+from strategies.wire.compression import CODECS, compress
+from strategies.wire.packing import to_record
 
 RESIDUAL = "residual."
 """Prefix of what a client's state file holds of what was left out."""

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from clients.loop import Optimizers
-from clients.site import Site
+from clients.worker import Worker
 from strategies.rule import PERSONAL
 
 MODEL, OPTIMIZER = "model.", "optimizer."
@@ -31,14 +31,14 @@ def of_personal(remembered: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return _with_prefix(PERSONAL, remembered)
 
 
-def restore(site: Site, state: Mapping[str, Tensor]) -> None:
+def restore(worker: Worker, state: Mapping[str, Tensor]) -> None:
     """Put this state into the model; what it does not hold becomes as it was built."""
     with torch.no_grad():
-        for name, tensor in site.state.items():
-            tensor.copy_(state.get(name, site.initial[name]))
+        for name, tensor in worker.state.items():
+            tensor.copy_(state.get(name, worker.initial[name]))
 
 
-def own_state(site: Site, state: Mapping[str, Tensor], given: Collection[str]) -> dict[str, Tensor]:
+def own_state(worker: Worker, state: Mapping[str, Tensor], given: Collection[str]) -> dict[str, Tensor]:
     """Return what of a model's state the client must remember: the entries that it is not `given` each time.
 
     What is as it was built, such as frozen weights, need not be kept: it can be built again. Not so an
@@ -47,7 +47,7 @@ def own_state(site: Site, state: Mapping[str, Tensor], given: Collection[str]) -
     return {
         MODEL + name: tensor
         for name, tensor in state.items()
-        if name not in given and (name in site.federated or not torch.equal(tensor, site.initial[name]))
+        if name not in given and (name in worker.federated or not torch.equal(tensor, worker.initial[name]))
     }
 
 

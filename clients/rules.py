@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from clients.loop import Optimizers
-from models.plugins import find
+from models.core.plugins import find
 from strategies.rule import Chain, Closing, Companions, Learned, LocalRule
 
 RULE = "rule."

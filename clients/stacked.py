@@ -19,28 +19,28 @@ from clients.local_state import LocalState
 from clients.loop import Optimizers, mean_losses
 from clients.memory import MODEL, own_state
 from clients.rules import RuleAtWork, load_rule
-from clients.site import Site
 from clients.work import Answer, Order, make_answer
+from clients.worker import Worker
+from models.core.seeds import generator_for
 from models.optimizers import make_optimizers
-from models.seeds import generator_for
 from models.task import Batch, Objective, State
 from strategies.rule import Closing
 
 Outcome = tuple[Order, Answer | Exception]
 
 
-def train_stacked(site: Site, orders: Sequence[Order]) -> Iterator[Outcome]:
+def train_stacked(worker: Worker, orders: Sequence[Order]) -> Iterator[Outcome]:
     """Train the clients of a message, those that start alike in one stack; yield each one's outcome."""
     stacks: dict[tuple[int, int], list[_Learner]] = {}
     for order in orders:
         alike = stacks.setdefault((id(order.weights), id(order.config)), [])
         try:
-            alike.append(_prepare(site, order))
+            alike.append(_prepare(worker, order))
         except Exception as error:  # whatever one client does, the others' work counts
             yield order, error
     for learners in stacks.values():
         if learners:
-            yield from _Stack(site, learners).train()
+            yield from _Stack(worker, learners).train()
 
 
 @dataclass(frozen=True)
@@ -53,32 +53,32 @@ class _Learner:
     remembered: Mapping[str, Tensor]
 
 
-def _prepare(site: Site, order: Order) -> _Learner:
-    examples = poison(site, order.client, site.examples(order.client)[0])
-    generator = generator_for(site.config.seed, "train", order.server_round, order.client)
+def _prepare(worker: Worker, order: Order) -> _Learner:
+    examples = poison(worker, order.client, worker.examples(order.client)[0])
+    generator = generator_for(worker.config.seed, "train", order.server_round, order.client)
     epochs = (
-        site.task.batches(site.model, examples, generator, site.config.batch_size)
-        for _ in range(site.config.local_epochs)
+        worker.task.batches(worker.model, examples, generator, worker.config.batch_size)
+        for _ in range(worker.config.local_epochs)
     )
     remembered = LocalState(order.folder, order.client).load(order.server_round)
-    return _Learner(order, site.task.num_examples(examples), chain.from_iterable(epochs), remembered)
+    return _Learner(order, worker.task.num_examples(examples), chain.from_iterable(epochs), remembered)
 
 
 class _Stack:
     """Clients that take their steps together, until each runs out of batches."""
 
-    def __init__(self, site: Site, learners: Sequence[_Learner]) -> None:
+    def __init__(self, worker: Worker, learners: Sequence[_Learner]) -> None:
         """Put the clients' weights together: name -> (K, ...), for K clients."""
-        self.site = site
+        self.worker = worker
         self.learners = list(learners)
         first = learners[0].order
-        self.state = _stack_states(site, first.weights, learners)
+        self.state = _stack_states(worker, first.weights, learners)
         parameters = {
             name: nn.Parameter(self.state[name], own.requires_grad)
-            for name, own in site.model.named_parameters()
+            for name, own in worker.model.named_parameters()
         }
         self.state |= parameters
-        self.optimizers: Optimizers = make_optimizers(site.task, parameters.items(), site.config)
+        self.optimizers: Optimizers = make_optimizers(worker.task, parameters.items(), worker.config)
         rule = load_rule(first.config, "local-rule")
         self.rule = rule and RuleAtWork(
             rule,
@@ -89,14 +89,14 @@ class _Stack:
                 [learner.remembered.get(name, torch.zeros_like(weight)) for learner in learners]
             ),
         )
-        zeros = torch.zeros(len(learners), device=site.device)
+        zeros = torch.zeros(len(learners), device=worker.device)
         self.totals = {objective.name: zeros.clone() for objective, _ in self.optimizers}
         self.seen = zeros.clone()
 
     def train(self) -> Iterator[Outcome]:
         """Train all clients; yield each one's outcome once it has no more batches."""
-        if not self.site.model.training:
-            self.site.model.train()
+        if not self.worker.model.training:
+            self.worker.model.train()
         while self.learners:
             batches: list[Batch] = []
             going: list[int] = []
@@ -121,7 +121,7 @@ class _Stack:
         rows_of: dict[tuple[torch.Size, ...], list[int]] = {}
         for row, batch in enumerate(batches):
             rows_of.setdefault(tuple(column.shape for column in batch.values()), []).append(row)
-        device = self.site.device
+        device = self.worker.device
         groups = [
             (
                 rows,
@@ -145,14 +145,14 @@ class _Stack:
         weights = {
             f"model.{name}": stacked if everyone else stacked[rows] for name, stacked in self.state.items()
         }
-        loss = _Loss(self.site.model, objective)
+        loss = _Loss(self.worker.model, objective)
 
         def one_client(weights: State, batch: Batch) -> Tensor:
             value: Tensor = functional_call(loss, weights, (batch,))
             return value
 
-        autocast = self.site.config.precision == "bfloat16"
-        with torch.autocast(self.site.device.type, torch.bfloat16, enabled=autocast):
+        autocast = self.worker.config.precision == "bfloat16"
+        with torch.autocast(self.worker.device.type, torch.bfloat16, enabled=autocast):
             losses: Tensor = vmap(one_client)(weights, batch)
         return losses
 
@@ -181,8 +181,8 @@ class _Stack:
             closing, own = self.rule.close(row) if self.rule else (Closing(), {})
             metrics = {"num-examples": learner.num_examples, **losses, **closing.metrics}
             rule = self.rule.rule if self.rule else None
-            answer = make_answer(self.site, order, state, metrics, closing.beside, rule, learner.remembered)
-            own |= {**own_state(self.site, state, order.weights), **answer.kept}
+            answer = make_answer(self.worker, order, state, metrics, closing.beside, rule, learner.remembered)
+            own |= {**own_state(self.worker, state, order.weights), **answer.kept}
             if own or learner.remembered:
                 store = LocalState(order.folder, order.client)
                 store.save(order.server_round, own, int(str(order.config["checkpoint-round"])))
@@ -203,16 +203,16 @@ class _Loss(nn.Module):
         return self.objective.loss(self.model, batch)
 
 
-def _stack_states(site: Site, weights: Mapping[str, Tensor], learners: Sequence[_Learner]) -> State:
+def _stack_states(worker: Worker, weights: Mapping[str, Tensor], learners: Sequence[_Learner]) -> State:
     """Return name -> (K, ...): the server's weights for each client, and what the client remembers."""
     stacked = {}
-    for name, initial in site.initial.items():
+    for name, initial in worker.initial.items():
         if name in weights:
-            shared = weights[name].to(site.device)
+            shared = weights[name].to(worker.device)
             stacked[name] = shared.expand(len(learners), *shared.shape).clone()
         else:
             own = [learner.remembered.get(MODEL + name, initial) for learner in learners]
-            stacked[name] = torch.stack([tensor.to(site.device) for tensor in own])
+            stacked[name] = torch.stack([tensor.to(worker.device) for tensor in own])
     return stacked
 
 

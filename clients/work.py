@@ -23,13 +23,13 @@ from clients.memory import (
     shared_model,
 )
 from clients.rules import RuleAtWork, load_rule
-from clients.site import Site
+from clients.worker import Worker
+from models.core.seeds import derive_seed, generator_for
 from models.data.dataset import Examples
 from models.optimizers import make_optimizers
-from models.seeds import derive_seed, generator_for
 from models.task import Metrics
-from strategies.packing import SUMS
 from strategies.rule import PERSONAL, Arrays, Closing, LocalRule, beside
+from strategies.wire.packing import SUMS
 
 
 @dataclass(frozen=True)
@@ -58,47 +58,47 @@ class Answer:
     """What it has to remember of its reply: what compression left out."""
 
 
-def train_client(site: Site, order: Order) -> Answer:
+def train_client(worker: Worker, order: Order) -> Answer:
     """Train one client from the server's weights; under a personalised strategy, its own model as well."""
     store = LocalState(order.folder, order.client)
     remembered = store.load(order.server_round)
-    examples = poison(site, order.client, site.examples(order.client)[0])
+    examples = poison(worker, order.client, worker.examples(order.client)[0])
     own: dict[str, Tensor] = {}
     personal_losses: dict[str, float] = {}
     # Before the shared one, as the answer holds views of the model that was trained last.
     if personal_rule := load_rule(order.config, "personal-rule"):
-        personal_losses, own = _train_personal(site, order, examples, remembered, personal_rule)
-    restore(site, shared_model(order.weights, remembered))
+        personal_losses, own = _train_personal(worker, order, examples, remembered, personal_rule)
+    restore(worker, shared_model(order.weights, remembered))
     rule = load_rule(order.config, "local-rule")
-    lesson = _learn(site, order, examples, remembered, rule)
+    lesson = _learn(worker, order, examples, remembered, rule)
     metrics = {
-        "num-examples": site.task.num_examples(examples),
+        "num-examples": worker.task.num_examples(examples),
         **lesson.losses,
         **lesson.closing.metrics,
         **personal_losses,
     }
-    answer = make_answer(site, order, site.state, metrics, lesson.closing.beside, rule, remembered)
-    own |= {**lesson.kept, **own_state(site, site.state, order.weights), **answer.kept}
+    answer = make_answer(worker, order, worker.state, metrics, lesson.closing.beside, rule, remembered)
+    own |= {**lesson.kept, **own_state(worker, worker.state, order.weights), **answer.kept}
     if own or remembered:
         store.save(order.server_round, own, int(str(order.config["checkpoint-round"])))
     return answer
 
 
 def _train_personal(
-    site: Site, order: Order, examples: Examples, remembered: Mapping[str, Tensor], rule: LocalRule
+    worker: Worker, order: Order, examples: Examples, remembered: Mapping[str, Tensor], rule: LocalRule
 ) -> tuple[dict[str, float], dict[str, Tensor]]:
     """Train the client's own model on the same rows; return its losses, and what to remember of it.
 
     Nothing else of it leaves the client. Raises FloatingPointError where it diverges.
     """
-    restore(site, personal_model(order.weights, remembered))
+    restore(worker, personal_model(order.weights, remembered))
     try:
-        lesson = _learn(site, order, examples, of_personal(remembered), rule, PERSONAL)
-        _check_finite({name: site.state[name].cpu().numpy() for name in site.federated})
+        lesson = _learn(worker, order, examples, of_personal(remembered), rule, PERSONAL)
+        _check_finite({name: worker.state[name].cpu().numpy() for name in worker.federated})
     except FloatingPointError as error:
         raise FloatingPointError(f"personal model: {error}") from error
-    fixed = order.weights.keys() - set(site.federated)
-    kept = {**lesson.kept, **own_state(site, site.state, fixed)}
+    fixed = order.weights.keys() - set(worker.federated)
+    kept = {**lesson.kept, **own_state(worker, worker.state, fixed)}
     losses = {PERSONAL + name: loss for name, loss in lesson.losses.items()}
     # Copies, as the shared model takes its place.
     return losses, {PERSONAL + name: tensor.clone() for name, tensor in kept.items()}
@@ -115,7 +115,7 @@ class _Lesson:
 
 
 def _learn(
-    site: Site,
+    worker: Worker,
     order: Order,
     examples: Examples,
     remembered: Mapping[str, Tensor],
@@ -123,27 +123,27 @@ def _learn(
     whose: str = "",
 ) -> _Lesson:
     """Train the model that stands ready; `whose` tells its random streams from those of the shared one."""
-    config, place = site.config, (order.server_round, order.client)
-    optimizers = make_optimizers(site.task, site.model.named_parameters(), config)
+    config, place = worker.config, (order.server_round, order.client)
+    optimizers = make_optimizers(worker.task, worker.model.named_parameters(), config)
     if config.keep_optimizer:
         restore_optimizers(optimizers, remembered)
     at_work = rule and RuleAtWork(
         rule,
-        site.model.named_parameters(),
+        worker.model.named_parameters(),
         optimizers,
         order.weights,
         lambda name, weight: remembered.get(name, torch.zeros_like(weight)),
     )
-    _seed_layers(derive_seed(config.seed, f"{whose}layers", *place), site.device)
+    _seed_layers(derive_seed(config.seed, f"{whose}layers", *place), worker.device)
     losses = train(
-        site.task,
-        site.model,
+        worker.task,
+        worker.model,
         examples,
         optimizers,
         generator=generator_for(config.seed, f"{whose}train", *place),
         local_epochs=config.local_epochs,
         batch_size=config.batch_size,
-        device=site.device,
+        device=worker.device,
         autocast=config.precision == "bfloat16",
     )
     closing, kept = at_work.close() if at_work else (Closing(), {})
@@ -153,7 +153,7 @@ def _learn(
 
 
 def make_answer(
-    site: Site,
+    worker: Worker,
     order: Order,
     state: Mapping[str, Tensor],
     metrics: Mapping[str, float],
@@ -167,25 +167,25 @@ def make_answer(
 
     Raises FloatingPointError for a weight that is not finite.
     """
-    state = tamper(site, order.client, order.server_round, state, order.weights)
-    arrays: Arrays = {name: state[name].cpu().numpy() for name in site.federated}
+    state = tamper(worker, order.client, order.server_round, state, order.weights)
+    arrays: Arrays = {name: state[name].cpu().numpy() for name in worker.federated}
     for kind, tensors in companions.items():
         arrays = {**arrays, **beside(kind, {name: tensor.cpu().numpy() for name, tensor in tensors.items()})}
     _check_finite(arrays)
     received = {name: tensor.numpy() for name, tensor in order.weights.items()}
     if rule:
-        generator = generator_for(site.config.seed, "reply", order.server_round, order.client)
+        generator = generator_for(worker.config.seed, "reply", order.server_round, order.client)
         arrays, more = rule.reply(arrays, received, generator)
         metrics = {**metrics, **more}
     told = MetricRecord({**metrics})
-    if not site.config.compression:
+    if not worker.config.compression:
         return Answer(RecordDict({"metrics": told}), arrays)
-    generator = generator_for(site.config.seed, "compress", order.server_round, order.client)
-    records, left_out = compressed_reply(site.config, arrays, received, remembered, generator)
+    generator = generator_for(worker.config.seed, "compress", order.server_round, order.client)
+    records, left_out = compressed_reply(worker.config, arrays, received, remembered, generator)
     return Answer(RecordDict({"metrics": told, **records}), kept=left_out)
 
 
-def evaluate_client(site: Site, order: Order) -> Answer:
+def evaluate_client(worker: Worker, order: Order) -> Answer:
     """Evaluate the server's weights on the rows that the client kept for it; reply with sums and ratios.
 
     Under a personalised strategy its own model is evaluated as well, with the same draws.
@@ -195,24 +195,24 @@ def evaluate_client(site: Site, order: Order) -> Answer:
     models = {"": shared_model(order.weights, remembered)}
     if "personal-rule" in order.config:
         models[PERSONAL] = personal_model(order.weights, remembered)
-    _, examples = site.examples(order.client)
+    _, examples = worker.examples(order.client)
     records = RecordDict({"metrics": MetricRecord({"num-examples": len(examples)})})
     for whose, state in models.items():
-        restore(site, state)
-        metrics = _evaluate(site, order, examples)
+        restore(worker, state)
+        metrics = _evaluate(worker, order, examples)
         sums = {name: [float(total), float(weight)] for name, (total, weight) in metrics.items()}
         records[whose + SUMS] = ConfigRecord({**sums})
-        for name, ratio in site.task.ratios(metrics).items():
+        for name, ratio in worker.task.ratios(metrics).items():
             records.metric_records["metrics"][whose + name] = ratio
     return Answer(records)
 
 
-def _evaluate(site: Site, order: Order, examples: Examples) -> Metrics:
+def _evaluate(worker: Worker, order: Order, examples: Examples) -> Metrics:
     """Return the metrics of the model that stands ready; none for a client without rows to evaluate on."""
-    site.model.eval()
-    generator = generator_for(site.config.seed, "evaluate", order.server_round, order.client)
+    worker.model.eval()
+    generator = generator_for(worker.config.seed, "evaluate", order.server_round, order.client)
     with torch.no_grad():
-        return site.task.evaluate(site.model, examples, generator) if len(examples) else {}
+        return worker.task.evaluate(worker.model, examples, generator) if len(examples) else {}
 
 
 def _check_finite(arrays: Arrays) -> None:

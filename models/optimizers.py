@@ -7,8 +7,8 @@ from fnmatch import fnmatchcase
 import torch
 from torch import nn
 
-from models.config import TaskConfig, parse_options
-from models.errors import UserError, unknown
+from models.core.config import TaskConfig, parse_options
+from models.core.errors import UserError, unknown
 from models.task import Objective, OptimizerChoice, Task
 
 OPTIMIZERS: Mapping[str, Callable[..., torch.optim.Optimizer]] = {

@@ -3,22 +3,22 @@
 import math
 from collections.abc import Mapping, Sequence
 
-from models.cnn import ImageClassification
-from models.config import TaskConfig, parse_options
-from models.contrastive import ContrastiveLearning
+from models.control.dqn import QLearning
+from models.core.config import TaskConfig, parse_options
+from models.core.errors import UserError
+from models.core.plugins import check_options, find
 from models.data.dataset import Dataset
-from models.dqn import QLearning
-from models.errors import UserError
-from models.gan import ImageGan
-from models.lstm_forecast import Forecasting
-from models.lstm_text import TextGeneration
-from models.masked_lm import MaskedLanguageModel
-from models.masked_pixels import MaskedPixels
-from models.masked_sentences import MaskedSentences
-from models.ner import EntityRecognition
-from models.plugins import check_options, find
+from models.images.cnn import ImageClassification
+from models.images.contrastive import ContrastiveLearning
+from models.images.gan import ImageGan
+from models.images.masked_pixels import MaskedPixels
+from models.images.vae import ImageVae
+from models.series.lstm_forecast import Forecasting
 from models.task import Task
-from models.vae import ImageVae
+from models.text.lstm_text import TextGeneration
+from models.text.masked_lm import MaskedLanguageModel
+from models.text.masked_sentences import MaskedSentences
+from models.text.ner import EntityRecognition
 
 TASKS: Mapping[str, type[Task] | tuple[type[Task], ...]] = {
     "cnn": ImageClassification,

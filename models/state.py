@@ -7,8 +7,8 @@ from fnmatch import fnmatchcase
 import torch
 from torch import Tensor, nn
 
-from models.errors import UserError
-from models.seeds import derive_seed
+from models.core.errors import UserError
+from models.core.seeds import derive_seed
 from models.task import Task
 
 

@@ -12,19 +12,19 @@ from flwr.serverapp import Grid, ServerApp
 from flwr.superlink.grid.inmemory_grid import InMemoryGrid
 from torch import Tensor
 
-from models.attackers import attackers
-from models.config import TaskConfig, read
+from models.core.config import TaskConfig, read
+from models.core.errors import UserError
+from models.data.attackers import attackers
 from models.data.fingerprint import data_sha256
 from models.data.partition import count_labels
-from models.errors import UserError
 from models.state import describe_state, federated_names, weights_sha256
 from server.checkpoint import write_safetensors
-from server.cohort_grid import CohortGrid
+from server.cohort import CohortGrid
 from server.config import ServerConfig
 from server.errors import RunFailedError
 from server.evaluation import CentralEvaluation
+from server.node_registry import NodeRegistry
 from server.plan import Plan, make_plan
-from server.roster import Roster
 from server.rounds import RoundLoop
 from server.run_folder import PARTITION, TRANSFER, RunFolder
 from server.transfer import START, Transfer
@@ -65,16 +65,16 @@ def _prepare(grid: Grid, plan: Plan, folder: RunFolder) -> RoundLoop:
     fixed = _begin_with(plan.transfer, state, folder) if plan.transfer else {}
     # Simulated nodes are workers of one machine or cluster, with one disk under them.
     shared_disk = isinstance(grid, InMemoryGrid) or getattr(grid, "interchangeable_nodes", False)
-    roster = Roster(
+    node_registry = NodeRegistry(
         num_clients=num_clients,
         expected={"data": data_sha256(plan.dataset), "state": [*describe_state(state), *plan.task.agreed]},
         interchangeable=shared_disk,
     )
-    roster.wait_for_all(grid, plan.config.node_timeout)
-    log(INFO, "%d clients on %d nodes", num_clients, len(roster.partitions))
+    node_registry.wait_for_all(grid, plan.config.node_timeout)
+    log(INFO, "%d clients on %d nodes", num_clients, len(node_registry.partitions))
     if attacking := attackers(plan.task_config):
         log(WARNING, "Attack %s by %d clients: %s", plan.task_config.attack, len(attacking), list(attacking))
-    if not roster.own_data:
+    if not node_registry.own_data:
         shown = range(min(num_clients, PICTURED_CLIENTS))
         counts = count_labels(plan.dataset, plan.partition, shown)
         picture = {"num_clients": num_clients, "classes": plan.dataset.classes, "counts": counts}
@@ -86,7 +86,7 @@ def _prepare(grid: Grid, plan: Plan, folder: RunFolder) -> RoundLoop:
         plan.strategy,
         CohortGrid(
             grid,
-            roster,
+            node_registry,
             state_path=_state_path(folder, shared_disk),
             weighted_by=weighted_by,
             node_timeout=plan.config.node_timeout,

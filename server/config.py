@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from models.config import require
+from models.core.config import require
 
 
 @dataclass(frozen=True)

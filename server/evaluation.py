@@ -4,9 +4,9 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
-from models.config import TaskConfig
-from models.device import choose_device, pinned
-from models.seeds import generator_for
+from models.core.config import TaskConfig
+from models.core.device import choose_device, pinned
+from models.core.seeds import generator_for
 from models.task import Task
 
 

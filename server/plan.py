@@ -6,12 +6,12 @@ import torch
 from flwr.serverapp.strategy import Strategy
 from torch import nn
 
-from models.attackers import check_attack
-from models.config import RunConfig, TaskConfig, read, require
+from models.core.config import RunConfig, TaskConfig, read, require
+from models.core.device import choose_device
+from models.data.attackers import check_attack
 from models.data.dataset import Dataset
+from models.data.datasets import load_dataset
 from models.data.partition import Partition, partition
-from models.data.registry import load_dataset
-from models.device import choose_device
 from models.optimizers import make_optimizers
 from models.registry import load_task
 from models.state import build_model

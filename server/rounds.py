@@ -16,17 +16,17 @@ from flwr.common import log
 from flwr.serverapp.strategy import Strategy
 from torch import Tensor
 
-from models.seeds import derive_seed
+from models.core.seeds import derive_seed
 from models.task import Task
 from server.checkpoint import Checkpoint, CheckpointFolder, write_safetensors
-from server.cohort_grid import CohortGrid, Exchange
+from server.client_metrics import client_metrics, metrics_by_client
+from server.cohort import CohortGrid, Exchange
 from server.config import ServerConfig
 from server.errors import RunFailedError
 from server.evaluation import CentralEvaluation
-from server.own_rows import client_metrics, metrics_by_client
 from server.run_folder import RunFolder
 from strategies.memory import capture, restore
-from strategies.packing import SUMS
+from strategies.wire.packing import SUMS
 
 
 @dataclass

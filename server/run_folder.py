@@ -14,8 +14,8 @@ from filelock import BaseFileLock, FileLock, Timeout
 from matplotlib.figure import Figure
 from torch.utils.tensorboard import SummaryWriter
 
-from models.config import RunConfig
-from models.errors import UserError
+from models.core.config import RunConfig
+from models.core.errors import UserError
 
 PATIENCE = 3.0
 """Seconds to wait for a run folder that is in use."""

@@ -6,14 +6,14 @@ from typing import Any
 from flwr.serverapp.strategy import Strategy
 from torch.optim import Optimizer
 
-from models.config import parse_options, require
-from models.errors import UserError, unknown
-from models.plugins import check_options, find
+from models.core.config import parse_options, require
+from models.core.errors import UserError, unknown
+from models.core.plugins import check_options, find
 from server.config import ServerConfig
-from strategies.compression import CODECS
 from strategies.registry import ENTRY_POINTS, STRATEGIES
 from strategies.rule import LocalRule
 from strategies.sampling import WRAPPED, federation, make, sampling, wraps
+from strategies.wire.compression import CODECS
 
 
 def cohort_size(config: ServerConfig, num_clients: int) -> int:

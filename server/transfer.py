@@ -10,9 +10,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from models.adapters import plain_name
-from models.errors import UserError
+from models.core.errors import UserError
 from models.state import by_module, frozen_names, shareable_names, weights_sha256
+from models.text.adapters import plain_name
 from server.config import ServerConfig
 
 KEPT_MODELS = (Path("models", "best.safetensors"), Path("models", "last.safetensors"))

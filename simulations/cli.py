@@ -11,8 +11,8 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from models.config import Value
-from models.errors import UserError
+from models.core.config import Value
+from models.core.errors import UserError
 
 MISTAKE, FAILURE, INTERRUPTED = 2, 1, 130
 """Exit codes: what was asked for cannot work; the run failed; Ctrl-C."""
@@ -46,7 +46,7 @@ def run(
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Show Flower's log as well.")] = False,
 ) -> None:
     """Run a scenario, write its report, and say where it is."""
-    from simulations.launch import launch
+    from simulations.runtime.launch import launch
     from simulations.scenario import load_scenario, new_run_dir
 
     if run_dir and resume:
@@ -61,7 +61,7 @@ def run(
     result = launch(run_config, in_process=in_process, verbose=verbose, console=console)
     _say_how_it_ended(folder, result)
     if (folder / "config.toml").exists():  # else it ended before it began, and there is nothing to report
-        from simulations.report import write_report
+        from simulations.report.page import write_report
 
         console.print(f"report: {write_report([folder])}", soft_wrap=True, highlight=False)
     if result["status"] == "failed":
@@ -71,7 +71,7 @@ def run(
 @cli.command()
 def tasks() -> None:
     """List every task with its data, metrics and scenarios; an arrow says which way its main metric goes."""
-    from simulations.catalogue import print_catalogue
+    from simulations.catalogue.tasks import print_catalogue
 
     print_catalogue(console, Console(stderr=True))
 
@@ -79,7 +79,7 @@ def tasks() -> None:
 @cli.command()
 def strategies() -> None:
     """List every strategy with its options and paper."""
-    from simulations.strategy_catalogue import print_strategies
+    from simulations.catalogue.strategies import print_strategies
 
     print_strategies(console, Console(stderr=True))
 
@@ -96,7 +96,7 @@ def strategy(
     ] = None,
 ) -> None:
     """Write an installable package with a strategy, its entry point and a test of its conformance."""
-    from simulations.new_strategy import new_strategy
+    from simulations.catalogue.new_strategy import new_strategy
 
     folder = new_strategy(name, folder)
     for file in sorted(folder.iterdir()):
@@ -106,9 +106,9 @@ def strategy(
 @cli.command()
 def compare(runs: Runs, target: Target = None) -> None:
     """Print runs side by side; of configs with several seeds, their means and intervals."""
-    from simulations.arms import arms_of, have_seeds, tabulate
-    from simulations.compare import print_comparison, print_endings
-    from simulations.run_folder import read_runs
+    from simulations.runs.arms import arms_of, have_seeds, tabulate
+    from simulations.runs.compare import print_comparison, print_endings
+    from simulations.runs.reader import read_runs
 
     read = read_runs(runs)
     if have_seeds(read):
@@ -142,26 +142,26 @@ def sweep(
     """Run a scenario over values and seeds, side by side; the same command goes on where it was cut."""
     from joblib import cpu_count
 
-    from simulations.arms import arms_of, markdown, tabulate
-    from simulations.cell import Cell
-    from simulations.report import write_report
-    from simulations.side_by_side import failures, run_side_by_side
-    from simulations.sweep import parse_seeds, parse_space, plan_sweep, read_arms
+    from simulations.experiments.parallel import failures, run_trials
+    from simulations.experiments.sweep import parse_seeds, parse_space, plan_sweep, read_arms
+    from simulations.experiments.trial import Trial
+    from simulations.report.page import write_report
+    from simulations.runs.arms import arms_of, markdown, tabulate
 
     texts = arm or (), grid or (), uniform or (), log_uniform or ()
     space = parse_space(*texts, more_arms=read_arms(arms) if arms else ())
     numbers, where = parse_seeds(seeds), (folder or Path("runs") / f"sweep-{scenario.stem}").absolute()
-    cells = plan_sweep(scenario, space.combinations(draws, numbers[0]), numbers, where)
-    run_side_by_side([cell for cell in cells if cell.run() is None], workers or cpu_count(), console)
-    runs = [run for run in map(Cell.run, cells) if run]
-    for line in failures(cells):
+    trials = plan_sweep(scenario, space.combinations(draws, numbers[0]), numbers, where)
+    run_trials([trial for trial in trials if trial.run() is None], workers or cpu_count(), console)
+    runs = [run for run in map(Trial.run, trials) if run]
+    for line in failures(trials):
         console.print(line, soft_wrap=True, markup=False)
     if runs:
         console.print(tabulate(arms_of(runs), target))
         (where / "table.md").write_text(markdown(arms_of(runs), target))
         page = write_report([run.path for run in runs], where / "report.html")
         console.print(f"report: {page}", soft_wrap=True, highlight=False)
-    if len(runs) < len(cells):
+    if len(runs) < len(trials):
         raise typer.Exit(FAILURE)
 
 
@@ -171,7 +171,7 @@ def report(
     output: Annotated[Path | None, typer.Option("--output", "-o", help="The page to write.")] = None,
 ) -> None:
     """Write one self-contained HTML page about one or several runs."""
-    from simulations.report import write_report
+    from simulations.report.page import write_report
 
     console.print(str(write_report(runs, output)), soft_wrap=True, highlight=False)
 
@@ -185,11 +185,11 @@ def partition(
     ] = None,
 ) -> None:
     """Draw who holds what, without training."""
-    from models.config import TaskConfig, read
+    from models.core.config import TaskConfig, read
+    from models.data.datasets import load_dataset
     from models.data.partition import count_labels
     from models.data.partition import partition as deal
     from models.data.picture import partition_figure
-    from models.data.registry import load_dataset
     from simulations.scenario import load_scenario
 
     config = read(TaskConfig, load_scenario(scenario, override or ()))

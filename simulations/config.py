@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 from joblib import cpu_count  # heeds what a scheduler or a container allows this process
 
-from models.config import require
-from models.errors import UserError
+from models.core.config import require
+from models.core.errors import UserError
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
 
-from models.config import RunConfig, TaskConfig, Value, check_keys, key_of, read
-from models.errors import UserError
+from models.core.config import RunConfig, TaskConfig, Value, check_keys, key_of, read
+from models.core.errors import UserError
 from server.config import ServerConfig
 from simulations.config import SimulationConfig
 

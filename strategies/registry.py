@@ -5,22 +5,22 @@ from collections.abc import Mapping
 from flwr.serverapp import strategy as flower
 from flwr.serverapp.strategy import Strategy
 
-from strategies.adaptive_clipping import (
+from strategies.algorithms.ditto import Ditto
+from strategies.algorithms.feddyn import FedDyn
+from strategies.algorithms.fednova import FedNova
+from strategies.algorithms.fedprox import FedProx
+from strategies.algorithms.local_only import LocalOnly
+from strategies.algorithms.qfedavg import QFedAvg
+from strategies.algorithms.scaffold import Scaffold
+from strategies.privacy.adaptive_clipping import (
     DifferentialPrivacyClientSideAdaptiveClipping,
     DifferentialPrivacyServerSideAdaptiveClipping,
 )
-from strategies.central_dp import (
+from strategies.privacy.central_dp import (
     DifferentialPrivacyClientSideFixedClipping,
     DifferentialPrivacyServerSideFixedClipping,
 )
-from strategies.ditto import Ditto
-from strategies.feddyn import FedDyn
-from strategies.fednova import FedNova
-from strategies.fedprox import FedProx
-from strategies.local_dp import LocalDP
-from strategies.local_only import LocalOnly
-from strategies.qfedavg import QFedAvg
-from strategies.scaffold import Scaffold
+from strategies.privacy.local_dp import LocalDP
 from strategies.weighted_mean import WEIGHTED_MEANS as WEIGHTED_MEANS
 from strategies.weighted_mean import takes_weighted_mean as takes_weighted_mean
 

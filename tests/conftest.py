@@ -8,11 +8,11 @@ import pytest
 from quadratic import crowded_valleys, valleys
 from safetensors.torch import load_file
 
-from models.config import Value
-from models.data.registry import DATASETS
+from models.core.config import Value
+from models.core.device import pinned
+from models.data.datasets import DATASETS
 from models.data.source import Source
-from models.device import pinned
-from simulations.in_process import run_in_process
+from simulations.runtime.in_process import run_in_process
 from simulations.scenario import defaults
 
 Overrides = bool | int | float | str
@@ -44,7 +44,7 @@ def one_thread() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def bert_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return the folder of a tiny BERT, see tests/tiny_bert.py."""
+    """Return the folder of a tiny BERT, see tests/support/tiny_bert.py."""
     from tiny_bert import write_bert  # which imports transformers
 
     folder = tmp_path_factory.mktemp("bert")

@@ -4,8 +4,8 @@ import ast
 from pathlib import Path
 
 import pytest
+from places import ROOT
 
-ROOT = Path(__file__).parent.parent
 ALLOWED = {
     "models": set(),
     "strategies": set(),

@@ -19,9 +19,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from models.config import TaskConfig
+from models.core.config import TaskConfig
+from models.core.errors import UserError, unknown
 from models.data.dataset import Dataset, Examples
-from models.errors import UserError, unknown
 
 if TYPE_CHECKING:
     from gymnasium import Env

@@ -12,9 +12,9 @@ import torch
 from filelock import FileLock
 from numpy.typing import NDArray
 
-from models.config import TaskConfig
+from models.core.config import TaskConfig
+from models.core.errors import UserError
 from models.data.dataset import Dataset, Examples
-from models.errors import UserError
 
 # sklearn, mlxtend and torchvision are imported where they are used: each costs every worker a second or two.
 

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.random import Generator
 
-from models.config import TaskConfig
+from models.core.config import TaskConfig
+from models.core.errors import UserError
 from models.data.dataset import Dataset, Indices
 from models.data.partitioners import DEALS, DRAWS, Groups, without_empty
-from models.errors import UserError
 
 _DEAL, _DRAW, _HOLD_OUT = 1, 2, 3
 """What a generator is for: streams of the same seed and client must not be the same."""

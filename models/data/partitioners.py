@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.random import Generator
 
-from models.config import TaskConfig
+from models.core.config import TaskConfig
 from models.data.dataset import Indices
 
 

@@ -5,10 +5,10 @@ from collections.abc import Sequence
 from datetime import date
 from typing import TYPE_CHECKING
 
-from models.config import TaskConfig
+from models.core.config import TaskConfig
 from models.data.dataset import Dataset
-from models.data.ner import OUTSIDE, Sentence, dataset_of
 from models.data.pii_grammar import GRAMMAR, TEST_TEMPLATES
+from models.data.tagged_sentences import OUTSIDE, Sentence, dataset_of
 
 if TYPE_CHECKING:
     from faker import Faker

@@ -12,10 +12,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from models.config import TaskConfig
+from models.core.config import TaskConfig
+from models.core.errors import UserError
 from models.data.dataset import Dataset, Examples
 from models.data.source import source_path
-from models.errors import UserError
 
 # pandas is imported where it is used: it costs every worker a part of a second.
 

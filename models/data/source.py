@@ -4,9 +4,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from models.config import TaskConfig
+from models.core.config import TaskConfig
+from models.core.errors import UserError
 from models.data.dataset import Dataset
-from models.errors import UserError
 
 
 @dataclass(frozen=True)

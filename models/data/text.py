@@ -7,10 +7,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from models.config import TaskConfig
+from models.core.config import TaskConfig
+from models.core.errors import UserError
 from models.data.dataset import Dataset, Examples
 from models.data.source import source_path
-from models.errors import UserError
 
 WINDOW = 128
 """Bytes that are predicted in a row."""

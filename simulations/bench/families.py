@@ -14,10 +14,10 @@ from joblib import cpu_count  # heeds what a scheduler or a container allows thi
 from rich.console import Console
 from rich.markup import escape
 
-from models.errors import UserError, unknown
-from simulations.bench.cells import Family, find_pairs, plan_family
+from models.core.errors import UserError, unknown
 from simulations.bench.family_table import markdown, row_of, tabulate
-from simulations.side_by_side import failures, run_side_by_side
+from simulations.bench.trials import Family, find_pairs, plan_family
+from simulations.experiments.parallel import failures, run_trials
 
 SCENARIOS = Path(__file__).parents[1] / "configs"
 TABLE = "table.md"
@@ -68,12 +68,12 @@ def plan(scenarios: Path, only: list[str], folder: Path, alone: int, seed: int |
 
 def fill(families: list[Family], workers: int, console: Console) -> None:
     """Run all that has not come to a good end, what takes longest first."""
-    cells = [family.federated for family in families]
-    cells += [family.centralized for family in families]
-    cells += [cell for family in families for cell in family.alone]
-    open_ones = [cell for cell in cells if cell.run() is None]
+    trials = [family.federated for family in families]
+    trials += [family.centralized for family in families]
+    trials += [trial for family in families for trial in family.alone]
+    open_ones = [trial for trial in trials if trial.run() is None]
     if open_ones:
-        run_side_by_side(open_ones, workers, console)
+        run_trials(open_ones, workers, console)
 
 
 def show(families: list[Family], output: Path, console: Console) -> bool:
@@ -82,16 +82,16 @@ def show(families: list[Family], output: Path, console: Console) -> bool:
     console.print(tabulate(rows, seeds))
     output.write_text(markdown(rows, seeds))
     console.print(f"table: {output}", soft_wrap=True, highlight=False)
-    cells = [cell for family in families for cell in family.cells]
-    for line in failures(cells):
+    trials = [trial for family in families for trial in family.trials]
+    for line in failures(trials):
         console.print(line, soft_wrap=True, markup=False)
     complete = True
-    for cell in cells:
-        run = cell.run()
+    for trial in trials:
+        run = trial.run()
         if run is None:
             complete = False
         elif run.failures:
-            console.print(f"{cell.name}: {len(run.failures)} times a client failed", markup=False)
+            console.print(f"{trial.name}: {len(run.failures)} times a client failed", markup=False)
     return complete
 
 

@@ -6,9 +6,9 @@ from statistics import mean
 
 from rich.table import Table
 
-from simulations.bench.cells import Family
-from simulations.compare import NOTHING, number
-from simulations.run_record import Run
+from simulations.bench.trials import Family
+from simulations.runs.compare import NOTHING, number
+from simulations.runs.record import Run
 
 HEADINGS = ("task", "metric", "untrained", "local only", "federated", "centralized", "difference", "minutes")
 
@@ -54,7 +54,7 @@ class Row:
 def row_of(family: Family) -> Row:
     """Read the row of a family from its run folders."""
     federated, centralized = family.federated.run(), family.centralized.run()
-    alone = [cell.run() for cell in family.alone]
+    alone = [trial.run() for trial in family.alone]
     found = [run for run in (federated, centralized, *alone) if run]
     results = [run.result for run in found if run.result]
     reached = [value for value in map(_best, alone) if value is not None]

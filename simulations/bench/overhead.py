@@ -19,15 +19,15 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from models.config import RunConfig
+from models.core.config import RunConfig
 from server.errors import RunFailedError
 from server.run_folder import versions
 from simulations.bench.clock import clocked, median_of_medians, read_starts, warm_rounds
 from simulations.bench.plain import train_plainly
 from simulations.bench.workload import CLIENTS_PER_ROUND, NUM_CLIENTS, RUN_CONFIG
 from simulations.config import SimulationConfig, resolve
-from simulations.flower_runtime import run_on_flower
-from simulations.run_folder import read_run
+from simulations.runs.reader import read_run
+from simulations.runtime.flower import run_on_flower
 from simulations.scenario import defaults
 
 STOCK = Path(__file__).parent / "stock"

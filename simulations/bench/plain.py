@@ -7,10 +7,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.config import TaskConfig, read
+from models.core.config import TaskConfig, read
+from models.core.device import pinned
+from models.data.datasets import load_dataset
 from models.data.partition import partition
-from models.data.registry import load_dataset
-from models.device import pinned
 from models.task import State
 from simulations.bench.clock import note_start
 from simulations.bench.workload import CLIENTS_PER_ROUND, NUM_CLIENTS, RUN_CONFIG, network

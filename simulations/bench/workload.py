@@ -2,8 +2,8 @@
 
 from torch import nn
 
-from models.cnn import ImageClassification
-from models.config import RunConfig
+from models.core.config import RunConfig
+from models.images.cnn import ImageClassification
 
 NUM_CLIENTS, CLIENTS_PER_ROUND = 1000, 100
 CHANNELS, NUM_CLASSES, SIDE = 16, 10, 8

@@ -4,8 +4,8 @@ import numpy as np
 from flwr.app import Error, RecordDict
 
 from strategies.conformance.federation import Answers
-from strategies.exact_sum import ExactSum
-from strategies.packing import add_update, merge_metrics, to_arrays, to_record
+from strategies.wire.exact_sum import ExactSum
+from strategies.wire.packing import add_update, mean_metrics, to_arrays, to_record
 
 
 def backwards(answers: Answers) -> Answers:
@@ -59,7 +59,7 @@ def summed(answers: Answers, weighted_by: str = "num-examples") -> Answers:
     total = ExactSum()
     for content in contents.values():
         add_update(total, content, weighted_by)
-    metrics = merge_metrics(list(contents.values()), weighted_by)
+    metrics = mean_metrics(list(contents.values()), weighted_by)
     mean = RecordDict({"arrays": to_record(total.mean()), "metrics": metrics})
     errors = {client: each for client, each in answers.items() if client not in contents}
     return {next(iter(contents)): mean, **errors}

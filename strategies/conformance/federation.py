@@ -20,11 +20,11 @@ from flwr.serverapp import Grid
 from flwr.serverapp.strategy import FedAvg, Strategy
 from torch import Tensor
 
-from strategies.identity import let_messages_be_made
 from strategies.memory import capture, restore
-from strategies.packing import to_arrays, to_record
 from strategies.rule import Chain, Closing, Companions, Learned, LocalRule, beside, split
 from strategies.sampling import WRAPPED, federation, make, sampling, wraps
+from strategies.wire.identity import let_messages_be_made
+from strategies.wire.packing import to_arrays, to_record
 
 Weights = dict[str, np.ndarray]
 Shapes = Mapping[str, tuple[int, ...]]

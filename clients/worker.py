@@ -1,0 +1,78 @@
+"""What a worker process keeps warm: the task, the data, who holds which rows, and one model to train."""
+
+import sys
+from dataclasses import dataclass, replace
+from functools import lru_cache
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from models.core.config import TaskConfig
+from models.core.device import choose_device
+from models.core.errors import UserError
+from models.data.dataset import Dataset, Examples
+from models.data.datasets import find_source, load_dataset
+from models.data.partition import Partition, partition, split_local_test
+from models.registry import load_task
+from models.state import build_model, federated_names
+from models.task import Task
+
+
+@dataclass(frozen=True)
+class Worker:
+    """A task at work on this machine; every client here takes its turn with the one model."""
+
+    config: TaskConfig
+    task: Task
+    dataset: Dataset
+    partition: Partition | None
+    """Who holds which training rows; None where all of them belong to the node's only client."""
+    device: torch.device
+    model: nn.Module
+    state: dict[str, Tensor]
+    """The model's entries, by name; writing to them writes to the model."""
+    initial: dict[str, Tensor]
+    """A copy of the state as it was built."""
+    federated: tuple[str, ...]
+    """Names of the entries that are sent and averaged, in the order of the state."""
+
+    def examples(self, client: int) -> tuple[Examples, Examples]:
+        """Return the client's rows for training and for its own evaluation."""
+        rows = np.arange(len(self.dataset.train)) if self.partition is None else self.partition[client]
+        train, test = split_local_test(
+            rows, self.config.local_test_fraction, self.config.seed, client, self.dataset.ordered
+        )
+        return self.dataset.train.take(train), self.dataset.train.take(test)
+
+
+@lru_cache(maxsize=1)
+def load_worker(config: TaskConfig, data_path: str) -> Worker:
+    """Load what the run config names; `data_path` is the node's own data, or "" for the simulated deal."""
+    if data_path and find_source(config.dataset).packaged:
+        raise UserError(
+            f"data-path is {data_path!r}, but dataset {config.dataset!r} is read from no folder: "
+            "leave data-path out, or set dataset to one that is"
+        )
+    dataset = load_dataset(replace(config, data_dir=data_path) if data_path else config)
+    task = load_task(config, dataset)
+    device = worker_device(config.device)
+    model = build_model(task, config.seed).to(device)
+    state = model.state_dict()
+    initial = {name: tensor.clone() for name, tensor in state.items()}
+    federated = federated_names(model, task.local)
+    deal = None if data_path else partition(dataset, config)
+    return Worker(config, task, dataset, deal, device, model, state, initial, federated)
+
+
+def worker_device(requested: str) -> torch.device:
+    """Return the device of this process."""
+    return choose_device(requested, torch.cuda.device_count(), _granted_by_ray())
+
+
+def _granted_by_ray() -> list[int] | None:
+    # Without Ray in the process there is nothing to ask, and importing it takes a second.
+    ray = sys.modules.get("ray")
+    if ray is None or not ray.is_initialized() or ray.get_runtime_context().get_actor_id() is None:
+        return None
+    return list(ray.get_gpu_ids())

@@ -1,0 +1,1 @@
+"""What every layer needs: config, errors, plugins, seeds, devices."""

@@ -1,0 +1,89 @@
+"""Finding a task, a dataset or a strategy by name, entry point or "module:Class", and checking options."""
+
+import importlib
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from importlib.metadata import EntryPoint, entry_points
+from types import NoneType, UnionType
+from typing import Any, get_args
+
+from models.core.config import checked
+from models.core.errors import UserError, unknown
+
+BUILT_IN = "built in"
+
+
+@dataclass(frozen=True)
+class Offer:
+    """What a name stands for, before it is loaded."""
+
+    origin: str
+    """BUILT_IN, or the package that brings it, with its version."""
+    load: Callable[[], Any]
+    """Import and return it; UserError where that fails."""
+
+
+def offers(known: Mapping[str, Any], group: str) -> dict[str, Offer]:
+    """Return what goes by a name: entry points of `group`, and the `known`, which win over them."""
+    plugins = {
+        point.name: Offer(_package(point), partial(_load, point)) for point in entry_points(group=group)
+    }
+    return plugins | {name: Offer(BUILT_IN, partial(known.__getitem__, name)) for name in known}
+
+
+def find(name: str, kind: str, known: Mapping[str, Any], group: str) -> Any:
+    """Return what `name` stands for: a built-in, an entry point of `group`, or "module:Class".
+
+    Raises UserError with the nearest names when there is no such thing.
+    """
+    offered = offers(known, group)
+    if name in offered:
+        return offered[name].load()
+    if ":" not in name:
+        raise unknown(kind, name, offered)
+    module_name, _, attribute = name.partition(":")
+    try:
+        return getattr(importlib.import_module(module_name), attribute)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise UserError(f"{kind} {name!r} cannot be imported: {error}") from error
+
+
+def check_options(
+    owner: str, cls: Callable[..., Any], options: Mapping[str, Any], given: tuple[str, ...]
+) -> None:
+    """Raise UserError for an option that the constructor of `cls` does not take, or not of that type.
+
+    A type is checked where it is plain: text, a number or a truth. `given` names the parameters that
+    polyfed fills in itself.
+    """
+    parameters = inspect.signature(cls).parameters
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
+        return
+    allowed = [name for name in parameters if name not in given]
+    for option, value in options.items():
+        if option not in allowed:
+            raise unknown(f"option of {owner}", option, allowed or ["none"])
+        declared = [kind for kind in _kinds(parameters[option].annotation) if kind is not NoneType]
+        if len(declared) == 1 and declared[0] in (bool, int, float, str):
+            checked(option, value, declared[0])
+
+
+def _kinds(annotation: Any) -> tuple[Any, ...]:
+    """Return what an annotation such as `float | None` allows."""
+    return get_args(annotation) if isinstance(annotation, UnionType) else (annotation,)
+
+
+def _package(point: EntryPoint) -> str:
+    return f"{point.dist.name} {point.dist.version}" if point.dist else "an unknown package"
+
+
+def _load(point: EntryPoint) -> Any:
+    try:
+        return point.load()
+    except Exception as error:  # whatever the package's own code raises
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        raise UserError(
+            f"{point.name!r} of {_package(point)} (entry point {point.group}) cannot be loaded: {reason}"
+        ) from error

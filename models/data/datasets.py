@@ -1,0 +1,60 @@
+"""Datasets by name."""
+
+import functools
+from collections.abc import Mapping
+from pathlib import Path
+
+from models.core.config import TaskConfig
+from models.core.errors import UserError, unknown
+from models.core.plugins import offers
+from models.data import environments, images, pii, series, tagged_sentences, text
+from models.data.dataset import Dataset
+from models.data.source import Source
+
+DATASETS: Mapping[str, Source] = {
+    "digits": Source("images", images.load_digits, packaged=True),
+    "mnist-5k": Source("images", images.load_mnist_5k, packaged=True),
+    "mnist": Source("images", images.load_mnist),
+    "fashion-mnist": Source("images", images.load_fashion_mnist),
+    "cifar10": Source("images", images.load_cifar10),
+    "stocks": Source("series", series.load_stocks, packaged=True),
+    "sine": Source("series", series.load_sine, packaged=True),
+    "csv:": Source("series", series.load_csv),
+    "pydoc": Source("text", text.load_pydoc, packaged=True),
+    "text:": Source("text", text.load_text),
+    "pii": Source("tagged-sentences", pii.load_pii, packaged=True),
+    "conll:": Source("tagged-sentences", tagged_sentences.load_conll),
+    "gym:": Source("environments", environments.load_environments, packaged=True),
+}
+ENTRY_POINTS = "polyfed.datasets"
+
+
+# The plan, the ServerApp and the ClientApp of one process share what they loaded.
+@functools.lru_cache(maxsize=1)
+def load_dataset(config: TaskConfig) -> Dataset:
+    """Load the dataset that `config.dataset` names.
+
+    Raises UserError for an unknown name, a data-dir that is not absolute, and files that are missing.
+    """
+    if config.data_dir and not Path(config.data_dir).is_absolute():
+        raise UserError(f"data-dir must be an absolute folder, got {config.data_dir!r}")
+    return find_source(config.dataset).load(config)
+
+
+def find_source(name: str) -> Source:
+    """Return the source of the dataset `name`: a built-in, or an entry point of `polyfed.datasets`.
+
+    A source may serve all names with a prefix: "gym:" that of "gym:CartPole-v1".
+    """
+    prefix, colon, _ = name.partition(":")
+    offered = offers(DATASETS, ENTRY_POINTS)
+    if prefix + colon not in offered:
+        raise unknown("dataset", name, offered)
+    return dataset_source(name, offered[prefix + colon].load())
+
+
+def dataset_source(name: str, found: object) -> Source:
+    """Return what was found under `name`; UserError where it is no source of a dataset."""
+    if not isinstance(found, Source):
+        raise UserError(f"dataset {name!r} must be a models.data.source.Source, and it is {found!r}")
+    return found

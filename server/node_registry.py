@@ -1,0 +1,128 @@
+"""Which clients live on which node, learned by asking the nodes."""
+
+import json
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from logging import INFO
+from typing import Any
+
+from flwr.app import Message, RecordDict
+from flwr.common import log
+from flwr.common.constant import ErrorCode
+from flwr.serverapp import Grid
+
+from server.errors import RunFailedError
+from server.exchange import exchange, one_line
+
+GONE = (ErrorCode.MESSAGE_UNAVAILABLE, ErrorCode.REPLY_MESSAGE_UNAVAILABLE, ErrorCode.NODE_UNAVAILABLE)
+"""Flower's error codes for a node that can no longer be reached."""
+
+
+@dataclass
+class NodeRegistry:
+    """The nodes that have described themselves, and how the clients are spread over them."""
+
+    num_clients: int
+    expected: dict[str, Any]
+    """What every description must agree with: "data" (unless a node has its own) and "state"."""
+    interchangeable: bool
+    """Whether every node can host every client, as simulated ones can that share a disk."""
+    partitions: dict[int, int] = field(default_factory=dict)
+    """Node -> its partition-id."""
+    num_partitions: int = 0
+    own_data: bool = False
+    """Whether a node brought data of its own, which the server does not see."""
+
+    def wait_for_all(self, grid: Grid, timeout: float) -> None:
+        """Ask nodes as they appear until all `num-partitions` of them have answered.
+
+        Raises RunFailedError when that takes longer than `timeout` seconds, or a node does not fit.
+        """
+        deadline = time.monotonic() + timeout
+        said = 0.0
+        while True:
+            self.refresh(grid, grid.get_node_ids(), timeout=max(deadline - time.monotonic(), 0.1))
+            missing = sorted(set(range(self.num_partitions)) - set(self.partitions.values()))
+            if self.partitions and not missing:
+                return
+            if time.monotonic() > deadline:
+                who = f"partition-ids {missing} are missing" if self.num_partitions else "none has connected"
+                raise RunFailedError(
+                    f"not all nodes answered within {timeout:g} s: {who}; raise node-timeout or start them"
+                )
+            if time.monotonic() - said > 10:
+                log(INFO, "Waiting for nodes: %d of %s", len(self.partitions), self.num_partitions or "?")
+                said = time.monotonic()
+            time.sleep(0.05)
+
+    def refresh(self, grid: Grid, node_ids: Iterable[int], timeout: float) -> None:
+        """Forget the nodes that have gone, and ask those of the connected ones that are new.
+
+        A node that comes back may do so under another id, or with other code: it is asked again.
+        """
+        connected = list(node_ids)
+        self.partitions = {node: place for node, place in self.partitions.items() if node in connected}
+        new = [node_id for node_id in connected if node_id not in self.partitions]
+        if not new:
+            return
+        queries = [Message(RecordDict(), node_id, "query") for node_id in new]
+        for reply in exchange(grid, queries, timeout):
+            if reply.has_error():
+                if reply.error.code in GONE:
+                    continue  # gone before it answered; asked again when it is back
+                raise RunFailedError(f"a node cannot take part: {one_line(reply.error.reason)}")
+            text = str(reply.content.config_records["node"]["description"])
+            self._admit(reply.metadata.src_node_id, json.loads(text))
+
+    def hosts(self, node_ids: Iterable[int]) -> list[int]:
+        """Return the clients, in order, that the connected nodes host."""
+        connected = {self.partitions[node_id] for node_id in node_ids if node_id in self.partitions}
+        if len(connected) == self.num_partitions or (self.interchangeable and connected):
+            return list(range(self.num_clients))
+        return [client for client in range(self.num_clients) if client % self.num_partitions in connected]
+
+    def assign(self, clients: Iterable[int], node_ids: Iterable[int]) -> dict[int, list[int]]:
+        """Return node -> its clients, for the clients of one round whose nodes are connected."""
+        by_partition = {
+            self.partitions[node_id]: node_id for node_id in node_ids if node_id in self.partitions
+        }
+        nodes = [by_partition[partition] for partition in sorted(by_partition)]
+        assigned: dict[int, list[int]] = {}
+        for place, client in enumerate(sorted(clients)):
+            # Nodes that can do any client's work get the same number of them each.
+            if self.interchangeable:
+                node = nodes[place % len(nodes)] if nodes else None
+            else:
+                node = by_partition.get(client % self.num_partitions)
+            if node is not None:
+                assigned.setdefault(node, []).append(client)
+        return assigned
+
+    def _admit(self, node_id: int, description: dict[str, Any]) -> None:
+        partition, num_partitions = description["partition-id"], description["num-partitions"]
+        who = f"the node with partition-id {partition}"
+        if self.num_partitions not in (0, num_partitions):
+            raise RunFailedError(
+                f"{who} says num-partitions={num_partitions}, others say {self.num_partitions}"
+            )
+        if not 0 <= partition < num_partitions:
+            raise RunFailedError(f"{who} is not one of 0 to {num_partitions - 1}")
+        if partition in self.partitions.values():
+            raise RunFailedError(f"two nodes have partition-id {partition}")
+        if self.num_clients < num_partitions and not self.interchangeable:
+            raise RunFailedError(
+                f"num-clients is {self.num_clients}, fewer than the {num_partitions} nodes that host them"
+            )
+        if description["state"] != self.expected["state"]:
+            raise RunFailedError(f"{who} builds another model than the server: same code and options there?")
+        if description["own-data"]:
+            if self.num_clients != num_partitions:
+                raise RunFailedError(
+                    f"{who} has its own data, so it is one client: set num-clients={num_partitions}"
+                )
+        elif description["data"] != self.expected["data"]:
+            raise RunFailedError(f"{who} loaded other data than the server: same dataset files there?")
+        self.num_partitions = num_partitions
+        self.own_data |= description["own-data"]
+        self.partitions[node_id] = partition

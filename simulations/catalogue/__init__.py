@@ -1,0 +1,1 @@
+"""What there is to run, and templates to write more."""

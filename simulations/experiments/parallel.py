@@ -1,0 +1,100 @@
+"""Several runs at a time, each in a process of its own, with a bar for each."""
+
+import os
+import subprocess
+import sys
+import time
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+
+from server.run_folder import METRICS
+from simulations.experiments.trial import Trial
+from simulations.runtime import reaper
+
+PAUSE = 0.2
+"""Seconds between two looks at the processes."""
+LOG = "output.log"
+POOLS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+
+
+@dataclass(frozen=True)
+class _Running:
+    trial: Trial
+    process: subprocess.Popen[bytes]
+    bar: TaskID
+
+
+def run_trials(trials: Sequence[Trial], workers: int, console: Console) -> None:
+    """Run the trials, or go on with those that have begun, `workers` of them at a time.
+
+    A run computes on one thread, and depends on nothing that runs beside it. One that fails does not
+    stop the others. Whatever way this ends, no process is left.
+    """
+    waiting, running = deque(trials), list[_Running]()
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with reaper.watched_folder() as mark, Progress(*columns, console=console) as progress:
+        whole = progress.add_task("runs", total=len(trials))
+        while waiting or running:
+            while waiting and len(running) < workers:
+                trial = waiting.popleft()
+                bar = progress.add_task(trial.name, total=trial.num_rounds)
+                running.append(_Running(trial, _start(trial, mark), bar))
+            time.sleep(PAUSE)
+            for one in list(running):
+                progress.update(one.bar, completed=_rounds_done(one.trial.folder))
+                if one.process.poll() is not None:
+                    running.remove(one)
+                    progress.remove_task(one.bar)
+                    progress.advance(whole)
+                    console.print(_ending(one.trial), soft_wrap=True, highlight=False, markup=False)
+
+
+def last_words(trial: Trial) -> str:
+    """Return why a run failed: what its result says, else the last line of its output."""
+    log = trial.folder / LOG
+    lines = log.read_text(errors="replace").splitlines() if log.is_file() else []
+    said = [line for line in lines if line.startswith(("failed:", "polyfed:"))] or lines
+    return said[-1] if said else "it has not run"
+
+
+def failures(trials: Sequence[Trial]) -> list[str]:
+    """Return a line for each run that has not come to a good end."""
+    return [
+        f"{trial.name}: {last_words(trial)} (see {trial.folder / LOG})" for trial in trials if not trial.run()
+    ]
+
+
+def _start(trial: Trial, mark: Path) -> subprocess.Popen[bytes]:
+    trial.folder.mkdir(parents=True, exist_ok=True)
+    command = [sys.executable, "-m", "simulations.cli", "run", str(trial.scenario), "--in-process"]
+    command += ["--resume" if trial.begun else "--run-dir", str(trial.folder)]
+    command += [word for override in trial.overrides for word in ("-c", override)]
+    environment = {**os.environ, reaper.MARK: str(mark), **dict.fromkeys(POOLS, "1")}
+    with (trial.folder / LOG).open("w") as log:
+        return subprocess.Popen(
+            command,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,  # a Ctrl-C in the terminal is ours to act on
+        )
+
+
+def _rounds_done(folder: Path) -> int:
+    metrics = folder / METRICS
+    lines = metrics.read_text().count("\n") if metrics.is_file() else 0
+    return max(0, lines - 1)  # the first is the evaluation of the untrained model
+
+
+def _ending(trial: Trial) -> str:
+    run = trial.run()
+    if run is None or run.result is None:
+        return f"{trial.name} failed: {last_words(trial)}"
+    best = run.result.best.get(run.metric, float("nan"))
+    return f"{trial.name}: {run.metric} {best:.4g} in {run.seconds:.0f} s"

@@ -1,0 +1,44 @@
+"""One of several runs that are planned together, in a folder that is named by what it computes."""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from models.core.config import RunConfig
+from server.run_folder import CONFIG, FREE_ON_RESUME
+from simulations.runs.reader import read_run
+from simulations.runs.record import Run
+
+IDENTITY_BESIDE = {"num-server-rounds", "patience"}
+"""Keys that a resumed run may change, but that decide how a run ends."""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One run."""
+
+    name: str
+    """What people call it, such as "vae federated"."""
+    scenario: Path
+    overrides: tuple[str, ...]
+    """Texts key=value over the scenario."""
+    num_rounds: int
+    folder: Path
+
+    @property
+    def begun(self) -> bool:
+        """Whether its folder holds a run, be it whole or not."""
+        return (self.folder / CONFIG).is_file()
+
+    def run(self) -> Run | None:
+        """Return the run; None where it has not come to a good end."""
+        run = read_run(self.folder) if self.begun else None
+        return run if run and run.status in ("completed", "stopped") else None
+
+
+def fingerprint(config: RunConfig) -> str:
+    """Return a name for what a run computes, by which another config gets another folder."""
+    keys = config.keys() - FREE_ON_RESUME | IDENTITY_BESIDE
+    identity = json.dumps({key: config[key] for key in sorted(keys)})
+    return hashlib.sha256(identity.encode()).hexdigest()[:8]

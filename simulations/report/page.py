@@ -1,0 +1,159 @@
+"""One self-contained HTML page about one run, or about several with their curves overlaid."""
+
+import base64
+import io
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from models.core.config import RunConfig, TaskConfig, key_of
+from models.core.errors import UserError
+from models.data.picture import partition_figure
+from server.config import ServerConfig
+from simulations.config import SimulationConfig
+from simulations.report import charts
+from simulations.report.charts import Chart, bar_chart
+from simulations.report.client_distribution import ClientDistribution, client_distributions
+from simulations.report.curves import NOT_PLOTTED, SOURCES, cost_curves, learning_curves, spread_curves
+from simulations.runs.arms import CAPTION, arms_of, have_seeds, rows
+from simulations.runs.compare import NOT_COMPARED, client_rows, differences, megabytes, number, show, summary
+from simulations.runs.reader import read_runs
+from simulations.runs.record import Partition, Run
+
+FAILURES_SHOWN = 200
+
+
+@dataclass(frozen=True)
+class RunView:
+    """What the page shows of one run beside the curves."""
+
+    run: Run
+    summary: Mapping[str, str]
+    metrics: Mapping[str, Sequence[float | None]]
+    """Metric -> final, best, last on the clients' own rows, last in training."""
+    client_distributions: Mapping[str, ClientDistribution]
+    spread_curves: Chart | None
+    time: Chart | None
+    phases: Mapping[str, float]
+    """Phase -> seconds over the whole run."""
+    traffic: Chart | None
+    partition: str | None
+    """A data URI, as are the figures."""
+    figures: Mapping[str, str]
+    changed: Mapping[str, str]
+    """Config key -> its default, for the keys that have another value."""
+
+
+def write_report(runs: Sequence[Path], output: Path | None = None) -> Path:
+    """Write the page and return its path: `output`, else report.html in the one run's folder, else here.
+
+    Raises UserError for a folder that is not a run, a broken file in one, or a page that cannot be written.
+    """
+    read = read_runs(runs)
+    page = output or (read[0].path if len(read) == 1 else Path.cwd()) / "report.html"
+    text = (
+        _environment()
+        .get_template("report.html.j2")
+        .render(
+            views=[_view(run) for run in read],
+            curves=learning_curves(read),
+            costs=cost_curves(read),
+            client_rows=client_rows(read),
+            differences=differences(read),
+            arms=rows(arms_of(read)) if have_seeds(read) else [],
+            arms_caption=CAPTION,
+        )
+    )
+    try:
+        page.parent.mkdir(parents=True, exist_ok=True)
+        page.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"cannot write the report to {page} ({error}): give another file") from error
+    return page
+
+
+def _environment() -> Environment:
+    environment = Environment(
+        loader=PackageLoader("simulations", "."),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update(number=number, megabytes=megabytes, show=show, duration=_duration)
+    environment.globals.update(sources=SOURCES, failures_shown=FAILURES_SHOWN, chart=charts)
+    return environment
+
+
+def _view(run: Run) -> RunView:
+    time = _time_by_phase(run)
+    numbers = [line.server_round for line in run.rounds]
+    traffic = {
+        "down": [line.bytes_down / 1e6 for line in run.rounds],
+        "up": [line.bytes_up / 1e6 for line in run.rounds],
+    }
+    return RunView(
+        run=run,
+        summary=summary(run),
+        metrics=_metric_table(run),
+        client_distributions=client_distributions(run),
+        spread_curves=spread_curves(run),
+        time=bar_chart("Seconds a round", numbers, time),
+        phases={phase: sum(seconds) for phase, seconds in time.items()},
+        traffic=bar_chart("MB a round", numbers, traffic),
+        partition=_partition_picture(run.partition) if run.partition else None,
+        figures={name: _data_uri(svg) for name, svg in run.figures.items()},
+        changed=_changed(run.config),
+    )
+
+
+def _changed(config: RunConfig) -> dict[str, str]:
+    """Return the default of every key that has another value."""
+    declared = [field for cls in (TaskConfig, ServerConfig, SimulationConfig) for field in fields(cls)]
+    defaults: dict[str, Any] = {key_of(field.name): field.default for field in declared}
+    changed = (key for key, value in config.items() if value != defaults.get(key, value))
+    return {key: show(defaults[key]) for key in changed if key not in NOT_COMPARED}
+
+
+def _metric_table(run: Run) -> dict[str, list[float | None]]:
+    """Return metric -> final, best, last on the clients' own rows, last in training."""
+    best = run.result.best if run.result else {}
+    evaluate = next((line.evaluate for line in reversed(run.rounds) if line.evaluate), {})
+    train = next((line.train for line in reversed(run.rounds) if line.train), {})
+    columns: list[Mapping[str, float]] = [run.final, best, evaluate, train]
+    names = dict.fromkeys(name for column in columns for name in column if name != NOT_PLOTTED)
+    return {name: [column.get(name) for column in columns] for name in names}
+
+
+def _time_by_phase(run: Run) -> dict[str, list[float]]:
+    """Return phase -> seconds a round; "other" is what no phase claims of a round's total."""
+    fullest_first = sorted(run.rounds, key=lambda line: -len(line.seconds))  # round 0 only evaluates
+    phases = dict.fromkeys(name for line in fullest_first for name in line.seconds if name != "total")
+    time = {phase: [line.seconds.get(phase, 0.0) for line in run.rounds] for phase in phases}
+    claimed = [sum(column) for column in zip(*time.values(), strict=True)] or [0.0] * len(run.rounds)
+    totals = [line.total_seconds for line in run.rounds]
+    time["other"] = [max(total - part, 0.0) for total, part in zip(totals, claimed, strict=True)]
+    return time
+
+
+def _partition_picture(partition: Partition) -> str:
+    figure = partition_figure(partition.counts.tolist(), partition.classes, partition.num_clients)
+    svg = io.BytesIO()
+    figure.savefig(svg, format="svg", bbox_inches="tight", metadata={"Date": None})
+    return _data_uri(svg.getvalue())
+
+
+def _data_uri(svg: bytes) -> str:
+    """An image of its own, so that the ids of two SVGs never meet and nothing in one can run or load."""
+    return "data:image/svg+xml;base64," + base64.b64encode(svg).decode("ascii")
+
+
+def _duration(seconds: float) -> str:
+    if not math.isfinite(seconds) or seconds < 60:
+        return f"{seconds:.3g} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"

@@ -1,0 +1,170 @@
+"""Arms of an experiment: the same config under several seeds, with intervals instead of single numbers.
+
+Arms are compared in pairs over the seeds that they share, which takes out what a seed does to all of them.
+"""
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from statistics import mean, stdev
+
+from rich.table import Table
+from rich.text import Text
+from scipy.stats import t as student
+
+from models.core.config import Value
+from simulations.runs.compare import NOT_COMPARED, NOTHING, number, show
+from simulations.runs.record import Run
+
+CONFIDENCE = 0.95
+CAPTION = (
+    f"Means over seeds of the final model, with {CONFIDENCE:.0%} intervals (Student). An arm ranks behind "
+    "those that are better than it beyond the interval of the paired difference; others share its rank."
+)
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A mean and how far its 95 % interval reaches on either side."""
+
+    mean: float
+    reach: float
+    """Infinite for a single value, which says nothing of the distribution."""
+
+    def __str__(self) -> str:
+        return number(self.mean) + (f" ± {number(self.reach)}" if math.isfinite(self.reach) else "")
+
+
+@dataclass(frozen=True)
+class Arm:
+    """Runs whose configs differ in the seed alone."""
+
+    config: Mapping[str, Value]
+    """Without the seed, and without where the runs lie."""
+    runs: Mapping[int, Run]
+    """Seed -> run."""
+
+    def values(self) -> dict[int, float]:
+        """Return the final value of the run's metric by seed; runs without a good end have none."""
+        done = {seed: run for seed, run in self.runs.items() if run.ended_with_metrics}
+        return {seed: run.final[run.metric] for seed, run in done.items() if run.metric in run.final}
+
+    def rounds_to(self, target: float) -> dict[int, float]:
+        """Return the first round that reaches the target, by seed; of those that do."""
+        found = {}
+        for seed, run in self.runs.items():
+            sign = 1 if maximizes(run) else -1
+            for line in run.rounds:
+                if sign * line.central.get(run.metric, -math.inf * sign) >= sign * target:
+                    found[seed] = float(line.server_round)
+                    break
+        return found
+
+
+def arms_of(runs: Sequence[Run]) -> list[Arm]:
+    """Group runs by their config but for the seed; of two runs with one seed the later is taken."""
+    groups: dict[str, tuple[dict[str, Value], dict[int, Run]]] = {}
+    for run in runs:
+        config = {key: value for key, value in run.config.items() if key not in (*NOT_COMPARED, "seed")}
+        _, by_seed = groups.setdefault(json.dumps(config, sort_keys=True), (config, {}))
+        by_seed[int(run.config.get("seed", 0))] = run
+    return [Arm(config, by_seed) for config, by_seed in groups.values()]
+
+
+def interval(values: Sequence[float]) -> Interval:
+    """Return the mean with Student's interval."""
+    if len(values) < 2:
+        return Interval(values[0] if values else math.nan, math.inf)
+    reach = float(student.ppf((1 + CONFIDENCE) / 2, len(values) - 1)) * stdev(values) / math.sqrt(len(values))
+    return Interval(mean(values), reach)
+
+
+def paired(one: Arm, other: Arm) -> Interval:
+    """Return by how much `one` is better than `other`, over the seeds that both have."""
+    first, second = one.values(), other.values()
+    sign = 1 if maximizes(next(iter(one.runs.values()))) else -1
+    return interval([sign * (first[seed] - second[seed]) for seed in sorted(first.keys() & second.keys())])
+
+
+def ranks(arms: Sequence[Arm]) -> list[int]:
+    """Return each arm's rank: one more than the arms that are better beyond the paired interval."""
+    return [1 + sum(_is_better(other, arm) for other in arms) for arm in arms]
+
+
+def rows(arms: Sequence[Arm], target: float | None = None) -> list[list[str]]:
+    """Return the table of arms as texts, headings first, then the best mean first.
+
+    `target` adds the rounds until the metric reaches it.
+    """
+    some = next(run for arm in arms for run in arm.runs.values())
+    ordered = sorted(arms, key=lambda arm: _order(arm, maximizes(some)))
+    varied, arrow = _varied_keys(ordered), "↑" if maximizes(some) else "↓"
+    table = [["rank", *varied, "seeds", f"{some.metric} {arrow}", "behind the first"]]
+    if target is not None:
+        table[0].append(f"rounds to {show(target)}")
+    for arm, rank in zip(ordered, ranks(ordered), strict=True):
+        behind = NOTHING if arm is ordered[0] else str(paired(ordered[0], arm))
+        values = [show(arm.config.get(key, "")) for key in varied]
+        cells = [str(rank), *values, _seeds(arm), str(interval(list(arm.values().values()))), behind]
+        table.append([*cells, _rounds_to(arm, target)] if target is not None else cells)
+    return table
+
+
+def tabulate(arms: Sequence[Arm], target: float | None = None) -> Table:
+    """Return the table for a terminal."""
+    table = Table(title="Arms", title_justify="left", caption=CAPTION, caption_justify="left")
+    headings, *lines = rows(arms, target)
+    for heading in headings:
+        table.add_column(Text(heading), overflow="fold")
+    for line in lines:
+        table.add_row(*map(Text, line))
+    return table
+
+
+def markdown(arms: Sequence[Arm], target: float | None = None) -> str:
+    """Return the table for a README."""
+    headings, *lines = rows(arms, target)
+    table = [headings, ["---"] * len(headings), *lines]
+    return "".join(f"| {' | '.join(line)} |\n" for line in table) + f"\n{CAPTION}\n"
+
+
+def have_seeds(runs: Sequence[Run]) -> bool:
+    """Whether the runs are arms with several seeds, of one metric."""
+    one_metric = len({run.metric for run in runs}) == 1
+    return one_metric and any(len(arm.runs) > 1 for arm in arms_of(runs))
+
+
+def maximizes(run: Run) -> bool:
+    """Whether more of the run's metric is better."""
+    return run.result.maximize if run.result else True
+
+
+def _is_better(one: Arm, other: Arm) -> bool:
+    if one is other:
+        return False
+    ahead = paired(one, other)
+    return ahead.mean - ahead.reach > 0  # false for nan and for a single seed
+
+
+def _order(arm: Arm, maximize: bool) -> float:
+    values = list(arm.values().values())
+    return math.inf if not values else -mean(values) if maximize else mean(values)
+
+
+def _varied_keys(arms: Sequence[Arm]) -> list[str]:
+    keys = dict.fromkeys(key for arm in arms for key in arm.config)
+    return [key for key in keys if len({json.dumps(arm.config.get(key)) for arm in arms}) > 1]
+
+
+def _seeds(arm: Arm) -> str:
+    done, asked = len(arm.values()), len(arm.runs)
+    return str(done) if done == asked else f"{done} of {asked}"
+
+
+def _rounds_to(arm: Arm, target: float) -> str:
+    reached = arm.rounds_to(target)
+    missing = len(arm.runs) - len(reached)
+    if not reached:
+        return "not reached"
+    return str(interval(list(reached.values()))) + (f" ({missing} did not)" if missing else "")

@@ -1,0 +1,128 @@
+"""Runs side by side: how they were set up, what they reached and cost, and where their configs differ."""
+
+from collections.abc import Callable, Sequence
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from simulations.report.client_distribution import ClientDistribution, distributions_of
+from simulations.runs.record import Run
+
+NOTHING = "–"
+NOT_COMPARED = ("run-dir", "resume")
+"""Config keys that say where a run lies and how it began, not what it is."""
+
+
+def print_comparison(runs: Sequence[Run], console: Console) -> None:
+    """Print the runs as columns: first a summary, then the config keys that differ between them."""
+    names = [run.name for run in runs]
+    console.print(_table("Runs", names, _rows([summary(run) for run in runs]) | client_rows(runs)))
+    print_endings(runs, console)
+    if len(runs) > 1:
+        differing = differences(runs)
+        if differing:
+            console.print(_table("Config where it differs", names, differing))
+        else:
+            console.print("The configs do not differ.")
+
+
+def print_endings(runs: Sequence[Run], console: Console) -> None:
+    """Print what ended otherwise than it should have."""
+    for run in runs:
+        if run.status == "failed" and run.result:
+            console.print(Text(f"{run.name} failed: {run.result.reason}", style="red"))
+        if run.half_written:
+            console.print(Text(f"{run.name}: metrics.jsonl ends inside a line, which is left out"))
+
+
+def summary(run: Run) -> dict[str, str]:
+    """Return what a reader compares first, ready to print."""
+    config, result = run.config, run.result
+    metric = run.metric
+    best = result.best.get(result.metric) if result else None
+    last = number(run.final[metric]) if metric in run.final else NOTHING
+    trained = [len(line.clients) for line in run.rounds if line.clients]
+    return {
+        "status": run.status,
+        "task / dataset": f"{config.get('task', NOTHING)} / {config.get('dataset', NOTHING)}",
+        "clients": f"{config.get('num-clients', NOTHING)}{_a_round(trained)}",
+        "strategy": _with_options(config.get("strategy", NOTHING), config.get("strategy-options", "")),
+        "rounds": f"{run.last_round} of {config.get('num-server-rounds', NOTHING)}",
+        "metric": metric or NOTHING,
+        "best": NOTHING if best is None or not result else f"{number(best)} (round {result.best_round})",
+        "final": last if run.ended_with_metrics or last == NOTHING else f"{last} (so far)",
+        "seconds": number(run.seconds),
+        "MB down / up": f"{megabytes(run.bytes_down)} / {megabytes(run.bytes_up)}",
+        "client failures": str(len(run.failures)),
+        "weights": (result.weights_sha256[:12] if result else "") or NOTHING,
+    }
+
+
+def client_rows(runs: Sequence[Run]) -> dict[str, list[str]]:
+    """Return how the runs' clients fared on their own rows, ready to print; {} where none evaluated."""
+    shown: dict[str, Callable[[ClientDistribution], float]] = {
+        "mean of clients": lambda distribution: distribution.mean,
+        "worst client": lambda distribution: distribution.at(0),
+        "worst tenth": lambda distribution: distribution.at(0.1),
+    }
+    return {
+        f"{name}, {what}": [number(of(distribution)) if distribution else NOTHING for distribution in row]
+        for name, row in distributions_of(runs).items()
+        for what, of in shown.items()
+    }
+
+
+def differences(runs: Sequence[Run]) -> dict[str, list[str]]:
+    """Return the config keys whose values differ between the runs, with one value a run."""
+    keys = dict.fromkeys(key for run in runs for key in run.config if key not in NOT_COMPARED)
+    values = {key: [run.config.get(key) for run in runs] for key in keys}
+    return {
+        key: [NOTHING if value is None else show(value) for value in row]
+        for key, row in values.items()
+        if any(value != row[0] for value in row)
+    }
+
+
+def number(value: float) -> str:
+    """Print a measurement with the digits that a reader can use."""
+    size = abs(value)
+    if size >= 1e6 or 0 < size < 1e-3:
+        return f"{value:.3e}"
+    return f"{value:.4f}" if size < 10 else f"{value:,.2f}" if size < 1000 else f"{value:,.0f}"
+
+
+def megabytes(num_bytes: int) -> str:
+    """Print a number of bytes in MB, 1 MB being 1,000,000 bytes."""
+    size = num_bytes / 1e6
+    return f"{size:,.2f}" if size < 100 else f"{size:,.0f}"
+
+
+def show(value: bool | int | float | str) -> str:
+    """Print a config value; empty text as two quotes, so that it is seen."""
+    return str(value).lower() if isinstance(value, bool) else str(value) or '""'
+
+
+def _a_round(trained: Sequence[int]) -> str:
+    if not trained:
+        return ""
+    low, high = min(trained), max(trained)
+    return f", {low} a round" if low == high else f", {low} to {high} a round"
+
+
+def _with_options(strategy: object, options: object) -> str:
+    return f"{strategy} ({options})" if options else str(strategy)
+
+
+def _rows(summaries: Sequence[dict[str, str]]) -> dict[str, list[str]]:
+    return {key: [one[key] for one in summaries] for key in summaries[0]}
+
+
+def _table(title: str, names: Sequence[str], rows: dict[str, list[str]]) -> Table:
+    table = Table(title=title, title_justify="left")
+    table.add_column("")
+    for name in names:
+        table.add_column(Text(name), overflow="fold")
+    for key, values in rows.items():
+        table.add_row(key, *map(Text, values))  # Text: a "[" in a name is no markup
+    return table

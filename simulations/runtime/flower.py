@@ -1,0 +1,122 @@
+"""Runs the app through Flower's own runtime, to the end, and says how it ended."""
+
+import re
+import sys
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+
+from models.core.config import Value
+from simulations.config import ResolvedSimulation
+from simulations.runtime.control import Control, RefusedError
+from simulations.runtime.staging import stage
+from simulations.runtime.superlink import COLOURS, own_superlink
+
+TICK = 0.2
+"""Seconds between two calls of on_tick."""
+TAIL = 1000
+"""Pieces of the log that are kept to look for the error in."""
+EXCEPTION = "Simulation failed with exception: "
+"""How Flower's details of a run begin where an exception ended it."""
+NO_HEARTBEAT = "No heartbeat received from the task"
+"""Flower's details of a run whose process was killed; it notices after a minute."""
+TRACEBACK = r"^Traceback \(most recent call last\):\n(?:[ \t].*\n|\n)*(\S.*)$"
+"""A traceback at the start of a line, and in it the line that names the exception."""
+WRAPPERS = ("Simulation Runtime crashed.", "An error was encountered. Ending simulation.")
+"""Messages of the exceptions that Flower raises around the one that says what went wrong."""
+
+
+@dataclass(frozen=True)
+class FlowerOutcome:
+    """How a run ended in the eyes of Flower, to which a run whose every client failed is completed."""
+
+    status: str
+    """ "completed", "failed" or "stopped"."""
+    run_id: int | None
+    """Flower's number of the run; None where it never began."""
+    error: str
+    """One line that says what went wrong; "" for a completed run."""
+
+
+def run_on_flower(
+    run_config: Mapping[str, Value],
+    simulation: ResolvedSimulation,
+    *,
+    on_tick: Callable[[], None] | None = None,
+    verbose: bool = False,
+    app: Path | None = None,
+) -> FlowerOutcome:
+    """Run the Flower app in the folder `app`, or polyfed's own, on a SuperLink of its own.
+
+    `run_config` overrides the app's defaults. Its "run-dir" is an absolute folder, which gets
+    flower.log; its "threads" are the CPU threads of a worker. `on_tick` is called about five times a
+    second while the run is under way; `verbose` copies the log to standard error.
+
+    Everything listens on the loopback alone, and shares no port, FLWR_HOME or Ray cluster with another
+    run, which is why RAY_ADDRESS is not heeded. No process and no temporary folder outlives the call,
+    whether it returns, raises (KeyboardInterrupt included) or is killed with its process.
+    """
+    log_file = Path(str(run_config["run-dir"])) / "flower.log"
+    log_file.parent.mkdir(parents=True, exist_ok=True)
+    run_id = None
+    with own_superlink(int(run_config["threads"])) as superlink:
+        app = app or stage(superlink.folder)
+        try:
+            with closing(Control(superlink.wait_until_ready())) as control:
+                run_id = control.start_run(app, run_config, simulation)
+                tail = _follow(control.log(run_id), log_file, on_tick, verbose)
+                status, details = control.status(run_id)
+        except RefusedError:
+            return FlowerOutcome("failed", None, f"Flower refused the run: {superlink.last_words()}")
+        except (httpx.TransportError, ChildProcessError):
+            return FlowerOutcome("failed", run_id, f"the SuperLink ended: {superlink.last_words()}")
+    return FlowerOutcome(status, run_id, "" if status == "completed" else error_line(tail, details))
+
+
+def _follow(pieces: Iterable[str], log_file: Path, on_tick: Callable[[], None] | None, verbose: bool) -> str:
+    """Write the log as it comes, until the run ends, and return its last pieces."""
+    tail: deque[str] = deque(maxlen=TAIL)
+    failures: list[Exception] = []
+
+    def copy() -> None:
+        try:
+            with log_file.open("a") as file:
+                for piece in pieces:
+                    plain = COLOURS.sub("", piece)
+                    tail.append(plain)
+                    file.write(plain)
+                    file.flush()
+                    if verbose:
+                        sys.stderr.write(plain)
+        except Exception as error:
+            failures.append(error)
+
+    # In a thread, so that an on_tick and a Ctrl-C need not wait for the next piece.
+    thread = threading.Thread(target=copy, daemon=True)
+    thread.start()
+    while thread.is_alive():
+        thread.join(TICK)
+        if on_tick is not None:
+            on_tick()
+    if failures:
+        raise failures[0]
+    return "".join(tail)
+
+
+def error_line(log: str, details: str) -> str:
+    """Return the exception that ended the run, or Flower's `details` where it was none.
+
+    Flower prints that exception last, but for those that it raises around it.
+    """
+    found = details.removeprefix(EXCEPTION)
+    if details.startswith(EXCEPTION):
+        raised = re.findall(TRACEBACK, log, flags=re.MULTILINE)
+        found = next((line for line in reversed(raised) if not line.endswith(WRAPPERS)), found)
+    elif details == NO_HEARTBEAT:
+        found = "the process of the ServerApp died without a word; it may have run out of memory"
+    return " ".join(found.split())

@@ -1,0 +1,144 @@
+"""A Flower SuperLink of our own, in a temporary folder that ends with it."""
+
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psutil
+
+from models.core.errors import UserError
+from simulations.runtime import reaper
+
+COLOURS = re.compile(r"\x1b\[[0-9;]*m")
+"""Terminal colours, which Flower writes into files too."""
+STARTUP = 60.0
+"""Seconds that the SuperLink gets until it listens; it takes two."""
+
+
+class SuperLink:
+    """A SuperLink that listens, or soon will, on a port of the loopback."""
+
+    def __init__(self, folder: Path, threads: int) -> None:
+        self.folder = folder
+        self.port = _free_port()
+        command = [_executable("flower-superlink"), "--insecure", "--simulation", "--host", "127.0.0.1"]
+        command += ["--port", str(self.port), "--disable-runtime-dependency-installation"]
+        # Ray looks for modules in the SuperLink's working folder before it looks in the app.
+        (folder / "empty").mkdir()
+        with (folder / "superlink.log").open("w") as log:
+            self.process = subprocess.Popen(
+                command,
+                cwd=folder / "empty",
+                env=_environment(folder, threads),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,  # a Ctrl-C in the terminal is ours to act on
+            )
+
+    def wait_until_ready(self) -> str:
+        """Return its URL once it listens; ChildProcessError where it ends instead."""
+        deadline = time.monotonic() + STARTUP
+        while not self._listens():
+            if self.process.poll() is not None or time.monotonic() > deadline:
+                raise ChildProcessError("the SuperLink did not start")
+            time.sleep(0.05)
+        return f"http://127.0.0.1:{self.port}"
+
+    def last_words(self) -> str:
+        """Return the last line of its log that is not about a request."""
+        lines = COLOURS.sub("", (self.folder / "superlink.log").read_text()).splitlines()
+        last = next((line for line in reversed(lines) if line.strip() and "uvicorn.access" not in line), "")
+        return " ".join(last.split())
+
+    def _listens(self) -> bool:
+        # What answers on the port may be another run's SuperLink, so ask whose socket it is.
+        try:
+            sockets = psutil.Process(self.process.pid).net_connections()
+        except psutil.Error:
+            return False
+        return any(s.status == psutil.CONN_LISTEN and s.laddr.port == self.port for s in sockets)
+
+
+@contextmanager
+def own_superlink(threads: int) -> Iterator[SuperLink]:
+    """Start a SuperLink whose workers compute with `threads` CPU threads each.
+
+    Afterwards neither the temporary folder nor any process that was started from it is left, even
+    where this process is killed meanwhile.
+    """
+    link = None
+    try:
+        with reaper.watched_folder() as folder:
+            _bypass_proxy()
+            link = SuperLink(folder, threads)
+            yield link
+    finally:
+        if link is not None:
+            link.process.wait()
+
+
+def _environment(folder: Path, threads: int) -> dict[str, str]:
+    """Return the environment of the SuperLink, which all processes of the run inherit."""
+    environment = dict(os.environ)
+    environment.pop("RAY_ADDRESS", None)  # a cluster that is not this run's alone
+    # Relative entries would be looked for in the SuperLink's working folder.
+    python_path = [os.path.abspath(entry) for entry in _entries(environment.get("PYTHONPATH"))]
+    environment |= {
+        reaper.MARK: str(folder),
+        "FLWR_HOME": str(folder / "flwr"),
+        "RAY_TMPDIR": str(folder),
+        # Flower starts flower-superexec and flwr-simulation by name.
+        "PATH": os.pathsep.join([_scripts(), *_entries(environment.get("PATH"))]),
+        "PYTHONPATH": os.pathsep.join(python_path),
+        "FLWR_TELEMETRY_ENABLED": "0",
+        "FLWR_DISABLE_UPDATE_CHECK": "1",
+        "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
+        "FLWR_SUPEREXEC_TASK_POLL_INTERVAL": "0.1",
+        "RAY_USAGE_STATS_ENABLED": "0",
+        # In spite of its name it decides on Linux too whether Ray listens beyond the loopback.
+        "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+        # The workers that Ray starts ahead lack the environment that Flower wants, and are never used.
+        "RAY_prestart_worker_first_driver": "0",
+    }
+    for pool in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+        environment[pool] = str(threads)
+    return environment
+
+
+def _bypass_proxy() -> None:
+    """Keep this process and its children from asking a proxy for what is on the loopback."""
+    proxies = urllib.request.getproxies_environment()
+    bypassed = [host for host in proxies.get("no", "").split(",") if host]
+    if proxies.keys() & {"http", "all"} and "127.0.0.1" not in bypassed:
+        os.environ["no_proxy"] = ",".join([*bypassed, "127.0.0.1"])
+
+
+def _scripts() -> str:
+    """Return the folder of this environment's commands; PATH may name another environment's first."""
+    return str(Path(sys.executable).parent)
+
+
+def _executable(name: str) -> str:
+    found = shutil.which(name, path=_scripts())
+    if found is None:
+        raise UserError(f"{name} is not in {_scripts()}; install polyfed there with its dependencies")
+    return found
+
+
+def _entries(paths: str | None) -> list[str]:
+    return [entry for entry in (paths or "").split(os.pathsep) if entry]
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

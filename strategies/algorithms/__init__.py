@@ -1,0 +1,1 @@
+"""One file an algorithm, with both of its halves."""

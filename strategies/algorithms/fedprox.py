@@ -1,0 +1,29 @@
+"""FedProx (Li et al. 2020, arXiv:1812.06127, eq. 2): stay close to the server's weights while training.
+
+The server half is Flower's: it averages like FedAvg and sends `proximal-mu` to every client.
+"""
+
+from collections.abc import Mapping
+
+from flwr.serverapp.strategy import FedProx as FlowerFedProx
+from torch import Tensor
+
+from strategies.rule import Companions, LocalRule
+
+
+class Proximal(LocalRule):
+    """Adds the gradient of mu / 2 * ||w - w_server||^2."""
+
+    def __init__(self, config: Mapping[str, object]) -> None:
+        self.mu = float(config["proximal-mu"])  # type: ignore[arg-type]
+
+    def gradient(self, gradient: Tensor, weight: Tensor, companions: Companions) -> Tensor:
+        """Return g + mu * (w - w_server)."""
+        return gradient + self.mu * (weight - companions.anchor)
+
+
+class FedProx(FlowerFedProx):
+    """Flower's FedProx, with the client half that it leaves to the application."""
+
+    weighted_mean = True
+    local_rule = "strategies.algorithms.fedprox:Proximal"

@@ -1,0 +1,95 @@
+"""SCAFFOLD (Karimireddy et al. 2020, arXiv:1910.06378, algorithm 1, option II): correct the drift of clients.
+
+Every client keeps a control variate, an estimate of its own gradient, and the server one of the mean
+gradient; their difference is added to each step, so that clients with different data stop pulling apart.
+"""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
+from flwr.serverapp import Grid
+from flwr.serverapp.strategy import FedAvg
+from torch import Tensor
+from torch.optim import Optimizer
+
+from strategies.algorithms.plain_sgd import check_sgd
+from strategies.rule import EQUALLY, Closing, Companions, Learned, LocalRule, beside, split
+from strategies.wire.packing import to_arrays, to_record
+
+CONTROL, CHANGE = "control", "control-change"
+
+
+class ControlVariates(LocalRule):
+    """Steps along g - c_i + c."""
+
+    sent = (CONTROL,)
+    kept = (CONTROL,)
+
+    def gradient(self, gradient: Tensor, weight: Tensor, companions: Companions) -> Tensor:
+        """Return g - c_i + c."""
+        return gradient - companions.kept[CONTROL] + companions.sent[CONTROL]
+
+    def close(self, learned: Mapping[str, Learned]) -> Closing:
+        """Set c_i to c_i - c + (x - y_i) / (K eta), and reply how far it moved."""
+        change = {}
+        for name, each in learned.items():
+            companions = each.companions
+            change[name] = (companions.anchor - each.weight) / each.path - companions.sent[CONTROL]
+            companions.kept[CONTROL] = companions.kept[CONTROL] + change[name]
+        return Closing({CHANGE: change}, {EQUALLY: 1.0})
+
+
+class Scaffold(FedAvg):
+    """FedAvg with control variates, in which every client counts alike, as in the paper.
+
+    Only so is the server's control variate the mean of the clients' whoever takes part in a round.
+    `server_learning_rate` is the paper's global step size. The control variates take a client's mean step
+    for its gradient, which holds for plain SGD alone; `any_optimizer` allows others all the same.
+    """
+
+    weighted_mean = True
+    local_rule = "strategies.algorithms.scaffold:ControlVariates"
+    replies_beside = True
+
+    def __init__(
+        self, server_learning_rate: float = 1.0, any_optimizer: bool = False, **options: Any
+    ) -> None:
+        if server_learning_rate <= 0:
+            raise ValueError(f"server_learning_rate must be > 0, got {server_learning_rate}")
+        super().__init__(**{"weighted_by_key": EQUALLY, **options})
+        self.server_learning_rate, self.any_optimizer = server_learning_rate, any_optimizer
+        self.control: dict[str, np.ndarray] = {}
+        """c, by weight; empty before the first round."""
+
+    def check_optimizer(self, optimizer: Optimizer) -> None:
+        """Raise ValueError for an optimizer under which a mean step is no gradient."""
+        if not self.any_optimizer:
+            check_sgd("Scaffold", optimizer, momentum=False)
+
+    def configure_train(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> Iterable[Message]:
+        """Send c beside the weights."""
+        self._weights = to_arrays(arrays)
+        self.control = self.control or {name: np.zeros_like(x) for name, x in self._weights.items()}
+        sent = to_record({**self._weights, **beside(CONTROL, self.control)})
+        messages = list(super().configure_train(server_round, sent, config, grid))
+        self._asked, self._num_clients = len(messages), len(list(grid.get_node_ids()))
+        return messages
+
+    def aggregate_train(
+        self, server_round: int, replies: Iterable[Message]
+    ) -> tuple[ArrayRecord | None, MetricRecord | None]:
+        """Step the weights towards the clients' mean, and c by the share of the clients that took part."""
+        replies = list(replies)
+        mean, metrics = super().aggregate_train(server_round, replies)
+        if mean is None:
+            return None, metrics
+        weights, companions = split(to_arrays(mean))
+        share = (self._asked - sum(reply.has_error() for reply in replies)) / self._num_clients
+        for name, change in companions[CHANGE].items():
+            self.control[name] = self.control[name] + share * change.astype(self.control[name].dtype)
+        step = self.server_learning_rate
+        return to_record({name: x + step * (weights[name] - x) for name, x in self._weights.items()}), metrics

@@ -1,0 +1,1 @@
+"""How weights travel: records, requests, replies, sums, compression."""

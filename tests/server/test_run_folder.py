@@ -1,0 +1,120 @@
+import json
+from pathlib import Path
+
+import pytest
+from run_folders import RESULT, SVG, metrics_line, write_run
+
+from models.core.errors import UserError
+from simulations.runs.reader import read_run, read_runs
+from simulations.runs.record import Failure
+
+
+def test_reads_what_the_server_wrote(tmp_path: Path) -> None:
+    failing = metrics_line(1, failures=[{"client": 7, "error": "ValueError: bad batch"}])
+    path = write_run(
+        tmp_path / "a",
+        rounds=[metrics_line(0), failing, metrics_line(2)],
+        partition={"num_clients": 2, "classes": ["x", "y", "z"], "counts": [[1, 2, 3], [4, 5, 6]]},
+        figures={"confusion": SVG},
+    )
+    run = read_run(path)
+    assert run.name == "a"
+    assert run.config["learning-rate"] == 0.05
+    assert [line.server_round for line in run.rounds] == [0, 1, 2]
+    assert run.rounds[2].clients == (3, 5, 9)
+    assert run.rounds[2].central == {"accuracy": 0.9312, "loss": 0.5}
+    assert [line.total_seconds for line in run.rounds] == [0.5, 2.25, 2.25]
+    assert run.failures == (Failure(1, 7, "ValueError: bad batch"),)
+    assert (run.bytes_down, run.bytes_up) == (4_000_000, 8_000_000)
+    assert run.result is not None
+    assert run.result.weights_sha256 == RESULT["weights_sha256"]
+    assert run.partition is not None
+    assert run.partition.counts.tolist() == [[1, 2, 3], [4, 5, 6]]
+    assert run.figures == {"confusion": SVG.encode()}
+    assert not run.half_written
+
+
+def test_without_a_result_the_run_is_unfinished_and_its_last_numbers_hold(tmp_path: Path) -> None:
+    rounds = [metrics_line(0), metrics_line(1), metrics_line(2, central={})]
+    run = read_run(write_run(tmp_path / "a", rounds=rounds, result={}))
+    assert run.status == "unfinished"
+    assert run.last_round == 2
+    assert run.metric == "accuracy"
+    assert run.final == {"accuracy": 0.9112, "loss": 1.0}
+    assert run.seconds == 0.5 + 2.25 + 2.25
+
+
+def test_a_run_that_failed_at_once_has_only_a_reason(tmp_path: Path) -> None:
+    path = write_run(tmp_path / "a", rounds=[], result={})
+    (path / "metrics.jsonl").unlink()
+    (path / "result.json").write_text('{"status": "failed", "reason": "no node", "seconds": 3.5}')
+    run = read_run(path)
+    assert (run.status, run.metric, run.last_round, run.seconds) == ("failed", "", 0, 3.5)
+
+
+def test_a_half_written_last_line_is_left_out(tmp_path: Path) -> None:
+    path = write_run(tmp_path / "a")
+    with (path / "metrics.jsonl").open("a") as file:
+        file.write('{"server_round": 4, "tra')
+    run = read_run(path)
+    assert run.half_written
+    assert run.last_round == 3
+
+
+def test_data_without_labels_has_one_count_a_client(tmp_path: Path) -> None:
+    nested = {"num_clients": 900, "classes": [], "counts": [[10], [20]]}
+    run = read_run(write_run(tmp_path / "a", partition=nested))
+    assert run.partition is not None
+    assert run.partition.counts.tolist() == [[10], [20]]
+    assert run.partition.num_clients == 900
+    flat = read_run(write_run(tmp_path / "b", partition=nested | {"counts": [10, 20]}))
+    assert flat.partition is not None
+    assert flat.partition.counts.tolist() == [[10], [20]]
+
+
+def test_runs_of_one_name_are_named_by_their_paths(tmp_path: Path) -> None:
+    paths = [write_run(tmp_path / parts) for parts in ("x/a", "y/a", "b")]
+    assert [run.name for run in read_runs(paths)] == [str(tmp_path / "x/a"), str(tmp_path / "y/a"), "b"]
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "said"),
+    [
+        ("config.toml", "task = ", "TOMLDecodeError"),
+        ("config.toml", b"\xff\xfe", "UnicodeDecodeError"),
+        ("metrics.jsonl", '{"server_round": 1\n{"server_round": 2}\n', "JSONDecodeError"),
+        ("metrics.jsonl", '{"train": {}}\n', "KeyError: 'server_round'"),
+        ("metrics.jsonl", '{"server_round": 1, "central": {"accuracy": "good"}}\n', "'good'"),
+        ("metrics.jsonl", "[1, 2]\n", "TypeError"),
+        ("result.json", '{"status": "fine"}', "status must be one of completed, stopped, failed, got 'fine'"),
+        ("result.json", '{"status": ', "JSONDecodeError"),
+        (
+            "partition.json",
+            '{"num_clients": 2, "classes": ["a", "b"], "counts": [[1, 2], [3]]}',
+            "ValueError",
+        ),
+        ("partition.json", '{"num_clients": 1, "classes": ["a", "b"], "counts": [[1, 2, 3, 4]]}', "2 counts"),
+    ],
+)
+def test_a_broken_file_is_named(tmp_path: Path, file: str, content: str | bytes, said: str) -> None:
+    path = write_run(tmp_path / "a")
+    (path / file).write_bytes(content if isinstance(content, bytes) else content.encode())
+    with pytest.raises(UserError) as caught:
+        read_run(path)
+    assert str(caught.value).startswith(f"{path / file} is broken: ")
+    assert said in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_folder_that_is_no_run_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"is not a run folder: it holds no config\.toml"):
+        read_run(tmp_path)
+    with pytest.raises(UserError, match=r"there is no run folder .*nowhere"):
+        read_run(tmp_path / "nowhere")
+    with pytest.raises(UserError, match="no run was given"):
+        read_runs([])
+
+
+def test_reads_numbers_that_json_knows_only_in_python(tmp_path: Path) -> None:
+    run = read_run(write_run(tmp_path / "a", rounds=[metrics_line(1, train={"loss": float("nan")})]))
+    assert json.dumps(dict(run.rounds[0].train)) == '{"loss": NaN}'

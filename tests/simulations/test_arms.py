@@ -1,0 +1,97 @@
+"""Several seeds: means, intervals, paired differences, and ranks that these can tell apart."""
+
+import io
+import math
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+from run_folders import metrics_line, write_run
+
+from simulations.runs.arms import Arm, arms_of, have_seeds, interval, paired, ranks, rows, tabulate
+from simulations.runs.reader import read_runs
+from simulations.runs.record import Run
+
+
+def runs_of(folder: Path, values: dict[str, list[float]], maximize: bool = True) -> list[Run]:
+    """Write a run for each strategy and seed (1, 2, ...), that ends with the given accuracy."""
+    paths = []
+    for strategy, finals in values.items():
+        for seed, value in enumerate(finals, 1):
+            result = {"final": {"accuracy": value}, "maximize": maximize}
+            config = {"strategy": strategy, "seed": seed, "run-dir": f"/{strategy}/{seed}"}
+            paths.append(write_run(folder / f"{strategy}-{seed}", config, result=result))
+    return read_runs(paths)
+
+
+def arms_by_name(runs: list[Run]) -> dict[str, Arm]:
+    return {str(arm.config["strategy"]): arm for arm in arms_of(runs)}
+
+
+def test_an_interval_is_students() -> None:
+    # For three values t(0.975, 2) = 4.30265; their standard deviation is 1, so the reach is t / sqrt(3).
+    found = interval([1.0, 2.0, 3.0])
+    assert found.mean == 2.0
+    assert found.reach == pytest.approx(4.302653 / math.sqrt(3), rel=1e-6)
+    assert str(interval([0.5])) == "0.5000"
+    assert math.isnan(interval([]).mean)
+
+
+def test_runs_that_differ_in_the_seed_alone_are_an_arm(tmp_path: Path) -> None:
+    runs = runs_of(tmp_path, {"FedAvg": [0.5, 0.6], "FedAdam": [0.7]})
+    arms = arms_by_name(runs)
+    assert arms["FedAvg"].values() == {1: 0.5, 2: 0.6}
+    assert arms["FedAdam"].values() == {1: 0.7}
+    assert have_seeds(runs)
+    assert not have_seeds(runs[1:])
+
+
+def test_pairing_takes_out_what_a_seed_does_to_all(tmp_path: Path) -> None:
+    # The arms overlap by far, yet one is ahead by 0.1, give or take 0.01, under every seed.
+    arms = arms_by_name(runs_of(tmp_path, {"a": [0.21, 0.50, 0.81], "b": [0.10, 0.40, 0.72]}))
+    ahead = paired(arms["a"], arms["b"])
+    assert ahead.mean == pytest.approx(0.1)
+    assert ahead.reach < 0.03
+    assert ranks([arms["a"], arms["b"]]) == [1, 2]
+
+
+def test_what_the_intervals_cannot_separate_shares_a_rank(tmp_path: Path) -> None:
+    arms = arms_by_name(
+        runs_of(tmp_path, {"a": [0.90, 0.91, 0.92], "b": [0.92, 0.89, 0.91], "c": [0.1, 0.11, 0.12]})
+    )
+    assert ranks([arms["a"], arms["b"], arms["c"]]) == [1, 1, 3]
+
+
+def test_a_single_seed_ranks_nothing(tmp_path: Path) -> None:
+    arms = arms_by_name(runs_of(tmp_path, {"a": [0.9], "b": [0.1]}))
+    assert ranks([arms["a"], arms["b"]]) == [1, 1]
+
+
+def test_less_is_better_where_the_metric_says_so(tmp_path: Path) -> None:
+    arms = arms_by_name(runs_of(tmp_path, {"a": [5.0, 5.25, 5.5], "b": [1.0, 1.25, 1.5]}, maximize=False))
+    assert ranks([arms["a"], arms["b"]]) == [2, 1]
+    table = rows(list(arms.values()))
+    assert table[0] == ["rank", "strategy", "seeds", "accuracy ↓", "behind the first"]
+    assert [line[1] for line in table[1:]] == ["b", "a"]
+    assert table[2][-1] == "4.0000 ± 0.0000"
+
+
+def test_rounds_to_a_target(tmp_path: Path) -> None:
+    # Rounds 1, 2, 3 have 0.9112, 0.9312, 0.9512.
+    path = write_run(tmp_path / "one", {"seed": 1})
+    slow = write_run(tmp_path / "two", {"seed": 2}, [metrics_line(0), metrics_line(1)])
+    (arm,) = arms_of(read_runs([path, slow]))
+    assert arm.rounds_to(0.93) == {1: 2.0}
+    assert rows([arm], target=0.93)[1][-1] == "2.0000 (1 did not)"
+    assert rows([arm], target=0.99)[1][-1] == "not reached"
+
+
+def test_the_table_is_printed(tmp_path: Path) -> None:
+    console = Console(file=io.StringIO(), width=160)
+    arms = arms_of(runs_of(tmp_path, {"[a]": [0.5, 0.5], "b": [0.25, 0.25]}))
+    console.print(tabulate(arms))
+    assert isinstance(console.file, io.StringIO)
+    text = console.file.getvalue()
+    assert "[a]" in text
+    assert "0.5000 ± 0.0000" in text
+    assert "paired difference" in text

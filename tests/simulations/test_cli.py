@@ -1,0 +1,302 @@
+"""The `polyfed` command as a person meets it: what it prints, and how it exits."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+import pytest
+import torch
+from command_line import Ended, polyfed
+from flwr.app import Message
+from flwr.serverapp.strategy import FedAvg
+
+import server.run_folder
+import simulations.runtime.flower
+import simulations.runtime.in_process
+from server.run_folder import claim
+from simulations.runtime.flower import FlowerOutcome
+
+SCENARIO = 'dataset = "digits"\nnum-clients = 3\nnum-server-rounds = 2\n'
+
+
+class Broken(FedAvg):
+    """Cannot aggregate."""
+
+    def aggregate_train(self, server_round: int, replies: Sequence[Message]) -> Any:
+        raise LookupError("no [such] thing")
+
+
+@pytest.fixture(autouse=True)
+def _in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Ended]:
+    """Return the folder of a run that ended well, and what the command said about it."""
+    folder = tmp_path_factory.mktemp("finished")
+    scenario = folder / "scenario.toml"
+    scenario.write_text(SCENARIO)
+    ended = polyfed("run", scenario, "--in-process", "--run-dir", folder / "run")
+    return folder / "run", ended
+
+
+@pytest.fixture
+def scenario(tmp_path: Path) -> Path:
+    path = tmp_path / "scenario.toml"
+    path.write_text(SCENARIO)
+    return path
+
+
+def mistake(ended: Ended) -> str:
+    """Return the one line that a mistake is answered with."""
+    assert (ended.code, ended.out) == (2, ""), ended
+    (line,) = ended.err.splitlines()
+    assert line.startswith("polyfed: ")
+    return line.removeprefix("polyfed: ")
+
+
+def test_a_run_that_ends_well(finished: tuple[Path, Ended]) -> None:
+    folder, ended = finished
+    result = json.loads((folder / "result.json").read_text())
+    assert (ended.code, ended.err) == (0, "")
+    lines = ended.out.splitlines()
+    assert lines[-1] == f"report: {folder / 'report.html'}"
+    assert lines[-2] == f"run: {folder}"
+    assert lines[-3] == f"weights: {result['weights_sha256']}"
+    assert lines[-4].startswith("completed after round 2: ")
+    assert "2/2" in ended.out  # the progress bar
+    assert "<!doctype html>" in (folder / "report.html").read_text()
+    assert result["status"] == "completed"
+
+
+def test_without_a_run_dir_the_run_lies_under_runs(scenario: Path, tmp_path: Path) -> None:
+    ended = polyfed("run", scenario, "--in-process", "-c", "num-server-rounds=1")
+    assert ended.code == 0
+    (folder,) = (tmp_path / "runs").iterdir()
+    assert folder.name.startswith("scenario-")
+    assert f"run: {folder}" in ended.out
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["num-client=3"], "unknown run-config key 'num-client': did you mean num-clients"),
+        (["dataset=digit"], "unknown dataset 'digit': did you mean digits?"),
+        (["task=cn"], "unknown task 'cn': did you mean cnn?"),
+        (["strategy=FedAvgg"], "unknown strategy 'FedAvgg': did you mean FedAvg"),
+        (["optimizer=sdg"], "unknown optimizer 'sdg': did you mean sgd"),
+        (["partitioner=dirichlett"], "unknown partitioner 'dirichlett': did you mean dirichlet?"),
+        (["clients-per-round=4"], "clients-per-round must be at most num-clients (3), got 4"),
+        (
+            ["num-clients=2000"],
+            "num-clients must be <= 1437, the training rows of dataset 'digits', got 2000",
+        ),
+        (["alpha=0"], "alpha must be > 0, got 0.0"),
+        (["alpha=-0.5"], "alpha must be > 0, got -0.5"),
+        (["num-clients=x"], "num-clients must be a whole number, got 'x'"),
+        (["num-clients"], "an override must be key=value, got 'num-clients'"),
+        (["=3"], "unknown run-config key ''"),
+        (
+            ["dataset=mnist", "data-dir=/nowhere/at/all"],
+            "data-dir must be a folder that exists, got '/nowhere/at/all'",
+        ),
+        (["dataset=mnist"], "dataset 'mnist' is read from a folder: set data-dir"),
+        (["num-workers=9999"], "num-workers must be at most "),
+        (["client-gpus=1"], "client-gpus must be at most 0, the GPUs of this machine, got 1"),
+        (["client-gpus=1.5"], "client-gpus must be in [0, 1] or a whole number, got 1.5"),
+        (["device=cuda"], "device is 'cuda', but torch sees no GPU"),
+        (["device=gpu"], "device must be auto, cpu, cuda or cuda:N, got 'gpu'"),
+        (["task-options=norm: 1"], "task-options must be inline TOML"),
+        (["task-options=norm = 'layer'"], "norm must be one of none, group, batch, got 'layer'"),
+        (["strategy-options=mu = 1"], "unknown option of strategy FedAvg 'mu'"),
+        (["optimizer-options=momentun = 1"], "optimizer-options do not fit sgd"),
+        (["fraction-evaluate=0.5"], "local-test-fraction must be > 0 when fraction-evaluate is, got 0.0"),
+    ],
+)
+def test_a_mistake_in_the_run_config(
+    scenario: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, overrides: list[str], message: str
+) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    options = [part for override in overrides for part in ("--set", override)]
+    assert mistake(polyfed("run", scenario, *options, "--in-process")).startswith(message)
+    assert not (tmp_path / "runs").exists()  # nothing was begun
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"task = cnn", "scenario scenario.toml is not TOML: "),
+        (b"\xff\xfe\x00", "scenario scenario.toml is not TOML: "),
+        (b"[train]\nx = 1", "unknown run-config key 'train'"),
+        (b"num-clients = [1, 2]", "num-clients must be a whole number, got [1, 2]"),
+    ],
+)
+def test_a_mistake_in_the_scenario(scenario: Path, content: bytes, message: str) -> None:
+    scenario.write_bytes(content)
+    assert mistake(polyfed("run", scenario.name)).startswith(message)
+
+
+def test_a_scenario_that_is_not_there(tmp_path: Path) -> None:
+    assert mistake(polyfed("run", "cnn.toml")).startswith("scenario cnn.toml is not there: give the path")
+    assert mistake(polyfed("run", tmp_path)).startswith(f"scenario {tmp_path} is not there: ")
+    assert mistake(polyfed("partition", "cnn.toml", "-o", "x.png")).startswith(
+        "scenario cnn.toml is not there"
+    )
+
+
+def test_a_run_folder_in_use(scenario: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server.run_folder, "PATIENCE", 0.1)
+    folder = tmp_path / "run"
+    lock = claim(folder, {}, resume=False)
+    said = mistake(polyfed("run", scenario, "--in-process", "--run-dir", folder))
+    assert said == f"run-dir {folder} is in use by another run: wait for it, or give another run-dir"
+    lock.release()
+    assert (
+        polyfed("run", scenario, "--in-process", "-c", "num-server-rounds=1", "--run-dir", folder).code == 0
+    )
+
+
+def test_a_run_folder_that_holds_a_run(scenario: Path, finished: tuple[Path, Ended]) -> None:
+    folder, _ = finished
+    before = (folder / "result.json").read_text()
+    said = mistake(polyfed("run", scenario, "--in-process", "--run-dir", folder))
+    assert said == f"run-dir {folder} already holds a run: resume it, or give another run-dir"
+    said = mistake(polyfed("run", scenario, "--in-process", "--resume", folder, "--set", "seed=7"))
+    assert said.startswith(f"seed is 7, but the run in {folder} has 42: a resumed run must keep it")
+    assert (folder / "result.json").read_text() == before
+
+
+def test_a_run_folder_that_holds_none_cannot_be_resumed(scenario: Path, tmp_path: Path) -> None:
+    said = mistake(polyfed("run", scenario, "--in-process", "--resume", tmp_path / "typo"))
+    assert said == f"run-dir {tmp_path / 'typo'} holds no run to resume: there is no config.toml"
+    assert not (tmp_path / "typo").exists()
+
+
+def test_a_run_folder_that_is_a_file(scenario: Path) -> None:
+    assert "run-dir" in mistake(polyfed("run", scenario, "--in-process", "--run-dir", scenario))
+
+
+def test_two_folders_for_one_run(scenario: Path) -> None:
+    said = mistake(polyfed("run", scenario, "--run-dir", "a", "--resume", "b"))
+    assert said.startswith("give either --run-dir or --resume")
+
+
+def test_a_run_dir_in_the_config_is_not_passed_over(scenario: Path, tmp_path: Path) -> None:
+    """It may be heeded or refused, but not silently replaced by another."""
+    folder = tmp_path / "mine"
+    ended = polyfed("run", scenario, "--in-process", "-c", f"run-dir={folder}", "-c", "num-server-rounds=1")
+    assert ended.code == 2 or (folder / "result.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["run"], "Missing argument 'SCENARIO'."),
+        (["rum"], "No such command 'rum'."),
+        (["run", "x.toml", "--fast"], "No such option"),
+        (["compare"], "Missing argument 'RUNS...'."),
+        (["compare", "nowhere"], "there is no run folder "),
+        (["report", "."], "/"),
+    ],
+)
+def test_a_mistake_in_the_command(arguments: list[str], message: str) -> None:
+    assert mistake(polyfed(*arguments)).startswith(message)
+
+
+def test_help_is_no_mistake() -> None:
+    ended = polyfed("--help")
+    assert (ended.code, ended.err) == (0, "")
+    assert all(command in ended.out for command in ("run", "compare", "report", "partition"))
+
+
+def test_without_a_command_there_is_help_and_no_empty_complaint() -> None:
+    ended = polyfed()
+    assert "compare" in ended.out + ended.err
+    assert "polyfed: " not in ended.err.replace("Usage: polyfed", "")
+
+
+def test_a_run_that_fails(scenario: Path, tmp_path: Path) -> None:
+    ended = polyfed(
+        *("run", scenario, "--in-process", "--run-dir", tmp_path / "run"),
+        *("-c", "task=faulty:FaultyCnn", "-c", "task-options=raise_at = [0, 0]"),
+    )
+    assert (ended.code, ended.err) == (1, "")
+    lines = ended.out.splitlines()
+    assert lines[-3] == "failed: all 3 clients of round 1 failed; client 0: ValueError: a bad batch"
+    assert lines[-1] == f"report: {tmp_path / 'run' / 'report.html'}"
+
+
+def test_a_strategy_that_raises_is_a_run_that_failed(scenario: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    ended = polyfed("run", scenario, "--in-process", "-c", "strategy=test_cli:Broken", "--run-dir", run)
+    assert ended.code == 1
+    assert "failed: LookupError: no [such] thing" in ended.out.splitlines()
+    assert json.loads((run / "result.json").read_text())["status"] == "failed"
+
+
+def test_a_run_that_never_began_says_why_and_no_more(
+    scenario: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*_: object, **__: object) -> FlowerOutcome:
+        return FlowerOutcome("failed", None, "the SuperLink ended: address already in use")
+
+    monkeypatch.setattr(simulations.runtime.flower, "run_on_flower", refused)
+    ended = polyfed("run", scenario, "--run-dir", tmp_path / "run")
+    assert (ended.code, ended.err) == (1, "")
+    assert "failed: the SuperLink ended: address already in use" in ended.out.splitlines()
+
+
+def test_ctrl_c(scenario: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: object) -> NoReturn:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(simulations.runtime.in_process.InProcessGrid, "push_messages", interrupted)
+    run = tmp_path / "run"
+    ended = polyfed("run", scenario, "--in-process", "--run-dir", run)
+    assert ended.code == 130
+    assert ended.err.strip() == "polyfed: interrupted"
+    assert "Traceback" not in ended.err
+    monkeypatch.undo()
+    claim(run, {}, resume=True).release()  # it has let go of the folder
+    assert not (run / "result.json").exists()  # killed, as compare will say
+    monkeypatch.chdir(tmp_path)
+    assert "unfinished" in polyfed("compare", run).out
+
+
+def test_a_resumed_run_goes_on(scenario: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    assert polyfed("run", scenario, "--in-process", "-c", "num-server-rounds=1", "--run-dir", run).code == 0
+    ended = polyfed("run", scenario, "--in-process", "--resume", run)
+    assert (ended.code, ended.err) == (0, "")
+    rounds = [json.loads(line)["server_round"] for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert rounds == [0, 1, 2]
+
+
+def test_compare(finished: tuple[Path, Ended], tmp_path: Path) -> None:
+    folder, _ = finished
+    ended = polyfed("compare", folder, folder)
+    assert (ended.code, ended.err) == (0, "")
+    assert "completed" in ended.out
+    assert "The configs do not differ." in ended.out
+
+
+def test_report(finished: tuple[Path, Ended], tmp_path: Path) -> None:
+    folder, _ = finished
+    page = tmp_path / "new" / "page.html"
+    ended = polyfed("report", folder, "--output", page)
+    assert (ended.code, ended.out, ended.err) == (0, f"{page}\n", "")
+    assert "accuracy" in page.read_text()
+
+
+def test_partition_draws_a_picture(scenario: Path, tmp_path: Path) -> None:
+    ended = polyfed("partition", scenario, "-o", tmp_path / "who.svg", "-c", "alpha=0.1")
+    assert (ended.code, ended.out, ended.err) == (0, f"{tmp_path / 'who.svg'}\n", "")
+    assert "<svg" in (tmp_path / "who.svg").read_text()
+
+
+@pytest.mark.parametrize("output", ["who.docx", "nowhere/who.png"])
+def test_a_picture_that_cannot_be_written(scenario: Path, output: str) -> None:
+    ended = polyfed("partition", scenario, "-o", output)
+    assert output in mistake(ended)

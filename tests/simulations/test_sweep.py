@@ -1,0 +1,158 @@
+"""A sweep runs what it says, once."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from places import ROOT
+
+from models.core.errors import UserError
+from server.plan import make_plan
+from simulations.experiments.sweep import Space, parse_seeds, parse_space, plan_sweep, read_arms
+from simulations.runs.reader import read_run
+from simulations.scenario import load_scenario
+from strategies.registry import STRATEGIES
+
+TOY = 'dataset = "digits"\nnum-clients = 3\nnum-server-rounds = 1\npartitioner = "iid"\n'
+
+
+@pytest.fixture
+def scenario(tmp_path: Path) -> Path:
+    path = tmp_path / "toy.toml"
+    path.write_text(TOY)
+    return path
+
+
+def test_all_combinations_of_arms_and_grid() -> None:
+    space = parse_space(
+        ["{strategy = 'FedAvg'}", "{strategy = 'FedProx', strategy-options = 'proximal_mu = 0.1'}"],
+        ["alpha=[0.1, 1.0]"],
+        [],
+        [],
+    )
+    found = space.combinations(0, 1)
+    assert [(each["strategy"], each["alpha"]) for each in found] == [
+        ("FedAvg", 0.1),
+        ("FedAvg", 1.0),
+        ("FedProx", 0.1),
+        ("FedProx", 1.0),
+    ]
+    assert parse_space([], [], [], []).combinations(0, 1) == [{}]
+
+
+def test_random_combinations_follow_from_the_seed() -> None:
+    space = parse_space([], ["batch-size=[8, 16, 32]"], ["alpha=[0.5, 2]"], ["learning-rate=[1e-4, 1e-1]"])
+    first, again, other = (space.combinations(20, seed) for seed in (1, 1, 2))
+    assert first == again != other
+    assert len(first) == 20
+    assert all(0.5 <= float(each["alpha"]) <= 2 for each in first)
+    rates = sorted(float(each["learning-rate"]) for each in first)
+    assert 1e-4 <= rates[0] < 1e-3 < 1e-2 < rates[-1] <= 1e-1  # over orders of magnitude
+    assert len(Space(grid={"alpha": [1, 2, 3]}).combinations(2, 1)) == 2
+    assert len(Space(grid={"alpha": [1, 2, 3]}).combinations(9, 1)) == 3
+
+
+def test_every_run_has_a_folder_of_its_config(scenario: Path, tmp_path: Path) -> None:
+    options = "eta = 0.1, tau = 0.01"
+    combinations = [{"strategy": "FedAdam", "strategy-options": options}, {"download": True}]
+    trials = plan_sweep(scenario, combinations, [1, 2], tmp_path)
+    assert len({trial.folder for trial in trials}) == 4
+    assert trials[0].overrides == ('strategy="FedAdam"', f'strategy-options="{options}"', "seed=1")
+    assert [trial.overrides[-1] for trial in trials] == ["seed=1", "seed=1", "seed=2", "seed=2"]
+    assert len(plan_sweep(scenario, [{"alpha": 1.0}, {"alpha": 1.0}], [1], tmp_path)) == 1
+
+
+def test_arms_of_a_file_join_those_of_the_command(tmp_path: Path) -> None:
+    path = tmp_path / "arms.toml"
+    path.write_text("[[arm]]\nstrategy = 'FedAdam'\nlearning-rate = 0.1\n[[arm]]\nstrategy = 'Krum'\n")
+    space = parse_space(["{strategy = 'FedAvg'}"], [], [], [], more_arms=read_arms(path))
+    assert [each["strategy"] for each in space.combinations(0, 1)] == ["FedAvg", "FedAdam", "Krum"]
+    assert space.arms[1] == {"strategy": "FedAdam", "learning-rate": 0.1}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (None, "cannot read the arms in .* give a file of"),
+        ("[[arm]", "cannot read the arms in .* give a file of"),
+        ("", "tables and nothing else, got nothing"),
+        ("arm = [1]", "tables and nothing else, got arm"),
+        ("strategy = 'Krum'\n[[arm]]\nalpha = 1", "got strategy, arm"),
+    ],
+)
+def test_a_file_of_other_things_is_refused(text: str | None, message: str, tmp_path: Path) -> None:
+    path = tmp_path / "arms.toml"
+    if text is not None:
+        path.write_text(text)
+    with pytest.raises(UserError, match=message):
+        read_arms(path)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((["strategy"], [], [], []), "--arm must be a table such as"),
+        (([], ["alpha"], [], []), r"--grid must be key=\[values\]"),
+        (([], ["alpha=0.1"], [], []), r"--grid must be key=\[values\]"),
+        (([], [], ["alpha=[2, 1]"], []), r"--uniform must be key=\[low, high\] with low < high, got"),
+        (([], [], [], ["alpha=[0, 1]"]), "with low < high above 0, got 'alpha="),
+    ],
+)
+def test_what_cannot_be_read_is_refused(arguments: tuple[list[str], ...], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        parse_space(*arguments)
+
+
+def test_bounds_need_a_number_of_draws() -> None:
+    with pytest.raises(UserError, match="say how many with --random N"):
+        parse_space([], [], ["alpha=[1, 2]"], []).combinations(0, 1)
+
+
+def test_seeds_are_whole_numbers() -> None:
+    assert parse_seeds("1,2,30") == [1, 2, 30]
+    with pytest.raises(UserError, match="--seeds must be whole numbers such as 1,2,3, got '1;2'"):
+        parse_seeds("1;2")
+
+
+def test_a_wrong_key_is_told_before_anything_runs(scenario: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="unknown run-config key 'alfa'"):
+        plan_sweep(scenario, [{"alpha": 1.0}, {"alfa": 1.0}], [1], tmp_path)
+
+
+@pytest.mark.slow
+def test_the_table_of_strategies_has_them_all(tmp_path: Path) -> None:
+    simulations = ROOT / "simulations"
+    arms = read_arms(simulations / "bench" / "strategies.toml")
+    assert {arm["strategy"] for arm in arms} == set(STRATEGIES)
+    trials = plan_sweep(simulations / "configs" / "mnist-skewed.toml", arms, [1], tmp_path)
+    for trial in trials:  # with options that they take
+        make_plan(load_scenario(trial.scenario, trial.overrides))
+    assert len(trials) == len(arms)
+
+
+@pytest.mark.slow
+def test_a_sweep_runs_once_and_goes_on(scenario: Path, tmp_path: Path) -> None:
+    def sweep(*arguments: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "simulations.cli", "sweep", str(scenario), "--seeds", "1,2"]
+        command += ["--folder", str(tmp_path / "runs"), *arguments]
+        wide = {**os.environ, "COLUMNS": "160"}
+        return subprocess.run(command, capture_output=True, text=True, env=wide, check=False)
+
+    first = sweep("--grid", "learning-rate=[0.01, 0.1]", "--target", "0.05")
+    assert first.returncode == 0, first.stdout + first.stderr
+    assert "rounds to 0.05" in first.stdout
+    assert (tmp_path / "runs" / "report.html").stat().st_size > 10_000
+    table = (tmp_path / "runs" / "table.md").read_text().splitlines()
+    assert table[0] == "| rank | learning-rate | seeds | accuracy ↑ | behind the first | rounds to 0.05 |"
+    assert [line.split(" | ")[1] for line in table[2:4]] == ["0.1", "0.01"]
+    folders = sorted(path.parent for path in (tmp_path / "runs").glob("*/result.json"))
+    assert len(folders) == 4
+    ended = {path: (path / "result.json").stat().st_mtime_ns for path in folders}
+    assert {read_run(path).config["learning-rate"] for path in folders} == {0.01, 0.1}
+
+    more = sweep("--grid", "learning-rate=[0.01, 0.1, 1e30]")
+    assert more.returncode == 1
+    assert "lower the learning rate" in more.stdout
+    assert {path: (path / "result.json").stat().st_mtime_ns for path in folders} == ended

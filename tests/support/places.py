@@ -1,0 +1,9 @@
+"""Where things lie in a checkout."""
+
+from pathlib import Path
+
+SUPPORT = Path(__file__).parent
+TESTS = SUPPORT.parent
+ROOT = TESTS.parent
+CONFIGS = ROOT / "simulations" / "configs"
+CONLL = SUPPORT / "conll"

@@ -1,0 +1,34 @@
+"""The scenarios of simulations/configs, cut to seconds."""
+
+from models.core.config import RunConfig, Value
+from models.data.datasets import find_source
+from simulations.catalogue.tasks import CONFIGS
+from simulations.scenario import load_scenario
+
+SCENARIOS = sorted(CONFIGS.glob("*.toml"), key=lambda path: path.stem)
+
+
+def shorter(run_config: RunConfig) -> dict[str, Value]:
+    """Return what to override: two rounds of two clients, each of which draws eight rows."""
+    return {
+        "num-server-rounds": 2,  # the second one goes on from what clients remember
+        "clients-per-round": min(2, int(run_config["num-clients"])),
+        "examples-per-client": 8,
+        "batch-size": 4,
+        "local-epochs": 1,
+        "evaluate-every": 0,  # at the end alone
+        "draw-every": 0,
+        "device": "cpu",
+        "client-gpus": 0.0,
+        "num-workers": 1,
+    }
+
+
+def toy(task: str) -> dict[str, Value]:
+    """Return the task's first scenario that is federated and needs no files, shortened."""
+    for path in SCENARIOS:
+        scenario = load_scenario(path)
+        federated = int(scenario["num-clients"]) > 1
+        if scenario["task"] == task and federated and find_source(str(scenario["dataset"])).packaged:
+            return scenario | shorter(scenario)
+    raise LookupError(f"simulations/configs has no federated scenario of {task} with a packaged dataset")

@@ -1,0 +1,45 @@
+"""Every task gives one hash in this process, under `polyfed run` and under `flwr run`."""
+
+import io
+import json
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+import tomli_w
+from flower_processes import flower_simulation
+from rich.console import Console
+from shortened import toy
+
+from models.core.config import Value
+from models.registry import TASKS
+from simulations.runtime.launch import launch
+
+
+@pytest.fixture(scope="module")
+def flwr_run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[Path], str]]:
+    with flower_simulation(tmp_path_factory.mktemp("flower"), num_supernodes=3, num_cpus=1) as run:
+        yield run
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("task", TASKS)
+def test_one_hash(task: str, tmp_path: Path, flwr_run: Callable[[Path], str]) -> None:
+    def placed(way: str) -> dict[str, Value]:
+        return toy(task) | {"num-nodes": 2, "run-dir": str(tmp_path / way)}
+
+    scenario = tmp_path / "scenario.toml"
+    scenario.write_text(tomli_w.dumps(placed("flwr-run")))
+    console = Console(file=io.StringIO())
+    with ThreadPoolExecutor(1) as beside:  # each of the two mostly starts processes and waits
+        flower = beside.submit(flwr_run, scenario)
+        results = {
+            way: launch(placed(way), in_process=way == "in-process", verbose=False, console=console)
+            for way in ("in-process", "polyfed-run")
+        }
+    written = tmp_path / "flwr-run" / "result.json"
+    assert written.exists(), flower.result()
+    results["flwr-run"] = json.loads(written.read_text())
+    assert {way: result["status"] for way, result in results.items()} == dict.fromkeys(results, "completed")
+    assert len({result["weights_sha256"] for result in results.values()}) == 1, results

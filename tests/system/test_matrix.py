@@ -1,0 +1,38 @@
+"""Every strategy trains every task; one that is added to either registry joins by itself.
+
+The cells of a task share its data and its model, which a worker keeps warm.
+"""
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+from required_options import REQUIRED
+from shortened import toy
+
+from models.registry import TASKS
+from server.rounds import RoundLoop
+from simulations.runtime.in_process import run_in_process
+from strategies.registry import STRATEGIES
+
+TOGETHER = {("gan", "QFedAvg"): "train_loss_key = 'generator-loss'"}
+"""What a strategy must be told about one task; of two losses, which one is to be fair."""
+CLIENTS = 3
+"""A round's clients, as many as Bulyan needs at least: 4 f + 3."""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize("task", TASKS)
+def test_it_trains(task: str, strategy: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(RoundLoop, "draw", lambda *_: None)  # half of a cell's time, and tested by scenario
+    small = {"clients-per-round": CLIENTS, "examples-per-client": 4, "run-dir": str(tmp_path / "run")}
+    options = ", ".join(filter(None, (REQUIRED.get(strategy), TOGETHER.get((task, strategy)))))
+    run_in_process(toy(task) | small | {"strategy": strategy, "strategy-options": options})
+    result = json.loads((tmp_path / "run" / "result.json").read_text())
+    assert (result["status"], result["server_round"]) == ("completed", 2)
+    assert all(math.isfinite(value) for value in result["final"].values())
+    rounds = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    asked = 1 if strategy == "LocalOnly" else CLIENTS
+    assert [(len(row["clients"]), row["failures"]) for row in rounds] == [(asked, [])] * 2

@@ -1,0 +1,32 @@
+import os
+import subprocess
+import sys
+
+from simulations.runtime import reaper
+
+
+def test_the_reaper_ends_what_detaches_ignores_signals_and_forgets_its_mark(tmp_path, monkeypatch):
+    monkeypatch.setattr(reaper, "GRACE", 0.3)
+    child = (
+        "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN);print(flush=True); time.sleep(60)"
+    )
+    parent = (
+        "import subprocess, sys, time;"
+        f"subprocess.Popen([sys.executable, '-c', {child!r}], env={{}}, start_new_session=True);"
+        "time.sleep(60)"
+    )
+    marked = os.environ | {reaper.MARK: str(tmp_path)}
+    command = [sys.executable, "-c", parent]
+    with subprocess.Popen(command, env=marked, stdout=subprocess.PIPE, start_new_session=True) as process:
+        process.stdout.readline()  # the child ignores SIGTERM from here on
+        started = reaper.marked(str(tmp_path))
+        assert len(started) == 2
+        assert reaper.end(str(tmp_path))
+    assert not any(reaper._is_alive(process) for process in started)
+
+
+def test_the_reaper_lets_other_runs_be(tmp_path):
+    marked = os.environ | {reaper.MARK: str(tmp_path / "other")}
+    with subprocess.Popen([sys.executable, "-c", "input()"], env=marked, stdin=subprocess.PIPE) as process:
+        assert reaper.end(str(tmp_path))
+        assert process.poll() is None

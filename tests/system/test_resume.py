@@ -1,0 +1,100 @@
+"""A run that is killed and resumed ends in the hash of the run that was not."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from finished import result_of, run_killed
+
+from models.core.config import Value
+from models.core.errors import UserError
+from simulations.runtime.in_process import run_in_process
+from simulations.scenario import defaults
+
+Make = Callable[..., dict[str, Value]]
+
+
+def rounds_of(folder: Path) -> list[int]:
+    return [json.loads(line)["server_round"] for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+# With a checkpoint every second round, the third is done again, from client states of the second.
+# Scaffold's control variates live at the server and with every client, FedDyn's slopes too.
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("strategy", "every", "last_round"),
+    [
+        ("FedAvg", 1, 2),
+        ("FedAdam", 2, 3),
+        ("Scaffold", 2, 3),
+        ("FedDyn", 1, 2),
+    ],
+)
+def test_sigkill_after_a_round_and_resume(
+    tiny: Make, tmp_path: Path, strategy: str, every: int, last_round: int
+) -> None:
+    survivor = tmp_path / "now-it-survives"
+    config = tiny(
+        task="faulty:FaultyCnn",
+        task_options=f"kill_at = [{last_round + 1}, 1], unless = '{survivor}'",
+        num_server_rounds=5,
+        keep_optimizer=True,  # client state on disk has to come back too
+        strategy=strategy,
+        strategy_options="any_optimizer = true" if strategy == "Scaffold" else "",
+        checkpoint_every=every,
+    )
+    killed = tmp_path / "run"
+    run_killed(config)
+    assert rounds_of(killed) == list(range(last_round + 1))
+    assert not (killed / "result.json").exists()
+
+    survivor.touch()
+    run_in_process({**config, "resume": True}, num_nodes=1)
+    assert rounds_of(killed) == [0, 1, 2, 3, 4, 5]
+
+    whole = tmp_path / "whole"
+    run_in_process({**config, "run-dir": str(whole)}, num_nodes=2)
+    assert result_of(killed)["weights_sha256"] == result_of(whole)["weights_sha256"]
+    assert result_of(killed)["best"] == result_of(whole)["best"]
+
+
+def test_a_finished_run_can_be_given_more_rounds(tiny: Make, tmp_path: Path) -> None:
+    config = tiny(num_server_rounds=2)
+    run_in_process(config)
+    run_in_process({**config, "num-server-rounds": 3, "resume": True})
+    whole = tiny(num_server_rounds=3, run_dir=str(tmp_path / "whole"))
+    run_in_process(whole)
+    assert result_of(tmp_path / "run")["weights_sha256"] == result_of(tmp_path / "whole")["weights_sha256"]
+
+
+def test_a_truncated_checkpoint_is_refused_and_the_one_before_used(
+    tiny: Make, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    config = tiny(num_server_rounds=3, keep_optimizer=True)
+    run_in_process(config)
+    before = result_of(tmp_path / "run")["weights_sha256"]
+    newest = tmp_path / "run" / "checkpoints" / "round-000003.safetensors"
+    newest.write_bytes(newest.read_bytes()[:-100])
+    run_in_process({**config, "resume": True})
+    assert f"Checkpoint {newest} is refused" in caplog.text
+    assert "Resuming after round 2" in caplog.text
+    assert result_of(tmp_path / "run")["weights_sha256"] == before
+
+
+def test_a_resumed_run_must_keep_its_config(tiny: Make) -> None:
+    config = tiny(num_server_rounds=1)
+    run_in_process(config)
+    with pytest.raises(UserError, match=r"seed is 7, but the run in .* has 42: a resumed run must keep it"):
+        run_in_process({**config, "resume": True, "seed": 7})
+
+
+def test_a_folder_without_a_run_cannot_be_resumed(tiny: Make) -> None:
+    with pytest.raises(UserError, match="holds no run to resume"):
+        run_in_process(tiny(resume=True))
+
+
+def test_the_keys_that_are_free_on_resume_exist() -> None:
+    from server.run_folder import FREE_ON_RESUME
+
+    assert defaults().keys() >= FREE_ON_RESUME
