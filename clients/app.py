@@ -1,28 +1,28 @@
-"""The Flower ClientApp: one message carries the work of all clients that live on this node."""
+"""The Flower ClientApp: one message carries the requests of all clients that live on this node."""
 
 import json
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import torch
-from flwr.app import ArrayRecord, ConfigRecord, Context, Message, RecordDict
+from flwr.app import ConfigRecord, Context, Message, RecordDict
 from flwr.clientapp import ClientApp
-from torch import Tensor
 
+from clients.evaluate import evaluate_one_by_one
 from clients.stacked import train_stacked
-from clients.work import Answer, Order, evaluate_client, train_client
+from clients.state import ClientStates
+from clients.train import train_one_by_one
 from clients.worker import Worker, load_worker
 from models.core.config import TaskConfig, read
 from models.core.device import pinned
 from models.core.errors import UserError
 from models.data.fingerprint import data_sha256
 from models.state import describe_state
-from strategies.wire.exact_sum import ExactSum
-from strategies.wire.packing import FIXED, PLAN, UPDATES_IN_A_SUM, Replies, to_arrays, unpack
+from strategies.wire.reply import NodeReply
+from strategies.wire.request import ClientRequest, unpack_requests
 
-Work = Callable[[Worker, Order], Answer]
-Outcomes = Iterator[tuple[Order, Answer | Exception]]
+Work = Callable[[Worker, Sequence[ClientRequest], ClientStates, NodeReply], None]
+"""Does what the requests ask, and collects every client's reply or failure."""
 
 app = ClientApp()
 
@@ -52,13 +52,27 @@ def describe(message: Message, context: Context) -> Message:
 def train(message: Message, context: Context) -> Message:
     """Train every client that the message names."""
     stacked = read(TaskConfig, context.run_config).engine == "stacked"
-    return _each_client(message, context, train_stacked if stacked else _one_by_one(train_client))
+    return _reply(message, context, train_stacked if stacked else train_one_by_one)
 
 
 @app.evaluate()
 def evaluate(message: Message, context: Context) -> Message:
     """Evaluate every client that the message names."""
-    return _each_client(message, context, _one_by_one(evaluate_client))
+    return _reply(message, context, evaluate_one_by_one)
+
+
+def _reply(message: Message, context: Context, work: Work) -> Message:
+    """Unpack the requests, do the work, and pack the replies."""
+    started = time.perf_counter()
+    worker = _worker(context)
+    info, requests = unpack_requests(message.content)
+    reply = NodeReply.collecting(info.weighted_by, len(requests), compressed=bool(worker.config.compression))
+    # The run's absolute folder where server and nodes share a disk, else a name under the node's own.
+    states = ClientStates(_state_root(context) / info.state_path)
+    with pinned(worker.config.threads):
+        work(worker, requests, states, reply)
+    reply.seconds = time.perf_counter() - started
+    return Message(reply.pack(), reply_to=message)
 
 
 def _worker(context: Context) -> Worker:
@@ -68,58 +82,3 @@ def _worker(context: Context) -> Worker:
 
 def _state_root(context: Context) -> Path:
     return Path(str(context.node_config.get("state-path", Path.home() / ".polyfed" / "state")))
-
-
-def _one_by_one(work: Work) -> Callable[[Worker, Sequence[Order]], Outcomes]:
-    """Return what does the work for client after client."""
-
-    def outcomes(worker: Worker, orders: Sequence[Order]) -> Outcomes:
-        for order in orders:
-            try:
-                yield order, work(worker, order)
-            except Exception as error:  # whatever one client does, the others' work counts
-                yield order, error
-
-    return outcomes
-
-
-def _each_client(
-    message: Message, context: Context, work: Callable[[Worker, Sequence[Order]], Outcomes]
-) -> Message:
-    started = time.perf_counter()
-    worker = _worker(context)
-    plan = message.content.config_records[PLAN]
-    # The run's absolute folder where server and nodes share a disk, else a name under the node's own.
-    folder = _state_root(context) / str(plan["state-path"])
-    orders = _orders(message.content, folder)
-    weighted_by = str(plan["weighted-by"])
-    # A sum of compressed updates is compressed no more.
-    adds_up = weighted_by and len(orders) > UPDATES_IN_A_SUM and not worker.config.compression
-    replies = Replies(partial=ExactSum() if adds_up else None)
-    with pinned(worker.config.threads):
-        for order, outcome in work(worker, orders):
-            if isinstance(outcome, Exception):
-                replies.failures[order.client] = " ".join(f"{type(outcome).__name__}: {outcome}".split())
-            else:
-                replies.add(order.client, outcome.records, outcome.arrays, weighted_by)
-    replies.seconds = time.perf_counter() - started
-    return Message(replies.pack(), reply_to=message)
-
-
-def _orders(content: RecordDict, folder: Path) -> list[Order]:
-    """Unpack a message; weights that clients share are decoded once."""
-    fixed = _decode(content.array_records[FIXED]) if FIXED in content else {}
-    decoded: dict[int, dict[str, Tensor]] = {}
-    orders = []
-    for client, records in unpack(content):
-        (record,) = records.array_records.values()
-        (config,) = records.config_records.values()
-        if id(record) not in decoded:
-            decoded[id(record)] = _decode(record) | fixed
-        server_round = int(str(config["server-round"]))
-        orders.append(Order(client, server_round, decoded[id(record)], config, folder))
-    return orders
-
-
-def _decode(record: ArrayRecord) -> dict[str, Tensor]:
-    return {name: torch.from_numpy(array) for name, array in to_arrays(record).items()}

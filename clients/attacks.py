@@ -11,6 +11,7 @@ from models.core.config import TaskConfig
 from models.core.seeds import generator_for
 from models.data.attackers import attackers
 from models.data.dataset import Examples
+from strategies.wire.request import ClientRequest
 
 
 def poison(worker: Worker, client: int, examples: Examples) -> Examples:
@@ -25,29 +26,28 @@ def poison(worker: Worker, client: int, examples: Examples) -> Examples:
     return Examples({**examples.columns, label: last - examples[label]})
 
 
-def tamper(
-    worker: Worker, client: int, server_round: int, state: Mapping[str, Tensor], weights: Mapping[str, Tensor]
-) -> Mapping[str, Tensor]:
-    """Return the state that a client replies, after training from the server's `weights`.
+def tampers(worker: Worker, client: int) -> bool:
+    """Whether a client replies something else than what it has learned."""
+    return worker.config.attack in ("sign-flip", "gaussian") and client in _attackers(worker.config)
 
-    An attacker sends its update back `attack-scale` times with the sign turned ("sign-flip"), or noise of
+
+def tamper(worker: Worker, request: ClientRequest, weights: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    """Return the weights that an attacker replies, after training to `weights`.
+
+    It sends its update back `attack-scale` times with the sign turned ("sign-flip"), or noise of
     that standard deviation in its place ("gaussian"; Blanchard et al. 2017, arXiv:1703.02757, section 5).
     """
     attack, scale = worker.config.attack, worker.config.attack_scale
-    if attack not in ("sign-flip", "gaussian") or client not in _attackers(worker.config):
-        return state
-    generator = generator_for(worker.config.seed, "attack", server_round, client)
+    generator = generator_for(worker.config.seed, "attack", request.info.server_round, request.client)
     wrong = {}
-    for name in worker.federated:
-        anchor = weights[name].to(state[name].device)
+    for name, weight in weights.items():
+        anchor = request.weights[name]
         if attack == "sign-flip":
-            update = -scale * (state[name] - anchor)
+            update = -scale * (weight - anchor)
         else:
-            update = scale * torch.randn(anchor.shape, generator=generator, dtype=anchor.dtype).to(
-                anchor.device
-            )
+            update = scale * torch.randn(anchor.shape, generator=generator, dtype=anchor.dtype)
         wrong[name] = anchor + update
-    return {**state, **wrong}
+    return wrong
 
 
 @lru_cache(maxsize=1)

@@ -2,42 +2,41 @@
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cache
 from types import EllipsisType
 
 import torch
 from torch import Tensor, nn
 
 from clients.loop import Optimizers
-from models.core.plugins import find
+from models.core.plugins import load_object
 from strategies.rule import Chain, Closing, Companions, Learned, LocalRule
+from strategies.wire.request import ClientRequest
 
-RULE = "rule."
-"""Prefix of what a client's state file holds for the rule."""
 Recall = Callable[[str, Tensor], Tensor]
-"""(name in the state file, the server's weight) -> what the client remembers, or zeros like the weight."""
+"""(KIND/NAME, the server's weight) -> what the client remembers, or zeros like the weight."""
 
 
 class RuleAtWork:
-    """A rule that is installed on the optimizers of one client, or of a stack of them."""
+    """Rules that are installed on the optimizers of one client, or of a stack of them."""
 
     def __init__(
         self,
-        rule: LocalRule,
+        rules: Sequence[LocalRule],
         parameters: Iterable[tuple[str, nn.Parameter]],
         optimizers: Optimizers,
-        sent: Mapping[str, Tensor],
+        request: ClientRequest,
         recall: Recall,
     ) -> None:
-        """Install the rule for the parameters that the server `sent`; what it sent stays as it is."""
-        self.rule = rule
+        """Install the rules for the parameters that the server sent; what it sent stays as it is."""
+        sent, aux = request.weights, request.aux
+        self.rule = rule = rules[0] if len(rules) == 1 else Chain(rules)
         self.weights = {name: weight for name, weight in parameters if weight.requires_grad and name in sent}
         self.companions = {
             weight: Companions(
                 anchor=sent[name].to(weight.device),
-                sent={kind: sent[f"{kind}/{name}"].to(weight.device) for kind in rule.sent},
-                kept={
-                    kind: recall(f"{RULE}{kind}/{name}", sent[name]).to(weight.device) for kind in rule.kept
-                },
+                sent={kind: aux[kind][name].to(weight.device) for kind in rule.sent},
+                kept={kind: recall(f"{kind}/{name}", sent[name]).to(weight.device) for kind in rule.kept},
             )
             for name, weight in self.weights.items()
         }
@@ -77,24 +76,27 @@ class RuleAtWork:
             )
         closing = self.rule.close(learned)
         kept = {
-            f"{RULE}{kind}/{name}": each.companions.kept[kind]
+            f"{kind}/{name}": each.companions.kept[kind]
             for kind in self.rule.kept
             for name, each in learned.items()
         }
         return closing, kept
 
 
-def load_rule(config: Mapping[str, object], key: str) -> LocalRule | None:
-    """Return the client half that the strategy names under `key`, if it names one; several are joined by "+".
+def load_rules(names: Sequence[str], config: Mapping[str, object]) -> tuple[LocalRule, ...]:
+    """Return the client half that a strategy names; `config` is what it says to this client in this round.
 
-    Raises UserError for one that is not there, and TypeError for what is no rule.
+    Raises UserError for a rule that is not there, and TypeError for what is no rule.
     """
-    if key not in config:
-        return None
-    kind, rules = key.replace("-", " "), []
-    for name in str(config[key]).split("+"):
-        rule = find(name, kind, {}, "polyfed.rules")(config)
-        if not isinstance(rule, LocalRule):
-            raise TypeError(f"{kind} {name!r} must be a subclass of strategies.rule.LocalRule")
-        rules.append(rule)
-    return rules[0] if len(rules) == 1 else Chain(rules)
+    return tuple(_rule_class(name)(config) for name in names)
+
+
+@cache
+def _rule_class(name: str) -> type[LocalRule]:
+    """Resolve "module:Class", once a process."""
+    found = load_object(name, "local rule")
+    if not (isinstance(found, type) and issubclass(found, LocalRule)):
+        raise TypeError(
+            f"local rule {name!r} must be a subclass of strategies.LocalRule, and it is {found!r}"
+        )
+    return found

@@ -6,7 +6,7 @@ ones do not. Each client's result equals that of the loop up to the rounding of 
 depends a little on who trains beside it: the loop is the default.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 
@@ -15,86 +15,92 @@ from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
 from clients.attacks import poison
-from clients.local_state import LocalState
 from clients.loop import Optimizers, mean_losses
-from clients.memory import MODEL, own_state
-from clients.rules import RuleAtWork, load_rule
-from clients.work import Answer, Order, make_answer
+from clients.reply import LocalResult, send_reply
+from clients.rules import RuleAtWork, load_rules
+from clients.state import ClientState, ClientStates
 from clients.worker import Worker
 from models.core.seeds import generator_for
 from models.optimizers import make_optimizers
 from models.task import Batch, Objective, State
 from strategies.rule import Closing
+from strategies.wire.reply import NodeReply
+from strategies.wire.request import ClientRequest
 
-Outcome = tuple[Order, Answer | Exception]
 
-
-def train_stacked(worker: Worker, orders: Sequence[Order]) -> Iterator[Outcome]:
-    """Train the clients of a message, those that start alike in one stack; yield each one's outcome."""
+def train_stacked(
+    worker: Worker, requests: Sequence[ClientRequest], states: ClientStates, reply: NodeReply
+) -> None:
+    """Train the clients of a message, those that start alike in one stack."""
     stacks: dict[tuple[int, int], list[_Learner]] = {}
-    for order in orders:
-        alike = stacks.setdefault((id(order.weights), id(order.config)), [])
+    for request in requests:
+        alike = stacks.setdefault((id(request.weights), id(request.config)), [])
         try:
-            alike.append(_prepare(worker, order))
+            alike.append(_prepare(worker, request, states))
         except Exception as error:  # whatever one client does, the others' work counts
-            yield order, error
+            reply.fail(request.client, error)
     for learners in stacks.values():
         if learners:
-            yield from _Stack(worker, learners).train()
+            _Stack(worker, learners, states, reply).train()
 
 
 @dataclass(frozen=True)
 class _Learner:
     """A client in a stack."""
 
-    order: Order
+    request: ClientRequest
     num_examples: int
     batches: Iterator[Batch]
-    remembered: Mapping[str, Tensor]
+    state: ClientState
 
 
-def _prepare(worker: Worker, order: Order) -> _Learner:
-    examples = poison(worker, order.client, worker.examples(order.client)[0])
-    generator = generator_for(worker.config.seed, "train", order.server_round, order.client)
+def _prepare(worker: Worker, request: ClientRequest, states: ClientStates) -> _Learner:
+    server_round, client = request.info.server_round, request.client
+    examples = poison(worker, client, worker.examples(client)[0])
+    generator = generator_for(worker.config.seed, "train", server_round, client)
     epochs = (
         worker.task.batches(worker.model, examples, generator, worker.config.batch_size)
         for _ in range(worker.config.local_epochs)
     )
-    remembered = LocalState(order.folder, order.client).load(order.server_round)
-    return _Learner(order, worker.task.num_examples(examples), chain.from_iterable(epochs), remembered)
+    state = states.load(client, before=server_round)
+    return _Learner(request, worker.task.num_examples(examples), chain.from_iterable(epochs), state)
 
 
 class _Stack:
     """Clients that take their steps together, until each runs out of batches."""
 
-    def __init__(self, worker: Worker, learners: Sequence[_Learner]) -> None:
+    def __init__(
+        self, worker: Worker, learners: Sequence[_Learner], states: ClientStates, reply: NodeReply
+    ) -> None:
         """Put the clients' weights together: name -> (K, ...), for K clients."""
-        self.worker = worker
+        self.worker, self.states, self.reply = worker, states, reply
         self.learners = list(learners)
-        first = learners[0].order
-        self.state = _stack_states(worker, first.weights, learners)
+        first = learners[0].request
+        self.state = _stack_states(worker, first, learners)
         parameters = {
             name: nn.Parameter(self.state[name], own.requires_grad)
             for name, own in worker.model.named_parameters()
         }
         self.state |= parameters
         self.optimizers: Optimizers = make_optimizers(worker.task, parameters.items(), worker.config)
-        rule = load_rule(first.config, "local-rule")
-        self.rule = rule and RuleAtWork(
-            rule,
-            parameters.items(),
-            self.optimizers,
-            first.weights,
-            lambda name, weight: torch.stack(
-                [learner.remembered.get(name, torch.zeros_like(weight)) for learner in learners]
-            ),
-        )
+        self.rules = load_rules(first.info.rules, first.config)
+        self.at_work: RuleAtWork | None = None
+        if self.rules:
+            self.at_work = RuleAtWork(
+                self.rules,
+                parameters.items(),
+                self.optimizers,
+                first,
+                lambda name, weight: torch.stack(
+                    [learner.state.shared.rule.get(name, torch.zeros_like(weight)) for learner in learners]
+                ),
+            )
         zeros = torch.zeros(len(learners), device=worker.device)
         self.totals = {objective.name: zeros.clone() for objective, _ in self.optimizers}
         self.seen = zeros.clone()
 
-    def train(self) -> Iterator[Outcome]:
-        """Train all clients; yield each one's outcome once it has no more batches."""
+    def train(self) -> None:
+        """Train all clients; collect each one's reply once it has no more batches."""
         if not self.worker.model.training:
             self.worker.model.train()
         while self.learners:
@@ -105,15 +111,16 @@ class _Stack:
                     batches.append(next(learner.batches))
                     going.append(row)
                 except StopIteration:
-                    yield learner.order, self._conclude(row)
-                except Exception as error:  # these rows, not the stack, are at fault
-                    yield learner.order, error
+                    self._conclude(row)
+                except Exception as error:  # these examples, not the stack, are at fault
+                    self.reply.fail(learner.request.client, error)
             if len(going) < len(self.learners):
                 self._keep(going)
             try:
                 self._step(batches)
             except Exception as error:  # of shapes or operations, which are the same for all
-                yield from ((learner.order, error) for learner in self.learners)
+                for learner in self.learners:
+                    self.reply.fail(learner.request.client, error)
                 return
 
     def _step(self, batches: Sequence[Batch]) -> None:
@@ -163,32 +170,32 @@ class _Stack:
                 for slot, value in slots.items():
                     if isinstance(value, Tensor) and value.shape == weight.shape:
                         slots[slot] = value[rows]
-        if self.rule:
-            self.rule.keep(rows)
+        if self.at_work:
+            self.at_work.keep(rows)
         for stacked in self.state.values():
             stacked.data = stacked.data[rows]
         self.totals = {name: total[rows] for name, total in self.totals.items()}
         self.seen = self.seen[rows]
         self.learners = [self.learners[row] for row in rows]
 
-    def _conclude(self, row: int) -> Answer | Exception:
-        """Return what the client in this row replies, once it has remembered what stays with it."""
+    def _conclude(self, row: int) -> None:
+        """Collect the reply of the client in this row."""
         learner = self.learners[row]
-        order, state = learner.order, {name: stacked.detach()[row] for name, stacked in self.state.items()}
         try:
             totals = {name: float(total[row]) for name, total in self.totals.items()}
             losses = mean_losses(totals, int(self.seen[row]))
-            closing, own = self.rule.close(row) if self.rule else (Closing(), {})
-            metrics = {"num-examples": learner.num_examples, **losses, **closing.metrics}
-            rule = self.rule.rule if self.rule else None
-            answer = make_answer(self.worker, order, state, metrics, closing.beside, rule, learner.remembered)
-            own |= {**own_state(self.worker, state, order.weights), **answer.kept}
-            if own or learner.remembered:
-                store = LocalState(order.folder, order.client)
-                store.save(order.server_round, own, int(str(order.config["checkpoint-round"])))
-            return answer
+            closing, kept = self.at_work.close(row) if self.at_work else (Closing(), {})
+            result = LocalResult(
+                state={name: stacked.detach()[row] for name, stacked in self.state.items()},
+                metrics={"num-examples": learner.num_examples, **losses, **closing.metrics},
+                aux=closing.beside,
+                rule=kept,
+            )
+            send_reply(
+                self.worker, learner.request, result, self.rules, learner.state, self.states, self.reply
+            )
         except Exception as error:  # a loss or a weight that is not finite, a full disk
-            return error
+            self.reply.fail(learner.request.client, error)
 
 
 class _Loss(nn.Module):
@@ -203,15 +210,16 @@ class _Loss(nn.Module):
         return self.objective.loss(self.model, batch)
 
 
-def _stack_states(worker: Worker, weights: Mapping[str, Tensor], learners: Sequence[_Learner]) -> State:
+def _stack_states(worker: Worker, first: ClientRequest, learners: Sequence[_Learner]) -> State:
     """Return name -> (K, ...): the server's weights for each client, and what the client remembers."""
     stacked = {}
+    given = first.given
     for name, initial in worker.initial.items():
-        if name in weights:
-            shared = weights[name].to(worker.device)
+        if name in given:
+            shared = given[name].to(worker.device)
             stacked[name] = shared.expand(len(learners), *shared.shape).clone()
         else:
-            own = [learner.remembered.get(MODEL + name, initial) for learner in learners]
+            own = [learner.state.shared.model.get(name, initial) for learner in learners]
             stacked[name] = torch.stack([tensor.to(worker.device) for tensor in own])
     return stacked
 

@@ -1,6 +1,7 @@
 """What a worker process keeps warm: the task, the data, who holds which rows, and one model to train."""
 
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
@@ -44,6 +45,12 @@ class Worker:
             rows, self.config.local_test_fraction, self.config.seed, client, self.dataset.ordered
         )
         return self.dataset.train.take(train), self.dataset.train.take(test)
+
+    def put(self, state: Mapping[str, Tensor]) -> None:
+        """Put this state into the model; what it does not hold becomes as it was built."""
+        with torch.no_grad():
+            for name, tensor in self.state.items():
+                tensor.copy_(state.get(name, self.initial[name]))
 
 
 @lru_cache(maxsize=1)

@@ -87,8 +87,6 @@ def _prepare(grid: Grid, plan: Plan, folder: RunFolder) -> RoundLoop:
         CohortGrid(
             grid,
             node_registry,
-            state_path=_state_path(folder, shared_disk),
-            weighted_by=weighted_by,
             node_timeout=plan.config.node_timeout,
             fixed=fixed,
         ),
@@ -96,6 +94,8 @@ def _prepare(grid: Grid, plan: Plan, folder: RunFolder) -> RoundLoop:
         folder,
         {name: state[name] for name in federated_names(plan.model, plan.task.local)},
         fixed,
+        _state_path(folder, shared_disk),
+        weighted_by,
     )
     if plan.config.resume:
         loop.resume()

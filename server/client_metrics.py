@@ -6,7 +6,7 @@ from flwr.app import RecordDict
 
 from models.task import Metrics, Task, merge_metrics
 from strategies.rule import PERSONAL
-from strategies.wire.packing import SUMS
+from strategies.wire.reply import SUMS
 
 
 def client_metrics(task: Task, contents: Collection[RecordDict]) -> dict[str, float]:

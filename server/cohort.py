@@ -2,8 +2,8 @@
 
 import math
 import time
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from flwr.app import ArrayRecord, Error, Message, RecordDict
 from flwr.serverapp import Grid
@@ -15,17 +15,17 @@ from server.exchange import exchange, one_line
 from server.node_registry import NodeRegistry
 from strategies.wire.compression import decompress
 from strategies.wire.exact_sum import ExactSum
-from strategies.wire.packing import (
-    FIXED,
-    PLAN,
-    Replies,
+from strategies.wire.records import num_bytes, to_record
+from strategies.wire.reply import (
+    ARRAYS,
+    METRICS,
+    ClientFailure,
+    ClientReply,
+    NodeReply,
     add_update,
     mean_metrics,
-    num_bytes,
-    pack,
-    to_record,
-    weight_of,
 )
+from strategies.wire.request import RoundInfo, pack_requests
 
 CLIENT_FAILED = 2
 """Flower's error code for a ClientApp that raised."""
@@ -34,31 +34,47 @@ CLIENT_FAILED = 2
 DEAD_WORKER = ("ActorDiedError", "ActorUnavailableError", "OutOfMemoryError", "RayActorError")
 
 
-@dataclass
-class Exchange:
-    """What one exchange of messages took."""
+REFUSAL = "the round loop exchanges messages: clients that share a node answer together"
 
-    clients: list[int] = field(default_factory=list)
-    """Clients that answered."""
-    failures: dict[int, str] = field(default_factory=dict)
-    """Client -> why it failed."""
+
+@dataclass(frozen=True)
+class CohortResult:
+    """What came back from the clients of one exchange."""
+
+    replies: Sequence[Message] = ()
+    """For the strategy: replies in client order, and an error reply for each client that failed."""
+    clients: Sequence[int] = ()
+    """Clients that answered, in order."""
+    failures: Sequence[ClientFailure] = ()
+    """Clients that failed, in order."""
     num_examples: int = 0
     """Examples of the clients that answered."""
     bytes_down: int = 0
     """Bytes of arrays sent to nodes."""
     bytes_up: int = 0
     """Bytes of arrays received from nodes."""
-    slowest_node: float = 0.0
+    node_seconds: float = 0.0
     """Seconds that the busiest node computed."""
+    seconds: float = 0.0
+    """Seconds of the whole exchange."""
+
+
+@dataclass
+class _Traffic:
+    """What an exchange moves, as it goes on."""
+
+    down: int = 0
+    up: int = 0
+    node_seconds: float = 0.0
 
 
 class CohortGrid(Grid):
     """Packs the messages of clients that live on one node into one, over any other Grid.
 
-    Node ids are client numbers here. With `weighted_by`, nodes add up their clients' arrays, and a
-    strategy that needs no more than the weighted mean gets it as a single reply; otherwise it gets every
-    client's. Replies come in client order. A client that failed is an error reply for it alone. Every node
-    gets the weights in `fixed` beside the strategy's, once a message.
+    Node ids are client numbers here. Where nodes add up their clients' arrays, a strategy that needs no more
+    than the weighted mean gets it as a single reply; otherwise it gets every client's. Replies come in client
+    order. A client that failed is an error reply for it alone. Every node gets the weights in `fixed` beside
+    the strategy's, once a message.
     """
 
     def __init__(
@@ -66,19 +82,14 @@ class CohortGrid(Grid):
         grid: Grid,
         node_registry: NodeRegistry,
         *,
-        state_path: str,
-        weighted_by: str = "",
         node_timeout: float = 300.0,
         fixed: Mapping[str, Tensor] | None = None,
     ) -> None:
         self.grid = grid
         self.node_registry = node_registry
-        self.state_path = state_path
-        self.weighted_by = weighted_by
         self.node_timeout = node_timeout
         self.fixed = ArrayRecord(dict(fixed)) if fixed else None
         self.sampling_deadline = math.inf
-        self.last = Exchange()
 
     def set_run(self, run: Run) -> None:
         """Set the run of the grid underneath."""
@@ -119,108 +130,126 @@ class CohortGrid(Grid):
 
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
         """Refuse: replies are packed by node, so they are only to be had together."""
-        raise NotImplementedError("use send_and_receive: clients that share a node answer together")
+        raise NotImplementedError(REFUSAL)
 
     def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
         """Refuse, as `push_messages` does."""
-        raise NotImplementedError("use send_and_receive: clients that share a node answer together")
+        raise NotImplementedError(REFUSAL)
 
     def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> list[Message]:
-        """Send messages to clients; return their replies in client order, failures as error replies."""
-        self.last = Exchange()
+        """Refuse, as `push_messages` does."""
+        raise NotImplementedError(REFUSAL)
+
+    def exchange(self, messages: Iterable[Message], info: RoundInfo, timeout: float) -> CohortResult:
+        """Send the strategy's messages to clients with what polyfed says beside them, and wait for replies.
+
+        Raises RunFailedError for a worker that died, and for a cohort without examples to train on.
+        """
+        started = time.perf_counter()
         asked = {message.metadata.dst_node_id: message for message in messages}
         if not asked:
-            return []
-        node_ids = list(self.grid.get_node_ids())
-        assigned = self.node_registry.assign(asked, node_ids)
+            return CohortResult()
         training = next(iter(asked.values())).metadata.message_type.startswith("train")
-        packed = [
-            self._pack(node, [asked[client] for client in clients], training)
+        info = info if training else replace(info, weighted_by="")  # every client's metrics are wanted
+        traffic = _Traffic()
+        assigned = self.node_registry.assign(asked, list(self.grid.get_node_ids()))
+        packed = {
+            node: self._pack(node, [asked[client] for client in clients], info, traffic)
             for node, clients in assigned.items()
-        ]
+        }
         # Not by node: the SuperLink answers in its own name for a node that has gone.
         answers = {
-            reply.metadata.reply_to_message_id: reply
-            for reply in exchange(self.grid, packed, self.node_timeout if timeout is None else timeout)
+            answer.metadata.reply_to_message_id: answer
+            for answer in exchange(self.grid, packed.values(), timeout)
         }
-        replies = [
-            self._unpack(answers.get(message.metadata.message_id), clients)
-            for message, clients in zip(packed, assigned.values(), strict=True)
+        parts = [
+            _unpack(answers.get(packed[node].metadata.message_id), clients, traffic).on_node(node)
+            for node, clients in assigned.items()
         ]
-        away = asked.keys() - {client for clients in assigned.values() for client in clients}
-        replies.append(Replies(failures=dict.fromkeys(away, "its node has gone")))
-        return self._for_strategy(replies, asked, training)
+        away = sorted(asked.keys() - {client for clients in assigned.values() for client in clients})
+        parts.append(NodeReply.of_failed_node(away, "its node has gone"))
+        replies = sorted((reply for part in parts for reply in part.replies), key=lambda each: each.client)
+        failures = sorted((each for part in parts for each in part.failures), key=lambda each: each.client)
+        if training:
+            _check_examples(replies, info.weighted_by or "num-examples")
+        if info.weighted_by and replies:
+            # Even where no node had two clients: the mean must not be rounded in another way then.
+            answered = [_mean(parts, replies, asked, info.weighted_by)]
+        else:
+            answered = [_restored(reply, asked) for reply in replies]
+        return CohortResult(
+            replies=_with_errors(answered, failures, asked, in_order=not info.weighted_by),
+            clients=[reply.client for reply in replies],
+            failures=failures,
+            num_examples=int(sum(reply.weight("num-examples") for reply in replies)),
+            bytes_down=traffic.down,
+            bytes_up=traffic.up,
+            node_seconds=traffic.node_seconds,
+            seconds=time.perf_counter() - started,
+        )
 
-    def _pack(self, node: int, messages: list[Message], training: bool) -> Message:
-        content = pack([(message.metadata.dst_node_id, message.content) for message in messages])
-        plan = content.config_records[PLAN]
-        plan["state-path"] = self.state_path
-        plan["weighted-by"] = self.weighted_by if training else ""
-        if self.fixed is not None:
-            content[FIXED] = self.fixed
-        self.last.bytes_down += num_bytes(content)
+    def _pack(self, node: int, messages: list[Message], info: RoundInfo, traffic: _Traffic) -> Message:
+        contents = [(message.metadata.dst_node_id, message.content) for message in messages]
+        content = pack_requests(contents, info, self.fixed)
+        traffic.down += num_bytes(content)
         return Message(content, node, messages[0].metadata.message_type)
 
-    def _unpack(self, answer: Message | None, clients: list[int]) -> Replies:
-        """Return a node's replies; whatever befell the whole node befell each of its clients."""
-        if answer is None:
-            return Replies(failures=dict.fromkeys(clients, "its node did not answer in time"))
-        if answer.has_error():
-            reason = answer.error.reason or ""
-            if any(word in reason for word in DEAD_WORKER):
-                who = ", ".join(map(str, clients))
-                raise RunFailedError(
-                    f"a worker died (out of memory?) while it worked for clients {who}: {one_line(reason)}"
-                )
-            return Replies(failures=dict.fromkeys(clients, one_line(reason)))
-        self.last.bytes_up += num_bytes(answer.content)
-        replies = Replies.unpack(answer.content)
-        self.last.slowest_node = max(self.last.slowest_node, replies.seconds)
-        return replies
 
-    def _for_strategy(
-        self, replies: list[Replies], asked: Mapping[int, Message], training: bool
-    ) -> list[Message]:
-        contents = dict(
-            sorted((pair for reply in replies for pair in reply.contents), key=lambda pair: pair[0])
-        )
-        failures = {client: why for reply in replies for client, why in reply.failures.items()}
-        self.last.clients = list(contents)
-        self.last.num_examples = int(sum(weight_of(content, "num-examples") for content in contents.values()))
-        self.last.failures = dict(sorted(failures.items()))
-        errors = [
-            Message(Error(CLIENT_FAILED, f"client {client}: {why}"), reply_to=asked[client])
-            for client, why in self.last.failures.items()
-        ]
-        weighted_by = self.weighted_by or "num-examples"
-        if training and contents and not any(weight_of(each, weighted_by) for each in contents.values()):
-            raise RunFailedError(f"the clients of this round have no examples ({weighted_by} is 0)")
-        if training and self.weighted_by and contents:
-            # Even where no node had two clients: the mean must not be rounded in another way then.
-            mean = Message(self._mean(replies, contents, asked), reply_to=asked[next(iter(contents))])
-            return [mean, *errors]
-        answered = [
-            Message(_restored(content, asked[client]), reply_to=asked[client])
-            for client, content in contents.items()
-        ]
-        return sorted([*answered, *errors], key=lambda reply: reply.metadata.src_node_id)
-
-    def _mean(
-        self, replies: list[Replies], contents: Mapping[int, RecordDict], asked: Mapping[int, Message]
-    ) -> RecordDict:
-        """Return the weighted mean of all clients as if it were one client's reply."""
-        total = ExactSum()
-        for reply in replies:
-            if reply.partial is not None:
-                total.merge(reply.partial)
-            else:  # a node with few clients sends their arrays as they are
-                for client, content in reply.contents:
-                    add_update(total, _restored(content, asked[client]), self.weighted_by)
-        metrics = mean_metrics(list(contents.values()), self.weighted_by)
-        return RecordDict({"arrays": to_record(total.mean()), "metrics": metrics})
+def _unpack(answer: Message | None, clients: list[int], traffic: _Traffic) -> NodeReply:
+    """Return a node's replies; whatever befell the whole node befell each of its clients."""
+    if answer is None:
+        return NodeReply.of_failed_node(clients, "its node did not answer in time")
+    if answer.has_error():
+        reason = answer.error.reason or ""
+        if any(word in reason for word in DEAD_WORKER):
+            who = ", ".join(map(str, clients))
+            raise RunFailedError(
+                f"a worker died (out of memory?) while it worked for clients {who}: {one_line(reason)}"
+            )
+        return NodeReply.of_failed_node(clients, one_line(reason))
+    traffic.up += num_bytes(answer.content)
+    reply = NodeReply.unpack(answer.content)
+    traffic.node_seconds = max(traffic.node_seconds, reply.seconds)
+    return reply
 
 
-def _restored(content: RecordDict, asked: Message) -> RecordDict:
+def _check_examples(replies: Sequence[ClientReply], weighted_by: str) -> None:
+    """Raise RunFailedError where there is nothing to divide by."""
+    if replies and not any(reply.weight(weighted_by) for reply in replies):
+        raise RunFailedError(f"the clients of this round have no examples ({weighted_by} is 0)")
+
+
+def _with_errors(
+    answered: list[Message], failures: Sequence[ClientFailure], asked: Mapping[int, Message], in_order: bool
+) -> list[Message]:
+    """Add an error reply for each client that failed, in client order or after the mean."""
+    errors = [
+        Message(Error(CLIENT_FAILED, f"client {each.client}: {each.error}"), reply_to=asked[each.client])
+        for each in failures
+    ]
+    every = [*answered, *errors]
+    return sorted(every, key=lambda reply: reply.metadata.src_node_id) if in_order else every
+
+
+def _mean(
+    parts: Sequence[NodeReply], replies: Sequence[ClientReply], asked: Mapping[int, Message], weighted_by: str
+) -> Message:
+    """Return the weighted mean of all clients as if it were one client's reply."""
+    total = ExactSum()
+    for part in parts:
+        if part.total is not None:
+            total.merge(part.total)
+        else:  # a node with few clients sends their arrays as they are
+            for reply in part.replies:
+                add_update(total, _restored(reply, asked).content, weighted_by)
+    metrics = mean_metrics([reply.content for reply in replies], weighted_by)
+    content = RecordDict({ARRAYS: to_record(total.mean()), METRICS: metrics})
+    return Message(content, reply_to=asked[replies[0].client])
+
+
+def _restored(reply: ClientReply, asked: Mapping[int, Message]) -> Message:
     """Return a client's reply without compression."""
-    records = asked.content.array_records.values()
-    return decompress(content, next(iter(records))) if records else content
+    request = asked[reply.client]
+    sent = next(iter(request.content.array_records.values()), None)
+    content = reply.content if sent is None else decompress(reply.content, sent)
+    return Message(content, reply_to=request)

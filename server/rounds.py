@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
+from flwr.app import ArrayRecord, ConfigRecord, MetricRecord
 from flwr.common import log
 from flwr.serverapp.strategy import Strategy
 from torch import Tensor
@@ -20,13 +20,14 @@ from models.core.seeds import derive_seed
 from models.task import Task
 from server.checkpoint import Checkpoint, CheckpointFolder, write_safetensors
 from server.client_metrics import client_metrics, metrics_by_client
-from server.cohort import CohortGrid, Exchange
+from server.cohort import CohortGrid, CohortResult
 from server.config import ServerConfig
 from server.errors import RunFailedError
 from server.evaluation import CentralEvaluation
 from server.run_folder import RunFolder
 from strategies.memory import capture, restore
-from strategies.wire.packing import SUMS
+from strategies.wire.reply import SUMS
+from strategies.wire.request import RoundInfo
 
 
 @dataclass
@@ -58,6 +59,8 @@ class RoundLoop:
         folder: RunFolder,
         weights: dict[str, Tensor],
         fixed: dict[str, Tensor],
+        state_path: str,
+        weighted_by: str,
     ) -> None:
         self.config = config
         self.seed = seed
@@ -68,6 +71,8 @@ class RoundLoop:
         self.folder = folder
         self.weights = weights
         self.fixed = fixed
+        self.state_path = state_path
+        self.weighted_by = weighted_by
         self.checkpoints = CheckpointFolder(folder.path / "checkpoints")
         self.progress = Progress()
         self.seconds: dict[str, float] = {}
@@ -105,18 +110,19 @@ class RoundLoop:
     def _round(self, server_round: int) -> None:
         started = time.perf_counter()
         row: dict[str, Any] = {"server_round": server_round, "train": {}, "evaluate": {}, "central": {}}
+        cohort = CohortResult()
         try:
-            row["train"] = self._train(server_round)
+            cohort = self._train(server_round)
+            row["train"] = self._aggregate(server_round, cohort)
         except RunFailedError:
-            self._write(row | _cohort(self.grid.last), started)
+            self._write(row | _cohort(cohort), started)
             raise
-        trained = self.grid.last
-        row |= _cohort(trained)
-        row |= self._evaluate_on_clients(server_round)
-        if self.grid.last is not trained:
-            evaluated = _cohort(self.grid.last)
-            row["failures"] += evaluated["failures"]
-            row["bytes"] = {way: row["bytes"][way] + evaluated["bytes"][way] for way in row["bytes"]}
+        row |= _cohort(cohort)
+        evaluated = self._evaluate_on_clients(server_round)
+        row |= self._client_metrics(server_round, evaluated)
+        also = _cohort(evaluated)
+        row["failures"] += also["failures"]
+        row["bytes"] = {way: row["bytes"][way] + also["bytes"][way] for way in row["bytes"]}
         if self._is_evaluated(server_round):
             row["central"] = self._evaluate_centrally(server_round)
         if self.config.draw_every and server_round % self.config.draw_every == 0:
@@ -134,41 +140,41 @@ class RoundLoop:
         self.seconds = {}
         self.folder.append(row)
 
-    def _train(self, server_round: int) -> dict[str, float]:
-        """Let the strategy's cohort train, and take over its new weights."""
-        arrays = ArrayRecord(self.weights)
+    def _train(self, server_round: int) -> CohortResult:
+        """Let the strategy's cohort train."""
         with self._timed("sampling"):
             self._seed("train", server_round)
             self.grid.expect_sampling()
-            messages = self.strategy.configure_train(
-                server_round, arrays, self._orders(server_round), self.grid
+            messages = list(
+                self.strategy.configure_train(
+                    server_round, ArrayRecord(self.weights), _words(server_round), self.grid
+                )
             )
-            messages = list(messages)
-        replies = self._exchange(messages, server_round)
+        cohort = self.grid.exchange(messages, self._info(server_round), self.config.round_timeout)
+        self.seconds["training"] = cohort.node_seconds
+        self.seconds["transport"] = cohort.seconds - cohort.node_seconds
+        for failure in cohort.failures:
+            log(WARNING, "Round %d: client %d failed: %s", server_round, failure.client, failure.error)
+        return cohort
+
+    def _aggregate(self, server_round: int, cohort: CohortResult) -> dict[str, float]:
+        """Let the strategy combine the replies, and take over its new weights; return its metrics."""
+        if not cohort.clients:
+            first = next(
+                (f"client {each.client}: {each.error}" for each in cohort.failures), "no client was asked"
+            )
+            raise RunFailedError(
+                f"all {len(cohort.failures)} clients of round {server_round} failed; {first}"
+            )
         with self._timed("aggregation"):
             self._seed("aggregate", server_round)  # DP strategies draw their noise here
-            new_arrays, metrics = self.strategy.aggregate_train(server_round, replies)
-            if new_arrays is None:
+            arrays, metrics = self.strategy.aggregate_train(server_round, cohort.replies)
+            if arrays is None:
                 raise RunFailedError(
                     f"{type(self.strategy).__name__} returned no model in round {server_round}"
                 )
-            self._take_over(new_arrays, server_round)
-        return {**_plain(metrics), "num-examples": self.grid.last.num_examples}
-
-    def _exchange(self, messages: list[Message], server_round: int) -> list[Message]:
-        started = time.perf_counter()
-        replies = self.grid.send_and_receive(messages, timeout=self.config.round_timeout)
-        self.seconds["training"] = self.grid.last.slowest_node
-        self.seconds["transport"] = time.perf_counter() - started - self.grid.last.slowest_node
-        failures = self.grid.last.failures
-        for client, why in failures.items():
-            log(WARNING, "Round %d: client %d failed: %s", server_round, client, why)
-        if not self.grid.last.clients:
-            first = next(
-                (f"client {client}: {why}" for client, why in failures.items()), "no client was asked"
-            )
-            raise RunFailedError(f"all {len(messages)} clients of round {server_round} failed; {first}")
-        return replies
+            self._take_over(arrays, server_round)
+        return {**_plain(metrics), "num-examples": cohort.num_examples}
 
     def _take_over(self, arrays: ArrayRecord, server_round: int) -> None:
         """Cast what the strategy returned, which may be float64, to the model's types."""
@@ -178,29 +184,39 @@ class RoundLoop:
                 raise RunFailedError(f"{name} is not finite after round {server_round}: training diverged")
             self.weights[name] = new
 
-    def _evaluate_on_clients(self, server_round: int) -> dict[str, Any]:
-        """Return what clients found on their own rows, for the round's row; {} if none was asked."""
+    def _evaluate_on_clients(self, server_round: int) -> CohortResult:
+        """Let the strategy's choice of clients evaluate the new model on their own examples."""
         with self._timed("evaluation"):
             self._seed("evaluate", server_round)
             self.grid.expect_sampling()
             messages = list(
                 self.strategy.configure_evaluate(
-                    server_round, ArrayRecord(self.weights), self._orders(server_round), self.grid
+                    server_round, ArrayRecord(self.weights), _words(server_round), self.grid
                 )
             )
-            if not messages:
-                return {}
-            replies = self.grid.send_and_receive(messages, timeout=self.config.round_timeout)
-            for client, why in self.grid.last.failures.items():
-                log(WARNING, "Round %d: client %d failed to evaluate: %s", server_round, client, why)
-            # A client without rows to evaluate on has no metrics, and Flower wants all to have the same.
-            replies = [reply for reply in replies if reply.has_error() or reply.content.config_records[SUMS]]
-            self.strategy.aggregate_evaluate(server_round, replies)
-            found = {each.metadata.src_node_id: each.content for each in replies if each.has_content()}
-            return {
-                "evaluate": client_metrics(self.task, found.values()),
-                "by_client": metrics_by_client(self.task, found),
-            }
+            cohort = self.grid.exchange(messages, self._info(server_round), self.config.round_timeout)
+        for failure in cohort.failures:
+            log(
+                WARNING,
+                "Round %d: client %d failed to evaluate: %s",
+                server_round,
+                failure.client,
+                failure.error,
+            )
+        return cohort
+
+    def _client_metrics(self, server_round: int, cohort: CohortResult) -> dict[str, Any]:
+        """Return what clients found on their own examples, for the round's row; {} if none was asked."""
+        if not (cohort.clients or cohort.failures):
+            return {}
+        # A client without examples to evaluate on has no metrics, and Flower wants all to have the same.
+        replies = [each for each in cohort.replies if each.has_error() or each.content.config_records[SUMS]]
+        self.strategy.aggregate_evaluate(server_round, replies)
+        found = {each.metadata.src_node_id: each.content for each in replies if each.has_content()}
+        return {
+            "evaluate": client_metrics(self.task, found.values()),
+            "by_client": metrics_by_client(self.task, found),
+        }
 
     def draw(self, server_round: int) -> None:
         """Draw the task's figures of the model as it is; one that fails must not cost the run."""
@@ -239,15 +255,18 @@ class RoundLoop:
             self.progress.seconds = time.time() - self.folder.started
             self.checkpoints.save(Checkpoint(server_round, self.weights, asdict(self.progress), tree, arrays))
 
-    def _orders(self, server_round: int) -> ConfigRecord:
-        """Return what every client is told beside the strategy's own words."""
+    def _info(self, server_round: int) -> RoundInfo:
+        """Return what polyfed says to every client beside the strategy's own words."""
         # Clients keep the states that a resume from any kept checkpoint could ask for.
         restorable = self.checkpoints.oldest_round() if self.config.checkpoint_every else server_round
-        orders = ConfigRecord({"server-round": server_round, "checkpoint-round": restorable})
-        for attribute in ("local_rule", "personal_rule"):
-            if rule := getattr(self.strategy, attribute, ""):
-                orders[attribute.replace("_", "-")] = rule
-        return orders
+        return RoundInfo(
+            server_round,
+            restorable,
+            self.state_path,
+            self.weighted_by,
+            rules=_names(getattr(self.strategy, "local_rule", "")),
+            personal_rules=_names(getattr(self.strategy, "personal_rule", "")),
+        )
 
     def _seed(self, purpose: str, server_round: int) -> None:
         """Seed what strategies sample with."""
@@ -262,12 +281,21 @@ class RoundLoop:
         self.seconds[phase] = self.seconds.get(phase, 0.0) + time.perf_counter() - started
 
 
-def _cohort(exchange: Exchange) -> dict[str, Any]:
+def _cohort(cohort: CohortResult) -> dict[str, Any]:
     return {
-        "clients": exchange.clients,
-        "failures": [{"client": client, "error": why} for client, why in exchange.failures.items()],
-        "bytes": {"down": exchange.bytes_down, "up": exchange.bytes_up},
+        "clients": cohort.clients,
+        "failures": [{"client": each.client, "error": each.error} for each in cohort.failures],
+        "bytes": {"down": cohort.bytes_down, "up": cohort.bytes_up},
     }
+
+
+def _words(server_round: int) -> ConfigRecord:
+    """Return the config that a strategy adds its own words to."""
+    return ConfigRecord({"server-round": server_round})
+
+
+def _names(rules: str) -> tuple[str, ...]:
+    return tuple(filter(None, rules.split("+")))
 
 
 def _plain(metrics: MetricRecord | None) -> dict[str, float]:

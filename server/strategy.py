@@ -8,7 +8,7 @@ from torch.optim import Optimizer
 
 from models.core.config import parse_options, require
 from models.core.errors import UserError, unknown
-from models.core.plugins import check_options, find
+from models.core.plugins import check_options, find, load_object
 from server.config import ServerConfig
 from strategies.registry import ENTRY_POINTS, STRATEGIES
 from strategies.rule import LocalRule
@@ -89,7 +89,7 @@ def check_compression(strategy: Strategy, compression: str) -> None:
     if compression not in CODECS:
         raise unknown("compression", compression, CODECS)
     for name in filter(None, str(getattr(strategy, "local_rule", "")).split("+")):
-        rule = find(name, "local rule", {}, "polyfed.rules")
+        rule = load_object(name, "local rule")
         if getattr(rule, "reply", None) is not LocalRule.reply:
             raise UserError(
                 f"compression {compression!r} would change what clients of {type(strategy).__name__} have "

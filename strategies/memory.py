@@ -13,7 +13,7 @@ from flwr.app import ArrayRecord
 from flwr.serverapp.strategy import Strategy
 from torch import Tensor
 
-from strategies.wire.packing import to_arrays, to_record
+from strategies.wire.records import to_arrays, to_record
 
 Plain = Any
 """What JSON can hold."""

@@ -38,12 +38,21 @@ def find(name: str, kind: str, known: Mapping[str, Any], group: str) -> Any:
 
     Raises UserError with the nearest names when there is no such thing.
     """
+    if name in known:  # what is built in wins, and asks no installed package
+        return known[name]
     offered = offers(known, group)
     if name in offered:
         return offered[name].load()
     if ":" not in name:
         raise unknown(kind, name, offered)
-    module_name, _, attribute = name.partition(":")
+    return load_object(name, kind)
+
+
+def load_object(name: str, kind: str) -> Any:
+    """Import "module:Class" and return it; raise UserError where it cannot be imported."""
+    module_name, colon, attribute = name.partition(":")
+    if not colon:
+        raise UserError(f'{kind} must be "module:Class", got {name!r}')
     try:
         return getattr(importlib.import_module(module_name), attribute)
     except (ImportError, AttributeError, ValueError) as error:

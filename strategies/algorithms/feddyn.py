@@ -14,7 +14,7 @@ from flwr.serverapp.strategy import FedAvg
 from torch import Tensor
 
 from strategies.rule import EQUALLY, Closing, Companions, Learned, LocalRule
-from strategies.wire.packing import to_arrays, to_record
+from strategies.wire.records import to_arrays, to_record
 
 SLOPE = "slope"
 

@@ -14,7 +14,7 @@ from torch.optim import Optimizer
 
 from strategies.algorithms.plain_sgd import check_sgd
 from strategies.rule import Closing, Learned, LocalRule, split
-from strategies.wire.packing import to_arrays, to_record
+from strategies.wire.records import to_arrays, to_record
 
 DIRECTION, NUM_STEPS = "direction", "effective-steps"
 

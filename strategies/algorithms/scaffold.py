@@ -16,7 +16,7 @@ from torch.optim import Optimizer
 
 from strategies.algorithms.plain_sgd import check_sgd
 from strategies.rule import EQUALLY, Closing, Companions, Learned, LocalRule, beside, split
-from strategies.wire.packing import to_arrays, to_record
+from strategies.wire.records import to_arrays, to_record
 
 CONTROL, CHANGE = "control", "control-change"
 

@@ -5,7 +5,8 @@ from flwr.app import Error, RecordDict
 
 from strategies.conformance.federation import Answers
 from strategies.wire.exact_sum import ExactSum
-from strategies.wire.packing import add_update, mean_metrics, to_arrays, to_record
+from strategies.wire.records import to_arrays, to_record
+from strategies.wire.reply import add_update, mean_metrics
 
 
 def backwards(answers: Answers) -> Answers:

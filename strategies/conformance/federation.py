@@ -24,7 +24,7 @@ from strategies.memory import capture, restore
 from strategies.rule import Chain, Closing, Companions, Learned, LocalRule, beside, split
 from strategies.sampling import WRAPPED, federation, make, sampling, wraps
 from strategies.wire.identity import let_messages_be_made
-from strategies.wire.packing import to_arrays, to_record
+from strategies.wire.records import to_arrays, to_record
 
 Weights = dict[str, np.ndarray]
 Shapes = Mapping[str, tuple[int, ...]]

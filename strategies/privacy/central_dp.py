@@ -24,7 +24,8 @@ from strategies.privacy.private import PrivateStrategy
 from strategies.rule import in_turn
 from strategies.weighted_mean import takes_weighted_mean
 from strategies.wire.exact_sum import ExactSum
-from strategies.wire.packing import add_update, mean_metrics, to_arrays, to_record
+from strategies.wire.records import to_arrays, to_record
+from strategies.wire.reply import add_update, mean_metrics
 
 
 class CentralDP(PrivateStrategy):

@@ -15,12 +15,11 @@ from flwr.app import ArrayRecord, RecordDict
 from numpy.typing import NDArray
 
 from strategies.rule import Arrays
-from strategies.wire.packing import to_arrays, to_record
+from strategies.wire.records import to_arrays, to_record
+from strategies.wire.reply import ARRAYS
 
 Parts = dict[str, NDArray[Any]]
 """A tensor's code: key of the record in which each part of it travels -> the part."""
-ARRAYS = "arrays"
-"""Key of the record of what is not encoded."""
 VALUES, INDICES, LEVELS, SCALE = "values", "indices", "levels", "scale"
 LARGEST = 127
 """The largest level of an int8; -128 has no counterpart."""

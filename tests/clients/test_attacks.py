@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from requests_to_clients import request_of
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -45,14 +46,16 @@ def test_a_turned_update_by_hand(attack: str, scale: float, expected: list[float
     sent["classifier.2.bias"][:2] = torch.tensor([1.0, 3.0])
     state = {name: tensor.clone() for name, tensor in sent.items()}
     state["classifier.2.bias"][:2] = torch.tensor([3.0, 1.0])
-    assert tamper(worker, 0, 1, state, sent)["classifier.2.bias"][:2].tolist() == expected
+    assert tamper(worker, request_of(sent), state)["classifier.2.bias"][:2].tolist() == expected
 
 
 def test_noise_has_its_standard_deviation_and_its_seed() -> None:
     config = TaskConfig(dataset="digits", attack="gaussian", attack_fraction=1.0, attack_scale=2.0)
     worker = load_worker(config, "")
     sent = {name: torch.ones_like(worker.state[name]) for name in worker.federated}
-    first, again, other = (tamper(worker, 0, server_round, sent, sent) for server_round in (1, 1, 2))
+    first, again, other = (
+        tamper(worker, request_of(sent, server_round=number), sent) for number in (1, 1, 2)
+    )
     weight = first["classifier.0.weight"]
     assert float(weight.std()) == pytest.approx(2.0, rel=0.02)
     assert float(weight.mean()) == pytest.approx(1.0, abs=0.05)

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 
 import pytest
 import torch
+from requests_to_clients import request_of
 from torch import nn
 
 from clients.loop import train
@@ -66,7 +67,7 @@ def run(
     if mu is not None:
         sent = {name: weight.detach().clone() for name, weight in model.named_parameters()}
         rule = Proximal({"proximal-mu": mu})
-        RuleAtWork(rule, model.named_parameters(), optimizers, sent, lambda _, weight: weight)
+        RuleAtWork([rule], model.named_parameters(), optimizers, request_of(sent), lambda _, weight: weight)
     return train(
         task,
         model,

@@ -11,11 +11,13 @@ from flwr.app.message import make_message
 from flwr.serverapp.strategy import FedAvg
 from scripted_grid import Answer, ScriptedGrid
 
-from server.cohort import CohortGrid
+from server.cohort import CohortGrid, CohortResult
 from server.errors import RunFailedError
 from server.node_registry import NodeRegistry
 from strategies.wire.exact_sum import ExactSum
-from strategies.wire.packing import FIXED, PLAN, Replies, to_arrays, unpack
+from strategies.wire.records import to_arrays
+from strategies.wire.reply import NodeReply
+from strategies.wire.request import FIXED, RoundInfo, unpack_requests
 
 SUPERLINK = 1
 """The node id of whoever answers for a node that has gone."""
@@ -34,18 +36,22 @@ def hosting(
             description = {"partition-id": partition, "num-partitions": num_partitions, "own-data": False}
             text = json.dumps(description | {"num-examples": 1, "data": "", "state": []})
             return RecordDict({"node": ConfigRecord({"description": text})})
-        weighted_by = str(message.content.config_records[PLAN]["weighted-by"])
-        replies = Replies(seconds=partition + 0.5, partial=ExactSum() if weighted_by else None)
-        for client, _ in unpack(message.content):
+        info, requests = unpack_requests(message.content)
+        reply = NodeReply(
+            total=ExactSum() if info.weighted_by else None,
+            weighted_by=info.weighted_by,
+            seconds=partition + 0.5,
+        )
+        for client in (request.client for request in requests):
             if client in fail:
-                replies.failures[client] = "ValueError: no"
+                reply.fail(client, ValueError("no"))
                 continue
             metrics = MetricRecord(
                 {"num-examples": (weight or (lambda c: c + 1))(client), "loss": 10.0 * client}
             )
             arrays = {"w": np.full(2, client, np.float32)}
-            replies.add(client, RecordDict({"metrics": metrics}), arrays, weighted_by)
-        return replies.pack()
+            reply.add(client, RecordDict({"metrics": metrics}), arrays)
+        return reply.pack()
 
     return answer
 
@@ -56,7 +62,7 @@ def cohort_grid(nodes: dict[int, Answer], num_clients: int = 9, **options: objec
     node_registry = NodeRegistry(num_clients, {"data": "", "state": []}, interchangeable=False)
     node_registry.wait_for_all(grid, timeout=5)
     grid.sent.clear()
-    return CohortGrid(grid, node_registry, state_path="/state", **options)  # type: ignore[arg-type]
+    return CohortGrid(grid, node_registry, **options)  # type: ignore[arg-type]
 
 
 def three_nodes(**options: object) -> dict[int, Answer]:
@@ -70,6 +76,16 @@ def asking(clients: list[int], message_type: str = "train") -> list[Message]:
     return [Message(content, client, message_type) for client in clients]
 
 
+def exchange(
+    grid: CohortGrid, messages: list[Message], weighted_by: str = "", timeout: float = 300.0
+) -> CohortResult:
+    return grid.exchange(messages, RoundInfo(1, 0, "/state", weighted_by), timeout)
+
+
+def failures(result: CohortResult) -> dict[int, str]:
+    return {failure.client: failure.error for failure in result.failures}
+
+
 def scripted(grid: CohortGrid) -> ScriptedGrid:
     assert isinstance(grid.grid, ScriptedGrid)
     return grid.grid
@@ -80,58 +96,60 @@ def test_a_strategy_sees_clients_in_order() -> None:
 
 
 def test_one_message_a_node_with_the_arrays_once() -> None:
-    grid = cohort_grid(three_nodes(), weighted_by="num-examples")
-    grid.send_and_receive(asking([8, 0, 3, 4]))
+    grid = cohort_grid(three_nodes())
+    result = exchange(grid, asking([8, 0, 3, 4]), "num-examples")
     sent = {message.metadata.dst_node_id: message for message in scripted(grid).sent}
-    assert {node: [client for client, _ in unpack(m.content)] for node, m in sent.items()} == {
+    assert {node: [each.client for each in unpack_requests(m.content)[1]] for node, m in sent.items()} == {
         17: [0, 3],
         42: [4],
         900: [8],
     }
     assert all(len(message.content.array_records) == 1 for message in sent.values())
-    plan = sent[17].content.config_records[PLAN]
-    assert (plan["state-path"], plan["weighted-by"]) == ("/state", "num-examples")
+    info, _ = unpack_requests(sent[17].content)
+    assert info == RoundInfo(1, 0, "/state", "num-examples")
     one_message = sum(len(array.data) for array in sent[17].content["record-0"].values())  # type: ignore[union-attr]
-    assert grid.last.bytes_down == 3 * one_message
+    assert result.bytes_down == 3 * one_message
 
 
 def test_every_node_gets_the_fixed_weights_once() -> None:
     grid = cohort_grid(three_nodes(), fixed={"frozen": torch.ones(1000)})
-    replies = grid.send_and_receive(asking([8, 0, 3, 4]))
+    result = exchange(grid, asking([8, 0, 3, 4]))
     for message in scripted(grid).sent:
         assert to_arrays(message.content.array_records[FIXED])["frozen"].tolist() == [1.0] * 1000
-    assert 3 * 4000 < grid.last.bytes_down < 3 * 4000 + 3000
-    assert [set(reply.content.array_records["arrays"]) for reply in replies] == [{"w"}] * 4
+    assert 3 * 4000 < result.bytes_down < 3 * 4000 + 3000
+    assert [set(reply.content.array_records["arrays"]) for reply in result.replies] == [{"w"}] * 4
 
 
 @pytest.mark.parametrize("backwards", [False, True])
 def test_replies_come_in_client_order_however_they_arrive(backwards: bool) -> None:
     grid = cohort_grid(three_nodes())
     scripted(grid).backwards = backwards
-    replies = grid.send_and_receive(asking([7, 2, 0, 5, 1]))
+    result = exchange(grid, asking([7, 2, 0, 5, 1]))
+    replies = result.replies
     assert [reply.metadata.src_node_id for reply in replies] == [0, 1, 2, 5, 7]
     assert [reply.content["arrays"]["w"].numpy()[0] for reply in replies] == [0, 1, 2, 5, 7]  # type: ignore[index,union-attr]
-    assert grid.last.clients == [0, 1, 2, 5, 7]
-    assert grid.last.slowest_node == 2.5
-    assert grid.last.bytes_up == 5 * len(replies[0].content["arrays"]["w"].data)  # type: ignore[index,union-attr]
+    assert result.clients == [0, 1, 2, 5, 7]
+    assert result.node_seconds == 2.5
+    assert result.bytes_up == 5 * len(replies[0].content["arrays"]["w"].data)  # type: ignore[index,union-attr]
 
 
 def test_a_client_that_fails_is_an_error_for_it_alone() -> None:
     grid = cohort_grid(three_nodes(fail=frozenset({3})))
-    replies = grid.send_and_receive(asking([0, 3, 4, 6]))
+    result = exchange(grid, asking([0, 3, 4, 6]))
+    replies = result.replies
     assert [reply.has_error() for reply in replies] == [False, True, False, False]
     assert replies[1].error.reason == "client 3: ValueError: no"
-    assert grid.last.clients == [0, 4, 6]
-    assert grid.last.failures == {3: "ValueError: no"}
+    assert result.clients == [0, 4, 6]
+    assert failures(result) == {3: "ValueError: no"}
 
 
 def test_what_befalls_a_node_befalls_its_clients() -> None:
     grid = cohort_grid(three_nodes())
     scripted(grid).nodes[17] = lambda _: Error(2, "<class 'x'>:<'Traceback:\n  a line\nKeyError: 'no key''>")
     scripted(grid).nodes[900] = lambda _: None
-    grid.send_and_receive(asking([0, 3, 4, 5]), timeout=0.05)
-    assert grid.last.clients == [4]
-    assert grid.last.failures == {
+    result = exchange(grid, asking([0, 3, 4, 5]), timeout=0.05)
+    assert result.clients == [4]
+    assert failures(result) == {
         0: "KeyError: 'no key'",
         3: "KeyError: 'no key'",
         5: "its node did not answer in time",
@@ -144,17 +162,18 @@ def test_a_worker_that_died_ends_the_run() -> None:
         0, "<class 'ray.exceptions.ActorDiedError'>:<'The actor died'>"
     )
     with pytest.raises(RunFailedError, match=r"a worker died .* for clients 0, 3"):
-        grid.send_and_receive(asking([0, 3, 4]))
+        exchange(grid, asking([0, 3, 4]))
 
 
 def test_a_weighted_mean_comes_as_one_reply() -> None:
-    grid = cohort_grid(three_nodes(fail=frozenset({4})), weighted_by="num-examples")
-    replies = grid.send_and_receive(asking(list(range(9))))
+    grid = cohort_grid(three_nodes(fail=frozenset({4})))
+    result = exchange(grid, asking(list(range(9))), "num-examples")
+    replies = result.replies
     assert [reply.has_error() for reply in replies] == [False, True]
     # Sum of c (c + 1) over sum of c + 1, without client 4: 220 / 40.
     assert replies[0].content["arrays"]["w"].numpy().tolist() == [5.5, 5.5]  # type: ignore[index,union-attr]
     assert dict(replies[0].content["metrics"]) == {"num-examples": 40.0, "loss": 55.0}  # type: ignore[call-overload]
-    assert grid.last.clients == [0, 1, 2, 3, 5, 6, 7, 8]
+    assert result.clients == [0, 1, 2, 3, 5, 6, 7, 8]
 
 
 @pytest.mark.parametrize("num_clients", [3, 20])
@@ -165,8 +184,8 @@ def test_the_mean_does_not_depend_on_who_lives_where(num_clients: int) -> None:
         nodes = {
             10 + place: hosting(place, num_nodes, weight=lambda c: 7 * c + 3) for place in range(num_nodes)
         }
-        grid = cohort_grid(nodes, num_clients, weighted_by="num-examples")
-        (reply,) = grid.send_and_receive(asking(list(range(num_clients))))
+        grid = cohort_grid(nodes, num_clients)
+        (reply,) = exchange(grid, asking(list(range(num_clients))), "num-examples").replies
         means.append(reply.content["arrays"]["w"].numpy().tobytes())  # type: ignore[index,union-attr]
     assert len(set(means)) == 1
 
@@ -174,8 +193,7 @@ def test_the_mean_does_not_depend_on_who_lives_where(num_clients: int) -> None:
 def test_fedavg_gets_the_same_from_one_mean_as_from_every_reply() -> None:
     results = []
     for weighted_by in ("", "num-examples"):
-        grid = cohort_grid(three_nodes(), weighted_by=weighted_by)
-        replies = grid.send_and_receive(asking([1, 2, 4]))
+        replies = exchange(cohort_grid(three_nodes()), asking([1, 2, 4]), weighted_by).replies
         arrays, metrics = FedAvg().aggregate_train(1, replies)
         assert arrays is not None
         assert metrics is not None
@@ -185,29 +203,29 @@ def test_fedavg_gets_the_same_from_one_mean_as_from_every_reply() -> None:
 
 
 def test_evaluation_is_never_averaged_away() -> None:
-    grid = cohort_grid(three_nodes(), weighted_by="num-examples")
-    replies = grid.send_and_receive(asking(list(range(9)), "evaluate"))
-    assert [reply.metadata.src_node_id for reply in replies] == list(range(9))
-    assert scripted(grid).sent[0].content.config_records[PLAN]["weighted-by"] == ""
+    grid = cohort_grid(three_nodes())
+    result = exchange(grid, asking(list(range(9)), "evaluate"), "num-examples")
+    assert [reply.metadata.src_node_id for reply in result.replies] == list(range(9))
+    assert unpack_requests(scripted(grid).sent[0].content)[0].weighted_by == ""
 
 
 @pytest.mark.parametrize("weighted_by", ["num-examples", ""])
 def test_clients_without_examples_have_no_mean(weighted_by: str) -> None:
-    grid = cohort_grid(three_nodes(weight=lambda _: 0), weighted_by=weighted_by)
+    grid = cohort_grid(three_nodes(weight=lambda _: 0))
     with pytest.raises(RunFailedError, match="have no examples"):
-        grid.send_and_receive(asking([0, 1]))
+        exchange(grid, asking([0, 1]), weighted_by)
 
 
 def test_nobody_asked_is_nobody_heard() -> None:
     grid = cohort_grid(three_nodes())
-    assert grid.send_and_receive([]) == []
+    assert exchange(grid, []) == CohortResult()
     assert scripted(grid).sent == []
 
 
 def test_messages_cannot_be_pushed_one_by_one() -> None:
     grid = cohort_grid(three_nodes())
-    for call in (grid.push_messages, grid.pull_messages):
-        with pytest.raises(NotImplementedError, match="use send_and_receive"):
+    for call in (grid.push_messages, grid.pull_messages, grid.send_and_receive):
+        with pytest.raises(NotImplementedError, match="the round loop exchanges messages"):
             call([])
 
 
@@ -215,9 +233,10 @@ def test_a_node_that_goes_between_sampling_and_sending_fails_only_its_clients() 
     grid = cohort_grid(three_nodes())
     clients = list(grid.get_node_ids())
     del scripted(grid).nodes[42]
-    replies = grid.send_and_receive(asking(clients))
-    assert grid.last.clients == [0, 2, 3, 5, 6, 8]
-    assert list(grid.last.failures) == [1, 4, 7]
+    result = exchange(grid, asking(clients))
+    replies = result.replies
+    assert result.clients == [0, 2, 3, 5, 6, 8]
+    assert list(failures(result)) == [1, 4, 7]
     assert [reply.has_error() for reply in replies] == [False, True, False] * 3
 
 
@@ -239,6 +258,6 @@ def test_the_reason_why_a_node_has_gone_is_told() -> None:
 
     grid = cohort_grid(three_nodes())
     scripted(grid).nodes |= {17: unavailable, 42: unavailable}
-    grid.send_and_receive(asking([0, 1, 2]), timeout=1)
-    assert grid.last.clients == [2]
-    assert grid.last.failures == {0: "Node Unavailable", 1: "Node Unavailable"}
+    result = exchange(grid, asking([0, 1, 2]), timeout=1)
+    assert result.clients == [2]
+    assert failures(result) == {0: "Node Unavailable", 1: "Node Unavailable"}

@@ -12,7 +12,7 @@ from quadratic import CURVATURE, MINIMUM, valleys
 from safetensors.torch import load_file
 from torch import Tensor
 
-from clients.local_state import LocalState
+from clients.state import ClientStates
 from clients.worker import load_worker
 from models.core.config import TaskConfig, Value, read
 from models.core.errors import UserError
@@ -59,7 +59,7 @@ def rows_of(folder: Path) -> list[dict[str, Any]]:
 
 
 def kept(folder: Path, client: int, before_round: int = 1_000) -> Mapping[str, Tensor]:
-    return LocalState(folder / "clients", client).load(before_round)
+    return ClientStates(folder / "clients").load(client, before_round).as_file()
 
 
 def shared(folder: Path) -> float:
@@ -163,7 +163,7 @@ def same(one: Path, other: Path, clients: int) -> bool:
 
 
 PERSONAL_CNN: dict[str, Any] = {
-    "task": "test_local_state:PersonalCnn",  # with a local head, and a replay buffer
+    "task": "personal_cnn:PersonalCnn",  # with a local head, and a replay buffer
     "num_clients": 3,
     "examples_per_client": 64,
     "keep_optimizer": True,

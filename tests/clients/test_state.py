@@ -2,21 +2,18 @@
 
 import json
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
 import torch
 from flwr.app import Context, RecordDict
 from safetensors.torch import load_file
-from torch import Tensor, nn
+from torch import Tensor
 
-from clients.local_state import LocalState
+from clients.state import ClientState, ClientStates, ModelMemory
 from models.core.config import Value
-from models.data.dataset import Examples
-from models.images.cnn import ImageClassification
 from models.state import build_model
-from models.task import Batch
 from server.app import app as server_app
 from simulations.runtime.in_process import InProcessGrid, run_in_process
 from simulations.scenario import defaults
@@ -24,76 +21,58 @@ from simulations.scenario import defaults
 Make = Callable[..., dict[str, Value]]
 
 
-class PersonalCnn(ImageClassification):
-    """Keeps its last layer at home (FedPer), and a replay buffer of the labels that it has seen (DQN)."""
-
-    local = ("classifier.2.*", "replay.weight")
-
-    def build(self) -> nn.Module:
-        model = super().build()
-        model.replay = nn.Module()
-        model.replay.register_buffer("labels", torch.full((64,), -1))
-        model.replay.register_buffer("weight", torch.zeros(64))
-        model.replay.register_buffer("seen", torch.zeros((), dtype=torch.int64))
-        return model
-
-    def batches(
-        self, model: nn.Module, data: Examples, generator: torch.Generator, batch_size: int
-    ) -> Iterator[Batch]:
-        for batch in super().batches(model, data, generator, batch_size):
-            places = (model.replay.seen + torch.arange(len(batch["label"]))) % 64
-            model.replay.labels[places] = batch["label"]
-            model.replay.weight[places] += 0.5
-            model.replay.seen += len(batch["label"])
-            yield batch
+def states(steps: Sequence[int]) -> ClientState:
+    head = torch.tensor(steps, dtype=torch.float32) / 3
+    return ClientState(ModelMemory({"steps": torch.tensor(steps), "head": head}))
 
 
-def states(steps: Sequence[int]) -> dict[str, Tensor]:
-    return {"steps": torch.tensor(steps), "head": torch.tensor(steps, dtype=torch.float32) / 3}
+def steps_of(state: ClientState) -> list[int]:
+    steps: list[int] = state.shared.model["steps"].tolist()
+    return steps
 
 
-def rounds_on_disk(store: LocalState) -> list[int]:
-    return sorted(int(path.stem.split("-")[1]) for path in store.folder.iterdir())
+def rounds_on_disk(store: ClientStates, client: int) -> list[int]:
+    return sorted(int(path.stem.split("-")[1]) for path in store.of(client).iterdir())
 
 
 def test_the_newest_state_older_than_the_round(tmp_path: Path) -> None:
-    store = LocalState(tmp_path, 3)
-    assert store.load(1) == {}
+    store = ClientStates(tmp_path)
+    assert store.load(3, before=1).as_file() == {}
     for server_round in (2, 10):
-        store.save(server_round, states([server_round]), checkpoint_round=0)
-    assert store.load(2) == {}
-    assert store.load(3)["steps"].tolist() == [2]
-    assert store.load(10)["steps"].tolist() == [2]
-    loaded = store.load(11)
+        store.save(3, server_round, states([server_round]), restorable_round=0)
+    assert store.load(3, before=2).as_file() == {}
+    assert steps_of(store.load(3, before=3)) == [2]
+    assert steps_of(store.load(3, before=10)) == [2]
+    loaded = store.load(3, before=11).shared.model
     assert loaded["steps"].dtype == torch.int64
     assert torch.equal(loaded["head"], torch.tensor([10 / 3]))
-    assert LocalState(tmp_path, 4).load(11) == {}
+    assert store.load(4, before=11).as_file() == {}
 
 
 def test_what_no_resume_can_ask_for_is_dropped(tmp_path: Path) -> None:
-    store = LocalState(tmp_path, 3)
+    store = ClientStates(tmp_path)
     kept = []
     for server_round, checkpoint_round in ((1, 0), (3, 2), (4, 2), (6, 4), (9, 8)):
-        store.save(server_round, states([1]), checkpoint_round)
-        kept.append(rounds_on_disk(store))
+        store.save(3, server_round, states([1]), checkpoint_round)
+        kept.append(rounds_on_disk(store, 3))
     # After a checkpoint of round 2 comes a resume that asks for the newest state before round 3.
     assert kept == [[1], [1, 3], [1, 3, 4], [4, 6], [6, 9]]
     store.save(
-        9, states([2]), checkpoint_round=9
+        3, 9, states([2]), restorable_round=9
     )  # without checkpoints, the state before will never be asked for
-    assert rounds_on_disk(store) == [9]
-    assert store.load(10)["steps"].tolist() == [2]
+    assert rounds_on_disk(store, 3) == [9]
+    assert steps_of(store.load(3, before=10)) == [2]
 
 
 def test_a_round_that_is_done_again_replaces_its_state(tmp_path: Path) -> None:
-    store = LocalState(tmp_path, 3)
-    store.save(1, states([1]), 0)
-    store.save(1, states([5]), 0)
-    assert store.load(2)["steps"].tolist() == [5]
+    store = ClientStates(tmp_path)
+    store.save(3, 1, states([1]), 0)
+    store.save(3, 1, states([5]), 0)
+    assert steps_of(store.load(3, before=2)) == [5]
 
 
 def test_a_million_clients_do_not_share_a_folder(tmp_path: Path) -> None:
-    folders = [LocalState(tmp_path, client).folder for client in (7, 1_007, 999_999)]
+    folders = [ClientStates(tmp_path).of(client) for client in (7, 1_007, 999_999)]
     assert [str(folder.relative_to(tmp_path)) for folder in folders] == [
         "007/client-7",
         "007/client-1007",
@@ -102,19 +81,48 @@ def test_a_million_clients_do_not_share_a_folder(tmp_path: Path) -> None:
 
 
 def test_half_a_file_is_not_looked_at(tmp_path: Path) -> None:
-    store = LocalState(tmp_path, 3)
-    store.save(1, states([1]), 0)
-    (store.folder / "4711.partial").write_bytes(b"half")
-    assert store.load(9)["steps"].tolist() == [1]
+    store = ClientStates(tmp_path)
+    store.save(3, 1, states([1]), 0)
+    (store.of(3) / "4711.partial").write_bytes(b"half")
+    assert steps_of(store.load(3, before=9)) == [1]
 
 
 def test_tied_tensors_can_be_kept(tmp_path: Path) -> None:
     whole = torch.arange(6.0).reshape(2, 3)
-    LocalState(tmp_path, 3).save(1, {"tied": whole, "same": whole, "turned": whole.T}, 0)
-    loaded = LocalState(tmp_path, 3).load(2)
+    memory = ModelMemory({"tied": whole, "same": whole, "turned": whole.T})
+    ClientStates(tmp_path).save(3, 1, ClientState(memory), 0)
+    loaded = ClientStates(tmp_path).load(3, before=2).shared.model
     assert torch.equal(loaded["tied"], whole)
     assert torch.equal(loaded["same"], whole)
     assert torch.equal(loaded["turned"], whole.T)
+
+
+def test_every_kind_of_memory_comes_back_under_its_own_name(tmp_path: Path) -> None:
+    one = {"w": torch.tensor([1.0])}
+    state = ClientState(
+        shared=ModelMemory(
+            model=one, optimizer={"loss.0.step": torch.tensor(2.0)}, rule={"control/w": one["w"]}
+        ),
+        personal=ModelMemory(model={"w": torch.tensor([3.0])}),
+        residual={"w": torch.tensor([4.0])},
+    )
+    ClientStates(tmp_path).save(3, 1, state, 0)
+    names = {
+        "model.w": 1.0,
+        "optimizer.loss.0.step": 2.0,
+        "rule.control/w": 1.0,
+        "personal-model.w": 3.0,
+        "residual.w": 4.0,
+    }
+    on_disk = load_file(ClientStates(tmp_path).of(3) / "round-1.safetensors")
+    assert {name: float(tensor) for name, tensor in on_disk.items()} == names
+    loaded = ClientStates(tmp_path).load(3, before=2)
+    assert {name: float(tensor) for name, tensor in loaded.as_file().items()} == names
+
+
+def test_a_tensor_of_no_known_kind_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"no client state has a tensor 'moments\.w'"):
+        ClientState.from_file({"moments.w": torch.zeros(1)})
 
 
 @pytest.fixture(scope="module")
@@ -122,7 +130,7 @@ def personal(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Value]:
     """Run four rounds of three clients that keep their heads at home."""
     config = {
         **defaults(),
-        "task": "test_local_state:PersonalCnn",
+        "task": "personal_cnn:PersonalCnn",
         "dataset": "digits",
         "num-clients": 3,
         "num-server-rounds": 4,
@@ -139,7 +147,7 @@ def folder_of(config: dict[str, Value]) -> Path:
 
 
 def client_state(config: dict[str, Value], client: int, server_round: int = 4) -> dict[str, Tensor]:
-    folder = LocalState(folder_of(config) / "clients", client).folder
+    folder = ClientStates(folder_of(config) / "clients").of(client)
     return load_file(folder / f"round-{server_round}.safetensors")
 
 
@@ -170,7 +178,7 @@ def test_clients_remember_over_rounds_each_their_own(personal: dict[str, Value])
 
 def test_the_states_that_a_resume_could_ask_for_are_kept(personal: dict[str, Value]) -> None:
     # In round 4 the oldest checkpoint is that of round 2; a resume from it asks for the states up to 2.
-    assert rounds_on_disk(LocalState(folder_of(personal) / "clients", 0)) == [2, 3, 4]
+    assert rounds_on_disk(ClientStates(folder_of(personal) / "clients"), 0) == [2, 3, 4]
 
 
 def test_clients_evaluate_with_their_own_heads(personal: dict[str, Value]) -> None:

@@ -1,0 +1,151 @@
+"""The tail of every client's training, whichever engine trained it: from the trained model to its reply.
+
+Before an update leaves a client it goes through `outgoing`, one list of steps in their order. Then the
+client remembers what stays with it, and only then is its reply collected: a client that cannot remember
+fails, and has not replied.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+
+import numpy as np
+import torch
+from flwr.app import ArrayRecord, MetricRecord, RecordDict
+from torch import Tensor
+
+from clients.attacks import tamper, tampers
+from clients.state import ClientState, ClientStates, ModelMemory, own_state
+from clients.worker import Worker
+from models.core.seeds import generator_for
+from strategies.rule import Arrays, LocalRule, beside
+from strategies.wire.compression import CODECS, compress
+from strategies.wire.records import to_record
+from strategies.wire.reply import METRICS, NodeReply
+from strategies.wire.request import ClientRequest
+
+
+@dataclass(frozen=True)
+class LocalResult:
+    """What came of a client's training; its tensors may be views of the model."""
+
+    state: Mapping[str, Tensor]
+    """The whole state of the model."""
+    metrics: Mapping[str, float]
+    aux: Mapping[str, Mapping[str, Tensor]]
+    """What the local rule replies beside the weights: kind -> weight's name -> tensor."""
+    optimizer: Mapping[str, Tensor] = field(default_factory=dict)
+    """What the client remembers of its optimizers."""
+    rule: Mapping[str, Tensor] = field(default_factory=dict)
+    """What it remembers of the local rule."""
+    personal: ModelMemory = field(default_factory=ModelMemory)
+    """What it remembers of its own model."""
+
+
+@dataclass(frozen=True)
+class Update:
+    """What a client replies, on its way out."""
+
+    arrays: Arrays
+    """Its weights, and what goes beside them; empty once they are encoded."""
+    metrics: Mapping[str, float]
+    encoded: Mapping[str, ArrayRecord] = field(default_factory=dict)
+    """The records of a compressed update."""
+    residual: Mapping[str, Tensor] = field(default_factory=dict)
+    """What compression left out."""
+
+
+Step = Callable[[Update], Update]
+
+
+def outgoing(
+    worker: Worker, request: ClientRequest, rules: Sequence[LocalRule], state: ClientState
+) -> list[Step]:
+    """Return what happens to an update before it leaves, in this order.
+
+    A rule may clip or add noise: those of a private strategy come last among its rules.
+    """
+    noise = generator_for(worker.config.seed, "reply", request.info.server_round, request.client)
+    steps: list[Step] = []
+    if tampers(worker, request.client):
+        steps.append(partial(tampered, worker, request))
+    steps.append(finite)
+    steps += [partial(rule_replies, rule, request, noise) for rule in rules]
+    if worker.config.compression:
+        steps.append(partial(compressed, worker, request, state.residual))
+    return steps
+
+
+def send_reply(
+    worker: Worker,
+    request: ClientRequest,
+    result: LocalResult,
+    rules: Sequence[LocalRule],
+    before: ClientState,
+    states: ClientStates,
+    reply: NodeReply,
+) -> None:
+    """Take an update through `outgoing`, remember what stays with the client, and collect its reply."""
+    arrays: Arrays = {name: result.state[name].cpu().numpy() for name in worker.federated}
+    for kind, tensors in result.aux.items():
+        arrays = {**arrays, **beside(kind, {name: tensor.cpu().numpy() for name, tensor in tensors.items()})}
+    update = Update(arrays, result.metrics)
+    for step in outgoing(worker, request, rules, before):
+        update = step(update)
+    kept = own_state(result.state, worker.initial, request.given.keys(), worker.federated)
+    after = ClientState(ModelMemory(kept, result.optimizer, result.rule), result.personal, update.residual)
+    if after.as_file() or before.as_file():
+        info = request.info
+        states.save(request.client, info.server_round, after, info.restorable_round)
+    content = RecordDict({METRICS: MetricRecord({**update.metrics}), **update.encoded})
+    reply.add(request.client, content, update.arrays or None)
+
+
+def tampered(worker: Worker, request: ClientRequest, update: Update) -> Update:
+    """Put what an attacker sends in place of its weights."""
+    weights = {name: torch.from_numpy(update.arrays[name]) for name in worker.federated}
+    wrong = tamper(worker, request, weights)
+    return replace(update, arrays={**update.arrays, **{name: each.numpy() for name, each in wrong.items()}})
+
+
+def finite(update: Update) -> Update:
+    """Raise FloatingPointError for an array that is not finite; the last step's loss was still fine."""
+    check_finite(update.arrays)
+    return update
+
+
+def rule_replies(
+    rule: LocalRule, request: ClientRequest, generator: torch.Generator, update: Update
+) -> Update:
+    """Let a local rule change the reply, and add metrics to it."""
+    arrays, more = rule.reply(update.arrays, request.received, generator)
+    return replace(update, arrays=arrays, metrics={**update.metrics, **more})
+
+
+def compressed(
+    worker: Worker, request: ClientRequest, residual: Mapping[str, Tensor], update: Update
+) -> Update:
+    """Encode the arrays; what is left out is the client's to remember."""
+    config = worker.config
+    generator = generator_for(config.seed, "compress", request.info.server_round, request.client)
+    encoded = compress(
+        CODECS[config.compression],
+        config.compression_ratio,
+        update.arrays,
+        request.received,
+        {name: tensor.numpy() for name, tensor in residual.items()},
+        generator,
+    )
+    return replace(
+        update,
+        arrays={},
+        encoded={key: to_record(parts) for key, parts in encoded.records.items()},
+        residual={name: torch.from_numpy(array) for name, array in encoded.residual.items()},
+    )
+
+
+def check_finite(arrays: Arrays) -> None:
+    """Raise FloatingPointError for an array that is not finite."""
+    for name, array in arrays.items():
+        if not np.isfinite(array).all():
+            raise FloatingPointError(f"{name} is not finite after training: lower the learning rate")

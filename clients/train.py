@@ -1,0 +1,156 @@
+"""What one client does when it is asked to train: restore, train, reply."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from clients.attacks import poison
+from clients.loop import train
+from clients.reply import LocalResult, check_finite, send_reply
+from clients.rules import RuleAtWork, load_rules
+from clients.state import (
+    ClientStates,
+    ModelMemory,
+    optimizer_state,
+    own_state,
+    personal_model,
+    restore_optimizers,
+    shared_model,
+)
+from clients.worker import Worker
+from models.core.seeds import derive_seed, generator_for
+from models.data.dataset import Examples
+from models.optimizers import make_optimizers
+from strategies.rule import PERSONAL, Closing, LocalRule
+from strategies.wire.reply import NodeReply
+from strategies.wire.request import ClientRequest
+
+
+def train_one_by_one(
+    worker: Worker, requests: Sequence[ClientRequest], states: ClientStates, reply: NodeReply
+) -> None:
+    """Train client after client."""
+    for request in requests:
+        try:
+            train_client(worker, request, states, reply)
+        except Exception as error:  # whatever one client does, the others' work counts
+            reply.fail(request.client, error)
+
+
+def train_client(worker: Worker, request: ClientRequest, states: ClientStates, reply: NodeReply) -> None:
+    """Train one client from the server's weights; under a personalised strategy, its own model as well."""
+    state = states.load(request.client, before=request.info.server_round)
+    examples = poison(worker, request.client, worker.examples(request.client)[0])
+    personal = _Personal()
+    # Before the shared model, whose weights the reply takes from where they were trained.
+    if request.info.personal_rules:
+        personal = _train_personal(worker, request, examples, state.personal)
+    worker.put(shared_model(request.given, state.shared))
+    rules = load_rules(request.info.rules, request.config)
+    trained = _train(worker, request, examples, state.shared, rules)
+    metrics = {
+        "num-examples": worker.task.num_examples(examples),
+        **trained.losses,
+        **trained.closing.metrics,
+        **personal.losses,
+    }
+    result = LocalResult(
+        state=worker.state,
+        metrics=metrics,
+        aux=trained.closing.beside,
+        optimizer=trained.optimizer,
+        rule=trained.rule,
+        personal=personal.memory,
+    )
+    send_reply(worker, request, result, rules, state, states, reply)
+
+
+@dataclass(frozen=True)
+class _Trained:
+    """What came of training the model that stands ready, beside its state."""
+
+    losses: dict[str, float]
+    closing: Closing
+    optimizer: dict[str, Tensor]
+    """What the client is to remember of the optimizers."""
+    rule: dict[str, Tensor]
+    """What it is to remember of the local rule."""
+
+
+@dataclass(frozen=True)
+class _Personal:
+    """What came of training a personal model."""
+
+    losses: Mapping[str, float] = field(default_factory=dict)
+    memory: ModelMemory = field(default_factory=ModelMemory)
+
+
+def _train_personal(
+    worker: Worker, request: ClientRequest, examples: Examples, remembered: ModelMemory
+) -> _Personal:
+    """Train the client's own model on the same examples; return its losses, and what to remember of it.
+
+    Nothing else of it leaves the client. Raises FloatingPointError where it diverges.
+    """
+    rules = load_rules(request.info.personal_rules, request.config)
+    worker.put(personal_model(request.given, remembered))
+    try:
+        trained = _train(worker, request, examples, remembered, rules, PERSONAL)
+        check_finite({name: worker.state[name].cpu().numpy() for name in worker.federated})
+    except FloatingPointError as error:
+        raise FloatingPointError(f"personal model: {error}") from error
+    kept = own_state(worker.state, worker.initial, request.fixed.keys(), worker.federated)
+    memory = ModelMemory(kept, trained.optimizer, trained.rule)
+    losses = {PERSONAL + name: loss for name, loss in trained.losses.items()}
+    return _Personal(losses, memory.cloned())  # copies, as the shared model takes its place
+
+
+def _train(
+    worker: Worker,
+    request: ClientRequest,
+    examples: Examples,
+    remembered: ModelMemory,
+    rules: Sequence[LocalRule],
+    prefix: str = "",
+) -> _Trained:
+    """Train the model that stands ready; `prefix` tells its random streams from those of the shared one."""
+    config, place = worker.config, (request.info.server_round, request.client)
+    optimizers = make_optimizers(worker.task, worker.model.named_parameters(), config)
+    if config.keep_optimizer:
+        restore_optimizers(optimizers, remembered.optimizer)
+    at_work = None
+    if rules:
+        at_work = RuleAtWork(
+            rules,
+            worker.model.named_parameters(),
+            optimizers,
+            request,
+            lambda name, weight: remembered.rule.get(name, torch.zeros_like(weight)),
+        )
+    _seed_layers(derive_seed(config.seed, f"{prefix}layers", *place), worker.device)
+    losses = train(
+        worker.task,
+        worker.model,
+        examples,
+        optimizers,
+        generator=generator_for(config.seed, f"{prefix}train", *place),
+        local_epochs=config.local_epochs,
+        batch_size=config.batch_size,
+        device=worker.device,
+        autocast=config.precision == "bfloat16",
+    )
+    closing, kept = at_work.close() if at_work else (Closing(), {})
+    return _Trained(losses, closing, optimizer_state(optimizers) if config.keep_optimizer else {}, kept)
+
+
+def _seed_layers(seed: int, device: torch.device) -> None:
+    """Seed what layers such as dropout draw from; a task draws from the generator it is given.
+
+    Not torch.manual_seed: it also queues a seeding, with a stack trace, for every kind of accelerator
+    that is not there, which takes longer than a step of a small network.
+    """
+    torch.default_generator.manual_seed(seed)
+    if device.type == "cuda":
+        torch.cuda.manual_seed(seed)

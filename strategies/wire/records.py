@@ -1,0 +1,57 @@
+"""Records of a message: arrays in and out of them, and many clients' records in one message.
+
+Clients that share a node get one message, in which a record that several of them share travels once. The
+plan says which client gets which record under which name.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
+from numpy.typing import NDArray
+
+PLAN = "plan"
+"""Key of the record that says which client gets which records."""
+
+
+def to_record(arrays: Mapping[str, NDArray[np.generic]]) -> ArrayRecord:
+    """Wrap arrays for a message, copying them."""
+    # NumPy turns a result without axes into a number, which is no array to Flower.
+    return ArrayRecord({name: Array(np.asarray(array)) for name, array in arrays.items()})
+
+
+def to_arrays(record: ArrayRecord) -> dict[str, np.ndarray]:
+    """Unwrap a message's arrays."""
+    return {name: array.numpy() for name, array in record.items()}
+
+
+def num_bytes(content: RecordDict) -> int:
+    """Return the size of the arrays in a message."""
+    return sum(len(array.data) for record in content.array_records.values() for array in record.values())
+
+
+def pack(contents: Sequence[tuple[int, RecordDict]]) -> RecordDict:
+    """Pack (client, content) pairs; a record that several contents share travels once."""
+    packed: dict[int, str] = {}
+    groups: dict[tuple[tuple[str, str], ...], list[int]] = {}
+    content = RecordDict()
+    for client, records in contents:
+        for record in records.values():
+            if id(record) not in packed:
+                packed[id(record)] = f"record-{len(packed)}"
+                content[packed[id(record)]] = record
+        layout = tuple((name, packed[id(record)]) for name, record in records.items())
+        groups.setdefault(layout, []).append(client)
+    plan = [{"records": dict(layout), "clients": clients} for layout, clients in groups.items()]
+    content[PLAN] = ConfigRecord({"groups": json.dumps(plan)})
+    return content
+
+
+def unpack(content: RecordDict) -> list[tuple[int, RecordDict]]:
+    """Return the (client, content) pairs of `pack`, by client number."""
+    pairs = []
+    for group in json.loads(str(content.config_records[PLAN]["groups"])):
+        records = RecordDict({name: content[key] for name, key in group["records"].items()})
+        pairs += [(client, records) for client in group["clients"]]
+    return sorted(pairs, key=lambda pair: pair[0])

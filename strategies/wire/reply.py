@@ -1,0 +1,155 @@
+"""The client reply: what one client answers, or why it failed, and how the replies of a node travel."""
+
+import json
+import traceback
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+from flwr.app import MetricRecord, RecordDict
+from numpy.typing import NDArray
+
+from strategies.wire.exact_sum import ExactSum
+from strategies.wire.records import PLAN, pack, to_arrays, to_record, unpack
+
+ARRAYS, METRICS = "arrays", "metrics"
+"""Keys of a client's weights and metrics."""
+SUMS = "sums"
+"""Key of what a client found on its own examples, metric -> [total, weight]."""
+HIGH, LOW = "sum-high", "sum-low"
+"""Keys of the two halves of a node's sum."""
+UPDATES_IN_A_SUM = 4
+"""Updates in float32 that are as large as one sum, of two float64 an element."""
+LONGEST_TRACEBACK = 20_000
+"""Characters of a traceback that travel; of a longer one its end, where the cause is."""
+
+
+@dataclass(frozen=True)
+class ClientReply:
+    """What one client answers."""
+
+    client: int
+    content: RecordDict
+    """Its metrics, and its weights unless they are in the node's sum or encoded in other records."""
+
+    def weight(self, weighted_by: str) -> float:
+        """Return the metric `weighted_by`."""
+        return weight_of(self.content, weighted_by)
+
+
+@dataclass(frozen=True)
+class ClientFailure:
+    """Why one client has no answer."""
+
+    client: int
+    error: str
+    """One line."""
+    traceback: str = ""
+    """The whole traceback; "" where no exception of the client's is known."""
+    node: int | None = None
+    """The node that it lives on; None where it is not known."""
+
+    @staticmethod
+    def of(client: int, error: Exception) -> "ClientFailure":
+        """Return the failure that an exception means."""
+        line = " ".join(f"{type(error).__name__}: {error}".split())
+        return ClientFailure(client, line, "".join(traceback.format_exception(error))[-LONGEST_TRACEBACK:])
+
+
+@dataclass
+class NodeReply:
+    """Collects what the clients of a node answer to one message, and carries it to the server."""
+
+    replies: list[ClientReply] = field(default_factory=list)
+    failures: list[ClientFailure] = field(default_factory=list)
+    total: ExactSum | None = None
+    """The clients' arrays, weighted and added up; the replies then hold none."""
+    weighted_by: str = ""
+    """The metric that weights them in the sum."""
+    seconds: float = 0.0
+    """Time that the node computed."""
+
+    @staticmethod
+    def collecting(weighted_by: str, num_clients: int, compressed: bool) -> "NodeReply":
+        """Return a collector for that many clients; `weighted_by` "" is that every reply travels by itself.
+
+        A few clients' arrays are better sent as they are: a sum is as large as UPDATES_IN_A_SUM of them. A
+        sum of compressed updates would be compressed no more.
+        """
+        adds_up = weighted_by and num_clients > UPDATES_IN_A_SUM and not compressed
+        return NodeReply(total=ExactSum() if adds_up else None, weighted_by=weighted_by)
+
+    def add(
+        self, client: int, content: RecordDict, arrays: Mapping[str, NDArray[np.generic]] | None = None
+    ) -> None:
+        """Add a client's reply; its arrays are added up or copied at once, so they may be views."""
+        if arrays is not None and self.total is not None:
+            self.total.add(arrays, weight_of(content, self.weighted_by))
+        elif arrays is not None:
+            content[ARRAYS] = to_record(arrays)
+        self.replies.append(ClientReply(client, content))
+
+    def fail(self, client: int, error: Exception) -> None:
+        """Add a client's failure."""
+        self.failures.append(ClientFailure.of(client, error))
+
+    def pack(self) -> RecordDict:
+        """Return the message to the server."""
+        content = pack([(reply.client, reply.content) for reply in self.replies])
+        plan = content.config_records[PLAN]
+        plan["failures"] = json.dumps([[each.client, each.error, each.traceback] for each in self.failures])
+        plan["seconds"] = self.seconds
+        if self.total is not None and self.replies:
+            plan["weight"] = self.total.weight
+            content[HIGH] = to_record(self.total.high)
+            content[LOW] = to_record(self.total.low)
+        return content
+
+    @staticmethod
+    def unpack(content: RecordDict) -> "NodeReply":
+        """Return what `pack` packed."""
+        plan = content.config_records[PLAN]
+        failures = [ClientFailure(*each) for each in json.loads(str(plan["failures"]))]
+        total = None
+        if "weight" in plan:
+            total = ExactSum()
+            total.weight = float(plan["weight"])  # type: ignore[arg-type]
+            total.high = to_arrays(content.array_records[HIGH])
+            total.low = to_arrays(content.array_records[LOW])
+        replies = [ClientReply(client, records) for client, records in unpack(content)]
+        return NodeReply(replies, failures, total, seconds=float(plan["seconds"]))  # type: ignore[arg-type]
+
+    @staticmethod
+    def of_failed_node(clients: Sequence[int], error: str) -> "NodeReply":
+        """Return what befell each client of a node that has no answer."""
+        return NodeReply(failures=[ClientFailure(client, error) for client in clients])
+
+    def on_node(self, node: int) -> "NodeReply":
+        """Return the same, with the failures on this node."""
+        return replace(self, failures=[replace(each, node=node) for each in self.failures])
+
+
+def add_update(total: ExactSum, content: RecordDict, weighted_by: str) -> None:
+    """Add one client's arrays to a sum, weighted by an entry of its metrics."""
+    (arrays,) = content.array_records.values()
+    total.add(to_arrays(arrays), weight_of(content, weighted_by))
+
+
+def weight_of(content: RecordDict, weighted_by: str) -> float:
+    """Return the weight of a client's update."""
+    (metrics,) = content.metric_records.values()
+    return float(metrics[weighted_by])  # type: ignore[arg-type]
+
+
+def mean_metrics(contents: Sequence[RecordDict], weighted_by: str) -> MetricRecord:
+    """Return the weighted means of the clients' metrics, and the sum of their weights."""
+    total = sum(weight_of(content, weighted_by) for content in contents)
+    names = [name for name in next(iter(contents[0].metric_records.values())) if name != weighted_by]
+    merged = MetricRecord({weighted_by: total})
+    for name in names:
+        terms = [
+            weight_of(content, weighted_by) * float(next(iter(content.metric_records.values()))[name])  # type: ignore[arg-type]
+            for content in contents
+        ]
+        merged[name] = sum(terms) / total
+    return merged

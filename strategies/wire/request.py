@@ -1,0 +1,120 @@
+"""The client request: what the server asks of one client, and how the requests of a node travel."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any, get_origin
+
+import torch
+from flwr.app import ArrayRecord, ConfigRecord, RecordDict
+from torch import Tensor
+
+from strategies.rule import Arrays, beside, split
+from strategies.wire.records import pack, to_arrays, unpack
+
+ROUND = "round"
+"""Key of the record that holds the RoundInfo."""
+FIXED = "fixed"
+"""Key of the record of weights that nobody trains and clients cannot build; strategies never see it."""
+
+
+@dataclass(frozen=True)
+class RoundInfo:
+    """What polyfed itself says to all clients of a round, whatever the strategy says beside it."""
+
+    server_round: int
+    """Number of the round, from 1 on."""
+    restorable_round: int
+    """Round of the oldest checkpoint that a resume may go back to; clients keep the states since then."""
+    state_path: str
+    """Where clients keep their state: absolute, or a name below the node's own folder."""
+    weighted_by: str = ""
+    """Metric by which a node weights and adds up its clients' updates; "" is that it replies each of them."""
+    rules: tuple[str, ...] = ()
+    """Local rules of the shared model, in order, as "module:Class"."""
+    personal_rules: tuple[str, ...] = ()
+    """Local rules of the clients' personal models; () is that they keep none."""
+
+    def to_config(self) -> ConfigRecord:
+        """Return the record that travels."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        return ConfigRecord(
+            {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
+        )
+
+    @staticmethod
+    def from_config(record: ConfigRecord) -> "RoundInfo":
+        """Return what `to_config` wrote; raise ValueError for anything else."""
+        kinds: dict[str, Any] = {
+            field.name: get_origin(field.type) or field.type for field in fields(RoundInfo)
+        }
+        values = {name: tuple(value) if isinstance(value, list) else value for name, value in record.items()}
+        if {name: type(value) for name, value in values.items()} != kinds:
+            wanted = ", ".join(f"{name} ({kind.__name__})" for name, kind in kinds.items())
+            raise ValueError(
+                f"a request's round must hold {wanted}, got {dict(record)}: "
+                "do server and nodes have the same polyfed?"
+            )
+        return RoundInfo(**values)  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True)
+class ClientRequest:
+    """What the server asks of one client."""
+
+    client: int
+    info: RoundInfo
+    weights: Mapping[str, Tensor]
+    """The federated state to start from."""
+    aux: Mapping[str, Mapping[str, Tensor]]
+    """What the strategy sends beside the weights: kind -> weight's name -> tensor."""
+    fixed: Mapping[str, Tensor]
+    """Weights that nobody trains and the client cannot build."""
+    config: Mapping[str, object]
+    """What the strategy says beside them."""
+
+    @property
+    def given(self) -> dict[str, Tensor]:
+        """All that the server gives of the model's state."""
+        return {**self.weights, **self.fixed}
+
+    @property
+    def received(self) -> Arrays:
+        """The arrays that the strategy sent, by the names under which they travelled."""
+        arrays = {name: tensor.numpy() for name, tensor in self.weights.items()}
+        for kind, tensors in self.aux.items():
+            arrays |= beside(kind, {name: tensor.numpy() for name, tensor in tensors.items()})
+        return arrays
+
+
+def pack_requests(
+    contents: Sequence[tuple[int, RecordDict]], info: RoundInfo, fixed: ArrayRecord | None
+) -> RecordDict:
+    """Return the message to a node, of what the strategy addresses to its clients."""
+    content = pack(contents)
+    content[ROUND] = info.to_config()
+    if fixed is not None:
+        content[FIXED] = fixed
+    return content
+
+
+def unpack_requests(content: RecordDict) -> tuple[RoundInfo, list[ClientRequest]]:
+    """Return the round and the requests of `pack_requests`, by client number.
+
+    Weights and words that clients share are decoded once, and are the same objects in their requests.
+    """
+    info = RoundInfo.from_config(content.config_records[ROUND])
+    fixed = _decode(content.array_records[FIXED]) if FIXED in content else {}
+    decoded: dict[int, tuple[dict[str, Tensor], dict[str, dict[str, Tensor]]]] = {}
+    requests = []
+    for client, records in unpack(content):
+        (record,) = records.array_records.values()
+        (config,) = records.config_records.values()
+        if id(record) not in decoded:
+            decoded[id(record)] = split(_decode(record))
+        weights, aux = decoded[id(record)]
+        requests.append(ClientRequest(client, info, weights, aux, fixed, config))
+    return info, requests
+
+
+def _decode(record: ArrayRecord) -> dict[str, Tensor]:
+    return {name: torch.from_numpy(array) for name, array in to_arrays(record).items()}

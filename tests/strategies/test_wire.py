@@ -1,0 +1,131 @@
+"""Many clients' messages as one, and their replies."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
+
+from strategies.wire.exact_sum import ExactSum
+from strategies.wire.records import num_bytes, pack, unpack
+from strategies.wire.reply import HIGH, ClientFailure, ClientReply, NodeReply, mean_metrics
+from strategies.wire.request import RoundInfo, pack_requests, unpack_requests
+
+
+def update(value: float, num_examples: int) -> RecordDict:
+    return RecordDict(
+        {
+            "arrays": ArrayRecord({"w": Array(np.full(3, value, np.float32))}),
+            "metrics": MetricRecord({"num-examples": num_examples, "loss": value}),
+        }
+    )
+
+
+def test_a_shared_record_travels_once_and_own_records_stay_apart() -> None:
+    arrays = ArrayRecord({"w": Array(np.arange(4, dtype=np.float32))})
+    contents = [
+        (client, RecordDict({"arrays": arrays, "config": ConfigRecord({"mu": client / 10})}))
+        for client in (5, 2, 9)
+    ]
+    packed = pack(contents)
+    assert len(packed.array_records) == 1
+    assert num_bytes(packed) == len(arrays["w"].data)
+    unpacked = unpack(packed)
+    assert [client for client, _ in unpacked] == [2, 5, 9]
+    assert [content["config"]["mu"] for _, content in unpacked] == [0.2, 0.5, 0.9]  # type: ignore[index]
+
+
+def test_a_round_travels_whole() -> None:
+    info = RoundInfo(7, 5, "state", "num-examples", rules=("a:B", "c:D"))
+    assert RoundInfo.from_config(info.to_config()) == info
+
+
+@pytest.mark.parametrize("wrong", [{"server_round": "7"}, {"rules": "a:B"}, {"surplus": 1}])
+def test_a_round_of_another_shape_is_refused(wrong: dict[str, Any]) -> None:
+    record = ConfigRecord({**RoundInfo(7, 5, "state").to_config(), **wrong})
+    with pytest.raises(ValueError, match=r"a request's round must hold server_round \(int\)"):
+        RoundInfo.from_config(record)
+
+
+def test_a_request_keeps_weights_aux_tensors_and_fixed_weights_apart() -> None:
+    def record(**arrays: float) -> ArrayRecord:
+        return ArrayRecord(
+            {name.replace("_", "/"): Array(np.float32([value])) for name, value in arrays.items()}
+        )
+
+    sent = RecordDict({"arrays": record(w=1.0, control_w=2.0), "config": ConfigRecord({"mu": 0.5})})
+    content = pack_requests([(4, sent), (2, sent)], RoundInfo(1, 0, "state"), fixed=record(frozen=3.0))
+    info, (first, second) = unpack_requests(content)
+    assert (info, first.client, second.client) == (RoundInfo(1, 0, "state"), 2, 4)
+    assert first.weights is second.weights
+    assert {name: float(tensor) for name, tensor in first.weights.items()} == {"w": 1.0}
+    assert float(first.aux["control"]["w"]) == 2.0
+    assert {name: float(tensor) for name, tensor in first.fixed.items()} == {"frozen": 3.0}
+    assert {name: float(tensor) for name, tensor in first.given.items()} == {"w": 1.0, "frozen": 3.0}
+    assert {name: array.tolist() for name, array in first.received.items()} == {
+        "w": [1.0],
+        "control/w": [2.0],
+    }
+    assert dict(first.config) == {"mu": 0.5}
+
+
+def test_a_node_replies_for_every_client_and_tells_every_failure() -> None:
+    replies = [ClientReply(3, update(1.0, 2)), ClientReply(1, update(2.0, 4))]
+    back = NodeReply.unpack(
+        NodeReply(replies, [ClientFailure(7, "ValueError: bad", "Traceback ...")], seconds=1.5).pack()
+    )
+    assert [reply.client for reply in back.replies] == [1, 3]
+    assert back.failures == [ClientFailure(7, "ValueError: bad", "Traceback ...")]
+    assert [each.node for each in back.on_node(12).failures] == [12]
+    assert back.seconds == 1.5
+    assert back.total is None
+    assert back.replies[0].content["arrays"]["w"].numpy().tolist() == [2.0, 2.0, 2.0]  # type: ignore[index,union-attr]
+
+
+def test_a_failure_keeps_its_traceback() -> None:
+    def deep() -> None:
+        raise ValueError("no\n  good")
+
+    try:
+        deep()
+    except ValueError as error:
+        failure = ClientFailure.of(3, error)
+    assert (failure.client, failure.error) == (3, "ValueError: no good")
+    assert "in deep" in failure.traceback
+
+
+def collector(num_clients: int, weighted_by: str = "num-examples") -> NodeReply:
+    return NodeReply.collecting(weighted_by, num_clients, compressed=False)
+
+
+def test_many_replies_travel_as_one_sum_and_all_metrics() -> None:
+    reply = collector(5)
+    array = np.zeros(3, np.float32)  # one array for all: what is collected must not depend on it any more
+    for client in range(1, 6):
+        metrics = MetricRecord({"num-examples": 2 * client, "loss": float(client)})
+        array[:] = client
+        reply.add(client, RecordDict({"metrics": metrics}), {"w": array})
+    back = NodeReply.unpack(reply.pack())
+    assert back.total is not None
+    assert back.total.weight == 30
+    assert back.total.mean()["w"].tolist() == [110 / 30] * 3  # 2 * (1 + 4 + 9 + 16 + 25) / 30
+    assert all(not each.content.array_records for each in back.replies)
+    assert [each.content["metrics"]["loss"] for each in back.replies] == [1.0, 2.0, 3.0, 4.0, 5.0]  # type: ignore[index]
+
+
+@pytest.mark.parametrize("reply", [collector(4), collector(9, weighted_by="")], ids=["few", "every"])
+def test_without_a_sum_updates_travel_as_they_were_collected(reply: NodeReply) -> None:
+    array = np.ones(2, np.float32)
+    reply.add(1, RecordDict({"metrics": MetricRecord({"num-examples": 2})}), {"w": array})
+    array[:] = 7.0
+    (back,) = NodeReply.unpack(reply.pack()).replies
+    assert back.content["arrays"]["w"].numpy().tolist() == [1.0, 1.0]  # type: ignore[index,union-attr]
+
+
+def test_a_sum_of_nobody_is_not_sent() -> None:
+    assert HIGH not in NodeReply(failures=[ClientFailure(1, "x")], total=ExactSum()).pack()
+
+
+def test_metrics_merge_by_weight() -> None:
+    merged = mean_metrics([update(2.0, 4), update(1.0, 2)], "num-examples")
+    assert dict(merged) == {"num-examples": 6.0, "loss": 10 / 6}
