@@ -19,6 +19,7 @@ from models.core.errors import UserError
 from server.config import ServerConfig
 from server.strategy import load_strategy
 from simulations.runtime.in_process import run_in_process
+from strategies.declaration import Declaration, declaration_of
 from strategies.privacy.clipping import clip
 
 Make = Callable[..., dict[str, Value]]
@@ -192,7 +193,7 @@ def test_a_strategy_whose_clients_reply_more_than_weights_is_refused(inner: str)
 class Gathers(FedAvg):
     """Sees to the mean alone, but asks one client."""
 
-    weighted_mean = True
+    declaration = Declaration(weighted_mean=True)
 
     def configure_train(self, *args: Any) -> list[Message]:
         return list(super().configure_train(*args))[:1]
@@ -220,10 +221,12 @@ def test_a_client_that_does_not_clip_is_found_out() -> None:
 
 def test_the_wrapped_strategy_keeps_its_client_half_and_its_say() -> None:
     options = "clipping_norm = 1.0, noise_multiplier = 1.0, strategy = {name = 'FedProx', proximal_mu = 0.1}"
-    assert strategy_of(ON_SERVER, options).local_rule == "strategies.algorithms.fedprox:Proximal"
+    on_server = declaration_of(strategy_of(ON_SERVER, options))
+    assert on_server.local_rules == ("strategies.algorithms.fedprox:Proximal",)
     on_clients = strategy_of(ON_CLIENTS, options)
-    assert (
-        on_clients.local_rule == "strategies.algorithms.fedprox:Proximal+strategies.privacy.clipping:Clipping"
+    assert declaration_of(on_clients).local_rules == (
+        "strategies.algorithms.fedprox:Proximal",
+        "strategies.privacy.clipping:Clipping",
     )
     assert on_clients.strategy.proximal_mu == 0.1
 

@@ -18,10 +18,10 @@ from test_central_dp import hash_of, strategy_of
 from models.core.config import Value
 from models.core.errors import UserError
 from models.core.seeds import generator_for
+from strategies.declaration import Declaration, declaration_of
 from strategies.memory import capture, restore
 from strategies.privacy.local_dp import DEVIATION, NORM, ClipAndNoise
 from strategies.rule import Chain
-from strategies.weighted_mean import takes_weighted_mean
 
 Make = Callable[..., dict[str, Value]]
 RECEIVED = {"a": np.array([1.0, 1.0], np.float32), "b": np.array(0.0, np.float32)}
@@ -79,7 +79,7 @@ def test_rules_in_turn_draw_from_one_generator() -> None:
 class InTurn(FedAvg):
     """Asks client 0 in every round, and each of the others in one."""
 
-    weighted_mean = True
+    declaration = Declaration(weighted_mean=True)
 
     def configure_train(self, server_round: int, *others: Any) -> Iterator[Message]:
         messages = super().configure_train(server_round, *others)
@@ -148,15 +148,15 @@ def test_what_cannot_be_made(options: str, message: str) -> None:
 
 def test_the_wrapped_strategy_keeps_its_client_half_and_what_it_needs() -> None:
     over_mean, over_krum = (
-        strategy_of("LocalDP", f"{NOISE}, strategy = {inner}")
+        declaration_of(strategy_of("LocalDP", f"{NOISE}, strategy = {inner}"))
         for inner in ("{name = 'FedProx', proximal_mu = 0.1, weighted_by_key = 'rows'}", "'Krum'")
     )
-    assert (
-        over_mean.local_rule
-        == "strategies.algorithms.fedprox:Proximal+strategies.privacy.local_dp:ClipAndNoise"
+    assert over_mean.local_rules == (
+        "strategies.algorithms.fedprox:Proximal",
+        "strategies.privacy.local_dp:ClipAndNoise",
     )
-    assert (takes_weighted_mean(over_mean), over_mean.weighted_by_key) == (True, "rows")
-    assert not takes_weighted_mean(over_krum)
+    assert (over_mean.weighted_mean, over_mean.weighted_by) == (True, "rows")
+    assert not over_krum.weighted_mean
 
 
 @pytest.mark.parametrize("inner", ["'FedAvg'", "{name = 'FedProx', proximal_mu = 0.5}", "'FedMedian'"])
