@@ -11,6 +11,7 @@ from models.core.errors import UserError, unknown
 from models.core.plugins import check_options, find, load_object
 from server.config import ServerConfig
 from strategies.declaration import declaration_of
+from strategies.memory import NotSavedError, capture
 from strategies.near_misses import check_near_misses
 from strategies.registry import ENTRY_POINTS, STRATEGIES
 from strategies.rule import LocalRule
@@ -120,6 +121,14 @@ def check_engine(strategy: Strategy, name: str, engine: str) -> None:
             f'engine = "stacked" does not fit strategy {name}, whose clients keep personal models: '
             'set engine = "loop"'
         )
+
+
+def check_memory(strategy: Strategy) -> None:
+    """Raise UserError for what the strategy remembers and no checkpoint can hold."""
+    try:
+        capture(strategy)
+    except NotSavedError as error:
+        raise UserError(f"{error}; or set checkpoint-every = 0") from error
 
 
 def check_optimizers(strategy: Strategy, optimizers: Iterable[Optimizer]) -> None:

@@ -138,8 +138,8 @@ class PerExample(Stepping):
         return {name: array * rate for name, array in mean.items()}
 
 
-class Forgetful(Stepping):
-    """Counts its rounds in what no checkpoint holds."""
+class Unsaved(Stepping):
+    """Counts its rounds in what no checkpoint can hold."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
@@ -148,6 +148,12 @@ class Forgetful(Stepping):
     def step(self, mean: Weights, contents: list[RecordDict]) -> Weights:
         self.seen.add(len(self.seen))
         return {name: array * len(self.seen) for name, array in mean.items()}
+
+
+class Forgetful(Unsaved):
+    """Leaves what it counts out of checkpoints."""
+
+    declaration = Declaration(not_kept=("seen",))
 
 
 class RowByRow(Stepping):
@@ -217,6 +223,7 @@ def broken(check: str, cls: type[Strategy], reason: str, **options: Any) -> Any:
         broken("not-a-number-is-not-hidden", Washing, "an update of NaN became finite numbers"),
         broken("one-client-may-be-all", Scaled, "the model of a single client is not finite"),
         broken("a-client-may-have-no-examples", PerExample, "division by zero"),
+        broken("memory-survives", Unsaved, "Unsaved.seen is of type set, which no checkpoint can hold"),
         broken("memory-survives", Forgetful, "after a checkpoint it goes on otherwise"),
         broken("any-shape-will-do", RowByRow, "iteration over a 0-d array"),
         broken("any-shape-will-do", FlatLover, r"must come back in the shape \(4, 1, 3, 3\), got \(36,\)"),

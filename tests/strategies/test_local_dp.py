@@ -13,7 +13,7 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, Re
 from flwr.serverapp.strategy import FedAvg
 from scripted_grid import ScriptedGrid
 from test_accountant import counted
-from test_central_dp import hash_of, strategy_of
+from test_central_dp import FEDAVG, hash_of, strategy_of
 
 from models.core.config import Value
 from models.core.errors import UserError
@@ -116,6 +116,23 @@ def test_what_was_spent_survives_a_checkpoint() -> None:
     tree, arrays = capture(before)
     restore(after, json.loads(json.dumps(tree)), arrays)
     assert play(after, 2) == play(before, 2)
+
+
+def test_a_checkpoint_of_the_first_version_goes_on_with_what_was_spent() -> None:
+    tree = {
+        "strategy": {
+            "delta": 0.001,
+            "strategy": {"strategy": FEDAVG},
+            "clipping_norm": 1.0,
+            "noise_multiplier": 6.0,
+            "target_epsilon": None,
+            "asked": {"by-number": [["2", 1], ["0", 1], ["3", 1], ["1", 1]]},
+        }
+    }
+    strategy = strategy_of("LocalDP", "clipping_norm = 1.0, noise_multiplier = 6.0, delta = 1e-3")
+    restore(strategy, tree, {})
+    # As the version that wrote it went on.
+    assert play(strategy, 2)["local-epsilon"] == pytest.approx(1.4427002449254256, rel=1e-12)
 
 
 def test_the_target_is_for_a_client_that_is_asked_in_every_round() -> None:
