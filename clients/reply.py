@@ -18,7 +18,7 @@ from clients.attacks import tamper, tampers
 from clients.state import ClientState, ClientStates, ModelMemory, own_state
 from clients.worker import Worker
 from models.core.seeds import generator_for
-from strategies.rule import Arrays, LocalRule, beside
+from strategies.rule import Arrays, LocalRule, aux_arrays
 from strategies.wire.compression import CODECS, compress
 from strategies.wire.records import to_record
 from strategies.wire.reply import METRICS, NodeReply
@@ -88,7 +88,8 @@ def send_reply(
     """Take an update through `outgoing`, remember what stays with the client, and collect its reply."""
     arrays: Arrays = {name: result.state[name].cpu().numpy() for name in worker.federated}
     for kind, tensors in result.aux.items():
-        arrays = {**arrays, **beside(kind, {name: tensor.cpu().numpy() for name, tensor in tensors.items()})}
+        own_kind = {name: tensor.cpu().numpy() for name, tensor in tensors.items()}
+        arrays = {**arrays, **aux_arrays(kind, own_kind)}
     update = Update(arrays, result.metrics)
     for step in outgoing(worker, request, rules, before):
         update = step(update)

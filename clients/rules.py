@@ -1,4 +1,4 @@
-"""The client half of a strategy at work: its companions put together, its gradients, its closing."""
+"""The client half of a strategy at work: its aux tensors, its gradients, its result."""
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from clients.loop import Optimizers
 from models.core.plugins import load_object
-from strategies.rule import Chain, Closing, Companions, Learned, LocalRule
+from strategies.rule import AuxTensors, Chain, LocalRule, ParameterResult, RuleResult
 from strategies.wire.request import ClientRequest
 
 Recall = Callable[[str, Tensor], Tensor]
@@ -29,13 +29,13 @@ class RuleAtWork:
         recall: Recall,
     ) -> None:
         """Install the rules for the parameters that the server sent; what it sent stays as it is."""
-        sent, aux = request.weights, request.aux
+        sent, sent_aux = request.weights, request.aux
         self.rule = rule = rules[0] if len(rules) == 1 else Chain(rules)
         self.weights = {name: weight for name, weight in parameters if weight.requires_grad and name in sent}
-        self.companions = {
-            weight: Companions(
+        self.aux = {
+            weight: AuxTensors(
                 anchor=sent[name].to(weight.device),
-                sent={kind: aux[kind][name].to(weight.device) for kind in rule.sent},
+                sent={kind: sent_aux[kind][name].to(weight.device) for kind in rule.sent},
                 kept={kind: recall(f"{kind}/{name}", sent[name]).to(weight.device) for kind in rule.kept},
             )
             for name, weight in self.weights.items()
@@ -50,37 +50,35 @@ class RuleAtWork:
         with torch.no_grad():
             for group in optimizer.param_groups:
                 for weight in group["params"]:
-                    if weight.grad is None or weight not in self.companions:
+                    if weight.grad is None or weight not in self.aux:
                         continue
-                    weight.grad.copy_(self.rule.gradient(weight.grad, weight, self.companions[weight]))
+                    weight.grad.copy_(self.rule.gradient(weight.grad, weight, self.aux[weight]))
                     self.num_steps[weight] += 1
                     self.path[weight] += float(group["lr"])
                     self.momentum[weight] = float(group.get("momentum", 0.0))
 
     def keep(self, rows: Sequence[int]) -> None:
         """Go on with the clients in these rows of a stack."""
-        for companions in self.companions.values():
-            companions.kept = {kind: kept[rows] for kind, kept in companions.kept.items()}
+        for aux in self.aux.values():
+            aux.kept = {kind: kept[rows] for kind, kept in aux.kept.items()}
 
-    def close(self, row: int | EllipsisType = ...) -> tuple[Closing, dict[str, Tensor]]:
+    def close(self, row: int | EllipsisType = ...) -> tuple[RuleResult, dict[str, Tensor]]:
         """Return what the rule adds to a client's reply, and what it keeps; of a stack, for one row."""
-        learned = {}
+        results = {}
         for name, weight in self.weights.items():
-            whole = self.companions[weight]
-            learned[name] = Learned(
+            whole = self.aux[weight]
+            results[name] = ParameterResult(
                 weight.detach()[row],
-                Companions(whole.anchor, whole.sent, {kind: kept[row] for kind, kept in whole.kept.items()}),
+                AuxTensors(whole.anchor, whole.sent, {kind: kept[row] for kind, kept in whole.kept.items()}),
                 self.num_steps[weight],
                 self.path[weight],
                 self.momentum.get(weight, 0.0),
             )
-        closing = self.rule.close(learned)
+        rule_result = self.rule.close(results)
         kept = {
-            f"{kind}/{name}": each.companions.kept[kind]
-            for kind in self.rule.kept
-            for name, each in learned.items()
+            f"{kind}/{name}": each.aux.kept[kind] for kind in self.rule.kept for name, each in results.items()
         }
-        return closing, kept
+        return rule_result, kept
 
 
 def load_rules(names: Sequence[str], config: Mapping[str, object]) -> tuple[LocalRule, ...]:

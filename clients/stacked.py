@@ -23,7 +23,7 @@ from clients.worker import Worker
 from models.core.seeds import generator_for
 from models.optimizers import make_optimizers
 from models.task import Batch, Objective, State
-from strategies.rule import Closing
+from strategies.rule import RuleResult
 from strategies.wire.reply import NodeReply
 from strategies.wire.request import ClientRequest
 
@@ -184,11 +184,11 @@ class _Stack:
         try:
             totals = {name: float(total[row]) for name, total in self.totals.items()}
             losses = mean_losses(totals, int(self.seen[row]))
-            closing, kept = self.at_work.close(row) if self.at_work else (Closing(), {})
+            rule_result, kept = self.at_work.close(row) if self.at_work else (RuleResult(), {})
             result = LocalResult(
                 state={name: stacked.detach()[row] for name, stacked in self.state.items()},
-                metrics={"num-examples": learner.num_examples, **losses, **closing.metrics},
-                aux=closing.beside,
+                metrics={"num-examples": learner.num_examples, **losses, **rule_result.metrics},
+                aux=rule_result.aux,
                 rule=kept,
             )
             send_reply(

@@ -23,7 +23,7 @@ from clients.worker import Worker
 from models.core.seeds import derive_seed, generator_for
 from models.data.dataset import Examples
 from models.optimizers import make_optimizers
-from strategies.rule import PERSONAL, Closing, LocalRule
+from strategies.rule import PERSONAL, LocalRule, RuleResult
 from strategies.wire.reply import NodeReply
 from strategies.wire.request import ClientRequest
 
@@ -53,13 +53,13 @@ def train_client(worker: Worker, request: ClientRequest, states: ClientStates, r
     metrics = {
         "num-examples": worker.task.num_examples(examples),
         **trained.losses,
-        **trained.closing.metrics,
+        **trained.rule_result.metrics,
         **personal.losses,
     }
     result = LocalResult(
         state=worker.state,
         metrics=metrics,
-        aux=trained.closing.beside,
+        aux=trained.rule_result.aux,
         optimizer=trained.optimizer,
         rule=trained.rule,
         personal=personal.memory,
@@ -72,7 +72,7 @@ class _Trained:
     """What came of training the model that stands ready, beside its state."""
 
     losses: dict[str, float]
-    closing: Closing
+    rule_result: RuleResult
     optimizer: dict[str, Tensor]
     """What the client is to remember of the optimizers."""
     rule: dict[str, Tensor]
@@ -141,8 +141,8 @@ def _train(
         device=worker.device,
         autocast=config.precision == "bfloat16",
     )
-    closing, kept = at_work.close() if at_work else (Closing(), {})
-    return _Trained(losses, closing, optimizer_state(optimizers) if config.keep_optimizer else {}, kept)
+    rule_result, kept = at_work.close() if at_work else (RuleResult(), {})
+    return _Trained(losses, rule_result, optimizer_state(optimizers) if config.keep_optimizer else {}, kept)
 
 
 def _seed_layers(seed: int, device: torch.device) -> None:

@@ -28,7 +28,6 @@ from server.plan import Plan, make_plan
 from server.rounds import RoundLoop
 from server.run_folder import PARTITION, TRANSFER, RunFolder
 from server.transfer import START, Transfer
-from strategies.registry import takes_weighted_mean
 
 # Clients that the picture of who holds what can show.
 PICTURED_CLIENTS = 100
@@ -79,7 +78,6 @@ def _prepare(grid: Grid, plan: Plan, folder: RunFolder) -> RoundLoop:
         counts = count_labels(plan.dataset, plan.partition, shown)
         picture = {"num_clients": num_clients, "classes": plan.dataset.classes, "counts": counts}
         folder.write_json(PARTITION, picture)
-    weighted_by = getattr(plan.strategy, "weighted_by_key", "") if takes_weighted_mean(plan.strategy) else ""
     loop = RoundLoop(
         plan.config,
         plan.task_config.seed,
@@ -95,7 +93,6 @@ def _prepare(grid: Grid, plan: Plan, folder: RunFolder) -> RoundLoop:
         {name: state[name] for name in federated_names(plan.model, plan.task.local)},
         fixed,
         _state_path(folder, shared_disk),
-        weighted_by,
     )
     if plan.config.resume:
         loop.resume()

@@ -17,7 +17,7 @@ from models.registry import load_task
 from models.state import build_model
 from models.task import Task
 from server.config import ServerConfig
-from server.strategy import check_compression, check_engine, check_optimizers, load_strategy
+from server.strategy import check_compression, check_engine, check_memory, check_optimizers, load_strategy
 from server.transfer import Transfer, starting_point, take_over
 
 
@@ -51,6 +51,8 @@ def make_plan(run_config: RunConfig) -> Plan:
     strategy = load_strategy(config, task_config.num_clients)
     check_engine(strategy, config.strategy, task_config.engine)
     check_compression(strategy, task_config.compression)
+    if config.checkpoint_every:
+        check_memory(strategy)
     dataset = load_dataset(task_config)
     check_attack(task_config, dataset)
     task = load_task(task_config, dataset)

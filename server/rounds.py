@@ -25,6 +25,7 @@ from server.config import ServerConfig
 from server.errors import RunFailedError
 from server.evaluation import CentralEvaluation
 from server.run_folder import RunFolder
+from strategies.declaration import declaration_of
 from strategies.memory import capture, restore
 from strategies.wire.reply import SUMS
 from strategies.wire.request import RoundInfo
@@ -60,7 +61,6 @@ class RoundLoop:
         weights: dict[str, Tensor],
         fixed: dict[str, Tensor],
         state_path: str,
-        weighted_by: str,
     ) -> None:
         self.config = config
         self.seed = seed
@@ -72,7 +72,6 @@ class RoundLoop:
         self.weights = weights
         self.fixed = fixed
         self.state_path = state_path
-        self.weighted_by = weighted_by
         self.checkpoints = CheckpointFolder(folder.path / "checkpoints")
         self.progress = Progress()
         self.seconds: dict[str, float] = {}
@@ -259,13 +258,14 @@ class RoundLoop:
         """Return what polyfed says to every client beside the strategy's own words."""
         # Clients keep the states that a resume from any kept checkpoint could ask for.
         restorable = self.checkpoints.oldest_round() if self.config.checkpoint_every else server_round
+        declaration = declaration_of(self.strategy)
         return RoundInfo(
             server_round,
             restorable,
             self.state_path,
-            self.weighted_by,
-            rules=_names(getattr(self.strategy, "local_rule", "")),
-            personal_rules=_names(getattr(self.strategy, "personal_rule", "")),
+            weighted_by=declaration.weighted_by if declaration.weighted_mean else "",
+            rules=declaration.local_rules,
+            personal_rules=declaration.personal_rules,
         )
 
     def _seed(self, purpose: str, server_round: int) -> None:
@@ -292,10 +292,6 @@ def _cohort(cohort: CohortResult) -> dict[str, Any]:
 def _words(server_round: int) -> ConfigRecord:
     """Return the config that a strategy adds its own words to."""
     return ConfigRecord({"server-round": server_round})
-
-
-def _names(rules: str) -> tuple[str, ...]:
-    return tuple(filter(None, rules.split("+")))
 
 
 def _plain(metrics: MetricRecord | None) -> dict[str, float]:

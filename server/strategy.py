@@ -10,6 +10,9 @@ from models.core.config import parse_options, require
 from models.core.errors import UserError, unknown
 from models.core.plugins import check_options, find, load_object
 from server.config import ServerConfig
+from strategies.declaration import declaration_of
+from strategies.memory import NotSavedError, capture
+from strategies.near_misses import check_near_misses
 from strategies.registry import ENTRY_POINTS, STRATEGIES
 from strategies.rule import LocalRule
 from strategies.sampling import WRAPPED, federation, make, sampling, wraps
@@ -51,9 +54,15 @@ def _build(
         wrapped, its_options = _wrapped(options.pop(WRAPPED, "FedAvg"))
         options[WRAPPED] = _build(wrapped, its_options, given, named)
     try:
-        return make(cls, given, named, options)
+        strategy = make(cls, given, named, options)
     except (TypeError, ValueError) as error:
         raise UserError(f"strategy-options do not fit {name}: {error}") from error
+    try:
+        check_near_misses(strategy)
+        declaration_of(strategy)
+    except (TypeError, ValueError) as error:
+        raise UserError(f"strategy {name}: {error}") from error
+    return strategy
 
 
 def _wrapped(given: Any) -> tuple[str, dict[str, Any]]:
@@ -70,11 +79,18 @@ def _wrapped(given: Any) -> tuple[str, dict[str, Any]]:
 
 
 def strategy_class(name: str, found: object) -> type[Strategy]:
-    """Return what was found under `name`; UserError where it is no strategy."""
+    """Return what was found under `name`.
+
+    Raises UserError where it is no strategy, and where it declares what nobody would read.
+    """
     if not (isinstance(found, type) and issubclass(found, Strategy)):
         raise UserError(
             f"strategy {name!r} must be a subclass of flwr.serverapp.strategy.Strategy, and it is {found!r}"
         )
+    try:
+        check_near_misses(found)
+    except ValueError as error:
+        raise UserError(f"strategy {name}: {error}") from error
     return found
 
 
@@ -88,7 +104,7 @@ def check_compression(strategy: Strategy, compression: str) -> None:
         return
     if compression not in CODECS:
         raise unknown("compression", compression, CODECS)
-    for name in filter(None, str(getattr(strategy, "local_rule", "")).split("+")):
+    for name in declaration_of(strategy).local_rules:
         rule = load_object(name, "local rule")
         if getattr(rule, "reply", None) is not LocalRule.reply:
             raise UserError(
@@ -100,16 +116,24 @@ def check_compression(strategy: Strategy, compression: str) -> None:
 
 def check_engine(strategy: Strategy, name: str, engine: str) -> None:
     """Raise UserError for a personalised strategy whose clients are to train side by side."""
-    if getattr(strategy, "personal_rule", "") and engine == "stacked":
+    if declaration_of(strategy).personal_rules and engine == "stacked":
         raise UserError(
             f'engine = "stacked" does not fit strategy {name}, whose clients keep personal models: '
             'set engine = "loop"'
         )
 
 
+def check_memory(strategy: Strategy) -> None:
+    """Raise UserError for what the strategy remembers and no checkpoint can hold."""
+    try:
+        capture(strategy)
+    except NotSavedError as error:
+        raise UserError(f"{error}; or set checkpoint-every = 0") from error
+
+
 def check_optimizers(strategy: Strategy, optimizers: Iterable[Optimizer]) -> None:
     """Raise UserError for an optimizer that the strategy's theory does not hold for, if it has a say."""
-    check = getattr(strategy, "check_optimizer", None)
+    check = declaration_of(strategy).check_optimizer
     if check is None:
         return
     try:

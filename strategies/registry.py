@@ -21,8 +21,6 @@ from strategies.privacy.central_dp import (
     DifferentialPrivacyServerSideFixedClipping,
 )
 from strategies.privacy.local_dp import LocalDP
-from strategies.weighted_mean import WEIGHTED_MEANS as WEIGHTED_MEANS
-from strategies.weighted_mean import takes_weighted_mean as takes_weighted_mean
 
 ENTRY_POINTS = "polyfed.strategies"
 

@@ -1,10 +1,11 @@
 """The client half of a strategy.
 
-A strategy names its rule in `local_rule`. One that also names a `personal_rule` is personalised: every
-client then keeps a model of its own, which is trained under that rule beside the shared one.
+A strategy names its rules in `Declaration.local_rules`. One that also names `personal_rules` is personalised:
+every client then keeps a model of its own, which is trained under these rules beside the shared one.
 
-What a strategy sends beside the weights, and what its rule replies beside them, travels in the message's one
-record of arrays, under `beside(kind, name)`: a tensor for each weight, of the weight's shape.
+What a strategy sends beside the weights, and what its rule replies beside them, are aux tensors: one for each
+weight, of the weight's shape. They travel in the message's one record of arrays, under the names that
+`aux_arrays` gives them.
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,30 +19,30 @@ from torch import Tensor
 T = TypeVar("T")
 Arrays = Mapping[str, NDArray[Any]]
 """What travels in a message, by name."""
-EQUALLY = "num-clients"
-"""Metric, always 1, by which a strategy weights that counts every client alike."""
+CLIENT_COUNT = "num-clients"
+"""Metric of a client, always 1: a strategy that weights by it counts every client alike."""
 PERSONAL = "personal-"
 """Prefix of what clients keep and tell of their own models."""
 
 
 @dataclass
-class Companions:
-    """The tensors that stand beside a weight while a client trains it; all broadcast against it."""
+class AuxTensors:
+    """Aux tensors of a weight while a client trains it; all broadcast against it."""
 
     anchor: Tensor
     """The weight as the server sent it."""
     sent: Mapping[str, Tensor] = field(default_factory=dict)
-    """What the strategy sent beside it, by kind."""
+    """What the strategy sent for it, by kind."""
     kept: dict[str, Tensor] = field(default_factory=dict)
-    """What the client keeps beside it from round to round, by kind."""
+    """What the client keeps for it from round to round, by kind."""
 
 
 @dataclass
-class Learned:
-    """A weight after training, and how it got there."""
+class ParameterResult:
+    """Weight after a client's training, and how it got there."""
 
     weight: Tensor
-    companions: Companions
+    aux: AuxTensors
     num_steps: int
     """Optimizer steps that it took in this round."""
     path: float
@@ -51,10 +52,10 @@ class Learned:
 
 
 @dataclass
-class Closing:
+class RuleResult:
     """What a rule adds to a client's reply."""
 
-    beside: Mapping[str, Mapping[str, Tensor]] = field(default_factory=dict)
+    aux: Mapping[str, Mapping[str, Tensor]] = field(default_factory=dict)
     """Kind -> weight's name -> tensor of the weight's shape."""
     metrics: Mapping[str, float] = field(default_factory=dict)
 
@@ -68,20 +69,20 @@ class LocalRule:
     """
 
     sent: tuple[str, ...] = ()
-    """Kinds of tensors that the strategy sends beside the weights."""
+    """Kinds of aux tensors that the strategy sends."""
     kept: tuple[str, ...] = ()
-    """Kinds of tensors that a client keeps beside the weights; zeros before its first round."""
+    """Kinds of aux tensors that a client keeps; zeros before its first round."""
 
     def __init__(self, config: Mapping[str, object]) -> None:
         """Read what the strategy sent to this client in this round."""
 
-    def gradient(self, gradient: Tensor, weight: Tensor, companions: Companions) -> Tensor:
+    def gradient(self, gradient: Tensor, weight: Tensor, aux: AuxTensors) -> Tensor:
         """Return the gradient to step with."""
         return gradient
 
-    def close(self, learned: Mapping[str, Learned]) -> Closing:
-        """Act after a client's last step, on its weights by name; `companions.kept` may be set anew."""
-        return Closing()
+    def close(self, results: Mapping[str, ParameterResult]) -> RuleResult:
+        """Act after a client's last step, on its weights by name; `aux.kept` may be set anew."""
+        return RuleResult()
 
     def reply(
         self, arrays: Arrays, received: Arrays, generator: torch.Generator
@@ -89,7 +90,7 @@ class LocalRule:
         """Return what a client replies instead of `arrays`, and metrics to go with it.
 
         Unlike the rest of a rule it sees a client's whole reply at once: what no optimizer trains too, and
-        what stands beside the weights. `received` is what the server sent. What is random is drawn from
+        its aux tensors. `received` is what the server sent. What is random is drawn from
         `generator`, which is the client's own, on the CPU.
         """
         return arrays, {}
@@ -106,18 +107,18 @@ class Chain(LocalRule):
         if len(set(self.kept)) < len(self.kept):
             raise ValueError(f"two local rules keep the same kind of tensor: {', '.join(self.kept)}")
 
-    def gradient(self, gradient: Tensor, weight: Tensor, companions: Companions) -> Tensor:
+    def gradient(self, gradient: Tensor, weight: Tensor, aux: AuxTensors) -> Tensor:
         """Return the gradient after all rules."""
         for rule in self.rules:
-            gradient = rule.gradient(gradient, weight, companions)
+            gradient = rule.gradient(gradient, weight, aux)
         return gradient
 
-    def close(self, learned: Mapping[str, Learned]) -> Closing:
+    def close(self, results: Mapping[str, ParameterResult]) -> RuleResult:
         """Return what all rules add to the reply."""
-        closings = [rule.close(learned) for rule in self.rules]
-        return Closing(
-            {kind: tensors for closing in closings for kind, tensors in closing.beside.items()},
-            {name: value for closing in closings for name, value in closing.metrics.items()},
+        added = [rule.close(results) for rule in self.rules]
+        return RuleResult(
+            {kind: tensors for each in added for kind, tensors in each.aux.items()},
+            {name: value for each in added for name, value in each.metrics.items()},
         )
 
     def reply(
@@ -131,24 +132,19 @@ class Chain(LocalRule):
         return arrays, metrics
 
 
-def in_turn(*names: str) -> str:
-    """Return the name under which local rules of these names act one after another; "" is none."""
-    return "+".join(name for name in names if name)
-
-
-def beside(kind: str, arrays: Mapping[str, T]) -> dict[str, T]:
-    """Return the arrays under the names by which they travel beside the weights of the same names."""
+def aux_arrays(kind: str, arrays: Mapping[str, T]) -> dict[str, T]:
+    """Return aux tensors of this kind under the names by which they travel beside the weights."""
     return {f"{kind}/{name}": array for name, array in arrays.items()}
 
 
-def split(arrays: Mapping[str, T]) -> tuple[dict[str, T], dict[str, dict[str, T]]]:
-    """Return the weights of a message, and what stands beside them: kind -> name -> array."""
+def split_aux(arrays: Mapping[str, T]) -> tuple[dict[str, T], dict[str, dict[str, T]]]:
+    """Return the weights of a message, and its aux tensors: kind -> weight's name -> array."""
     weights: dict[str, T] = {}
-    companions: dict[str, dict[str, T]] = {}
+    aux: dict[str, dict[str, T]] = {}
     for key, array in arrays.items():
         kind, slash, name = key.rpartition("/")
         if slash:
-            companions.setdefault(kind, {})[name] = array
+            aux.setdefault(kind, {})[name] = array
         else:
             weights[name] = array
-    return weights, companions
+    return weights, aux

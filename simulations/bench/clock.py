@@ -10,6 +10,8 @@ from flwr.app import ArrayRecord, ConfigRecord, Message
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import FedAvg
 
+from strategies.declaration import Declaration
+
 
 def note_start(clock: Path) -> None:
     """Append the time of day, in seconds, to the file `clock`."""
@@ -39,7 +41,7 @@ def median_of_medians(runs: Iterable[Sequence[float]]) -> float:
 class ClockedFedAvg(FedAvg):
     """FedAvg that notes the start of every round in the file `clock`."""
 
-    weighted_mean = True  # as FedAvg
+    declaration = Declaration(weighted_mean=True)  # as FedAvg
 
     def __init__(
         self,

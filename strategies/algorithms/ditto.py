@@ -13,12 +13,13 @@ from flwr.app import ArrayRecord, ConfigRecord, Message
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import FedAvg
 
+from strategies.declaration import Declaration
+
 
 class Ditto(FedAvg):
     """FedAvg whose clients keep personal models; `penalty` 0 leaves each client by itself."""
 
-    weighted_mean = True
-    personal_rule = "strategies.algorithms.fedprox:Proximal"
+    declaration = Declaration(weighted_mean=True, personal_rules=("strategies.algorithms.fedprox:Proximal",))
 
     def __init__(self, penalty: float = 1.0, **options: Any) -> None:
         if not 0 <= penalty < math.inf:

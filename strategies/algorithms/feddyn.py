@@ -13,7 +13,8 @@ from flwr.serverapp import Grid
 from flwr.serverapp.strategy import FedAvg
 from torch import Tensor
 
-from strategies.rule import EQUALLY, Closing, Companions, Learned, LocalRule
+from strategies.declaration import Declaration
+from strategies.rule import CLIENT_COUNT, AuxTensors, LocalRule, ParameterResult, RuleResult
 from strategies.wire.records import to_arrays, to_record
 
 SLOPE = "slope"
@@ -27,16 +28,16 @@ class DynamicRegularizer(LocalRule):
     def __init__(self, config: Mapping[str, object]) -> None:
         self.alpha = float(config["feddyn-alpha"])  # type: ignore[arg-type]
 
-    def gradient(self, gradient: Tensor, weight: Tensor, companions: Companions) -> Tensor:
+    def gradient(self, gradient: Tensor, weight: Tensor, aux: AuxTensors) -> Tensor:
         """Return g - h_k + alpha * (w - w_server)."""
-        return gradient - companions.kept[SLOPE] + self.alpha * (weight - companions.anchor)
+        return gradient - aux.kept[SLOPE] + self.alpha * (weight - aux.anchor)
 
-    def close(self, learned: Mapping[str, Learned]) -> Closing:
+    def close(self, results: Mapping[str, ParameterResult]) -> RuleResult:
         """Set h_k to h_k - alpha * (w - w_server), the loss's gradient where the client has come to rest."""
-        for each in learned.values():
-            kept = each.companions.kept
-            kept[SLOPE] = kept[SLOPE] - self.alpha * (each.weight - each.companions.anchor)
-        return Closing(metrics={EQUALLY: 1.0})
+        for each in results.values():
+            kept = each.aux.kept
+            kept[SLOPE] = kept[SLOPE] - self.alpha * (each.weight - each.aux.anchor)
+        return RuleResult(metrics={CLIENT_COUNT: 1.0})
 
 
 class FedDyn(FedAvg):
@@ -45,13 +46,14 @@ class FedDyn(FedAvg):
     Only so is the server's slope the mean of the clients' whoever takes part in a round.
     """
 
-    weighted_mean = True
-    local_rule = "strategies.algorithms.feddyn:DynamicRegularizer"
+    declaration = Declaration(
+        weighted_mean=True, local_rules=("strategies.algorithms.feddyn:DynamicRegularizer",)
+    )
 
     def __init__(self, alpha: float = 0.1, **options: Any) -> None:
         if alpha <= 0:
             raise ValueError(f"alpha must be > 0, got {alpha}")
-        super().__init__(**{"weighted_by_key": EQUALLY, **options})
+        super().__init__(**{"weighted_by_key": CLIENT_COUNT, **options})
         self.alpha = alpha
         self.slope: dict[str, np.ndarray] = {}
         """h, by weight; empty before the first round."""

@@ -5,15 +5,16 @@ the one that was asked for. FedNova averages the clients' mean directions, and s
 """
 
 from collections.abc import Iterable, Mapping
+from functools import partial
 from typing import Any
 
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import FedAvg
-from torch.optim import Optimizer
 
 from strategies.algorithms.plain_sgd import check_sgd
-from strategies.rule import Closing, Learned, LocalRule, split
+from strategies.declaration import Declaration
+from strategies.rule import LocalRule, ParameterResult, RuleResult, split_aux
 from strategies.wire.records import to_arrays, to_record
 
 DIRECTION, NUM_STEPS = "direction", "effective-steps"
@@ -22,14 +23,14 @@ DIRECTION, NUM_STEPS = "direction", "effective-steps"
 class Normalized(LocalRule):
     """Replies a client's mean direction, and the steps that it stands for."""
 
-    def close(self, learned: Mapping[str, Learned]) -> Closing:
+    def close(self, results: Mapping[str, ParameterResult]) -> RuleResult:
         """Return (x - y_i) / ||a_i||_1 and ||a_i||_1; step sizes are part of the direction."""
-        steps = {effective_steps(each.num_steps, each.momentum) for each in learned.values()}
+        steps = {effective_steps(each.num_steps, each.momentum) for each in results.values()}
         if len(steps) > 1:
             raise ValueError(f"FedNova needs objectives that step alike, got {sorted(steps)} effective steps")
         (norm,) = steps
-        direction = {name: (each.companions.anchor - each.weight) / norm for name, each in learned.items()}
-        return Closing({DIRECTION: direction}, {NUM_STEPS: norm})
+        direction = {name: (each.aux.anchor - each.weight) / norm for name, each in results.items()}
+        return RuleResult({DIRECTION: direction}, {NUM_STEPS: norm})
 
 
 def effective_steps(num_steps: int, momentum: float) -> float:
@@ -45,18 +46,19 @@ class FedNova(FedAvg):
     same, and counts their steps.
     """
 
-    weighted_mean = True
-    local_rule = "strategies.algorithms.fednova:Normalized"
-    replies_beside = True
-
     def __init__(self, any_optimizer: bool = False, **options: Any) -> None:
         super().__init__(**options)
         self.any_optimizer = any_optimizer
 
-    def check_optimizer(self, optimizer: Optimizer) -> None:
-        """Raise ValueError for an optimizer whose gradients are counted otherwise."""
-        if not self.any_optimizer:
-            check_sgd("FedNova", optimizer, momentum=True)
+    @property
+    def declaration(self) -> Declaration:
+        """Refuse optimizers whose gradients are counted otherwise, unless any is allowed."""
+        return Declaration(
+            weighted_mean=True,
+            local_rules=("strategies.algorithms.fednova:Normalized",),
+            replies_aux=True,
+            check_optimizer=None if self.any_optimizer else partial(check_sgd, "FedNova", momentum=True),
+        )
 
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
@@ -72,8 +74,8 @@ class FedNova(FedAvg):
         mean, metrics = super().aggregate_train(server_round, replies)
         if mean is None or metrics is None:
             return None, metrics
-        weights, companions = split(to_arrays(mean))
+        weights, aux = split_aux(to_arrays(mean))
         steps = float(metrics[NUM_STEPS])  # type: ignore[arg-type]
         # What no optimizer trains, such as running statistics, has no direction: its mean is taken.
-        new = {name: self._weights[name] - steps * d for name, d in companions[DIRECTION].items()}
+        new = {name: self._weights[name] - steps * d for name, d in aux[DIRECTION].items()}
         return to_record({**weights, **new}), metrics

@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from flwr.serverapp.strategy import FedProx as FlowerFedProx
 from torch import Tensor
 
-from strategies.rule import Companions, LocalRule
+from strategies.declaration import Declaration
+from strategies.rule import AuxTensors, LocalRule
 
 
 class Proximal(LocalRule):
@@ -17,13 +18,12 @@ class Proximal(LocalRule):
     def __init__(self, config: Mapping[str, object]) -> None:
         self.mu = float(config["proximal-mu"])  # type: ignore[arg-type]
 
-    def gradient(self, gradient: Tensor, weight: Tensor, companions: Companions) -> Tensor:
+    def gradient(self, gradient: Tensor, weight: Tensor, aux: AuxTensors) -> Tensor:
         """Return g + mu * (w - w_server)."""
-        return gradient + self.mu * (weight - companions.anchor)
+        return gradient + self.mu * (weight - aux.anchor)
 
 
 class FedProx(FlowerFedProx):
     """Flower's FedProx, with the client half that it leaves to the application."""
 
-    weighted_mean = True
-    local_rule = "strategies.algorithms.fedprox:Proximal"
+    declaration = Declaration(weighted_mean=True, local_rules=("strategies.algorithms.fedprox:Proximal",))

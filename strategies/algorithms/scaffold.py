@@ -5,6 +5,7 @@ gradient; their difference is added to each step, so that clients with different
 """
 
 from collections.abc import Iterable, Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,10 +13,18 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import FedAvg
 from torch import Tensor
-from torch.optim import Optimizer
 
 from strategies.algorithms.plain_sgd import check_sgd
-from strategies.rule import EQUALLY, Closing, Companions, Learned, LocalRule, beside, split
+from strategies.declaration import Declaration
+from strategies.rule import (
+    CLIENT_COUNT,
+    AuxTensors,
+    LocalRule,
+    ParameterResult,
+    RuleResult,
+    aux_arrays,
+    split_aux,
+)
 from strategies.wire.records import to_arrays, to_record
 
 CONTROL, CHANGE = "control", "control-change"
@@ -27,18 +36,18 @@ class ControlVariates(LocalRule):
     sent = (CONTROL,)
     kept = (CONTROL,)
 
-    def gradient(self, gradient: Tensor, weight: Tensor, companions: Companions) -> Tensor:
+    def gradient(self, gradient: Tensor, weight: Tensor, aux: AuxTensors) -> Tensor:
         """Return g - c_i + c."""
-        return gradient - companions.kept[CONTROL] + companions.sent[CONTROL]
+        return gradient - aux.kept[CONTROL] + aux.sent[CONTROL]
 
-    def close(self, learned: Mapping[str, Learned]) -> Closing:
+    def close(self, results: Mapping[str, ParameterResult]) -> RuleResult:
         """Set c_i to c_i - c + (x - y_i) / (K eta), and reply how far it moved."""
         change = {}
-        for name, each in learned.items():
-            companions = each.companions
-            change[name] = (companions.anchor - each.weight) / each.path - companions.sent[CONTROL]
-            companions.kept[CONTROL] = companions.kept[CONTROL] + change[name]
-        return Closing({CHANGE: change}, {EQUALLY: 1.0})
+        for name, each in results.items():
+            aux = each.aux
+            change[name] = (aux.anchor - each.weight) / each.path - aux.sent[CONTROL]
+            aux.kept[CONTROL] = aux.kept[CONTROL] + change[name]
+        return RuleResult({CHANGE: change}, {CLIENT_COUNT: 1.0})
 
 
 class Scaffold(FedAvg):
@@ -49,24 +58,25 @@ class Scaffold(FedAvg):
     for its gradient, which holds for plain SGD alone; `any_optimizer` allows others all the same.
     """
 
-    weighted_mean = True
-    local_rule = "strategies.algorithms.scaffold:ControlVariates"
-    replies_beside = True
-
     def __init__(
         self, server_learning_rate: float = 1.0, any_optimizer: bool = False, **options: Any
     ) -> None:
         if server_learning_rate <= 0:
             raise ValueError(f"server_learning_rate must be > 0, got {server_learning_rate}")
-        super().__init__(**{"weighted_by_key": EQUALLY, **options})
+        super().__init__(**{"weighted_by_key": CLIENT_COUNT, **options})
         self.server_learning_rate, self.any_optimizer = server_learning_rate, any_optimizer
         self.control: dict[str, np.ndarray] = {}
         """c, by weight; empty before the first round."""
 
-    def check_optimizer(self, optimizer: Optimizer) -> None:
-        """Raise ValueError for an optimizer under which a mean step is no gradient."""
-        if not self.any_optimizer:
-            check_sgd("Scaffold", optimizer, momentum=False)
+    @property
+    def declaration(self) -> Declaration:
+        """Refuse optimizers under which a mean step is no gradient, unless any is allowed."""
+        return Declaration(
+            weighted_mean=True,
+            local_rules=("strategies.algorithms.scaffold:ControlVariates",),
+            replies_aux=True,
+            check_optimizer=None if self.any_optimizer else partial(check_sgd, "Scaffold", momentum=False),
+        )
 
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
@@ -74,7 +84,7 @@ class Scaffold(FedAvg):
         """Send c beside the weights."""
         self._weights = to_arrays(arrays)
         self.control = self.control or {name: np.zeros_like(x) for name, x in self._weights.items()}
-        sent = to_record({**self._weights, **beside(CONTROL, self.control)})
+        sent = to_record({**self._weights, **aux_arrays(CONTROL, self.control)})
         messages = list(super().configure_train(server_round, sent, config, grid))
         self._asked, self._num_clients = len(messages), len(list(grid.get_node_ids()))
         return messages
@@ -87,9 +97,9 @@ class Scaffold(FedAvg):
         mean, metrics = super().aggregate_train(server_round, replies)
         if mean is None:
             return None, metrics
-        weights, companions = split(to_arrays(mean))
+        weights, aux = split_aux(to_arrays(mean))
         share = (self._asked - sum(reply.has_error() for reply in replies)) / self._num_clients
-        for name, change in companions[CHANGE].items():
+        for name, change in aux[CHANGE].items():
             self.control[name] = self.control[name] + share * change.astype(self.control[name].dtype)
         step = self.server_learning_rate
         return to_record({name: x + step * (weights[name] - x) for name, x in self._weights.items()}), metrics

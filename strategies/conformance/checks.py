@@ -31,7 +31,7 @@ from strategies.conformance.federation import (
     Weights,
 )
 from strategies.conformance.rules import rule_broadcasts, rule_keeps_its_word
-from strategies.registry import takes_weighted_mean
+from strategies.declaration import declaration_of
 
 TOLERANCE = 1e-5
 """Relative; sums of float32 in another order differ by some 1e-7."""
@@ -60,11 +60,11 @@ class Check:
 def checks(cls: type[Strategy], **options: Any) -> list[Check]:
     """Return all checks that concern a strategy with these options."""
     candidate = Candidate(cls, options)
-    strategy = candidate.build()
+    declaration = declaration_of(candidate.build())
     bodies = list(EVERY_STRATEGY)
-    if takes_weighted_mean(strategy):
+    if declaration.weighted_mean:
         bodies.append(nodes_may_send_the_mean)
-    if getattr(strategy, "local_rule", ""):
+    if declaration.local_rules:
         bodies += [rule_keeps_its_word, rule_broadcasts]
     return [Check(candidate, body) for body in bodies]
 
@@ -148,13 +148,14 @@ def any_shape_will_do(candidate: Candidate) -> None:
 
 
 def nodes_may_send_the_mean(candidate: Candidate) -> None:
-    """With `weighted_mean = True` a node sends the weighted mean of its clients' replies for all of them."""
-    weighted_by = getattr(candidate.build(), "weighted_by_key", "num-examples")
+    """With `weighted_mean` declared, a node sends the weighted mean of its clients' replies alone."""
+    weighted_by = declaration_of(candidate.build()).weighted_by
     for change, and_summed in ((dict, summed), (first_fails, first_fails_and_summed)):
         single = _model(Federation(candidate), change, rounds=2)
         added_up = _model(Federation(candidate), partial(and_summed, weighted_by=weighted_by), rounds=2)
         _require(
-            _close(single, added_up), "weighted_mean = True, and the mean of the replies gives another model"
+            _close(single, added_up),
+            "it declares weighted_mean, and the mean of the replies gives another model",
         )
 
 

@@ -20,8 +20,10 @@ from flwr.serverapp import Grid
 from flwr.serverapp.strategy import FedAvg, Strategy
 from torch import Tensor
 
+from strategies.declaration import declaration_of
 from strategies.memory import capture, restore
-from strategies.rule import Chain, Closing, Companions, Learned, LocalRule, beside, split
+from strategies.near_misses import check_near_misses
+from strategies.rule import AuxTensors, Chain, LocalRule, ParameterResult, RuleResult, aux_arrays, split_aux
 from strategies.sampling import WRAPPED, federation, make, sampling, wraps
 from strategies.wire.identity import let_messages_be_made
 from strategies.wire.records import to_arrays, to_record
@@ -57,13 +59,16 @@ class Candidate:
     options: Mapping[str, Any] = field(default_factory=dict)
 
     def build(self, num_clients: int = NUM_CLIENTS, cohort: int = COHORT) -> Strategy:
-        """Build it as a run does."""
+        """Build it as a run does; raise ValueError for what looks like a declaration and is none."""
         let_messages_be_made()
         options = dict(self.options)
         if wraps(self.cls):
             options[WRAPPED] = options.get(WRAPPED, Candidate(FedAvg)).build(num_clients, cohort)
         named = federation(num_clients, cohort, ROUNDS)
-        return make(self.cls, sampling(num_clients, cohort), named, options)
+        check_near_misses(self.cls)
+        strategy = make(self.cls, sampling(num_clients, cohort), named, options)
+        check_near_misses(strategy)
+        return strategy
 
 
 class Client:
@@ -77,13 +82,13 @@ class Client:
         self.kept: dict[str, dict[str, Tensor]] = {}
         """What its rule keeps: kind -> weight's name -> tensor."""
 
-    def train(self, message: Message, rule: LocalRule) -> tuple[dict[str, Learned], Closing]:
+    def train(self, message: Message, rule: LocalRule) -> tuple[dict[str, ParameterResult], RuleResult]:
         """Take STEPS steps from the server's weights."""
-        weights, sent = split(to_tensors(message))
-        learned = {}
+        weights, sent = split_aux(to_tensors(message))
+        results = {}
         for name, anchor in weights.items():
             zeros = torch.zeros_like(anchor)
-            companions = Companions(
+            aux = AuxTensors(
                 anchor,
                 {kind: sent[kind][name] for kind in rule.sent},
                 {kind: self.kept.get(kind, {}).get(name, zeros) for kind in rule.kept},
@@ -91,27 +96,27 @@ class Client:
             weight = anchor.clone()
             for _ in range(STEPS):
                 gradient = self.curvature * (weight - self.optimum)
-                weight = weight - RATE * rule.gradient(gradient, weight, companions)
-            learned[name] = Learned(weight, companions, STEPS, STEPS * RATE, momentum=0.0)
-        closing = rule.close(learned)
+                weight = weight - RATE * rule.gradient(gradient, weight, aux)
+            results[name] = ParameterResult(weight, aux, STEPS, STEPS * RATE, momentum=0.0)
+        rule_result = rule.close(results)
         self.kept = {
-            kind: {name: each.companions.kept[kind] for name, each in learned.items()} for kind in rule.kept
+            kind: {name: each.aux.kept[kind] for name, each in results.items()} for kind in rule.kept
         }
-        return learned, closing
+        return results, rule_result
 
     def answer(self, message: Message, rule: LocalRule) -> RecordDict:
         """Train and reply as polyfed's clients do."""
-        learned, closing = self.train(message, rule)
-        tensors = {name: each.weight for name, each in learned.items()}
-        for kind, companions in closing.beside.items():
-            tensors |= beside(kind, companions)
+        results, rule_result = self.train(message, rule)
+        tensors = {name: each.weight for name, each in results.items()}
+        for kind, aux in rule_result.aux.items():
+            tensors |= aux_arrays(kind, aux)
         received = {name: tensor.numpy() for name, tensor in to_tensors(message).items()}
         server_round = int(str(config_of(message)["server-round"]))
         generator = torch.Generator().manual_seed(server_round * NUM_CLIENTS + self.number)
         arrays, more = rule.reply(
             {name: tensor.numpy() for name, tensor in tensors.items()}, received, generator
         )
-        metrics = {"num-examples": self.num_examples, "loss": self.curvature, **closing.metrics, **more}
+        metrics = {"num-examples": self.num_examples, "loss": self.curvature, **rule_result.metrics, **more}
         return RecordDict({"arrays": to_record(arrays), "metrics": MetricRecord({**metrics})})
 
 
@@ -141,10 +146,7 @@ class Federation:
 
     def rule(self, config: Mapping[str, object]) -> LocalRule:
         """Return the strategy's client half."""
-        name = getattr(self.strategy, "local_rule", "")
-        if not name:
-            return LocalRule(config)
-        places = (each.split(":") for each in name.split("+"))
+        places = (name.split(":") for name in declaration_of(self.strategy).local_rules)
         return Chain([getattr(import_module(module), attribute)(config) for module, attribute in places])
 
     def ask(self) -> dict[int, Message]:

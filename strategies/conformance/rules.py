@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from strategies.conformance.federation import Candidate, ConformanceError, Federation, config_of, to_tensors
-from strategies.rule import Companions, LocalRule, split
+from strategies.rule import AuxTensors, LocalRule, split_aux
 
 STACK = 3
 """Clients that are trained side by side."""
@@ -21,15 +21,15 @@ def rule_keeps_its_word(candidate: Candidate) -> None:
             federation.play()
         for number, message in federation.ask().items():
             rule = federation.rule(config_of(message))
-            weights, sent = split(to_tensors(message))
+            weights, sent = split_aux(to_tensors(message))
             _require("the strategy sends", sent, rule.sent, weights)
-            learned, closing = federation.clients[number].train(message, rule)
+            results, rule_result = federation.clients[number].train(message, rule)
             kept: dict[str, dict[str, Tensor]] = {}
-            for name, each in learned.items():
-                for kind, tensor in each.companions.kept.items():
+            for name, each in results.items():
+                for kind, tensor in each.aux.kept.items():
                     kept.setdefault(kind, {})[name] = tensor
             _require("the rule keeps", kept, rule.kept, weights)
-            _require("the rule replies", closing.beside, closing.beside, weights)
+            _require("the rule replies", rule_result.aux, rule_result.aux, weights)
 
 
 def rule_broadcasts(candidate: Candidate) -> None:
@@ -38,20 +38,20 @@ def rule_broadcasts(candidate: Candidate) -> None:
     federation.play()
     message = next(iter(federation.ask().values()))
     rule = federation.rule(config_of(message))
-    weights, sent = split(to_tensors(message))
+    weights, sent = split_aux(to_tensors(message))
     generator = torch.Generator().manual_seed(0)
     for name, anchor in weights.items():
         gradient, weight, *kept = torch.randn(2 + len(rule.kept), STACK, *anchor.shape, generator=generator)
-        companions = Companions(
+        aux = AuxTensors(
             anchor, {kind: sent[kind][name] for kind in rule.sent}, dict(zip(rule.kept, kept, strict=True))
         )
-        stacked = _gradient(rule, gradient, weight, companions)
+        stacked = _gradient(rule, gradient, weight, aux)
         alone = [
             _gradient(
                 rule,
                 gradient[row],
                 weight[row],
-                replace(companions, kept={kind: each[row] for kind, each in companions.kept.items()}),
+                replace(aux, kept={kind: each[row] for kind, each in aux.kept.items()}),
             )
             for row in range(STACK)
         ]
@@ -62,11 +62,11 @@ def rule_broadcasts(candidate: Candidate) -> None:
             )
 
 
-def _gradient(rule: LocalRule, gradient: Tensor, weight: Tensor, companions: Companions) -> Tensor:
+def _gradient(rule: LocalRule, gradient: Tensor, weight: Tensor, aux: AuxTensors) -> Tensor:
     """Return the rule's gradient; raise if it changes what other steps, kinds or clients go by."""
-    seen = weight, companions.anchor, *companions.sent.values(), *companions.kept.values()
+    seen = weight, aux.anchor, *aux.sent.values(), *aux.kept.values()
     before = [tensor.clone() for tensor in seen]
-    result = rule.gradient(gradient.clone(), weight, companions)
+    result = rule.gradient(gradient.clone(), weight, aux)
     if not all(map(torch.equal, seen, before)):
         raise ConformanceError("the rule's gradient changes in place what it is given")
     return result

@@ -12,65 +12,87 @@ from. Metrics of clients, such as their losses, are not noised.
 import math
 from collections.abc import Iterable, Sequence
 from copy import copy
+from dataclasses import KW_ONLY, InitVar, dataclass
+from typing import ClassVar, cast
 
 import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 
+from strategies.declaration import Declaration, declaration_of
 from strategies.privacy.accountant import epsilon, least_noise
-from strategies.privacy.clipping import CLIENTS, CLIPPED, NORM, clip
-from strategies.privacy.private import PrivateStrategy
-from strategies.rule import in_turn
-from strategies.weighted_mean import takes_weighted_mean
+from strategies.privacy.budget import Budget, calibrate, check_replies_can_be_clipped
+from strategies.privacy.clipping import CLIENTS, CLIPPED, NORM, ClippingPlace, OnClients, OnServer
+from strategies.privacy.norms import FixedNorm, NormPolicy
 from strategies.wire.exact_sum import ExactSum
 from strategies.wire.records import to_arrays, to_record
 from strategies.wire.reply import add_update, mean_metrics
 
 
-class CentralDP(PrivateStrategy):
+@dataclass(eq=False)
+class CentralDP(Strategy):
     """Hands a strategy the noised mean of clipped updates, as the reply of a single client.
 
     A client that fails counts as one that has not moved: the mean is always over `num_sampled_clients`, as
     one over fewer clients would depend more on each of them than the noise allows for.
     """
 
-    def __init__(
-        self,
-        strategy: Strategy,
-        num_sampled_clients: int,
-        num_clients: int,
-        num_rounds: int,
-        clipping_norm: float,
-        noise_multiplier: float | None = None,
-        target_epsilon: float | None = None,
-        delta: float | None = None,
-    ) -> None:
-        """Wrap a strategy.
+    place: ClassVar[ClippingPlace]
+    """Who clips."""
 
-        `noise_multiplier` is the deviation of the noise on the sum of updates, in clipping norms;
-        `target_epsilon` finds the one for which `num_rounds` rounds cost that much at `delta`
-        (num_clients**-1.1 unless given). Raises ValueError for a strategy that is not private even so,
-        and for numbers out of range.
-        """
-        _check_mean_is_enough(strategy)
-        super().__init__(
-            strategy,
+    strategy: Strategy
+    num_sampled_clients: int
+    num_clients: InitVar[int]
+    num_rounds: InitVar[int]
+    clipping_norm: float
+    """L2 norm that this round's updates are clipped to."""
+    _: KW_ONLY
+    noise_multiplier: float | None = None
+    """Deviation of the noise on the sum of updates, in clipping norms."""
+    target_epsilon: float | None = None
+    """Finds the noise for which `num_rounds` rounds cost that much."""
+    delta: float | None = None
+    """Delta at which epsilon is counted; num_clients**-1.1 unless given."""
+
+    def __post_init__(self, num_clients: int, num_rounds: int) -> None:
+        """Raise ValueError for a strategy that is not private even so, and for numbers out of range."""
+        _check_mean_is_enough(self.strategy)
+        check_replies_can_be_clipped(self.strategy)
+        cohort = self.num_sampled_clients
+        budget = calibrate(
             num_clients,
-            clipping_norm,
-            noise_multiplier,
-            target_epsilon,
-            delta,
-            lambda target, delta: least_noise(target, num_sampled_clients, num_clients, num_rounds, delta),
+            self.noise_multiplier,
+            self.target_epsilon,
+            self.delta,
+            lambda target, delta: least_noise(target, cohort, num_clients, num_rounds, delta),
         )
-        self.num_sampled_clients = num_sampled_clients
+        # Plain numbers, which checkpoints keep: a resumed run goes on with the noise that it began with.
+        self.noise_multiplier, self.delta = budget.noise_multiplier, budget.delta
+        self.norm_policy.check(budget.noise_multiplier)
+        self.clipping_norm = self.norm_policy.first
         self.rounds: dict[int, int] = {}
         """How many rounds drew their cohort from that many clients."""
 
     @property
+    def norm_policy(self) -> NormPolicy:
+        """Which norm each round clips to."""
+        return FixedNorm(self.clipping_norm)
+
+    @property
+    def budget(self) -> Budget:
+        """Noise, and what it may cost."""
+        return Budget(cast(float, self.noise_multiplier), cast(float, self.delta), self.target_epsilon)
+
+    @property
     def update_noise(self) -> float:
         """Deviation of the noise on the sum of updates, in clipping norms."""
-        return self.noise_multiplier
+        return self.norm_policy.update_noise(self.budget.noise_multiplier)
+
+    @property
+    def declaration(self) -> Declaration:
+        """The strategy's own, and what clipping needs."""
+        return self.place.declare(declaration_of(self.strategy))
 
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
@@ -80,6 +102,7 @@ class CentralDP(PrivateStrategy):
         Raises ValueError for a cohort of another size than the noise is made for, and for a round that
         would cost more than the target: one that was not planned for, or drawn from too few clients.
         """
+        self.place.announce(config, self.clipping_norm)
         self._weights = to_arrays(arrays)
         before = len(list(grid.get_node_ids()))
         messages = list(self.strategy.configure_train(server_round, arrays, config, grid))
@@ -91,7 +114,7 @@ class CentralDP(PrivateStrategy):
         # Nodes may have come or gone while the strategy waited for enough of them: the fewest count.
         self._population = max(len(messages), min(before, len(list(grid.get_node_ids()))))
         if self.target_epsilon is not None:
-            self.check_target(server_round, self._epsilon_after(self._population))
+            self.budget.check(server_round, self._epsilon_after(self._population))
         return messages
 
     def aggregate_train(
@@ -101,7 +124,8 @@ class CentralDP(PrivateStrategy):
         answered = [reply for reply in replies if reply.has_content()]
         if not answered:
             return None, None
-        total, metrics = self._sum([reply.content for reply in answered])
+        contents = [reply.content for reply in answered]
+        total, metrics = _sum(self.place.clipped(contents, self._weights, self.clipping_norm))
         num_clients, clipped = total.weight, float(metrics.pop(CLIPPED))  # type: ignore[arg-type]
         share = num_clients / self.num_sampled_clients
         deviation = self.update_noise * self.clipping_norm / self.num_sampled_clients
@@ -115,80 +139,60 @@ class CentralDP(PrivateStrategy):
         told = {CLIPPED: clipped, NORM: self.clipping_norm}
         if math.isfinite(spent):
             told["epsilon"] = spent
-        self._adapt(num_clients, clipped)
+        self.clipping_norm = self.norm_policy.next_norm(self.clipping_norm, num_clients, clipped)
         del metrics[CLIENTS]
         alone = copy(answered[0])
         alone.content = RecordDict({"arrays": to_record(private), "metrics": metrics})
         arrays, merged = self.strategy.aggregate_train(server_round, [alone])
         return arrays, MetricRecord({**(merged or {}), **told})
 
-    def _sum(self, contents: Sequence[RecordDict]) -> tuple[ExactSum, MetricRecord]:
-        """Return the sum of replies that their clients have clipped, and the means of their metrics."""
-        total = ExactSum()
-        for content in contents:
-            if CLIENTS not in next(iter(content.metric_records.values())):
-                raise ValueError(
-                    "a client replied without clipping: its ClientApp does not follow local rules"
-                )
-            add_update(total, content, CLIENTS)
-        return total, mean_metrics(contents, CLIENTS)
+    def configure_evaluate(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> Iterable[Message]:
+        """Leave it to the strategy."""
+        return self.strategy.configure_evaluate(server_round, arrays, config, grid)
 
-    def _adapt(self, num_clients: float, clipped: float) -> None:
-        """Choose the next round's norm, from the share of the clients that this one's has clipped."""
+    def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:
+        """Leave it to the strategy."""
+        return self.strategy.aggregate_evaluate(server_round, replies)
+
+    def summary(self) -> None:
+        """Leave it to the strategy."""
+        self.strategy.summary()
 
     def _epsilon_after(self, population: int) -> float:
         """Return what the rounds so far have cost, and one more that draws from that many clients."""
-        if not self.noise_multiplier:
+        budget = self.budget
+        if not budget.noise_multiplier:
             return math.inf
         rounds = {**self.rounds, population: self.rounds.get(population, 0) + 1}
-        return epsilon(self.noise_multiplier, self.num_sampled_clients, rounds, self.delta)
+        return epsilon(budget.noise_multiplier, self.num_sampled_clients, rounds, budget.delta)
 
 
-class ClipsOnServer(CentralDP):
-    """Sees every update, and clips it."""
-
-    def _sum(self, contents: Sequence[RecordDict]) -> tuple[ExactSum, MetricRecord]:
-        clipped = []
-        for content in contents:
-            (record,) = content.array_records.values()
-            (metrics,) = content.metric_records.values()
-            arrays, shortened = clip(to_arrays(record), self._weights, self.clipping_norm)
-            told = MetricRecord({**metrics, CLIENTS: 1.0, CLIPPED: float(shortened)})
-            clipped.append(RecordDict({"arrays": to_record(arrays), "metrics": told}))
-        return super()._sum(clipped)
-
-
-class ClipsOnClients(CentralDP):
-    """Trusts clients to clip, after whatever the strategy's own rule does; sees the sum of a node's alone."""
-
-    weighted_by_key = CLIENTS
-
-    def configure_train(
-        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
-    ) -> Iterable[Message]:
-        """Send the norm, too."""
-        config[NORM] = self.clipping_norm
-        return super().configure_train(server_round, arrays, config, grid)
-
-    @property
-    def local_rule(self) -> str:
-        """The strategy's rule, then clipping."""
-        return in_turn(super().local_rule, "strategies.privacy.clipping:Clipping")
-
-
-class DifferentialPrivacyServerSideFixedClipping(ClipsOnServer):
+class DifferentialPrivacyServerSideFixedClipping(CentralDP):
     """Central DP; the server clips updates to `clipping_norm`."""
 
+    place = OnServer()
 
-class DifferentialPrivacyClientSideFixedClipping(ClipsOnClients):
+
+class DifferentialPrivacyClientSideFixedClipping(CentralDP):
     """Central DP; clients clip their updates to `clipping_norm`."""
 
-    weighted_mean = True
+    place = OnClients()
+    declaration = CentralDP.declaration  # stated again: the weighted mean is enough for this class
+
+
+def _sum(contents: Sequence[RecordDict]) -> tuple[ExactSum, MetricRecord]:
+    """Return the sum of clipped replies, and the means of their metrics."""
+    total = ExactSum()
+    for content in contents:
+        add_update(total, content, CLIENTS)
+    return total, mean_metrics(contents, CLIENTS)
 
 
 def _check_mean_is_enough(strategy: Strategy) -> None:
     """Raise ValueError for a strategy to which a client is not hidden by noise on the mean."""
-    if not takes_weighted_mean(strategy) or isinstance(strategy, CentralDP):
+    if not declaration_of(strategy).weighted_mean or isinstance(strategy, CentralDP):
         raise ValueError(
             f"{type(strategy).__name__} needs more than the mean of the updates, which alone is private: "
             "take another strategy, such as FedAvg, FedAdam or FedProx"

@@ -1,12 +1,17 @@
 """Bounding what one client can change (McMahan et al. 2018, arXiv:1710.06963, FlatClip)."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Protocol
 
 import numpy as np
 import torch
+from flwr.app import ConfigRecord, MetricRecord, RecordDict
 
+from strategies.declaration import Declaration
 from strategies.rule import Arrays, LocalRule
+from strategies.wire.records import to_arrays, to_record
 
 CLIENTS, CLIPPED = "clients", "clipped"
 """Metrics of a clipped reply: how many clients it stands for, and the share of them that were clipped."""
@@ -47,3 +52,59 @@ class Clipping(LocalRule):
         """Return the clipped weights."""
         clipped, shortened = clip(arrays, received, self.norm)
         return clipped, {CLIENTS: 1.0, CLIPPED: float(shortened)}
+
+
+class ClippingPlace(Protocol):
+    """Who clips the updates of a round."""
+
+    def declare(self, wrapped: Declaration) -> Declaration:
+        """Return the declaration of central DP around a strategy with this one."""
+
+    def announce(self, config: ConfigRecord, norm: float) -> None:
+        """Tell clients the norm, if they need it."""
+
+    def clipped(self, contents: Sequence[RecordDict], weights: Arrays, norm: float) -> list[RecordDict]:
+        """Return replies whose updates are clipped, with the metrics CLIENTS and CLIPPED."""
+
+
+class OnServer:
+    """The server sees every update, and clips it."""
+
+    def declare(self, wrapped: Declaration) -> Declaration:
+        """Ask for every single reply."""
+        return replace(wrapped.around(), weighted_mean=False)
+
+    def announce(self, config: ConfigRecord, norm: float) -> None:
+        """Tell clients nothing."""
+
+    def clipped(self, contents: Sequence[RecordDict], weights: Arrays, norm: float) -> list[RecordDict]:
+        """Clip every reply."""
+        replies = []
+        for content in contents:
+            (record,) = content.array_records.values()
+            (metrics,) = content.metric_records.values()
+            arrays, shortened = clip(to_arrays(record), weights, norm)
+            counted = MetricRecord({**metrics, CLIENTS: 1.0, CLIPPED: float(shortened)})
+            replies.append(RecordDict({"arrays": to_record(arrays), "metrics": counted}))
+        return replies
+
+
+class OnClients:
+    """Clients clip, after whatever the strategy's own rules do; the server sees a node's sum alone."""
+
+    def declare(self, wrapped: Declaration) -> Declaration:
+        """Add the rule that clips; sums weight every client alike."""
+        return replace(wrapped.around(f"{__name__}:Clipping"), weighted_mean=True, weighted_by=CLIENTS)
+
+    def announce(self, config: ConfigRecord, norm: float) -> None:
+        """Send the norm."""
+        config[NORM] = norm
+
+    def clipped(self, contents: Sequence[RecordDict], weights: Arrays, norm: float) -> list[RecordDict]:
+        """Return the replies as they are; raise ValueError for one whose client has not clipped it."""
+        for content in contents:
+            if CLIENTS not in next(iter(content.metric_records.values())):
+                raise ValueError(
+                    "a client replied without clipping: its ClientApp does not follow local rules"
+                )
+        return list(contents)

@@ -16,6 +16,8 @@ who do not know the seed. Who simulates a federation knows it, and could take th
 
 import math
 from collections.abc import Iterable, Mapping
+from dataclasses import InitVar, dataclass
+from typing import cast
 
 import numpy as np
 import torch
@@ -23,11 +25,11 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 
+from strategies.declaration import Declaration, declaration_of
 from strategies.privacy.accountant import epsilon, least_noise
+from strategies.privacy.budget import Budget, calibrate, check_positive, check_replies_can_be_clipped
 from strategies.privacy.clipping import clip
-from strategies.privacy.private import PrivateStrategy
-from strategies.rule import Arrays, LocalRule, in_turn
-from strategies.weighted_mean import takes_weighted_mean
+from strategies.rule import Arrays, LocalRule
 
 RULE = "strategies.privacy.local_dp:ClipAndNoise"
 NORM, DEVIATION = "local-clipping-norm", "local-noise"
@@ -54,59 +56,57 @@ class ClipAndNoise(LocalRule):
         return noised, {}
 
 
-class LocalDP(PrivateStrategy):
+@dataclass(eq=False)
+class LocalDP(Strategy):
     """Any strategy, over clients that noise what they reply.
 
     `local-epsilon` is what those clients have spent that were asked most often, at `delta`.
     """
 
-    def __init__(
-        self,
-        strategy: Strategy,
-        num_clients: int,
-        num_rounds: int,
-        clipping_norm: float,
-        noise_multiplier: float | None = None,
-        target_epsilon: float | None = None,
-        delta: float | None = None,
-    ) -> None:
-        """Wrap a strategy.
+    strategy: Strategy
+    num_clients: InitVar[int]
+    num_rounds: InitVar[int]
+    clipping_norm: float
+    """L2 norm that every client clips its update to."""
+    noise_multiplier: float | None = None
+    """Deviation of each client's noise, in clipping norms."""
+    target_epsilon: float | None = None
+    """Finds the noise for which a client that is asked in all `num_rounds` rounds spends that much."""
+    delta: float | None = None
+    """Delta at which epsilon is counted; num_clients**-1.1 unless given."""
 
-        `noise_multiplier` is the deviation of each client's noise, in clipping norms; `target_epsilon` finds
-        the one for which a client that is asked in all `num_rounds` rounds spends that much at `delta`
-        (num_clients**-1.1 unless given). Raises ValueError for a strategy whose clients reply more than
-        weights, or noise already, and for numbers out of range.
+    def __post_init__(self, num_clients: int, num_rounds: int) -> None:
+        """Raise ValueError for numbers out of range.
+
+        And for a strategy whose clients reply more than weights, or noise already.
         """
-        super().__init__(
-            strategy,
+        check_replies_can_be_clipped(self.strategy)
+        check_positive("clipping norm", self.clipping_norm)
+        budget = calibrate(
             num_clients,
-            clipping_norm,
-            noise_multiplier,
-            target_epsilon,
-            delta,
+            self.noise_multiplier,
+            self.target_epsilon,
+            self.delta,
             lambda target, delta: least_noise(target, 1, 1, num_rounds, delta),
         )
-        if RULE in super().local_rule.split("+"):
+        # Plain numbers, which checkpoints keep: a resumed run goes on with the noise that it began with.
+        self.noise_multiplier, self.delta = budget.noise_multiplier, budget.delta
+        if RULE in declaration_of(self.strategy).local_rules:
             raise ValueError(
-                f"clients of {type(strategy).__name__} add noise already: LocalDP is needed once"
+                f"clients of {type(self.strategy).__name__} add noise already: LocalDP is needed once"
             )
         self.asked: dict[int, int] = {}
         """How often each client has been asked: where nodes reply sums, who answered cannot be told."""
 
     @property
-    def weighted_mean(self) -> bool:
-        """Whether the strategy needs no more than the weighted mean."""
-        return takes_weighted_mean(self.strategy)
+    def budget(self) -> Budget:
+        """Noise, and what it may cost."""
+        return Budget(cast(float, self.noise_multiplier), cast(float, self.delta), self.target_epsilon)
 
     @property
-    def weighted_by_key(self) -> str:
-        """What the strategy weights by."""
-        return str(getattr(self.strategy, "weighted_by_key", ""))
-
-    @property
-    def local_rule(self) -> str:
-        """The strategy's rule, then clipping and noise."""
-        return in_turn(super().local_rule, RULE)
+    def declaration(self) -> Declaration:
+        """The strategy's own, and clipping and noise after its rules."""
+        return declaration_of(self.strategy).around(RULE)
 
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
@@ -115,13 +115,14 @@ class LocalDP(PrivateStrategy):
 
         Raises ValueError for a round in which a client would spend more than the target.
         """
-        config[NORM], config[DEVIATION] = self.clipping_norm, self.noise_multiplier * self.clipping_norm
+        deviation = self.budget.noise_multiplier * self.clipping_norm
+        config[NORM], config[DEVIATION] = self.clipping_norm, deviation
         messages = list(self.strategy.configure_train(server_round, arrays, config, grid))
         for message in messages:
             client = message.metadata.dst_node_id
             self.asked[client] = self.asked.get(client, 0) + 1
         if self.target_epsilon is not None:
-            self.check_target(server_round, self._spent())
+            self.budget.check(server_round, self._spent())
         return messages
 
     def aggregate_train(
@@ -133,9 +134,24 @@ class LocalDP(PrivateStrategy):
         told = {"local-epsilon": spent} if math.isfinite(spent) else {}
         return arrays, MetricRecord({**(metrics or {}), **told})
 
+    def configure_evaluate(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> Iterable[Message]:
+        """Leave it to the strategy."""
+        return self.strategy.configure_evaluate(server_round, arrays, config, grid)
+
+    def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:
+        """Leave it to the strategy."""
+        return self.strategy.aggregate_evaluate(server_round, replies)
+
+    def summary(self) -> None:
+        """Leave it to the strategy."""
+        self.strategy.summary()
+
     def _spent(self) -> float:
         """Return the epsilon of the clients that have been asked most often."""
-        if not self.noise_multiplier or not self.asked:
+        budget = self.budget
+        if not budget.noise_multiplier or not self.asked:
             return math.inf
         rounds = max(self.asked.values())
-        return epsilon(self.noise_multiplier, cohort=1, rounds={1: rounds}, delta=self.delta)
+        return epsilon(budget.noise_multiplier, cohort=1, rounds={1: rounds}, delta=budget.delta)

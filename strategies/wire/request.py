@@ -8,7 +8,7 @@ import torch
 from flwr.app import ArrayRecord, ConfigRecord, RecordDict
 from torch import Tensor
 
-from strategies.rule import Arrays, beside, split
+from strategies.rule import Arrays, aux_arrays, split_aux
 from strategies.wire.records import pack, to_arrays, unpack
 
 ROUND = "round"
@@ -82,7 +82,7 @@ class ClientRequest:
         """The arrays that the strategy sent, by the names under which they travelled."""
         arrays = {name: tensor.numpy() for name, tensor in self.weights.items()}
         for kind, tensors in self.aux.items():
-            arrays |= beside(kind, {name: tensor.numpy() for name, tensor in tensors.items()})
+            arrays |= aux_arrays(kind, {name: tensor.numpy() for name, tensor in tensors.items()})
         return arrays
 
 
@@ -110,7 +110,7 @@ def unpack_requests(content: RecordDict) -> tuple[RoundInfo, list[ClientRequest]
         (record,) = records.array_records.values()
         (config,) = records.config_records.values()
         if id(record) not in decoded:
-            decoded[id(record)] = split(_decode(record))
+            decoded[id(record)] = split_aux(_decode(record))
         weights, aux = decoded[id(record)]
         requests.append(ClientRequest(client, info, weights, aux, fixed, config))
     return info, requests

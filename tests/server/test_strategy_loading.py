@@ -16,7 +16,8 @@ from server.config import ServerConfig
 from server.strategy import cohort_size, load_strategy
 from simulations.runtime.in_process import run_in_process
 from strategies.algorithms.fedprox import FedProx
-from strategies.registry import STRATEGIES, WEIGHTED_MEANS, takes_weighted_mean
+from strategies.declaration import WEIGHTED_MEANS, Declaration, declaration_of
+from strategies.registry import STRATEGIES
 from strategies.rule import LocalRule
 
 SAMPLING = STRATEGIES.keys() - {"LocalOnly"}  # it asks one client, whatever the cohort
@@ -159,7 +160,7 @@ def test_more_clients_than_there_are() -> None:
 
 
 def test_only_classes_that_say_so_themselves_get_a_mean() -> None:
-    assert {name for name, cls in STRATEGIES.items() if takes_weighted_mean(load_strategy_by(name))} == {
+    assert {name for name in STRATEGIES if takes_weighted_mean(load_strategy_by(name))} == {
         "DifferentialPrivacyClientSideAdaptiveClipping", "DifferentialPrivacyClientSideFixedClipping",
         "Ditto", "FedAdagrad", "FedAdam", "FedAvg", "FedAvgM", "FedDyn", "FedNova", "FedProx", "FedYogi",
         "LocalDP", "Scaffold"
@@ -183,6 +184,10 @@ def test_a_client_by_itself_is_there() -> None:
         asked(strategy, 3)
 
 
+def takes_weighted_mean(strategy: Any) -> bool:
+    return declaration_of(strategy).weighted_mean
+
+
 def load_strategy_by(name: str) -> Any:
     return load_strategy(ServerConfig(strategy=name, strategy_options=REQUIRED.get(name, "")), 3)
 
@@ -199,7 +204,7 @@ class LoudProximal(LocalRule):
 class WithARule(FedProx):
     """Brings a client half of its own."""
 
-    local_rule = "test_strategy_loading:LoudProximal"
+    declaration = Declaration(local_rules=("test_strategy_loading:LoudProximal",))
 
 
 def test_the_local_rule_travels_with_the_strategys_words(

@@ -8,6 +8,7 @@ from typing import Any
 import dp_accounting as dp
 import numpy as np
 import pytest
+import torch
 from finished import result_of
 from flwr.app import Array, ArrayRecord, ConfigRecord, Error, Message, MetricRecord, RecordDict
 from flwr.serverapp.strategy import FedAvg
@@ -19,6 +20,8 @@ from models.core.errors import UserError
 from server.config import ServerConfig
 from server.strategy import load_strategy
 from simulations.runtime.in_process import run_in_process
+from strategies.declaration import Declaration, declaration_of
+from strategies.memory import restore
 from strategies.privacy.clipping import clip
 
 Make = Callable[..., dict[str, Value]]
@@ -192,7 +195,7 @@ def test_a_strategy_whose_clients_reply_more_than_weights_is_refused(inner: str)
 class Gathers(FedAvg):
     """Sees to the mean alone, but asks one client."""
 
-    weighted_mean = True
+    declaration = Declaration(weighted_mean=True)
 
     def configure_train(self, *args: Any) -> list[Message]:
         return list(super().configure_train(*args))[:1]
@@ -220,12 +223,50 @@ def test_a_client_that_does_not_clip_is_found_out() -> None:
 
 def test_the_wrapped_strategy_keeps_its_client_half_and_its_say() -> None:
     options = "clipping_norm = 1.0, noise_multiplier = 1.0, strategy = {name = 'FedProx', proximal_mu = 0.1}"
-    assert strategy_of(ON_SERVER, options).local_rule == "strategies.algorithms.fedprox:Proximal"
+    on_server = declaration_of(strategy_of(ON_SERVER, options))
+    assert on_server.local_rules == ("strategies.algorithms.fedprox:Proximal",)
     on_clients = strategy_of(ON_CLIENTS, options)
-    assert (
-        on_clients.local_rule == "strategies.algorithms.fedprox:Proximal+strategies.privacy.clipping:Clipping"
+    assert declaration_of(on_clients).local_rules == (
+        "strategies.algorithms.fedprox:Proximal",
+        "strategies.privacy.clipping:Clipping",
     )
     assert on_clients.strategy.proximal_mu == 0.1
+
+
+FEDAVG = {
+    "fraction_train": 1.0, "fraction_evaluate": 0.0, "min_train_nodes": 4, "min_evaluate_nodes": 0,
+    "min_available_nodes": 4, "weighted_by_key": "num-examples", "arrayrecord_key": "arrays",
+    "configrecord_key": "config"
+}  # fmt: skip
+"""What polyfed 0.1.0 saved of FedAvg."""
+
+
+def test_a_checkpoint_of_the_first_version_goes_on_with_its_norm_and_what_it_has_spent() -> None:
+    tree = {
+        "strategy": {
+            "delta": 0.001,
+            "strategy": {"strategy": FEDAVG},
+            "clipping_norm": 0.11357370979528565,
+            "noise_multiplier": 2.0,
+            "target_epsilon": None,
+            "num_sampled_clients": 4,
+            "rounds": {"by-number": [["4", 1]]},
+            "target_clipped_quantile": 0.5,
+            "clip_norm_lr": 0.2,
+            "clipped_count_stddev": 1.25,
+            "_weights": {"dict": {"w": {"array": "/_weights/w"}}},
+            "_population": 4,
+        }
+    }
+    options = "noise_multiplier = 2.0, clipped_count_stddev = 1.25, delta = 1e-3"
+    strategy = strategy_of(ADAPTIVE_ON_SERVER, options)
+    restore(strategy, tree, {"/_weights/w": torch.tensor(0.0)})
+    np.random.seed(4)
+    weight, told = one_round(strategy, [0.1, 0.2, 0.0, 0.5])
+    # As the version that wrote it went on.
+    assert weight == pytest.approx(0.08657225473745325, rel=1e-12)
+    assert strategy.clipping_norm == pytest.approx(0.11717856992711055, rel=1e-12)
+    assert told["epsilon"] == pytest.approx(5.420018242131793, rel=1e-12)
 
 
 def hash_of(config: dict[str, Value], num_nodes: int = 1) -> str:

@@ -18,10 +18,11 @@ from models.state import federated_names
 from server.plan import make_plan
 from strategies.algorithms.fedprox import FedProx
 from strategies.conformance import SHAPES, Candidate, Check, checks
+from strategies.declaration import Declaration
 from strategies.privacy.central_dp import DifferentialPrivacyClientSideFixedClipping
 from strategies.privacy.local_dp import LocalDP
 from strategies.registry import STRATEGIES
-from strategies.rule import Closing, Companions, Learned, LocalRule
+from strategies.rule import AuxTensors, LocalRule, ParameterResult, RuleResult
 from strategies.wire.records import to_arrays, to_record
 
 Weights = dict[str, np.ndarray]
@@ -137,8 +138,8 @@ class PerExample(Stepping):
         return {name: array * rate for name, array in mean.items()}
 
 
-class Forgetful(Stepping):
-    """Counts its rounds in what no checkpoint holds."""
+class Unsaved(Stepping):
+    """Counts its rounds in what no checkpoint can hold."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
@@ -147,6 +148,12 @@ class Forgetful(Stepping):
     def step(self, mean: Weights, contents: list[RecordDict]) -> Weights:
         self.seen.add(len(self.seen))
         return {name: array * len(self.seen) for name, array in mean.items()}
+
+
+class Forgetful(Unsaved):
+    """Leaves what it counts out of checkpoints."""
+
+    declaration = Declaration(not_kept=("seen",))
 
 
 class RowByRow(Stepping):
@@ -160,16 +167,16 @@ class FlatLover(Stepping):
 
 
 class Hasty(FedMedian):
-    weighted_mean = True
+    declaration = Declaration(weighted_mean=True)
 
 
 class Norm(LocalRule):
-    def gradient(self, gradient: Tensor, weight: Tensor, companions: Companions) -> Tensor:
+    def gradient(self, gradient: Tensor, weight: Tensor, aux: AuxTensors) -> Tensor:
         return gradient / gradient.norm()
 
 
 class InPlace(LocalRule):
-    def gradient(self, gradient: Tensor, weight: Tensor, companions: Companions) -> Tensor:
+    def gradient(self, gradient: Tensor, weight: Tensor, aux: AuxTensors) -> Tensor:
         weight.mul_(0.5)
         return gradient
 
@@ -179,23 +186,23 @@ class Waiting(LocalRule):
 
 
 class Hoarding(LocalRule):
-    def close(self, learned: Mapping[str, Learned]) -> Closing:
-        for each in learned.values():
-            each.companions.kept["last"] = each.weight
-        return Closing()
+    def close(self, results: Mapping[str, ParameterResult]) -> RuleResult:
+        for each in results.values():
+            each.aux.kept["last"] = each.weight
+        return RuleResult()
 
 
 class Brief(LocalRule):
     """Replies one number for a whole weight."""
 
-    def close(self, learned: Mapping[str, Learned]) -> Closing:
-        return Closing({"mean": {name: each.weight.mean() for name, each in learned.items()}})
+    def close(self, results: Mapping[str, ParameterResult]) -> RuleResult:
+        return RuleResult({"mean": {name: each.weight.mean() for name, each in results.items()}})
 
 
 class WithRule(FedAvg):
     def __init__(self, rule: str, **options: Any) -> None:
         super().__init__(**options)
-        self.local_rule = f"test_conformance:{rule}"
+        self.declaration = Declaration(local_rules=(f"test_conformance:{rule}",))
 
 
 def broken(check: str, cls: type[Strategy], reason: str, **options: Any) -> Any:
@@ -216,6 +223,7 @@ def broken(check: str, cls: type[Strategy], reason: str, **options: Any) -> Any:
         broken("not-a-number-is-not-hidden", Washing, "an update of NaN became finite numbers"),
         broken("one-client-may-be-all", Scaled, "the model of a single client is not finite"),
         broken("a-client-may-have-no-examples", PerExample, "division by zero"),
+        broken("memory-survives", Unsaved, "Unsaved.seen is of type set, which no checkpoint can hold"),
         broken("memory-survives", Forgetful, "after a checkpoint it goes on otherwise"),
         broken("any-shape-will-do", RowByRow, "iteration over a 0-d array"),
         broken("any-shape-will-do", FlatLover, r"must come back in the shape \(4, 1, 3, 3\), got \(36,\)"),
@@ -253,4 +261,6 @@ def test_the_kits_shapes_are_of_all_kinds(task: str) -> None:
     names = federated_names(plan.model, plan.task.local)
     assert {state[name].ndim for name in names} <= {len(shape) for shape in SHAPES.values()}
     assert {state[name].dtype for name in names} == {torch.float32}
-    assert not any("/" in name for name in names)  # it parts a kind from a name, see strategies.rule.beside
+    assert not any(
+        "/" in name for name in names
+    )  # it parts a kind from a name, see strategies.rule.aux_arrays

@@ -13,7 +13,7 @@ from models.core.errors import UserError
 from simulations.runtime.in_process import run_in_process
 from strategies.algorithms.fednova import effective_steps
 from strategies.algorithms.scaffold import ControlVariates
-from strategies.rule import Closing, Companions, Learned, beside, split
+from strategies.rule import AuxTensors, ParameterResult, RuleResult, aux_arrays, split_aux
 
 Make = Callable[..., dict[str, Value]]
 
@@ -106,20 +106,20 @@ def test_effective_steps_count_every_gradient_as_often_as_momentum_repeats_it() 
 def test_scaffold_by_hand() -> None:
     rule = ControlVariates({})
     x, c, c_i = torch.tensor([1.0, 2.0]), torch.tensor([0.5, 0.5]), torch.tensor([0.25, -1.0])
-    companions = Companions(anchor=x, sent={"control": c}, kept={"control": c_i})
-    step = rule.gradient(torch.tensor([1.0, 1.0]), x, companions)
+    aux = AuxTensors(anchor=x, sent={"control": c}, kept={"control": c_i})
+    step = rule.gradient(torch.tensor([1.0, 1.0]), x, aux)
     assert step.tolist() == [1.25, 2.5]
     # Four steps of 0.25, to y: (x - y) / 1 is the client's mean step; less c, it is how far c_i moves.
-    closing = rule.close({"w": Learned(torch.tensor([0.0, 1.5]), companions, 4, 1.0, 0.0)})
-    assert closing.beside["control-change"]["w"].tolist() == [0.5, 0.0]
-    assert companions.kept["control"].tolist() == [0.75, -1.0]
+    rule_result = rule.close({"w": ParameterResult(torch.tensor([0.0, 1.5]), aux, 4, 1.0, 0.0)})
+    assert rule_result.aux["control-change"]["w"].tolist() == [0.5, 0.0]
+    assert aux.kept["control"].tolist() == [0.75, -1.0]
 
 
 def test_arrays_travel_beside_the_weights() -> None:
-    arrays = {"w.0": 1, **beside("control", {"w.0": 2}), **beside("change", {"w.0": 3})}
+    arrays = {"w.0": 1, **aux_arrays("control", {"w.0": 2}), **aux_arrays("change", {"w.0": 3})}
     assert arrays.keys() == {"w.0", "control/w.0", "change/w.0"}
-    assert split(arrays) == ({"w.0": 1}, {"control": {"w.0": 2}, "change": {"w.0": 3}})
-    assert Closing().beside == {}
+    assert split_aux(arrays) == ({"w.0": 1}, {"control": {"w.0": 2}, "change": {"w.0": 3}})
+    assert RuleResult().aux == {}
 
 
 @pytest.mark.parametrize(

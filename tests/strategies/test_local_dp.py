@@ -13,15 +13,15 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, Re
 from flwr.serverapp.strategy import FedAvg
 from scripted_grid import ScriptedGrid
 from test_accountant import counted
-from test_central_dp import hash_of, strategy_of
+from test_central_dp import FEDAVG, hash_of, strategy_of
 
 from models.core.config import Value
 from models.core.errors import UserError
 from models.core.seeds import generator_for
+from strategies.declaration import Declaration, declaration_of
 from strategies.memory import capture, restore
 from strategies.privacy.local_dp import DEVIATION, NORM, ClipAndNoise
 from strategies.rule import Chain
-from strategies.weighted_mean import takes_weighted_mean
 
 Make = Callable[..., dict[str, Value]]
 RECEIVED = {"a": np.array([1.0, 1.0], np.float32), "b": np.array(0.0, np.float32)}
@@ -79,7 +79,7 @@ def test_rules_in_turn_draw_from_one_generator() -> None:
 class InTurn(FedAvg):
     """Asks client 0 in every round, and each of the others in one."""
 
-    weighted_mean = True
+    declaration = Declaration(weighted_mean=True)
 
     def configure_train(self, server_round: int, *others: Any) -> Iterator[Message]:
         messages = super().configure_train(server_round, *others)
@@ -118,6 +118,23 @@ def test_what_was_spent_survives_a_checkpoint() -> None:
     assert play(after, 2) == play(before, 2)
 
 
+def test_a_checkpoint_of_the_first_version_goes_on_with_what_was_spent() -> None:
+    tree = {
+        "strategy": {
+            "delta": 0.001,
+            "strategy": {"strategy": FEDAVG},
+            "clipping_norm": 1.0,
+            "noise_multiplier": 6.0,
+            "target_epsilon": None,
+            "asked": {"by-number": [["2", 1], ["0", 1], ["3", 1], ["1", 1]]},
+        }
+    }
+    strategy = strategy_of("LocalDP", "clipping_norm = 1.0, noise_multiplier = 6.0, delta = 1e-3")
+    restore(strategy, tree, {})
+    # As the version that wrote it went on.
+    assert play(strategy, 2)["local-epsilon"] == pytest.approx(1.4427002449254256, rel=1e-12)
+
+
 def test_the_target_is_for_a_client_that_is_asked_in_every_round() -> None:
     strategy = strategy_of("LocalDP", "clipping_norm = 1.0, target_epsilon = 3.0", num_server_rounds=2)
     costs = [play(strategy, server_round)["local-epsilon"] for server_round in (1, 2)]
@@ -148,15 +165,15 @@ def test_what_cannot_be_made(options: str, message: str) -> None:
 
 def test_the_wrapped_strategy_keeps_its_client_half_and_what_it_needs() -> None:
     over_mean, over_krum = (
-        strategy_of("LocalDP", f"{NOISE}, strategy = {inner}")
+        declaration_of(strategy_of("LocalDP", f"{NOISE}, strategy = {inner}"))
         for inner in ("{name = 'FedProx', proximal_mu = 0.1, weighted_by_key = 'rows'}", "'Krum'")
     )
-    assert (
-        over_mean.local_rule
-        == "strategies.algorithms.fedprox:Proximal+strategies.privacy.local_dp:ClipAndNoise"
+    assert over_mean.local_rules == (
+        "strategies.algorithms.fedprox:Proximal",
+        "strategies.privacy.local_dp:ClipAndNoise",
     )
-    assert (takes_weighted_mean(over_mean), over_mean.weighted_by_key) == (True, "rows")
-    assert not takes_weighted_mean(over_krum)
+    assert (over_mean.weighted_mean, over_mean.weighted_by) == (True, "rows")
+    assert not over_krum.weighted_mean
 
 
 @pytest.mark.parametrize("inner", ["'FedAvg'", "{name = 'FedProx', proximal_mu = 0.5}", "'FedMedian'"])

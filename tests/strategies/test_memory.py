@@ -1,6 +1,9 @@
 """A strategy's memory goes to disk and comes back, and the strategy goes on as if nothing had been."""
 
 import json
+from collections import defaultdict, namedtuple
+from collections.abc import Callable
+from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
@@ -10,14 +13,26 @@ import torch
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from flwr.serverapp import strategy as flower
 from flwr.serverapp.strategy import FedAvg, Strategy
+from required_options import REQUIRED
 from scripted_grid import ScriptedGrid
 
+from models.core.config import Value, parse_options
+from models.core.errors import UserError
 from server.checkpoint import Checkpoint, CheckpointFolder
-from strategies.memory import capture, restore
+from simulations.runtime.in_process import run_in_process
+from strategies.algorithms.fedprox import FedProx
+from strategies.conformance import Candidate
+from strategies.declaration import Declaration
+from strategies.memory import NotSavedError, capture, restore
+from strategies.registry import STRATEGIES
+
+Make = Callable[..., dict[str, Value]]
 
 
 class Remembering(FedAvg):
-    """Keeps what a test gives it."""
+    """Keeps what a test gives it, but for a function."""
+
+    declaration = Declaration(not_kept=("function",))
 
     def __init__(self, memory: Any = None) -> None:
         super().__init__()
@@ -44,7 +59,7 @@ def equal(a: Any, b: Any) -> bool:
         return list(a) == list(b) and all(equal(a[key], b[key]) for key in a)
     if isinstance(a, list | tuple):
         return len(a) == len(b) and all(map(equal, a, b))
-    if isinstance(a, np.ndarray):
+    if isinstance(a, np.ndarray | np.generic):
         return a.dtype == b.dtype and a.shape == b.shape and a.tobytes() == b.tobytes()
     if isinstance(a, torch.Tensor):
         return a.dtype == b.dtype and torch.equal(a, b)
@@ -75,6 +90,9 @@ RNG = np.random.default_rng(0)
         np.array(2.5),
         np.zeros((0, 3)),
         [np.arange(2), {"x": np.ones(1)}],
+        np.float32(0.1),
+        np.int64(7),
+        {"a/b": np.ones(1), "a": {"b": np.zeros(2)}},
         torch.tensor([1.0, 2.0], dtype=torch.bfloat16),
         {"layer.0.weight": torch.arange(3)},
     ],
@@ -111,14 +129,131 @@ def test_records_come_back(tmp_path: Path) -> None:
     assert after.memory["a"].numpy() == 3.0
 
 
-def test_the_tree_is_json_and_nothing_that_runs(tmp_path: Path) -> None:
-    class Evil:
-        def __reduce__(self) -> Any:
-            return (print, ("run",))
-
-    tree, arrays = capture(Remembering({"kept": 1, "left": Evil(), "set": {1}}))
+def test_the_tree_is_json_and_nothing_that_runs() -> None:
+    tree, arrays = capture(Remembering({"kept": 1}))
     assert json.loads(json.dumps(tree))["strategy"]["memory"] == {"dict": {"kept": 1}}
     assert arrays == {}
+
+
+class Evil:
+    def __reduce__(self) -> Any:
+        return (print, ("run",))
+
+
+class Letter(StrEnum):
+    A = "a"
+
+
+Pair = namedtuple("Pair", "a b")
+
+CANNOT_BE_HELD = [
+    (Evil(), "memory is of type Evil"),
+    ({1, 2}, "memory is of type set"),
+    (b"bytes", "memory is of type bytes"),
+    (len, "memory is of type builtin_function_or_method"),
+    (Letter.A, "memory is an enum, Letter"),
+    ({"kept": 1, "left": {"deeper": [0, {1}]}}, r"memory.left.deeper\[1\] is of type set"),
+    ([1, (2, Evil())], r"memory\[1\]\[1\] is of type Evil"),
+    ({3: {"x": Evil()}}, r"memory\[3\].x is of type Evil"),
+    (defaultdict(int), "memory is of type defaultdict"),
+    (Pair(1, 2), "memory is of type Pair"),
+    ({1.5: 1, "a": 2}, "memory is a dict with keys of type float and str"),
+    ({True: 1}, "memory is a dict with keys of type bool"),
+    ([FedProx(0.1)], r"memory\[0\] is of type FedProx"),
+    (np.array([Evil()]), "memory is an array of object"),
+    (np.array(["text"]), "memory is an array of <U4"),
+    (np.zeros(2, complex), "memory is an array of complex128"),
+    (torch.zeros(2, 2).to_sparse(), "memory is a tensor of torch.float32, torch.sparse_coo"),
+    (np.random.default_rng(0), "memory is of type Generator"),
+]
+
+
+@pytest.mark.parametrize(("memory", "where"), CANNOT_BE_HELD, ids=str)
+def test_what_no_checkpoint_can_hold_is_refused_by_name(memory: Any, where: str) -> None:
+    with pytest.raises(
+        NotSavedError, match=rf"^Remembering\.{where}, which no checkpoint can hold: "
+    ) as error:
+        capture(Remembering(memory))
+    assert "\n" not in str(error.value)
+    assert 'leave memory out of checkpoints with Declaration(not_kept=("memory",))' in str(error.value)
+
+
+def test_it_is_found_within_wrapped_strategies() -> None:
+    around = flower.DifferentialPrivacyClientSideFixedClipping(Remembering({1}), 1.0, 1.0, 3)
+    refused = (
+        r"^DifferentialPrivacyClientSideFixedClipping\.strategy\.memory is of type set, .*leave memory out"
+    )
+    with pytest.raises(NotSavedError, match=refused):
+        capture(around)
+
+
+def test_what_is_declared_as_not_to_be_kept_is_as_the_constructor_sets_it(tmp_path: Path) -> None:
+    class Half(Remembering):
+        declaration = Declaration(not_kept=("function", "cache"))
+
+        def __init__(self, memory: Any = None) -> None:
+            super().__init__(memory)
+            self.cache: set[int] = set()
+
+    before, after = Half([1]), Half()
+    before.cache.add(1)
+    through_disk(before, after, tmp_path)
+    assert (after.memory, after.cache) == ([1], set())
+
+
+@pytest.mark.parametrize("name", STRATEGIES)
+def test_every_strategy_can_be_saved_before_its_first_round(name: str) -> None:
+    options = parse_options("strategy-options", REQUIRED.get(name, ""))
+    tree, _ = capture(Candidate(STRATEGIES[name], options).build())
+    assert "train_metrics_aggr_fn" not in json.dumps(tree)
+
+
+def test_a_tree_of_a_later_version_is_refused() -> None:
+    with pytest.raises(ValueError, match="holds a 'graph', which this version of polyfed does not know"):
+        restore(Remembering(), {"strategy": {"memory": {"graph": []}}}, {})
+
+
+class AtOnce(FedAvg):
+    """Remembers what cannot be saved from the start."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.seen: set[int] = set()
+
+
+class Late(FedAvg):
+    """Remembers it from the third round on."""
+
+    def configure_train(self, server_round: int, *others: Any) -> Any:
+        if server_round == 3:
+            self.history = {"rounds": [{server_round}]}
+        return super().configure_train(server_round, *others)
+
+
+def test_a_run_that_could_not_be_resumed_is_not_begun(tiny: Make, tmp_path: Path) -> None:
+    config = tiny(strategy="test_memory:AtOnce")
+    with pytest.raises(
+        UserError, match=r"^AtOnce.seen is of type set, which no .* or set checkpoint-every = 0$"
+    ):
+        run_in_process(config)
+    run_in_process(
+        {**config, "checkpoint-every": 0, "num-server-rounds": 1, "run-dir": str(tmp_path / "without")}
+    )
+
+
+def test_what_comes_up_later_ends_the_run_at_its_checkpoint(tiny: Make, tmp_path: Path) -> None:
+    config = tiny(strategy="test_memory:Late", num_server_rounds=4, num_clients=2, examples_per_client=16)
+    with pytest.raises(
+        NotSavedError, match=r"^Late\.history\.rounds\[0\] is of type set, which no checkpoint"
+    ):
+        run_in_process(config)
+    folder = tmp_path / "run"
+    result = json.loads((folder / "result.json").read_text())
+    assert (result["status"], "Late.history.rounds[0] is of type set" in result["reason"]) == ("failed", True)
+    assert [path.stem for path in sorted((folder / "checkpoints").iterdir())] == [
+        "round-000001",
+        "round-000002",
+    ]
 
 
 def replies(values: list[float]) -> list[Message]:

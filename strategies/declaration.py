@@ -1,0 +1,85 @@
+"""What a strategy needs beyond Flower's methods, declared in one place.
+
+A strategy states it as the attribute `declaration`, in its class body or, where it depends on options, as a
+property. One that states nothing is run as Flower would run it.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from flwr.serverapp import strategy as flower
+from flwr.serverapp.strategy import FedAvg, Strategy
+
+if TYPE_CHECKING:
+    from torch.optim import Optimizer
+
+WEIGHTED_MEANS = frozenset(
+    {flower.FedAdagrad, flower.FedAdam, flower.FedAvg, flower.FedAvgM, flower.FedProx, flower.FedYogi}
+)
+"""Flower's classes that read nothing of the replies but their weighted mean; not their subclasses."""
+NOT_KEPT: dict[type, tuple[str, ...]] = {
+    flower.FedAvg: ("train_metrics_aggr_fn", "evaluate_metrics_aggr_fn"),
+    flower.Bulyan: ("selection_rule",),
+}
+"""Functions that Flower's constructors set; their subclasses have them too."""
+
+
+@dataclass(frozen=True)
+class Declaration:
+    """What polyfed must know of a strategy; each field left out means that Flower's methods say it all."""
+
+    local_rules: tuple[str, ...] = ()
+    """Client halves, subclasses of `LocalRule`, as "module:Class"; they act one after another."""
+    personal_rules: tuple[str, ...] = ()
+    """Client halves under which every client trains a model of its own, beside the shared one."""
+    weighted_mean: bool = False
+    """Whether the weighted mean of the replies is enough, so that nodes may send it instead of each reply.
+
+    It holds for the class whose body states it: a subclass may look at single replies, and says so anew.
+    """
+    weighted_by: str = ""
+    """Metric that the mean is weighted by; "" takes `weighted_by_key`, as subclasses of FedAvg have it."""
+    replies_aux: bool = False
+    """Whether clients reply aux tensors beside the weights."""
+    check_optimizer: "Callable[[Optimizer], None] | None" = None
+    """Raises ValueError for an optimizer that the strategy's theory does not hold for."""
+    not_kept: tuple[str, ...] = ()
+    """Attributes that checkpoints leave out: a resumed run has them as the constructor sets them."""
+
+    def __post_init__(self) -> None:
+        """Raise TypeError for names that are no tuple, and ValueError for rules that are not written so."""
+        for field in ("local_rules", "personal_rules", "not_kept"):
+            names = vars(self)[field]
+            if not (isinstance(names, tuple) and all(isinstance(name, str) for name in names)):
+                raise TypeError(f'{field} must be a tuple of names, such as ("name",), got {names!r}')
+        for rule in (*self.local_rules, *self.personal_rules):
+            if rule.count(":") != 1 or "+" in rule:
+                raise ValueError(f'a rule must be named as "module:Class", got {rule!r}')
+
+    def around(self, *local_rules: str) -> "Declaration":
+        """Return that of a strategy around this one, which adds local rules after those of this one."""
+        return replace(self, local_rules=self.local_rules + local_rules, not_kept=())
+
+
+def declaration_of(strategy: Strategy) -> Declaration:
+    """Return what a strategy declares, with `weighted_by` filled in; of one that states nothing, the default.
+
+    Raises TypeError for a `declaration` that is none.
+    """
+    cls = type(strategy)
+    stated = getattr(strategy, "declaration", Declaration(weighted_mean=cls in WEIGHTED_MEANS))
+    if not isinstance(stated, Declaration):
+        raise TypeError(
+            f"{cls.__name__}.declaration must be a strategies.Declaration, or a property that returns one, "
+            f"got {stated!r}"
+        )
+    by = stated.weighted_by or (strategy.weighted_by_key if isinstance(strategy, FedAvg) else "num-examples")
+    by_itself = cls in WEIGHTED_MEANS or "declaration" in vars(cls)
+    not_kept = {*stated.not_kept, *(name for base in cls.__mro__ for name in NOT_KEPT.get(base, ()))}
+    return replace(
+        stated,
+        weighted_mean=stated.weighted_mean and by_itself,
+        weighted_by=by,
+        not_kept=tuple(sorted(not_kept)),
+    )
