@@ -5,11 +5,13 @@ from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 from flwr.app import ArrayRecord, ConfigRecord, Message
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import FedAvg
 
+from strategies.algorithms.fedprox import FedProx
 from strategies.declaration import Declaration
 
 
@@ -38,40 +40,36 @@ def median_of_medians(runs: Iterable[Sequence[float]]) -> float:
     return median(median(rounds) for rounds in runs)
 
 
-class ClockedFedAvg(FedAvg):
-    """FedAvg that notes the start of every round in the file `clock`."""
+class _Clocked(FedAvg):
+    """Notes the start of every round in the file `clock`."""
 
-    declaration = Declaration(weighted_mean=True)  # as FedAvg
-
-    def __init__(
-        self,
-        clock: str,
-        fraction_train: float = 1.0,
-        fraction_evaluate: float = 0.0,
-        min_train_nodes: int = 2,
-        min_evaluate_nodes: int = 0,
-        min_available_nodes: int = 2,
-    ) -> None:
-        super().__init__(
-            fraction_train=fraction_train,
-            fraction_evaluate=fraction_evaluate,
-            min_train_nodes=min_train_nodes,
-            min_evaluate_nodes=min_evaluate_nodes,
-            min_available_nodes=min_available_nodes,
-        )
+    def __init__(self, clock: str, **options: Any) -> None:
+        super().__init__(**options)
         self.clock = clock
 
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
-        """Note the time, then do as FedAvg does."""
+        """Note the time, then do as the strategy does."""
         note_start(Path(self.clock))
         return super().configure_train(server_round, arrays, config, grid)
 
 
-def clocked(clock: Path) -> dict[str, str]:
-    """Return the run-config keys that let polyfed run with this strategy."""
+class ClockedFedAvg(_Clocked):
+    """FedAvg with a clock."""
+
+    declaration = Declaration(weighted_mean=True)
+
+
+class ClockedFedProx(_Clocked, FedProx):
+    """FedProx with a clock: what a local rule costs."""
+
+    declaration = FedProx.declaration
+
+
+def clocked(clock: Path, strategy: type[_Clocked] = ClockedFedAvg, options: str = "") -> dict[str, str]:
+    """Return the run-config keys that let polyfed run with this strategy; `options` are its own."""
     return {
-        "strategy": f"{ClockedFedAvg.__module__}:{ClockedFedAvg.__name__}",
-        "strategy-options": f"clock = '{clock}'",
+        "strategy": f"{strategy.__module__}:{strategy.__name__}",
+        "strategy-options": f"clock = '{clock}'{options}",
     }

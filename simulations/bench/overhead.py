@@ -2,7 +2,8 @@
 
 `python -m simulations.bench.overhead`. All train the workload of `simulations.bench.workload`, on as many
 workers as there are CPUs (the plain loop on one), and note the start of every round in the same way.
-polyfed runs twice: with each worker's clients stacked, and with one after the other.
+polyfed runs with each worker's clients stacked, with one after the other, and so once more under FedProx:
+that is what a local rule costs.
 """
 
 import json
@@ -22,7 +23,7 @@ from rich.table import Table
 from models.core.config import RunConfig
 from server.errors import RunFailedError
 from server.run_folder import versions
-from simulations.bench.clock import clocked, median_of_medians, read_starts, warm_rounds
+from simulations.bench.clock import ClockedFedProx, clocked, median_of_medians, read_starts, warm_rounds
 from simulations.bench.plain import train_plainly
 from simulations.bench.workload import CLIENTS_PER_ROUND, NUM_CLIENTS, RUN_CONFIG
 from simulations.config import SimulationConfig, resolve
@@ -40,12 +41,12 @@ Runs = dict[str, list[list[float]]]
 """System -> for each run, the seconds of its warm rounds."""
 
 
-def run_polyfed(folder: Path, num_rounds: int, engine: str = "stacked") -> None:
+def run_polyfed(folder: Path, num_rounds: int, engine: str = "stacked", fedprox: bool = False) -> None:
     """Run the workload on polyfed under Flower's runtime; its clock is `folder / "clock"`."""
     run_config: RunConfig = {
         **defaults(),
         **RUN_CONFIG,
-        **clocked(folder / "clock"),
+        **clocked(folder / "clock", *((ClockedFedProx, ", proximal_mu = 0.1") if fedprox else ())),
         "num-server-rounds": num_rounds,
         "engine": engine,
         "run-dir": str(folder),
@@ -86,6 +87,7 @@ def run_plain(folder: Path, num_rounds: int) -> None:
 SYSTEMS: dict[str, Callable[[Path, int], None]] = {
     "polyfed": run_polyfed,
     "polyfed, engine = loop": partial(run_polyfed, engine="loop"),
+    "polyfed, engine = loop, FedProx": partial(run_polyfed, engine="loop", fedprox=True),
     "stock Flower app": run_stock,
     "plain loop": run_plain,
 }
