@@ -55,9 +55,13 @@ class SuperLink:
 
     def last_words(self) -> str:
         """Return the last line of its log that is not about a request."""
-        lines = COLOURS.sub("", (self.folder / "superlink.log").read_text()).splitlines()
+        lines = self.log().splitlines()
         last = next((line for line in reversed(lines) if line.strip() and "uvicorn.access" not in line), "")
         return " ".join(last.split())
+
+    def log(self) -> str:
+        """Return all that it has said."""
+        return COLOURS.sub("", (self.folder / "superlink.log").read_text(errors="replace"))
 
     def _listens(self) -> bool:
         # What answers on the port may be another run's SuperLink, so ask whose socket it is.

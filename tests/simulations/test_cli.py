@@ -222,9 +222,14 @@ def test_a_run_that_fails(scenario: Path, tmp_path: Path) -> None:
         *("run", scenario, "--in-process", "--run-dir", tmp_path / "run"),
         *("-c", "task=faulty:FaultyCnn", "-c", "task-options=raise_at = [0, 0]"),
     )
-    assert (ended.code, ended.err) == (1, "")
+    assert ended.code == 1
+    assert ended.err.splitlines() == [
+        f"warning: Round 1: client {client} failed: ValueError: a bad batch (traceback in errors.log)"
+        for client in range(3)
+    ]
     lines = ended.out.splitlines()
-    assert lines[-3] == "failed: all 3 clients of round 1 failed; client 0: ValueError: a bad batch"
+    assert lines[-4] == "failed: all 3 clients of round 1 failed; client 0: ValueError: a bad batch"
+    assert lines[-3] == f"tracebacks: {tmp_path / 'run' / 'errors.log'}"
     assert lines[-1] == f"report: {tmp_path / 'run' / 'report.html'}"
 
 
