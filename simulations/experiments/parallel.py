@@ -12,6 +12,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
+from server.error_log import ERRORS
 from server.run_folder import METRICS
 from simulations.experiments.trial import Trial
 from simulations.runtime import reaper
@@ -65,8 +66,14 @@ def last_words(trial: Trial) -> str:
 def failures(trials: Sequence[Trial]) -> list[str]:
     """Return a line for each run that has not come to a good end."""
     return [
-        f"{trial.name}: {last_words(trial)} (see {trial.folder / LOG})" for trial in trials if not trial.run()
+        f"{trial.name}: {last_words(trial)} (see {_evidence(trial)})" for trial in trials if not trial.run()
     ]
+
+
+def _evidence(trial: Trial) -> Path:
+    """Return the file that says most about why a run failed."""
+    errors = trial.folder / ERRORS
+    return errors if errors.exists() else trial.folder / LOG
 
 
 def _start(trial: Trial, mark: Path) -> subprocess.Popen[bytes]:
