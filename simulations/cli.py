@@ -14,6 +14,7 @@ from rich.markup import escape
 
 from models.core.config import Value
 from models.core.errors import UserError
+from models.core.tracebacks import traceback_of
 
 MISTAKE, FAILURE, INTERRUPTED = 2, 1, 130
 """Exit codes: what was asked for cannot work; the run failed; Ctrl-C."""
@@ -25,6 +26,8 @@ class Asked:
 
     debug: bool = False
     """Whether exceptions go through to whoever called."""
+    verbose: bool = False
+    """Whether a mistake shows the exception by which it was found."""
 
 
 cli = typer.Typer(
@@ -73,7 +76,8 @@ def run(
 
     if debug and not in_process:
         raise UserError("--debug needs --in-process: no exception comes here from another process")
-    context.ensure_object(Asked).debug = debug
+    asked = context.ensure_object(Asked)
+    asked.debug, asked.verbose = debug, verbose
     if run_dir and resume:
         raise UserError("give either --run-dir or --resume: a resumed run stays in its folder")
     run_config = load_scenario(scenario, override or ())
@@ -239,6 +243,8 @@ def main() -> None:
     except UserError as error:
         if asked.debug:
             raise
+        if asked.verbose and error.__cause__:
+            sys.stderr.write(traceback_of(error))
         _fail(str(error), MISTAKE)
     except click.exceptions.NoArgsIsHelpError:  # it has printed the help
         sys.exit(MISTAKE)

@@ -14,8 +14,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 
 from server.error_log import ERRORS
 from server.run_folder import METRICS
+from server.run_log import RUN_LOG
 from simulations.experiments.trial import Trial
 from simulations.runtime import reaper
+from simulations.runtime.terminal import num_warnings
 
 PAUSE = 0.2
 """Seconds between two looks at the processes."""
@@ -104,4 +106,7 @@ def _ending(trial: Trial) -> str:
     if run is None or run.result is None:
         return f"{trial.name} failed: {last_words(trial)}"
     best = run.result.best.get(run.metric, float("nan"))
-    return f"{trial.name}: {run.metric} {best:.4g} in {run.seconds:.0f} s"
+    ended = f"{trial.name}: {run.metric} {best:.4g} in {run.seconds:.0f} s"
+    log = trial.folder / RUN_LOG
+    warnings = num_warnings(log)
+    return f"{ended}; {warnings} warnings in {log}" if warnings else ended

@@ -54,10 +54,23 @@ class FollowedLog:
             file.seek(self._position)
             while (line := file.readline()).endswith(b"\n"):
                 self._position = file.tell()
-                found = LINE.fullmatch(line.decode(errors="replace").rstrip("\n"))
-                level = logging.getLevelNamesMapping().get(found["level"], 0) if found else 0
-                if found and found["name"] in SHOWN and level >= self.terminal.level:
-                    self.terminal.show(level, found["text"])
+                level, text = _shown(line.decode(errors="replace"))
+                if level >= self.terminal.level:
+                    self.terminal.show(level, text)
+
+
+def num_warnings(path: Path) -> int:
+    """Return how many warnings, that a terminal would have shown, are in a run.log."""
+    lines = path.read_text(errors="replace").splitlines() if path.exists() else []
+    return sum(_shown(line)[0] >= logging.WARNING for line in lines)
+
+
+def _shown(line: str) -> tuple[int, str]:
+    """Return the level and text of a line of run.log; level 0 for what is not for terminals."""
+    found = LINE.fullmatch(line.rstrip("\n"))
+    if not found or found["name"] not in SHOWN:
+        return 0, ""
+    return logging.getLevelNamesMapping().get(found["level"], 0), found["text"]
 
 
 @contextmanager

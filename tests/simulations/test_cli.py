@@ -281,6 +281,15 @@ def test_the_traceback_is_on_the_terminal_where_it_is_asked_for(scenario: Path, 
     assert "3 clients on 1 nodes" not in quiet.err
 
 
+def test_what_is_behind_a_mistake_is_shown_where_it_is_asked_for(scenario: Path, tmp_path: Path) -> None:
+    arguments = ("run", scenario, "-c", "task=no_such_module:Task", "--run-dir", tmp_path / "run")
+    line = mistake(polyfed(*arguments))
+    verbose = polyfed(*arguments, "-v")
+    assert verbose.code == 2
+    assert "ModuleNotFoundError: No module named 'no_such_module'\n" in verbose.err
+    assert verbose.err.endswith(f"\npolyfed: {line}\n")
+
+
 def test_a_plan_that_raises_keeps_its_traceback(scenario: Path, tmp_path: Path) -> None:
     """A mistake of the user's is one line; whatever else goes wrong is somebody's to mend."""
     run = tmp_path / "run"
