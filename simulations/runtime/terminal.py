@@ -60,9 +60,9 @@ class FollowedLog:
 
 
 def num_warnings(path: Path) -> int:
-    """Return how many warnings, that a terminal would have shown, are in a run.log."""
+    """Return how many warnings and errors a run.log holds that a terminal has shown."""
     lines = path.read_text(errors="replace").splitlines() if path.exists() else []
-    return sum(_shown(line)[0] >= logging.WARNING for line in lines)
+    return sum(logging.WARNING <= _shown(line)[0] < logging.CRITICAL for line in lines)
 
 
 def _shown(line: str) -> tuple[int, str]:

@@ -45,4 +45,4 @@ def test_warnings_are_counted(tmp_path: Path) -> None:
     path = tmp_path / "run.log"
     assert num_warnings(path) == 0
     path.write_text(LINES)
-    assert num_warnings(path) == 4
+    assert num_warnings(path) == 3
