@@ -1,14 +1,15 @@
 """What a person at the terminal sees of a run's log: its warnings, above the progress bar."""
 
 import logging
+import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from flwr.common.logger import console_handler
-from rich.console import Console
 
 from models.core.log import logger
+from server.error_log import CONTROL
 from server.run_log import LINE, PYTHON_WARNINGS, handled, level_at_most, warnings_logged
 
 SHOWN = (logger.name, PYTHON_WARNINGS.name)
@@ -28,14 +29,14 @@ class Terminal(logging.Handler):
 
     def show(self, level: int, text: str) -> None:
         """Show the first line of a text."""
-        line = next(iter(text.splitlines()), "")
+        line = CONTROL.sub("", next(iter(text.splitlines()), ""))
         # What is critical ends the run, and the command ends with it.
         if line in self._shown or level >= logging.CRITICAL:
             return
         self._shown.add(line)
         word = f"{logging.getLevelName(level).lower()}: " if level >= logging.WARNING else ""
-        # The progress bar, where there is one, has taken the place of sys.stderr.
-        Console(stderr=True).print(word + line, soft_wrap=True, highlight=False, markup=False)
+        # A progress bar on a terminal has put itself in place of sys.stderr, and moves down.
+        print(word + line, file=sys.stderr)
 
 
 class FollowedLog:

@@ -1,9 +1,12 @@
 """What of a log a terminal shows."""
 
+import io
 import logging
 from pathlib import Path
 
 import pytest
+from rich.console import Console
+from rich.progress import Progress
 
 from simulations.runtime.terminal import FollowedLog, Terminal, num_warnings
 
@@ -31,6 +34,16 @@ def test_it_follows_what_another_process_writes(tmp_path: Path, capsys: pytest.C
         "warning: a.py:1: UserWarning: [red]brackets",
         "warning: Round 1: client 2 failed",
     ]
+
+
+def test_a_line_stands_above_the_progress_bar() -> None:
+    out = io.StringIO()
+    console = Console(file=out, force_terminal=True, width=80)
+    with Progress(console=console) as bar:
+        bar.add_task("rounds")
+        Terminal(logging.WARNING).show(logging.WARNING, "look \x1b[2Jhere")
+    line, last = out.getvalue().index("warning: look here\n"), out.getvalue().rindex("rounds")
+    assert line < last
 
 
 def test_a_log_that_is_not_there_yet(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
