@@ -2,18 +2,20 @@
 
 import time
 from collections.abc import Mapping
-from logging import ERROR, INFO, WARNING
+from contextlib import closing
+from logging import CRITICAL, INFO, WARNING
 from pathlib import Path
 from typing import Any
 
 from flwr.app import Context
-from flwr.common import log
 from flwr.serverapp import Grid, ServerApp
 from flwr.superlink.grid.inmemory_grid import InMemoryGrid
 from torch import Tensor
 
-from models.core.config import TaskConfig, read
+from models.core.config import RunConfig, TaskConfig, read
 from models.core.errors import UserError
+from models.core.log import log
+from models.core.tracebacks import line_of, traceback_of
 from models.data.attackers import attackers
 from models.data.fingerprint import data_sha256
 from models.data.partition import count_labels
@@ -21,12 +23,15 @@ from models.state import describe_state, federated_names, weights_sha256
 from server.checkpoint import write_safetensors
 from server.cohort import CohortGrid
 from server.config import ServerConfig
+from server.error_log import ErrorLog
 from server.errors import RunFailedError
 from server.evaluation import CentralEvaluation
 from server.node_registry import NodeRegistry
 from server.plan import Plan, make_plan
+from server.resume import checkpoint_to_resume
 from server.rounds import RoundLoop
 from server.run_folder import PARTITION, TRANSFER, RunFolder
+from server.run_log import run_log
 from server.transfer import START, Transfer
 
 # Clients that the picture of who holds what can show.
@@ -41,24 +46,34 @@ def main(grid: Grid, context: Context) -> None:
     config, task_config = read(ServerConfig, context.run_config), read(TaskConfig, context.run_config)
     path = Path(config.run_dir) if config.run_dir else _new_run_dir(task_config, context.run_id)
     folder = RunFolder(path, context.run_config, resume=config.resume)
+    errors = ErrorLog(folder.path, debug=bool(context.node_config.get("debug")))
+    with closing(folder), run_log(folder.path):
+        _run(grid, context.run_config, folder, errors)
+
+
+def _run(grid: Grid, run_config: RunConfig, folder: RunFolder, errors: ErrorLog) -> None:
+    """Run, and leave behind how it ended."""
     loop = None
     try:
-        loop = _prepare(grid, make_plan(context.run_config), folder)
+        loop = _prepare(grid, make_plan(run_config), folder, errors)
         status = loop.run()
         stopped = f"no better {loop.task.metric} in {loop.progress.stale} evaluations"
         _finish(loop, {"status": status, "reason": stopped if status == "stopped" else ""})
     except Exception as error:
         expected = isinstance(error, UserError | RunFailedError)
-        reason = str(error) if expected else f"{type(error).__name__}: {error}"
-        log(ERROR, "The run failed: %s", reason)
-        folder.finish({"status": "failed", "reason": reason, **(_outcome(loop) if loop else {})})
+        reason = str(error) if expected else line_of(error)
+        where = f"the run, after round {loop.progress.server_round}" if loop else "the run, before its rounds"
+        errors.write(where, traceback_of(error))
+        # Not merely an error: it is the last word, which `polyfed run` says in its own way.
+        log(CRITICAL, "The run failed: %s (traceback: %s)", reason, errors.path)
+        if folder.begun:  # else the folder holds what an earlier run has written, which stays
+            folder.finish({"status": "failed", "reason": reason, **(_outcome(loop) if loop else {})})
         raise
-    finally:
-        folder.close()
 
 
-def _prepare(grid: Grid, plan: Plan, folder: RunFolder) -> RoundLoop:
+def _prepare(grid: Grid, plan: Plan, folder: RunFolder, errors: ErrorLog) -> RoundLoop:
     """Wait for the nodes, and put the round loop together."""
+    checkpoint = checkpoint_to_resume(plan, folder.path) if plan.config.resume else None
     num_clients = plan.task_config.num_clients
     state = {name: tensor.clone() for name, tensor in plan.model.state_dict().items()}
     fixed = _begin_with(plan.transfer, state, folder) if plan.transfer else {}
@@ -93,9 +108,10 @@ def _prepare(grid: Grid, plan: Plan, folder: RunFolder) -> RoundLoop:
         {name: state[name] for name in federated_names(plan.model, plan.task.local)},
         fixed,
         _state_path(folder, shared_disk),
+        errors,
     )
     if plan.config.resume:
-        loop.resume()
+        loop.resume(checkpoint)
     return loop
 
 

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from flwr.common import log
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from models.core.log import log
 from models.state import weights_sha256
 
 FORMAT = "polyfed-checkpoint-1"
@@ -59,6 +59,11 @@ class CheckpointFolder:
         """Return the round of the oldest checkpoint that is kept; 0 if there is none."""
         paths = self._paths()
         return int(paths[0].stem.removeprefix("round-")) if paths else 0
+
+    def newest_round(self) -> int:
+        """Return the round of the newest checkpoint, be it whole or not; 0 if there is none."""
+        paths = self._paths()
+        return int(paths[-1].stem.removeprefix("round-")) if paths else 0
 
     def load_newest(self, like: dict[str, Tensor]) -> Checkpoint | None:
         """Return the newest checkpoint that is whole and holds a model like `like`.

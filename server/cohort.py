@@ -203,10 +203,12 @@ def _unpack(answer: Message | None, clients: list[int], traffic: _Traffic) -> No
         reason = answer.error.reason or ""
         if any(word in reason for word in DEAD_WORKER):
             who = ", ".join(map(str, clients))
-            raise RunFailedError(
+            error = RunFailedError(
                 f"a worker died (out of memory?) while it worked for clients {who}: {one_line(reason)}"
             )
-        return NodeReply.of_failed_node(clients, one_line(reason))
+            error.add_note(f"node {answer.metadata.src_node_id} said:\n{reason}")  # for errors.log
+            raise error
+        return NodeReply.of_failed_node(clients, one_line(reason), reason)
     traffic.up += num_bytes(answer.content)
     reply = NodeReply.unpack(answer.content)
     traffic.node_seconds = max(traffic.node_seconds, reply.seconds)

@@ -8,10 +8,10 @@ from logging import INFO
 from typing import Any
 
 from flwr.app import Message, RecordDict
-from flwr.common import log
 from flwr.common.constant import ErrorCode
 from flwr.serverapp import Grid
 
+from models.core.log import log
 from server.errors import RunFailedError
 from server.exchange import exchange, one_line
 
@@ -71,9 +71,11 @@ class NodeRegistry:
             if reply.has_error():
                 if reply.error.code in GONE:
                     continue  # gone before it answered; asked again when it is back
-                raise RunFailedError(f"a node cannot take part: {one_line(reply.error.reason)}")
-            text = str(reply.content.config_records["node"]["description"])
-            self._admit(reply.metadata.src_node_id, json.loads(text))
+                raise _cannot_take_part(reply, one_line(reply.error.reason), reply.error.reason or "")
+            said = reply.content.config_records["node"]
+            if "error" in said:
+                raise _cannot_take_part(reply, str(said["error"]), str(said["traceback"]))
+            self._admit(reply.metadata.src_node_id, json.loads(str(said["description"])))
 
     def hosts(self, node_ids: Iterable[int]) -> list[int]:
         """Return the clients, in order, that the connected nodes host."""
@@ -126,3 +128,9 @@ class NodeRegistry:
         self.num_partitions = num_partitions
         self.own_data |= description["own-data"]
         self.partitions[node_id] = partition
+
+
+def _cannot_take_part(reply: Message, why: str, whole: str) -> RunFailedError:
+    error = RunFailedError(f"a node cannot take part: {why}")
+    error.add_note(f"node {reply.metadata.src_node_id} said:\n{whole}")  # for errors.log
+    return error

@@ -12,18 +12,21 @@ from typing import Any
 import numpy as np
 import torch
 from flwr.app import ArrayRecord, ConfigRecord, MetricRecord
-from flwr.common import log
 from flwr.serverapp.strategy import Strategy
 from torch import Tensor
 
+from models.core.log import log
 from models.core.seeds import derive_seed
+from models.core.tracebacks import line_of
 from models.task import Task
 from server.checkpoint import Checkpoint, CheckpointFolder, write_safetensors
 from server.client_metrics import client_metrics, metrics_by_client
 from server.cohort import CohortGrid, CohortResult
 from server.config import ServerConfig
+from server.error_log import ERRORS, ErrorLog
 from server.errors import RunFailedError
 from server.evaluation import CentralEvaluation
+from server.resume import CHECKPOINTS
 from server.run_folder import RunFolder
 from strategies.declaration import declaration_of
 from strategies.memory import capture, restore
@@ -61,6 +64,7 @@ class RoundLoop:
         weights: dict[str, Tensor],
         fixed: dict[str, Tensor],
         state_path: str,
+        errors: ErrorLog,
     ) -> None:
         self.config = config
         self.seed = seed
@@ -72,7 +76,8 @@ class RoundLoop:
         self.weights = weights
         self.fixed = fixed
         self.state_path = state_path
-        self.checkpoints = CheckpointFolder(folder.path / "checkpoints")
+        self.errors = errors
+        self.checkpoints = CheckpointFolder(folder.path / CHECKPOINTS)
         self.progress = Progress()
         self.seconds: dict[str, float] = {}
 
@@ -81,17 +86,17 @@ class RoundLoop:
         """All that the server knows of the model: what is averaged, and what it has given the clients."""
         return {**self.weights, **self.fixed}
 
-    def resume(self) -> None:
-        """Go back to the newest whole checkpoint, or to the start where there is none."""
-        checkpoint = self.checkpoints.load_newest(self.weights)
+    def resume(self, checkpoint: Checkpoint | None) -> None:
+        """Go back to a checkpoint; to the start without one, which is for runs that have not trained."""
         if checkpoint is None:
-            log(WARNING, "No usable checkpoint in %s: starting from round 1", self.checkpoints.folder)
+            log(WARNING, "The run in %s has trained no round: starting from round 1", self.folder.path)
         else:
             self.weights = checkpoint.weights
             self.progress = Progress(**checkpoint.progress)
             self.folder.started -= self.progress.seconds
             restore(self.strategy, checkpoint.strategy, checkpoint.strategy_arrays)
             log(INFO, "Resuming after round %d", checkpoint.server_round)
+        self.folder.begin()
         self.folder.rewind(self.progress.server_round if checkpoint else -1)
 
     def run(self) -> str:
@@ -152,8 +157,7 @@ class RoundLoop:
         cohort = self.grid.exchange(messages, self._info(server_round), self.config.round_timeout)
         self.seconds["training"] = cohort.node_seconds
         self.seconds["transport"] = cohort.seconds - cohort.node_seconds
-        for failure in cohort.failures:
-            log(WARNING, "Round %d: client %d failed: %s", server_round, failure.client, failure.error)
+        self._tell_failures(server_round, cohort, "failed")
         return cohort
 
     def _aggregate(self, server_round: int, cohort: CohortResult) -> dict[str, float]:
@@ -175,6 +179,13 @@ class RoundLoop:
             self._take_over(arrays, server_round)
         return {**_plain(metrics), "num-examples": cohort.num_examples}
 
+    def _tell_failures(self, server_round: int, cohort: CohortResult, what: str) -> None:
+        """Say which clients failed, and keep their tracebacks."""
+        for each in cohort.failures:
+            self.errors.client_failed(server_round, each)
+            said = f"client {each.client} {what}: {each.error} (traceback in {ERRORS})"
+            log(WARNING, "Round %d: %s", server_round, said)
+
     def _take_over(self, arrays: ArrayRecord, server_round: int) -> None:
         """Cast what the strategy returned, which may be float64, to the model's types."""
         for name, old in self.weights.items():
@@ -194,14 +205,7 @@ class RoundLoop:
                 )
             )
             cohort = self.grid.exchange(messages, self._info(server_round), self.config.round_timeout)
-        for failure in cohort.failures:
-            log(
-                WARNING,
-                "Round %d: client %d failed to evaluate: %s",
-                server_round,
-                failure.client,
-                failure.error,
-            )
+        self._tell_failures(server_round, cohort, "failed to evaluate")
         return cohort
 
     def _client_metrics(self, server_round: int, cohort: CohortResult) -> dict[str, Any]:
@@ -223,7 +227,8 @@ class RoundLoop:
             try:
                 self.folder.draw(self.evaluation.figures(self.weights), server_round)
             except Exception as error:
-                log(WARNING, "The figures were not drawn: %s: %s", type(error).__name__, error)
+                self.errors.record(f"the figures of round {server_round}", error)
+                log(WARNING, "The figures were not drawn: %s (traceback in %s)", line_of(error), ERRORS)
 
     def _is_evaluated(self, server_round: int) -> bool:
         every = self.config.evaluate_every

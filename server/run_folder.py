@@ -35,13 +35,25 @@ class RunFolder:
     """One run's folder, locked for as long as this object lives."""
 
     def __init__(self, path: Path, run_config: RunConfig, *, resume: bool) -> None:
-        """Claim the folder for a new run, or for going on with the run in it; see `claim`."""
+        """Claim the folder for a new run, or for going on with the run in it; see `claim`.
+
+        The run that is there stays as it is until `begin` is called.
+        """
         self.path = path
         self.started = time.time()
         self._lock = claim(path, run_config, resume=resume)
-        (path / CONFIG).write_text(tomli_w.dumps(dict(run_config)))
-        (path / RESULT).unlink(missing_ok=True)
+        self._run_config = run_config
         self._board: SummaryWriter | None = None
+        self.begun = False
+        """Whether this run may write here: one that is resumed may once it is known that it can go on."""
+        if not resume:
+            self.begin()
+
+    def begin(self) -> None:
+        """Write the config; the result of the run that is resumed holds no longer."""
+        self._write(CONFIG, tomli_w.dumps(dict(self._run_config)))
+        (self.path / RESULT).unlink(missing_ok=True)
+        self.begun = True
 
     def token(self) -> str:
         """Return a name that no other run has; a resumed run keeps it, its folder's next run does not."""
@@ -86,8 +98,11 @@ class RunFolder:
 
     def write_json(self, name: str, content: Any) -> None:
         """Write a JSON file so that it is there as a whole or not at all."""
+        self._write(name, json.dumps(content, indent=1))
+
+    def _write(self, name: str, text: str) -> None:
         partial = self.path / f"{name}.partial"
-        partial.write_text(json.dumps(content, indent=1))
+        partial.write_text(text)
         partial.replace(self.path / name)
 
     def close(self) -> None:

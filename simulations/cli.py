@@ -3,6 +3,7 @@
 import json
 import logging
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -13,9 +14,21 @@ from rich.markup import escape
 
 from models.core.config import Value
 from models.core.errors import UserError
+from models.core.tracebacks import traceback_of
 
 MISTAKE, FAILURE, INTERRUPTED = 2, 1, 130
 """Exit codes: what was asked for cannot work; the run failed; Ctrl-C."""
+
+
+@dataclass
+class Asked:
+    """What the command line asks of `main` itself."""
+
+    debug: bool = False
+    """Whether exceptions go through to whoever called."""
+    verbose: bool = False
+    """Whether a mistake shows the exception by which it was found."""
+
 
 cli = typer.Typer(
     no_args_is_help=True,
@@ -30,6 +43,7 @@ Target = Annotated[float | None, typer.Option(help="Show the rounds until the me
 
 @cli.command()
 def run(
+    context: typer.Context,
     scenario: Annotated[
         Path, typer.Argument(help="TOML file of run-config keys, as in simulations/configs.")
     ],
@@ -43,12 +57,27 @@ def run(
     in_process: Annotated[
         bool, typer.Option("--in-process", help="Everything in this process, for debugging.")
     ] = False,
-    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Show Flower's log as well.")] = False,
+    debug: Annotated[
+        bool,
+        typer.Option("--debug", help="With --in-process: let a debugger have the first exception."),
+    ] = False,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", "-v", help="Show all of the log, Flower's too, and tracebacks.")
+    ] = False,
 ) -> None:
-    """Run a scenario, write its report, and say where it is."""
+    """Run a scenario, write its report, and say where it is.
+
+    Warnings are shown as they come. The log is in RUN/run.log, the traceback of every failure in
+    RUN/errors.log.
+    """
+    from simulations.runtime.failures import NewFailures
     from simulations.runtime.launch import launch
     from simulations.scenario import load_scenario, new_run_dir
 
+    if debug and not in_process:
+        raise UserError("--debug needs --in-process: no exception comes here from another process")
+    asked = context.ensure_object(Asked)
+    asked.debug, asked.verbose = debug, verbose
     if run_dir and resume:
         raise UserError("give either --run-dir or --resume: a resumed run stays in its folder")
     run_config = load_scenario(scenario, override or ())
@@ -58,8 +87,11 @@ def run(
         )
     folder = (resume or run_dir or new_run_dir(scenario)).absolute()
     run_config |= {"run-dir": str(folder), "resume": resume is not None}
-    result = launch(run_config, in_process=in_process, verbose=verbose, console=console)
-    _say_how_it_ended(folder, result)
+    failures = NewFailures(folder)
+    result = launch(run_config, in_process=in_process, verbose=verbose, debug=debug, console=console)
+    _say_how_it_ended(folder, result, failures.path if failures.text() else None)
+    if verbose:
+        sys.stderr.write(failures.text())
     if (folder / "config.toml").exists():  # else it ended before it began, and there is nothing to report
         from simulations.report.page import write_report
 
@@ -205,9 +237,14 @@ def partition(
 def main() -> None:
     """Run the command line; a mistake of its user is one line and exit code 2."""
     logging.captureWarnings(True)
+    asked = Asked()
     try:
-        code = cli(standalone_mode=False)
+        code = cli(standalone_mode=False, obj=asked)
     except UserError as error:
+        if asked.debug:
+            raise
+        if asked.verbose and error.__cause__:
+            sys.stderr.write(traceback_of(error))
         _fail(str(error), MISTAKE)
     except click.exceptions.NoArgsIsHelpError:  # it has printed the help
         sys.exit(MISTAKE)
@@ -225,7 +262,7 @@ def _fail(reason: str, code: int) -> None:
     sys.exit(code)
 
 
-def _say_how_it_ended(folder: Path, result: dict[str, Value]) -> None:
+def _say_how_it_ended(folder: Path, result: dict[str, Value], tracebacks: Path | None) -> None:
     status = str(result["status"])
     if status == "failed":
         console.print(
@@ -236,6 +273,8 @@ def _say_how_it_ended(folder: Path, result: dict[str, Value]) -> None:
             f"{status} after round {result['server_round']}: {json.dumps(result['final'])}", soft_wrap=True
         )
         console.print(f"weights: {result['weights_sha256']}", soft_wrap=True, highlight=False)
+    if tracebacks:
+        console.print(f"tracebacks: {tracebacks}", soft_wrap=True, highlight=False)
     console.print(f"run: {folder}", soft_wrap=True, highlight=False)
 
 

@@ -12,9 +12,12 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
+from server.error_log import ERRORS
 from server.run_folder import METRICS
+from server.run_log import RUN_LOG
 from simulations.experiments.trial import Trial
 from simulations.runtime import reaper
+from simulations.runtime.terminal import num_warnings
 
 PAUSE = 0.2
 """Seconds between two looks at the processes."""
@@ -65,8 +68,14 @@ def last_words(trial: Trial) -> str:
 def failures(trials: Sequence[Trial]) -> list[str]:
     """Return a line for each run that has not come to a good end."""
     return [
-        f"{trial.name}: {last_words(trial)} (see {trial.folder / LOG})" for trial in trials if not trial.run()
+        f"{trial.name}: {last_words(trial)} (see {_evidence(trial)})" for trial in trials if not trial.run()
     ]
+
+
+def _evidence(trial: Trial) -> Path:
+    """Return the file that says most about why a run failed."""
+    errors = trial.folder / ERRORS
+    return errors if errors.exists() else trial.folder / LOG
 
 
 def _start(trial: Trial, mark: Path) -> subprocess.Popen[bytes]:
@@ -97,4 +106,7 @@ def _ending(trial: Trial) -> str:
     if run is None or run.result is None:
         return f"{trial.name} failed: {last_words(trial)}"
     best = run.result.best.get(run.metric, float("nan"))
-    return f"{trial.name}: {run.metric} {best:.4g} in {run.seconds:.0f} s"
+    ended = f"{trial.name}: {run.metric} {best:.4g} in {run.seconds:.0f} s"
+    log = trial.folder / RUN_LOG
+    warnings = num_warnings(log)
+    return f"{ended}; {warnings} warnings in {log}" if warnings else ended

@@ -15,7 +15,7 @@ from models.core.config import Value
 from simulations.config import ResolvedSimulation
 from simulations.runtime.control import Control, RefusedError
 from simulations.runtime.staging import stage
-from simulations.runtime.superlink import COLOURS, own_superlink
+from simulations.runtime.superlink import COLOURS, SuperLink, own_superlink
 
 TICK = 0.2
 """Seconds between two calls of on_tick."""
@@ -41,6 +41,8 @@ class FlowerOutcome:
     """Flower's number of the run; None where it never began."""
     error: str
     """One line that says what went wrong; "" for a completed run."""
+    last_words: str = ""
+    """The end of Flower's log, where it did not complete the run."""
 
 
 def run_on_flower(
@@ -72,10 +74,16 @@ def run_on_flower(
                 tail = _follow(control.log(run_id), log_file, on_tick, verbose)
                 status, details = control.status(run_id)
         except RefusedError:
-            return FlowerOutcome("failed", None, f"Flower refused the run: {superlink.last_words()}")
+            return _ended(superlink, None, "Flower refused the run")
         except (httpx.TransportError, ChildProcessError):
-            return FlowerOutcome("failed", run_id, f"the SuperLink ended: {superlink.last_words()}")
-    return FlowerOutcome(status, run_id, "" if status == "completed" else error_line(tail, details))
+            return _ended(superlink, run_id, "the SuperLink ended")
+    if status == "completed":
+        return FlowerOutcome(status, run_id, "")
+    return FlowerOutcome(status, run_id, error_line(tail, details), tail)
+
+
+def _ended(superlink: SuperLink, run_id: int | None, what: str) -> FlowerOutcome:
+    return FlowerOutcome("failed", run_id, f"{what}: {superlink.last_words()}", superlink.log())
 
 
 def _follow(pieces: Iterable[str], log_file: Path, on_tick: Callable[[], None] | None, verbose: bool) -> str:

@@ -9,6 +9,7 @@ from flwr.supercore.run import Run
 
 from clients.app import app as client_app
 from models.core.config import Value
+from models.core.tracebacks import traceback_of
 from server.app import app as server_app
 from strategies.wire.identity import RUN_ID, let_messages_be_made
 
@@ -17,17 +18,21 @@ CLIENT_APP_RAISED = 2
 
 
 class InProcessGrid(Grid):
-    """Nodes numbered 0 to num_nodes - 1 that answer a message while it is pushed."""
+    """Nodes numbered 0 to num_nodes - 1 that answer a message while it is pushed.
+
+    With `debug`, the first exception on a node is not answered but raised here.
+    """
 
     interchangeable_nodes = True
 
-    def __init__(self, run_config: dict[str, Value], num_nodes: int) -> None:
+    def __init__(self, run_config: dict[str, Value], num_nodes: int, *, debug: bool = False) -> None:
         let_messages_be_made()
+        self.debug = debug
         self.contexts = {
             node: Context(
                 run_id=RUN_ID,
                 node_id=node,
-                node_config={"partition-id": node, "num-partitions": num_nodes},
+                node_config={"partition-id": node, "num-partitions": num_nodes, "debug": debug},
                 state=RecordDict(),
                 run_config=run_config,
             )
@@ -79,13 +84,17 @@ class InProcessGrid(Grid):
         try:
             reply = client_app(message, self.contexts[message.metadata.dst_node_id])
         except Exception as error:  # as a Flower runtime does with whatever a ClientApp raises
-            reply = Message(Error(CLIENT_APP_RAISED, f"{type(error).__name__}: {error}"), reply_to=message)
+            if self.debug:
+                raise
+            reply = Message(Error(CLIENT_APP_RAISED, traceback_of(error)), reply_to=message)
         self._replies[message_id] = reply
         return message_id
 
 
-def run_in_process(run_config: dict[str, Value], num_nodes: int = 1) -> None:
-    """Run the ServerApp against ClientApps in this process."""
-    grid = InProcessGrid(run_config, num_nodes)
-    context = Context(run_id=RUN_ID, node_id=0, node_config={}, state=RecordDict(), run_config=run_config)
+def run_in_process(run_config: dict[str, Value], num_nodes: int = 1, *, debug: bool = False) -> None:
+    """Run the ServerApp against ClientApps in this process; with `debug`, the first exception ends it."""
+    grid = InProcessGrid(run_config, num_nodes, debug=debug)
+    context = Context(
+        run_id=RUN_ID, node_id=0, node_config={"debug": debug}, state=RecordDict(), run_config=run_config
+    )
     server_app(grid, context)

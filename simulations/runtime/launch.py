@@ -1,7 +1,6 @@
 """One run config, run here or under Flower, with a progress bar and one truth about how it ended."""
 
 import json
-import logging
 from pathlib import Path
 from typing import Any
 
@@ -9,55 +8,118 @@ from rich.console import Console
 
 from models.core.config import Value, read
 from models.core.errors import UserError
-from server.plan import make_plan
+from models.core.tracebacks import line_of
+from server.error_log import ErrorLog
+from server.plan import Plan, make_plan
+from server.resume import checkpoint_to_resume
 from server.run_folder import RESULT, claim
-from simulations.config import SimulationConfig, resolve
+from server.run_log import RUN_LOG
+from simulations.config import ResolvedSimulation, SimulationConfig, resolve
 from simulations.runtime.progress import RoundProgress
+from simulations.runtime.terminal import FollowedLog, Terminal, terminal_log
 
 
 def launch(
-    run_config: dict[str, Value], *, in_process: bool, verbose: bool, console: Console
+    run_config: dict[str, Value],
+    *,
+    in_process: bool,
+    verbose: bool,
+    console: Console,
+    debug: bool = False,
 ) -> dict[str, Any]:
     """Run to the end and return what RUN/result.json says.
 
     Raises UserError for what can be told beforehand: a config that cannot work, a run folder that is in
-    use, too few CPUs or GPUs.
+    use or cannot be gone on with, too few CPUs or GPUs. With `debug` the first exception is raised.
     """
-    logging.getLogger("flwr").setLevel(logging.INFO if verbose else logging.CRITICAL)
+    folder = Path(str(run_config["run-dir"]))
+    errors = ErrorLog(folder)
+    with terminal_log(verbose) as terminal:
+        try:
+            simulation, plan = _plan(run_config, folder)
+        except UserError:
+            raise
+        except Exception as error:
+            if debug:
+                raise
+            claim(folder, run_config, resume=bool(run_config["resume"])).release()  # it must be this run's
+            errors.record("the plan of the run, before it began", error)
+            return {"status": "failed", "reason": line_of(error)}
+        if plan.transfer and not run_config["resume"]:
+            for line in plan.transfer.lines():
+                console.print(line, soft_wrap=True, highlight=False, markup=False)
+        before = _stamp(folder / RESULT)
+        with RoundProgress(folder, int(run_config["num-server-rounds"]), console):
+            if in_process:
+                reason = _in_process(run_config, int(run_config["num-nodes"]) or 1, debug)
+            else:
+                reason = _on_flower(run_config, simulation, verbose, terminal, errors)
+        return _result(folder / RESULT, before, reason)
+
+
+def _plan(run_config: dict[str, Value], folder: Path) -> tuple[ResolvedSimulation, Plan]:
+    """Build what the ServerApp will build, and look at the run folder, before anybody has to wait."""
     simulation = resolve(read(SimulationConfig, run_config))
     plan = make_plan(run_config)
-    folder = Path(str(run_config["run-dir"]))
-    claim(folder, run_config, resume=bool(run_config["resume"])).release()
-    (folder / RESULT).unlink(missing_ok=True)  # of the run that is resumed: this one may end before it writes
-    if plan.transfer and not run_config["resume"]:
-        for line in plan.transfer.lines():
-            console.print(line, soft_wrap=True, highlight=False, markup=False)
-    with RoundProgress(folder, int(run_config["num-server-rounds"]), console):
-        if in_process:
-            reason = _in_process(run_config, int(run_config["num-nodes"]) or 1)
-        else:
-            from simulations.runtime.flower import run_on_flower
-
-            reason = run_on_flower(run_config, simulation, verbose=verbose).error
-    return _result(folder, reason)
+    lock = claim(folder, run_config, resume=plan.config.resume)
+    try:
+        if plan.config.resume:
+            checkpoint_to_resume(plan, folder)
+    finally:
+        lock.release()
+    return simulation, plan
 
 
-def _in_process(run_config: dict[str, Value], num_nodes: int) -> str:
+def _in_process(run_config: dict[str, Value], num_nodes: int, debug: bool) -> str:
     from simulations.runtime.in_process import run_in_process
 
     try:
-        run_in_process(run_config, num_nodes)
+        run_in_process(run_config, num_nodes, debug=debug)
     except UserError:
         raise
     except Exception as error:  # the ServerApp has written the reason to the run folder
-        return f"{type(error).__name__}: {error}"
+        if debug:
+            raise
+        return line_of(error)
     return ""
 
 
-def _result(folder: Path, reason: str) -> dict[str, Any]:
-    """Return what the ServerApp wrote; where it wrote nothing, the run failed for `reason`."""
-    path = folder / RESULT
+def _on_flower(
+    run_config: dict[str, Value],
+    simulation: ResolvedSimulation,
+    verbose: bool,
+    terminal: Terminal,
+    errors: ErrorLog,
+) -> str:
+    from simulations.runtime.flower import run_on_flower
+
+    folder = errors.path.parent
+    before = _stamp(folder / RESULT)
+    followed = FollowedLog(folder / RUN_LOG, terminal)
+    # Flower's log, which has polyfed's lines, is shown as a whole where that is asked for.
+    look = None if verbose else followed.look
+    outcome = run_on_flower(run_config, simulation, on_tick=look, verbose=verbose)
+    if look:
+        look()
+    if outcome.error and _stamp(folder / RESULT) == before:  # else the ServerApp has said what went wrong
+        errors.write("Flower's runtime, which ended without a result", outcome.last_words or outcome.error)
+    return outcome.error
+
+
+def _stamp(path: Path) -> tuple[int, int] | None:
+    """Return what tells a file from the one that was there before; None where there is none."""
+    return (path.stat().st_ino, path.stat().st_mtime_ns) if path.exists() else None
+
+
+def _result(path: Path, before: tuple[int, int] | None, reason: str) -> dict[str, Any]:
+    """Return what the ServerApp wrote; where it wrote nothing, the run failed for `reason`.
+
+    The result of the run that was to be resumed stays where this one has not begun.
+    """
+    if _stamp(path) not in (None, before):
+        result: dict[str, Any] = json.loads(path.read_text())
+        return result
+    failed = {"status": "failed", "reason": reason or "the ServerApp wrote no result"}
     if not path.exists():
-        path.write_text(json.dumps({"status": "failed", "reason": reason or "the ServerApp wrote no result"}))
-    result: dict[str, Any] = json.loads(path.read_text())
-    return result
+        path.write_text(json.dumps(failed))
+    return failed

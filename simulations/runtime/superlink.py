@@ -19,6 +19,8 @@ from simulations.runtime import reaper
 
 COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 """Terminal colours, which Flower writes into files too."""
+RAYS_TIP = "ignore:Tip:FutureWarning:ray._private.worker"
+"""A filter, as of `python -W`, for what Ray says about its own future whenever it starts."""
 STARTUP = 60.0
 """Seconds that the SuperLink gets until it listens; it takes two."""
 
@@ -55,9 +57,13 @@ class SuperLink:
 
     def last_words(self) -> str:
         """Return the last line of its log that is not about a request."""
-        lines = COLOURS.sub("", (self.folder / "superlink.log").read_text()).splitlines()
+        lines = self.log().splitlines()
         last = next((line for line in reversed(lines) if line.strip() and "uvicorn.access" not in line), "")
         return " ".join(last.split())
+
+    def log(self) -> str:
+        """Return all that it has said."""
+        return COLOURS.sub("", (self.folder / "superlink.log").read_text(errors="replace"))
 
     def _listens(self) -> bool:
         # What answers on the port may be another run's SuperLink, so ask whose socket it is.
@@ -109,6 +115,9 @@ def _environment(folder: Path, threads: int) -> dict[str, str]:
         # The workers that Ray starts ahead lack the environment that Flower wants, and are never used.
         "RAY_prestart_worker_first_driver": "0",
     }
+    # A tip to Ray's developers, which would greet every user of polyfed; what a user asks for comes after.
+    asked = os.environ.get("PYTHONWARNINGS")
+    environment["PYTHONWARNINGS"] = ",".join([RAYS_TIP, *([asked] if asked else [])])
     for pool in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
         environment[pool] = str(threads)
     return environment

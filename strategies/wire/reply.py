@@ -68,16 +68,20 @@ class NodeReply:
     """The metric that weights them in the sum."""
     seconds: float = 0.0
     """Time that the node computed."""
+    debug: bool = False
+    """Whether a client's failure is raised, for a debugger, instead of collected."""
 
     @staticmethod
-    def collecting(weighted_by: str, num_clients: int, compressed: bool) -> "NodeReply":
+    def collecting(
+        weighted_by: str, num_clients: int, compressed: bool, *, debug: bool = False
+    ) -> "NodeReply":
         """Return a collector for that many clients; `weighted_by` "" is that every reply travels by itself.
 
         A few clients' arrays are better sent as they are: a sum is as large as UPDATES_IN_A_SUM of them. A
         sum of compressed updates would be compressed no more.
         """
         adds_up = weighted_by and num_clients > UPDATES_IN_A_SUM and not compressed
-        return NodeReply(total=ExactSum() if adds_up else None, weighted_by=weighted_by)
+        return NodeReply(total=ExactSum() if adds_up else None, weighted_by=weighted_by, debug=debug)
 
     def add(
         self, client: int, content: RecordDict, arrays: Mapping[str, NDArray[np.generic]] | None = None
@@ -91,6 +95,8 @@ class NodeReply:
 
     def fail(self, client: int, error: Exception) -> None:
         """Add a client's failure."""
+        if self.debug:
+            raise error
         self.failures.append(ClientFailure.of(client, error))
 
     def pack(self) -> RecordDict:
@@ -120,9 +126,9 @@ class NodeReply:
         return NodeReply(replies, failures, total, seconds=float(plan["seconds"]))  # type: ignore[arg-type]
 
     @staticmethod
-    def of_failed_node(clients: Sequence[int], error: str) -> "NodeReply":
+    def of_failed_node(clients: Sequence[int], error: str, traceback: str = "") -> "NodeReply":
         """Return what befell each client of a node that has no answer."""
-        return NodeReply(failures=[ClientFailure(client, error) for client in clients])
+        return NodeReply(failures=[ClientFailure(client, error, traceback) for client in clients])
 
     def on_node(self, node: int) -> "NodeReply":
         """Return the same, with the failures on this node."""

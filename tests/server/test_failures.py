@@ -1,13 +1,16 @@
 """What fails is named, and stops no more than it must."""
 
 import json
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from faulty import FaultyCnn
 
 from models.core.config import Value
+from models.data.dataset import Dataset
 from server.errors import RunFailedError
 from simulations.runtime.in_process import run_in_process
 
@@ -18,6 +21,14 @@ def read(config: dict[str, Value]) -> tuple[list[dict[str, Any]], dict[str, Any]
     folder = Path(str(config["run-dir"]))
     rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     return rows, json.loads((folder / "result.json").read_text())
+
+
+def errors_of(config: dict[str, Value]) -> str:
+    return (Path(str(config["run-dir"])) / "errors.log").read_text()
+
+
+def last_frame(caught: pytest.ExceptionInfo[BaseException]) -> str:
+    return str(caught.traceback[-1].statement).strip()
 
 
 @pytest.mark.parametrize("strategy", ["FedAvg", "FedMedian"])
@@ -36,7 +47,11 @@ def test_one_client_that_raises_does_not_stop_the_run(
     ]
     assert [row.get("clients") for row in rows[1:]] == [[0, 1, 2, 3], [0, 1, 2], [0, 1, 2, 3]]
     assert result["status"] == "completed"
-    assert "Round 2: client 3 failed: ValueError: a bad batch" in caplog.text
+    assert "Round 2: client 3 failed: ValueError: a bad batch (traceback in errors.log)" in caplog.text
+    heading, _, whole = errors_of(config).partition("\n")
+    assert heading.endswith(" client 3 in round 2 on node 1")
+    assert '  raise ValueError("a bad batch")\n' in whole  # the line of code
+    assert whole.endswith("  ValueError: a bad batch\n\n")
 
 
 def test_all_clients_failing_stops_the_run(tiny: Make) -> None:
@@ -47,6 +62,11 @@ def test_all_clients_failing_stops_the_run(tiny: Make) -> None:
     rows, result = read(config)
     assert (result["status"], result["reason"]) == ("failed", reason)
     assert len(rows[-1]["failures"]) == 4
+    said = errors_of(config)
+    assert said.count('raise ValueError("a bad batch")') == 1  # the four failed in one way
+    assert all(f" client {client} in round 1 on node 0\n" in said for client in range(4))
+    assert " the run, after round 0\n" in said
+    assert f"server.errors.RunFailedError: {reason}" in said
 
 
 def test_a_client_that_diverges_sends_no_update(tiny: Make) -> None:
@@ -55,3 +75,59 @@ def test_a_client_that_diverges_sends_no_update(tiny: Make) -> None:
         run_in_process(config)
     rows, _ = read(config)
     assert all("FloatingPointError: loss is" in failure["error"] for failure in rows[1]["failures"])
+
+
+class NoNode(FaultyCnn):
+    """Can be built at the server, but by no node."""
+
+    def __init__(self, dataset: Dataset, **options: Any) -> None:
+        super().__init__(dataset, **options)
+        if any(frame.name == "load_worker" for frame in traceback.extract_stack()):
+            raise OSError("no such file")
+
+
+class NoFigures(FaultyCnn):
+    """Cannot be drawn."""
+
+    def figures(self, *_: Any) -> Any:
+        raise LookupError("no such colour")
+
+
+def test_a_node_that_cannot_take_part_says_why(tiny: Make) -> None:
+    config = tiny(task="test_failures:NoNode")
+    with pytest.raises(RunFailedError, match="a node cannot take part: OSError: no such file"):
+        run_in_process(config)
+    said = errors_of(config)
+    assert " the run, before its rounds\n" in said
+    assert "node 0 said:\n" in said
+    assert '      raise OSError("no such file")\n' in said
+
+
+def test_figures_that_are_not_drawn_leave_their_traceback(
+    tiny: Make, caplog: pytest.LogCaptureFixture
+) -> None:
+    config = tiny(task="test_failures:NoFigures", num_server_rounds=1)
+    run_in_process(config)
+    assert "The figures were not drawn: LookupError: no such colour (traceback in errors.log)" in caplog.text
+    assert " the figures of round 1\n" in errors_of(config)
+    assert 'raise LookupError("no such colour")' in errors_of(config)
+
+
+@pytest.mark.parametrize("engine", ["loop", "stacked"])
+@pytest.mark.parametrize(
+    ("task", "options", "kind", "line"),
+    [
+        ("faulty:FaultyCnn", "raise_at = [1, 2]", ValueError, 'raise ValueError("a bad batch")'),
+        ("test_failures:NoNode", "", OSError, 'raise OSError("no such file")'),
+        ("test_failures:NoFigures", "", LookupError, 'raise LookupError("no such colour")'),
+    ],
+)
+def test_in_debug_mode_the_first_exception_arrives_where_it_was_raised(
+    tiny: Make, engine: str, task: str, options: str, kind: type[Exception], line: str
+) -> None:
+    config = tiny(task=task, task_options=options, engine=engine, num_server_rounds=1)
+    with pytest.raises(kind) as caught:
+        run_in_process(config, num_nodes=2, debug=True)
+    assert type(caught.value) is kind
+    assert last_frame(caught) == line
+    assert "self" in caught.traceback[-1].frame.f_locals  # what a debugger shows

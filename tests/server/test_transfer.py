@@ -299,6 +299,8 @@ def test_a_resumed_run_does_not_need_the_earlier_one(
     of_four_classes.unlink()
     if checkpoints == "lost":
         shutil.rmtree(tmp_path / "run" / "checkpoints")
+        metrics = tmp_path / "run" / "metrics.jsonl"  # as if it had been killed in its first round
+        metrics.write_text(metrics.read_text().splitlines()[0] + "\n")
     resumed = finish({**config, "resume": True})
     assert resumed["weights_sha256"] == whole["weights_sha256"]
     assert [row["server_round"] for row in resumed["rows"]] == [0, 1, 2, 3]

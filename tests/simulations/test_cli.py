@@ -1,6 +1,9 @@
 """The `polyfed` command as a person meets it: what it prints, and how it exits."""
 
 import json
+import logging
+import sys
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
@@ -10,11 +13,15 @@ import torch
 from command_line import Ended, polyfed
 from flwr.app import Message
 from flwr.serverapp.strategy import FedAvg
+from torch import nn
 
 import server.run_folder
 import simulations.runtime.flower
 import simulations.runtime.in_process
+from models.core.errors import UserError
+from models.images.cnn import ImageClassification
 from server.run_folder import claim
+from simulations.cli import main
 from simulations.runtime.flower import FlowerOutcome
 
 SCENARIO = 'dataset = "digits"\nnum-clients = 3\nnum-server-rounds = 2\n'
@@ -25,6 +32,28 @@ class Broken(FedAvg):
 
     def aggregate_train(self, server_round: int, replies: Sequence[Message]) -> Any:
         raise LookupError("no [such] thing")
+
+
+class Unbuildable(ImageClassification):
+    """Has a mistake in its code."""
+
+    def build(self) -> nn.Module:
+        raise LookupError("no such layer")
+
+
+class Mistaken(ImageClassification):
+    """Tells its user of a mistake."""
+
+    def build(self) -> nn.Module:
+        raise UserError("not so")
+
+
+class Warns(ImageClassification):
+    """Warns in every evaluation."""
+
+    def evaluate(self, *arguments: Any) -> Any:
+        warnings.warn("[made of] glass", UserWarning, stacklevel=1)
+        return super().evaluate(*arguments)
 
 
 @pytest.fixture(autouse=True)
@@ -222,9 +251,14 @@ def test_a_run_that_fails(scenario: Path, tmp_path: Path) -> None:
         *("run", scenario, "--in-process", "--run-dir", tmp_path / "run"),
         *("-c", "task=faulty:FaultyCnn", "-c", "task-options=raise_at = [0, 0]"),
     )
-    assert (ended.code, ended.err) == (1, "")
+    assert ended.code == 1
+    assert ended.err.splitlines() == [
+        f"warning: Round 1: client {client} failed: ValueError: a bad batch (traceback in errors.log)"
+        for client in range(3)
+    ]
     lines = ended.out.splitlines()
-    assert lines[-3] == "failed: all 3 clients of round 1 failed; client 0: ValueError: a bad batch"
+    assert lines[-4] == "failed: all 3 clients of round 1 failed; client 0: ValueError: a bad batch"
+    assert lines[-3] == f"tracebacks: {tmp_path / 'run' / 'errors.log'}"
     assert lines[-1] == f"report: {tmp_path / 'run' / 'report.html'}"
 
 
@@ -236,16 +270,107 @@ def test_a_strategy_that_raises_is_a_run_that_failed(scenario: Path, tmp_path: P
     assert json.loads((run / "result.json").read_text())["status"] == "failed"
 
 
+def test_the_traceback_is_on_the_terminal_where_it_is_asked_for(scenario: Path, tmp_path: Path) -> None:
+    arguments = ("run", scenario, "--in-process", "-c", "strategy=test_cli:Broken", "--run-dir")
+    quiet, verbose = polyfed(*arguments, tmp_path / "a"), polyfed(*arguments, tmp_path / "b", "-v")
+    line = 'raise LookupError("no [such] thing")'
+    assert line not in quiet.out + quiet.err
+    assert verbose.out.count(line) == 0
+    assert verbose.err.count(line) == 1
+    assert "3 clients on 1 nodes" in verbose.err
+    assert "3 clients on 1 nodes" not in quiet.err
+
+
+def test_what_is_behind_a_mistake_is_shown_where_it_is_asked_for(scenario: Path, tmp_path: Path) -> None:
+    arguments = ("run", scenario, "-c", "task=no_such_module:Task", "--run-dir", tmp_path / "run")
+    line = mistake(polyfed(*arguments))
+    verbose = polyfed(*arguments, "-v")
+    assert verbose.code == 2
+    assert "ModuleNotFoundError: No module named 'no_such_module'\n" in verbose.err
+    assert verbose.err.endswith(f"\npolyfed: {line}\n")
+
+
+def test_a_plan_that_raises_keeps_its_traceback(scenario: Path, tmp_path: Path) -> None:
+    """A mistake of the user's is one line; whatever else goes wrong is somebody's to mend."""
+    run = tmp_path / "run"
+    ended = polyfed("run", scenario, "-c", "task=test_cli:Unbuildable", "--run-dir", run)
+    assert (ended.code, ended.err) == (1, "")
+    assert ended.out.splitlines()[:2] == [
+        "failed: LookupError: no such layer",
+        f"tracebacks: {run / 'errors.log'}",
+    ]
+    said = (run / "errors.log").read_text()
+    assert " the plan of the run, before it began\n" in said
+    assert '      raise LookupError("no such layer")\n' in said
+    assert not (run / "config.toml").exists()  # the folder is free for the next try
+    assert polyfed("run", scenario, "--in-process", "--run-dir", run).code == 0
+
+
+@pytest.mark.parametrize(
+    ("override", "kind"),
+    [
+        ("task=test_cli:Unbuildable", LookupError),
+        ("strategy=test_cli:Broken", LookupError),
+        ("task=test_cli:Mistaken", UserError),
+    ],
+)
+def test_debug_lets_the_exception_through(
+    scenario: Path, monkeypatch: pytest.MonkeyPatch, override: str, kind: type[Exception]
+) -> None:
+    arguments = ["polyfed", "run", str(scenario), "--in-process", "--debug", "-c", override]
+    monkeypatch.setattr(sys, "argv", arguments)
+    with pytest.raises(kind) as caught:
+        main()
+    assert type(caught.value) is kind
+    assert Path(str(caught.traceback[-1].path)).name == "test_cli.py"
+    logging.captureWarnings(False)
+
+
+def test_debug_needs_everything_in_one_process(scenario: Path) -> None:
+    said = mistake(polyfed("run", scenario, "--debug"))
+    assert said == "--debug needs --in-process: no exception comes here from another process"
+
+
+@pytest.mark.filterwarnings("always")
+def test_warnings_are_shown_each_once(scenario: Path, tmp_path: Path) -> None:
+    ended = polyfed(
+        "run", scenario, "--in-process", "-c", "task=test_cli:Warns", "--run-dir", tmp_path / "run"
+    )
+    assert ended.code == 0
+    (line,) = ended.err.splitlines()
+    assert line.startswith("warning: ")
+    assert line.endswith("UserWarning: [made of] glass")
+    assert (tmp_path / "run" / "run.log").read_text().count("UserWarning: [made of] glass") > 1
+
+
+def test_a_run_whose_checkpoints_are_lost_is_not_resumed(scenario: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    assert polyfed("run", scenario, "--in-process", "--run-dir", run).code == 0
+    for file in (run / "checkpoints").iterdir():
+        file.write_bytes(file.read_bytes()[:100])
+    before = {name: (run / name).read_bytes() for name in ("metrics.jsonl", "result.json", "report.html")}
+    for how in ("--in-process", "-v"):  # under Flower it is told before Flower starts
+        ended = polyfed("run", scenario, how, "--resume", run, "-c", "num-server-rounds=3")
+        assert (ended.code, ended.out) == (2, "")
+        said = ended.err.splitlines()[-1]
+        assert said.startswith(
+            f"polyfed: the run in {run} has trained to round 2, but none of its checkpoints"
+        )
+        assert before == {name: (run / name).read_bytes() for name in before}
+
+
 def test_a_run_that_never_began_says_why_and_no_more(
     scenario: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refused(*_: object, **__: object) -> FlowerOutcome:
-        return FlowerOutcome("failed", None, "the SuperLink ended: address already in use")
+        return FlowerOutcome("failed", None, "the SuperLink ended: address already in use", "Errno 98")
 
     monkeypatch.setattr(simulations.runtime.flower, "run_on_flower", refused)
     ended = polyfed("run", scenario, "--run-dir", tmp_path / "run")
     assert (ended.code, ended.err) == (1, "")
     assert "failed: the SuperLink ended: address already in use" in ended.out.splitlines()
+    said = (tmp_path / "run" / "errors.log").read_text()
+    assert " Flower's runtime, which ended without a result\n  Errno 98\n" in said
 
 
 def test_ctrl_c(scenario: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

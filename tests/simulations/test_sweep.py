@@ -151,8 +151,12 @@ def test_a_sweep_runs_once_and_goes_on(scenario: Path, tmp_path: Path) -> None:
     assert len(folders) == 4
     ended = {path: (path / "result.json").stat().st_mtime_ns for path in folders}
     assert {read_run(path).config["learning-rate"] for path in folders} == {0.01, 0.1}
+    assert all("INFO polyfed: [ROUND 1/" in (path / "run.log").read_text() for path in folders)
+    assert "warnings in" not in first.stdout
 
     more = sweep("--grid", "learning-rate=[0.01, 0.1, 1e30]")
     assert more.returncode == 1
     assert "lower the learning rate" in more.stdout
+    (diverged,) = (path for path in (tmp_path / "runs").glob("*/errors.log") if path.parent not in folders)
+    assert "FloatingPointError: loss is" in diverged.read_text()
     assert {path: (path / "result.json").stat().st_mtime_ns for path in folders} == ended

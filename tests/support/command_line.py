@@ -26,9 +26,7 @@ class Ended:
 @contextlib.contextmanager
 def _logging_as_it_was() -> Iterator[None]:
     """Undo what the command sets up for a process of its own."""
-    level = logging.getLogger("flwr").level
     yield
-    logging.getLogger("flwr").setLevel(level)
     logging.captureWarnings(False)
 
 

@@ -9,7 +9,9 @@ from finished import result_of, run_killed
 
 from models.core.config import Value
 from models.core.errors import UserError
-from simulations.runtime.in_process import run_in_process
+from server.errors import RunFailedError
+from simulations.report.page import write_report
+from simulations.runtime.in_process import InProcessGrid, run_in_process
 from simulations.scenario import defaults
 
 Make = Callable[..., dict[str, Value]]
@@ -80,6 +82,70 @@ def test_a_truncated_checkpoint_is_refused_and_the_one_before_used(
     assert f"Checkpoint {newest} is refused" in caplog.text
     assert "Resuming after round 2" in caplog.text
     assert result_of(tmp_path / "run")["weights_sha256"] == before
+
+
+def everything_in(folder: Path) -> dict[str, bytes]:
+    """Return the contents of a run's files, but for what says that it was looked at."""
+    said = {"errors.log", "run.log", "lock"}
+    return {
+        str(file.relative_to(folder)): file.read_bytes()
+        for file in folder.rglob("*")
+        if file.is_file() and file.name not in said
+    }
+
+
+@pytest.mark.parametrize(
+    ("damage", "why"),
+    [("truncated", "none of its checkpoints can be used"), ("gone", "it has kept no checkpoint")],
+)
+def test_a_run_without_a_whole_checkpoint_is_not_resumed_and_nothing_of_it_is_lost(
+    tiny: Make, tmp_path: Path, damage: str, why: str
+) -> None:
+    config = tiny(num_server_rounds=3, keep_optimizer=True)
+    run_in_process(config)
+    folder = tmp_path / "run"
+    write_report([folder])
+    for file in (folder / "checkpoints").iterdir():
+        if damage == "gone":
+            file.unlink()
+        else:
+            file.write_bytes(file.read_bytes()[:-100])
+    before = everything_in(folder)
+    assert {"metrics.jsonl", "result.json", "report.html", "models/best.safetensors"} <= before.keys()
+    with pytest.raises(UserError) as caught:
+        run_in_process({**config, "num-server-rounds": 5, "resume": True})
+    assert str(caught.value) == (
+        f"the run in {folder} has trained to round 3, but {why}: it is not resumed, and left as it is; "
+        "give another run-dir to start over, or put a whole checkpoint back"
+    )
+    assert everything_in(folder) == before
+
+
+def test_a_resumed_run_that_fails_before_it_goes_on_leaves_the_result(
+    tiny: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = tiny()
+    run_in_process(config)
+    before = everything_in(tmp_path / "run")
+    monkeypatch.setattr(InProcessGrid, "get_node_ids", lambda _: [])
+    with pytest.raises(RunFailedError, match="none has connected"):
+        run_in_process({**config, "num-server-rounds": 5, "node-timeout": 0.2, "resume": True})
+    assert everything_in(tmp_path / "run") == before
+
+
+def test_a_run_that_has_trained_no_round_starts_over(tiny: Make, tmp_path: Path) -> None:
+    """Be it killed in its first round, or ended since all clients failed in it."""
+    whole = tiny(run_dir=str(tmp_path / "whole"))
+    run_in_process(whole)
+    killed = tmp_path / "run"
+    killed.mkdir()
+    (killed / "config.toml").write_bytes((tmp_path / "whole" / "config.toml").read_bytes())
+    first, second = (tmp_path / "whole" / "metrics.jsonl").read_text().splitlines()[:2]
+    nobody = json.dumps({**json.loads(second), "train": {}, "clients": []})
+    (killed / "metrics.jsonl").write_text(f"{first}\n{nobody}\n{second[:20]}")
+    run_in_process(tiny(resume=True))
+    assert rounds_of(killed) == [0, 1, 2]
+    assert result_of(killed)["weights_sha256"] == result_of(tmp_path / "whole")["weights_sha256"]
 
 
 def test_a_resumed_run_must_keep_its_config(tiny: Make) -> None:

@@ -1,0 +1,47 @@
+"""What a run that goes on begins with; nothing of the run is touched before this is known."""
+
+import json
+from pathlib import Path
+
+from models.core.errors import UserError
+from models.state import federated_names
+from server.checkpoint import Checkpoint, CheckpointFolder
+from server.plan import Plan
+from server.run_folder import METRICS
+
+CHECKPOINTS = "checkpoints"
+
+
+def checkpoint_to_resume(plan: Plan, run_dir: Path) -> Checkpoint | None:
+    """Return the newest whole checkpoint; None where the run was cut before it had trained a round.
+
+    Raises UserError where there is none, and the run has trained: to start over would destroy its rounds.
+    """
+    state = plan.model.state_dict()
+    like = {name: state[name] for name in federated_names(plan.model, plan.task.local)}
+    folder = CheckpointFolder(run_dir / CHECKPOINTS)
+    checkpoint = folder.load_newest(like)
+    if checkpoint is None and (rounds := rounds_trained(run_dir)):
+        has = "none of its checkpoints can be used" if folder.oldest_round() else "it has kept no checkpoint"
+        raise UserError(
+            f"the run in {run_dir} has trained to round {rounds}, but {has}: it is not resumed, and left as "
+            "it is; give another run-dir to start over, or put a whole checkpoint back"
+        )
+    return checkpoint
+
+
+def rounds_trained(run_dir: Path) -> int:
+    """Return the last round that a run has trained; 0 where it has trained none."""
+    checkpointed = CheckpointFolder(run_dir / CHECKPOINTS).newest_round()
+    metrics = run_dir / METRICS
+    lines = metrics.read_text(errors="replace").splitlines() if metrics.exists() else []
+    return max([checkpointed, *map(_round_trained, lines)])
+
+
+def _round_trained(line: str) -> int:
+    try:
+        row = json.loads(line)
+        # A round in which every client failed has a row too, but has trained nothing.
+        return int(row["server_round"]) if row.get("train") else 0
+    except (ValueError, KeyError, TypeError, AttributeError):  # half a line, written as the run was killed
+        return 0

@@ -1,0 +1,61 @@
+"""What of a log a terminal shows."""
+
+import io
+import logging
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+from rich.progress import Progress
+
+from simulations.runtime.terminal import FollowedLog, Terminal, num_warnings
+
+LINES = (
+    "2026-11-26 01:15:29,046 WARNING flwr: Flower's own\n"
+    "2026-11-26 01:15:35,940 WARNING py.warnings: a.py:1: UserWarning: [red]brackets\n"
+    "    warnings.warn(\n"
+    "2026-11-26 01:15:41,280 INFO polyfed: 3 clients on 1 nodes\n"
+    "2026-11-26 01:15:44,927 WARNING polyfed: Round 1: client 2 failed\n"
+    "2026-11-26 01:15:44,927 WARNING polyfed: Round 1: client 2 failed\n"
+    "2026-11-26 01:15:46,279 CRITICAL polyfed: The run failed: it is over\n"
+)
+
+
+def test_it_follows_what_another_process_writes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "run.log"
+    path.write_text("2026-11-26 01:00:00,000 WARNING polyfed: of the run that is resumed\n")
+    followed = FollowedLog(path, Terminal(logging.WARNING))
+    followed.look()
+    for piece in (LINES[:100], LINES[100:300], LINES[300:]):
+        with path.open("a") as file:
+            file.write(piece)
+        followed.look()
+    assert capsys.readouterr().err.splitlines() == [
+        "warning: a.py:1: UserWarning: [red]brackets",
+        "warning: Round 1: client 2 failed",
+    ]
+
+
+def test_a_line_stands_above_the_progress_bar() -> None:
+    out = io.StringIO()
+    console = Console(file=out, force_terminal=True, width=80)
+    with Progress(console=console) as bar:
+        bar.add_task("rounds")
+        Terminal(logging.WARNING).show(logging.WARNING, "look \x1b[2Jhere")
+    line, last = out.getvalue().index("warning: look here\n"), out.getvalue().rindex("rounds")
+    assert line < last
+
+
+def test_a_log_that_is_not_there_yet(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    followed = FollowedLog(tmp_path / "run.log", Terminal(logging.INFO))
+    followed.look()
+    (tmp_path / "run.log").write_text(LINES)
+    followed.look()
+    assert "3 clients on 1 nodes\n" in capsys.readouterr().err
+
+
+def test_warnings_are_counted(tmp_path: Path) -> None:
+    path = tmp_path / "run.log"
+    assert num_warnings(path) == 0
+    path.write_text(LINES)
+    assert num_warnings(path) == 3
