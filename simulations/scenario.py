@@ -3,20 +3,19 @@
 import time
 import tomllib
 from collections.abc import Sequence
-from dataclasses import fields
 from pathlib import Path
 
-from models.core.config import RunConfig, TaskConfig, Value, check_keys, key_of, read
+from models.core.config import Config, RunConfig, TaskConfig, Value, check_keys, read
 from models.core.errors import UserError
 from server.config import ServerConfig
 from simulations.config import SimulationConfig
 
-CONFIGS = (TaskConfig, ServerConfig, SimulationConfig)
+CONFIGS: tuple[type[Config], ...] = (TaskConfig, ServerConfig, SimulationConfig)
 
 
 def defaults() -> dict[str, Value]:
     """Return every run-config key with its default."""
-    return {key_of(field.name): field.default for cls in CONFIGS for field in fields(cls)}  # type: ignore[misc]
+    return {key: default for cls in CONFIGS for key, default in cls.defaults().items()}
 
 
 def load_scenario(path: Path, overrides: Sequence[str] = ()) -> dict[str, Value]:
