@@ -4,15 +4,17 @@ import json
 import logging
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import click
 import typer
 from rich.console import Console
 from rich.markup import escape
 
-from models.core.config import Value
 from models.core.errors import UserError
+
+if TYPE_CHECKING:
+    from models.core.config import Value
 
 MISTAKE, FAILURE, INTERRUPTED = 2, 1, 130
 """Exit codes: what was asked for cannot work; the run failed; Ctrl-C."""
@@ -101,6 +103,14 @@ def strategy(
     folder = new_strategy(name, folder)
     for file in sorted(folder.iterdir()):
         console.print(str(file), soft_wrap=True, highlight=False)
+
+
+@cli.command()
+def schema() -> None:
+    """Print the JSON schema of a scenario file, for editors that complete and check TOML."""
+    from simulations.schema import scenario_schema
+
+    console.print_json(data=scenario_schema())
 
 
 @cli.command()
@@ -225,7 +235,7 @@ def _fail(reason: str, code: int) -> None:
     sys.exit(code)
 
 
-def _say_how_it_ended(folder: Path, result: dict[str, Value]) -> None:
+def _say_how_it_ended(folder: Path, result: "dict[str, Value]") -> None:
     status = str(result["status"])
     if status == "failed":
         console.print(

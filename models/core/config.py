@@ -121,7 +121,7 @@ class TaskConfig(Config):
     partitioner: Partitioner = "dirichlet"
     """How the rows are dealt to the clients."""
     alpha: Annotated[float, Field(gt=0)] = 0.5
-    """Concentration of the Dirichlet distribution of "dirichlet" and "quantity"; small is skewed."""
+    """Concentration of "dirichlet" and "quantity"; small is skewed."""
     shards_per_client: AtLeastOne = 2
     """Label shards that a client holds under "shards"."""
     examples_per_client: Count = 0
@@ -129,7 +129,7 @@ class TaskConfig(Config):
     local_test_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Part of a client's rows that it keeps for its own evaluation."""
     attack: Attack = ""
-    """What a part of the clients does, to judge strategies by; "" = nothing."""
+    """What a part of the clients does; "" = nothing."""
     attack_fraction: Share = 0.2
     """Part of the clients that attack, drawn from the seed."""
     attack_scale: Annotated[float, Field(ge=0)] = 1.0
@@ -147,19 +147,19 @@ class TaskConfig(Config):
     keep_optimizer: bool = False
     """A client goes on with its optimizer state of the round before."""
     engine: Engine = "loop"
-    """How a worker trains its clients: one by one, or "stacked", side by side in one computation."""
+    """How a worker trains its clients, one by one or side by side."""
     precision: Precision = "float32"
     """What networks compute in; "bfloat16" is mixed precision, whose weights stay float32."""
     device: str = "auto"
     """"auto" = the GPU that the worker was given, else the CPU; or "cpu", "cuda", "cuda:N"."""
     threads: AtLeastOne = 1
-    """CPU threads a worker computes with; part of the result's identity, as it orders sums."""
-    compression: Compression = ""
-    """How clients compress what they send up, "top-k" with error feedback; "" = not at all."""
-    compression_ratio: Annotated[float, Field(gt=0, le=1)] = 0.01
-    """Part of a tensor's entries that "top-k" sends."""
+    """CPU threads a worker computes with; part of the result's identity."""
     seed: Count = 42
     """Every random number follows from (seed, round, client)."""
+    compression: Compression = ""
+    """How clients compress what they send up ("top-k" with error feedback); "" = not at all."""
+    compression_ratio: Annotated[float, Field(gt=0, le=1)] = 0.01
+    """Part of a tensor's entries that "top-k" sends."""
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:

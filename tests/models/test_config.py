@@ -1,7 +1,6 @@
-"""Reading the run config, and that the pyproject says the same as the code."""
+"""Reading the run config."""
 
 import math
-import tomllib
 from pathlib import Path
 
 import pytest
@@ -11,16 +10,10 @@ from models.core.config import TaskConfig, check_keys, parse_options, read
 from models.core.errors import UserError
 from models.core.refusal import choices
 from server.config import ServerConfig
-from simulations.scenario import CONFIGS, defaults, load_scenario
+from simulations.scenario import CONFIGS, load_scenario
 from strategies.wire.compression import CODECS
 
 SCENARIOS = sorted((ROOT / "simulations" / "configs").glob("*.toml"))
-
-
-def test_pyproject_declares_every_key_with_the_default_of_the_code() -> None:
-    declared = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["flwr"]["app"]["config"]
-    assert declared == defaults()
-    assert [type(value) for value in declared.values()] == [type(defaults()[key]) for key in declared]
 
 
 @pytest.mark.parametrize(
