@@ -69,7 +69,7 @@ def task_classes(name: str, found: object) -> tuple[type[Task], ...]:
     classes = found if isinstance(found, tuple) else (found,)
     for cls in classes:
         if not (isinstance(cls, type) and issubclass(cls, Task)):
-            raise UserError(f"task {name!r} must be a subclass of models.task.Task, and it is {cls!r}")
+            raise UserError(f"task {name!r} must be a subclass of models.Task, and it is {cls!r}")
     return classes
 
 
