@@ -22,7 +22,7 @@ Metrics = dict[str, tuple[float, float]]
 
 @dataclass(frozen=True)
 class OptimizerChoice:
-    """A torch.optim class by its lower-case name, its step size and its other options."""
+    """A torch.optim class by its name, its step size and its other options."""
 
     name: str = "sgd"
     learning_rate: float = 0.05

@@ -139,7 +139,7 @@ class TaskConfig(Config):
     batch_size: AtLeastOne = 32
     """Examples a step."""
     optimizer: str = ""
-    """A torch.optim class in lower case ("sgd", "adamw"); "" = the task's own."""
+    """A torch.optim class ("sgd", "adamw"), in any case; "" = the task's own."""
     learning_rate: Annotated[float, Field(ge=0)] = 0.0
     """Step size; 0 = the task's own."""
     optimizer_options: str = ""
