@@ -3,7 +3,7 @@
 import functools
 import inspect
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from fnmatch import fnmatchcase
 from types import NoneType
 from typing import Any, get_args, get_origin
@@ -21,7 +21,7 @@ UNUSABLE: Mapping[str, str] = {
     "sparseadam": "it wants sparse gradients, and networks here have dense ones",
 }
 """Optimizers that cannot train here -> why."""
-OPTIMIZERS: Mapping[str, type[Optimizer]] = {
+OPTIMIZERS: Mapping[str, Callable[..., Optimizer]] = {
     name.lower(): cls
     for name, cls in vars(torch.optim).items()
     if isinstance(cls, type) and issubclass(cls, Optimizer) and cls is not Optimizer
@@ -35,7 +35,7 @@ NO_OPTIONS: Mapping[str, str] = {
     "lr": "set learning-rate",
     "capturable": "it is for CUDA graphs, which polyfed does not record",
     "differentiable": "it is for gradients through a step, which polyfed does not take",
-    "fused": "it rounds in its own way on every device",
+    "foreach": "torch chooses it by itself",
 }
 """Parameters of torch.optim that are no options here -> why, or what to do."""
 

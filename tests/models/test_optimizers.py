@@ -37,9 +37,6 @@ class Shrink(Task):
     def objectives(self) -> Sequence[Objective]:
         return [Objective("loss", lambda model, batch: (batch["x"] @ model.weight).square().mean())]
 
-    def batches(self, model, data, generator, batch_size):  # type: ignore[no-untyped-def]
-        yield dict(data.columns)
-
     def evaluate(self, model: nn.Module, data: Examples, generator: torch.Generator) -> Metrics:
         return {}
 

@@ -1,0 +1,16 @@
+"""What a task has without writing it."""
+
+import torch
+from test_optimizers import TASK
+from torch import nn
+
+from models.data.dataset import Examples
+
+
+def test_an_epoch_is_every_row_once_in_an_order_that_is_drawn() -> None:
+    rows = Examples({"x": torch.arange(5.0), "y": torch.arange(5) * 10})
+    batches = list(TASK.batches(nn.Module(), rows, torch.Generator().manual_seed(1), batch_size=2))
+    order = torch.randperm(5, generator=torch.Generator().manual_seed(1))
+    assert [len(batch["x"]) for batch in batches] == [2, 2, 1]
+    assert torch.equal(torch.cat([batch["x"] for batch in batches]), order.float())
+    assert torch.equal(torch.cat([batch["y"] for batch in batches]), order * 10)
