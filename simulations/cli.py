@@ -205,9 +205,10 @@ def partition(
     config = read(TaskConfig, load_scenario(scenario, override or ()))
     dataset = load_dataset(config)
     counts = count_labels(dataset, deal(dataset, config), range(min(config.num_clients, 100)))
+    figure = partition_figure(counts, dataset.classes, config.num_clients)
     try:
-        partition_figure(counts, dataset.classes, config.num_clients).savefig(output)
-    except (OSError, ValueError) as error:
+        figure.savefig(output)
+    except (OSError, ValueError) as error:  # a ValueError for a format that matplotlib does not know
         raise UserError(f"cannot write the picture to {output} ({error}): give another file") from error
     console.print(str(output), soft_wrap=True, highlight=False)
 
