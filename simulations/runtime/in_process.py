@@ -4,6 +4,7 @@ import itertools
 from collections.abc import Iterable
 
 from flwr.app import Context, Error, Message, RecordDict
+from flwr.common.constant import ErrorCode
 from flwr.serverapp import Grid
 from flwr.supercore.run import Run
 
@@ -11,9 +12,6 @@ from clients.app import app as client_app
 from models.core.config import Value
 from server.app import app as server_app
 from strategies.wire.identity import RUN_ID, let_messages_be_made
-
-CLIENT_APP_RAISED = 2
-"""Flower's error code for a ClientApp that raised."""
 
 
 class InProcessGrid(Grid):
@@ -79,7 +77,8 @@ class InProcessGrid(Grid):
         try:
             reply = client_app(message, self.contexts[message.metadata.dst_node_id])
         except Exception as error:  # as a Flower runtime does with whatever a ClientApp raises
-            reply = Message(Error(CLIENT_APP_RAISED, f"{type(error).__name__}: {error}"), reply_to=message)
+            code = ErrorCode.CLIENT_APP_RAISED_EXCEPTION
+            reply = Message(Error(code, f"{type(error).__name__}: {error}"), reply_to=message)
         self._replies[message_id] = reply
         return message_id
 
