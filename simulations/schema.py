@@ -3,6 +3,7 @@
 from typing import Any
 
 from simulations.config_block import described
+from simulations.options import OPTIONS
 from simulations.scenario import CONFIGS
 
 
@@ -14,6 +15,8 @@ def scenario_schema() -> dict[str, Any]:
         for field, (key, property_) in zip(cls.model_fields.values(), declared.items(), strict=True):
             del property_["title"]
             properties[key] = property_ | {"description": described(field)}
+    for key in OPTIONS:
+        properties[key]["type"] = ["string", "object"]
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "A polyfed scenario",

@@ -108,8 +108,8 @@ class TaskConfig(Config):
     task: str = "cnn"
     """Task name, or "module:Class"."""
     task_options: str = ""
-    """Inline TOML for the task, e.g. "norm = 'group'". Every task takes local = [patterns], what stays with
-    the client, and freeze = [patterns], what stays as it is."""
+    """Inline TOML for the task, e.g. "norm = 'group'"; polyfed takes a table too. Every task has local =
+    [patterns], what stays with the client, and freeze = [patterns], what stays as it is."""
     dataset: str = "mnist-5k"
     """Dataset name."""
     data_dir: str = ""
