@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # Tests side by side; each of them may start a server and two workers.
 JOBS ?= 2
 
-.PHONY: simulate test check bars families strategies bench scale centralized clean
+.PHONY: simulate test check config bars families strategies bench scale centralized clean
 
 # The main job: install, train, and end with the path of the report.
 simulate: $(VENV)/installed
@@ -21,6 +21,10 @@ test: $(VENV)/installed-dev
 # What a developer runs all day.
 check: $(VENV)/installed-dev
 	$(BIN)/python -m pytest -m "not slow"
+
+# Write the run config's keys, defaults and comments into pyproject.toml, from the config classes.
+config: $(VENV)/installed
+	$(BIN)/python -m simulations.config_block
 
 # Train every family against its bar; this takes an hour or more.
 bars: $(VENV)/installed-dev

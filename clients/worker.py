@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
@@ -61,7 +61,7 @@ def load_worker(config: TaskConfig, data_path: str) -> Worker:
             f"data-path is {data_path!r}, but dataset {config.dataset!r} is read from no folder: "
             "leave data-path out, or set dataset to one that is"
         )
-    dataset = load_dataset(replace(config, data_dir=data_path) if data_path else config)
+    dataset = load_dataset(config.model_copy(update={"data_dir": data_path}) if data_path else config)
     task = load_task(config, dataset)
     device = worker_device(config.device)
     model = build_model(task, config.seed).to(device)

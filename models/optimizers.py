@@ -1,41 +1,63 @@
 """Optimizers by name, over the parameters that an objective trains."""
 
+import functools
+import inspect
 import math
 from collections.abc import Callable, Iterable, Mapping
 from fnmatch import fnmatchcase
+from types import NoneType
+from typing import Any, get_args, get_origin
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.optim import Optimizer
 
-from models.core.config import TaskConfig, parse_options
+from models.core.config import TaskConfig, checked, parse_options
 from models.core.errors import UserError, unknown
 from models.task import Objective, OptimizerChoice, Task
 
-OPTIMIZERS: Mapping[str, Callable[..., torch.optim.Optimizer]] = {
-    "adadelta": torch.optim.Adadelta,
-    "adagrad": torch.optim.Adagrad,
-    "adam": torch.optim.Adam,
-    "adamax": torch.optim.Adamax,
-    "adamw": torch.optim.AdamW,
-    "nadam": torch.optim.NAdam,
-    "radam": torch.optim.RAdam,
-    "rmsprop": torch.optim.RMSprop,
-    "sgd": torch.optim.SGD,
+UNUSABLE: Mapping[str, str] = {
+    "lbfgs": "it wants the loss several times a step",
+    "sparseadam": "it wants sparse gradients, and networks here have dense ones",
 }
+"""Optimizers that cannot train here -> why."""
+OPTIMIZERS: Mapping[str, Callable[..., Optimizer]] = {
+    name.lower(): cls
+    for name, cls in vars(torch.optim).items()
+    if isinstance(cls, type) and issubclass(cls, Optimizer) and cls is not Optimizer
+    if name.lower() not in UNUSABLE
+}
+"""All others of torch.optim, by their names in lower case."""
+NOT_ELEMENTWISE = ("adafactor", "muon")
+"""Those that see a weight as a whole, and would mix the weights of clients that are stacked."""
+NO_OPTIONS: Mapping[str, str] = {
+    "params": "the task's objectives choose the parameters",
+    "lr": "set learning-rate",
+    "capturable": "it is for CUDA graphs, which polyfed does not record",
+    "differentiable": "it is for gradients through a step, which polyfed does not take",
+    "foreach": "torch chooses it by itself",
+}
+"""Parameters of torch.optim that are no options here -> why, or what to do."""
 
 
 def make_optimizers(
     task: Task, parameters: Iterable[tuple[str, nn.Parameter]], config: TaskConfig
-) -> list[tuple[Objective, torch.optim.Optimizer]]:
+) -> list[tuple[Objective, Optimizer]]:
     """Return a fresh optimizer for each of the task's objectives, in their order.
 
-    All of them work elementwise, so parameters may be those of several clients, stacked.
+    Parameters may be those of several clients, stacked, where the run config's engine is.
 
-    Raises UserError for an unknown optimizer, or options that it does not take.
+    Raises UserError for an optimizer that is unknown or cannot work here, and for options that do not fit.
     """
     made, named = [], list(parameters)
     for objective in task.objectives:
-        optimizer = _make_optimizer(objective, named, choose(objective, config))
+        choice = choose(objective, config)
+        if config.engine == "stacked" and choice.name in NOT_ELEMENTWISE:
+            raise UserError(
+                f'engine = "stacked" does not fit optimizer {choice.name}, which would mix the weights of '
+                'clients: set engine = "loop", or another optimizer'
+            )
+        optimizer = _make_optimizer(objective, named, choice)
         _install_schedule(objective, optimizer)
         made.append((objective, optimizer))
     return made
@@ -47,15 +69,17 @@ def choose(objective: Objective, config: TaskConfig) -> OptimizerChoice:
     Another optimizer drops the options of the task's own, which it may not take.
     """
     own = objective.optimizer
-    name = config.optimizer or own.name
-    options = dict(own.options) if name == own.name else {}
+    name = (config.optimizer or own.name).lower()
+    options = dict(own.options) if name == own.name.lower() else {}
     options |= parse_options("optimizer-options", config.optimizer_options)
     return OptimizerChoice(name, config.learning_rate or own.learning_rate, options)
 
 
 def _make_optimizer(
     objective: Objective, named: Iterable[tuple[str, nn.Parameter]], choice: OptimizerChoice
-) -> torch.optim.Optimizer:
+) -> Optimizer:
+    if choice.name in UNUSABLE:
+        raise UserError(f"optimizer {choice.name!r} cannot train here: {UNUSABLE[choice.name]}")
     if choice.name not in OPTIMIZERS:
         raise unknown("optimizer", choice.name, OPTIMIZERS)
     matching = [
@@ -67,10 +91,53 @@ def _make_optimizer(
     if not parameters:
         why = f"all {len(matching)} are frozen" if matching else f"none matches {objective.parameters}"
         raise UserError(f"objective {objective.name!r} trains no parameter: {why}")
+    options = _check_options(choice)
     try:
-        return OPTIMIZERS[choice.name](parameters, lr=choice.learning_rate, **choice.options)
-    except (TypeError, ValueError) as error:
-        raise UserError(f"optimizer-options do not fit {choice.name}: {error}") from error
+        return OPTIMIZERS[choice.name](parameters, lr=choice.learning_rate, **options)
+    except ValueError as error:  # torch's own checks of ranges and shapes
+        raise UserError(f"optimizer {choice.name} does not fit: {error}") from error
+
+
+def _check_options(choice: OptimizerChoice) -> dict[str, Any]:
+    """Return the options as the optimizer takes them: a whole number passes for a float, a list for a tuple.
+
+    Raises UserError for an option that it does not take, or not of that type.
+    """
+    kinds = _kinds_of_options(choice.name)
+    options = {}
+    for option, value in choice.options.items():
+        if option in NO_OPTIONS:
+            raise UserError(f"{option!r} is no option of optimizer {choice.name}: {NO_OPTIONS[option]}")
+        if option not in kinds:
+            raise unknown(f"option of optimizer {choice.name}", option, kinds)
+        kind = kinds[option]
+        if isinstance(kind, type):
+            options[option] = checked(option, value, kind)
+            continue
+        if not isinstance(value, list | tuple) or len(value) != len(kind):
+            raise UserError(f"{option} must be a list of {len(kind)} numbers, got {value!r}")
+        options[option] = tuple(map(functools.partial(checked, option), value, kind))
+    return options
+
+
+@functools.cache  # asked for every client, and the same for all
+def _kinds_of_options(name: str) -> Mapping[str, type | tuple[type, ...]]:
+    """Return option -> its type, or the types of the entries of its list."""
+    parameters = inspect.signature(OPTIMIZERS[name]).parameters
+    return {
+        option: tuple(map(_plain, get_args(parameter.annotation)))
+        if get_origin(parameter.annotation) is tuple
+        else _plain(parameter.annotation)
+        for option, parameter in parameters.items()
+        if option not in NO_OPTIONS
+    }
+
+
+def _plain(annotation: Any) -> type:
+    """Return what a run config can hold of an annotation such as `float | Tensor` or `bool | None`."""
+    kind: type
+    (kind,) = (kind for kind in get_args(annotation) or (annotation,) if kind not in (NoneType, Tensor))
+    return kind
 
 
 def _install_schedule(objective: Objective, optimizer: torch.optim.Optimizer) -> None:

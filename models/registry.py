@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from models.control.dqn import QLearning
 from models.core.config import TaskConfig, parse_options
 from models.core.errors import UserError
-from models.core.plugins import check_options, find
+from models.core.plugins import check_options, check_required, find
 from models.data.dataset import Dataset
 from models.images.cnn import ImageClassification
 from models.images.contrastive import ContrastiveLearning
@@ -49,6 +49,7 @@ def load_task(config: TaskConfig, dataset: Dataset) -> Task:
     local = _patterns("local", options.pop("local", []))
     freeze = _patterns("freeze", options.pop("freeze", []))
     check_options(f"task {config.task}", cls, options, given=("dataset",))
+    check_required(f"task {config.task}", cls, {"dataset", *options})
     task = cls(dataset, **options)
     task.local, task.freeze = (*task.local, *local), (*task.freeze, *freeze)
     if config.engine == "stacked":
@@ -69,7 +70,7 @@ def task_classes(name: str, found: object) -> tuple[type[Task], ...]:
     classes = found if isinstance(found, tuple) else (found,)
     for cls in classes:
         if not (isinstance(cls, type) and issubclass(cls, Task)):
-            raise UserError(f"task {name!r} must be a subclass of models.task.Task, and it is {cls!r}")
+            raise UserError(f"task {name!r} must be a subclass of models.Task, and it is {cls!r}")
     return classes
 
 

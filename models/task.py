@@ -22,7 +22,7 @@ Metrics = dict[str, tuple[float, float]]
 
 @dataclass(frozen=True)
 class OptimizerChoice:
-    """A torch.optim class by its lower-case name, its step size and its other options."""
+    """A torch.optim class by its name, its step size and its other options."""
 
     name: str = "sgd"
     learning_rate: float = 0.05
@@ -91,11 +91,19 @@ class Task(ABC):
     def objectives(self) -> Sequence[Objective]:
         """Return the objectives; every batch serves each of them, in this order."""
 
-    @abstractmethod
     def batches(
         self, model: nn.Module, data: Examples, generator: torch.Generator, batch_size: int
     ) -> Iterator[Batch]:
-        """Yield the batches of one local epoch over a client's rows."""
+        """Yield the batches of one local epoch: the client's rows shuffled; the last may be smaller.
+
+        Override where an epoch is something else, as for a DQN, which acts in its environments.
+        """
+        for rows in data.shuffled(generator, batch_size):
+            yield self.batch(rows, generator)
+
+    def batch(self, rows: Examples, generator: torch.Generator) -> Batch:
+        """Return what the objectives see of these rows; override to scale them, or to draw noise for them."""
+        return rows.columns
 
     def num_examples(self, data: Examples) -> int:
         """Return the weight of a client with these rows; override where a row is not an example."""

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from flwr.app import ArrayRecord, Error, Message, RecordDict
+from flwr.common.constant import ErrorCode
 from flwr.serverapp import Grid
 from flwr.supercore.run import Run
 from torch import Tensor
@@ -26,9 +27,6 @@ from strategies.wire.reply import (
     mean_metrics,
 )
 from strategies.wire.request import RoundInfo, pack_requests
-
-CLIENT_FAILED = 2
-"""Flower's error code for a ClientApp that raised."""
 
 # How Ray names an actor that has gone; Flower puts it back into its pool, and all later messages to it fail.
 DEAD_WORKER = ("ActorDiedError", "ActorUnavailableError", "OutOfMemoryError", "RayActorError")
@@ -226,7 +224,10 @@ def _with_errors(
 ) -> list[Message]:
     """Add an error reply for each client that failed, in client order or after the mean."""
     errors = [
-        Message(Error(CLIENT_FAILED, f"client {each.client}: {each.error}"), reply_to=asked[each.client])
+        Message(
+            Error(ErrorCode.CLIENT_APP_RAISED_EXCEPTION, f"client {each.client}: {each.error}"),
+            reply_to=asked[each.client],
+        )
         for each in failures
     ]
     every = [*answered, *errors]

@@ -7,8 +7,8 @@ from flwr.serverapp.strategy import Strategy
 from torch.optim import Optimizer
 
 from models.core.config import parse_options, require
-from models.core.errors import UserError, unknown
-from models.core.plugins import check_options, find, load_object
+from models.core.errors import UserError
+from models.core.plugins import check_options, check_required, find, load_object
 from server.config import ServerConfig
 from strategies.declaration import declaration_of
 from strategies.memory import NotSavedError, capture
@@ -16,7 +16,6 @@ from strategies.near_misses import check_near_misses
 from strategies.registry import ENTRY_POINTS, STRATEGIES
 from strategies.rule import LocalRule
 from strategies.sampling import WRAPPED, federation, make, sampling, wraps
-from strategies.wire.compression import CODECS
 
 
 def cohort_size(config: ServerConfig, num_clients: int) -> int:
@@ -53,9 +52,15 @@ def _build(
     if wraps(cls):
         wrapped, its_options = _wrapped(options.pop(WRAPPED, "FedAvg"))
         options[WRAPPED] = _build(wrapped, its_options, given, named)
+    check_required(f"strategy {name}", cls, {*given, *named, *options})
     try:
         strategy = make(cls, given, named, options)
-    except (TypeError, ValueError) as error:
+    except ValueError as error:  # a constructor's refusal
+        raise UserError(f"strategy-options do not fit {name}: {error}") from error
+    except TypeError as error:
+        # Of one that passes its options on, Python alone says which it does not take.
+        if not any(f"keyword argument {option!r}" in str(error) for option in options):
+            raise  # a fault in its code
         raise UserError(f"strategy-options do not fit {name}: {error}") from error
     try:
         check_near_misses(strategy)
@@ -95,15 +100,13 @@ def strategy_class(name: str, found: object) -> type[Strategy]:
 
 
 def check_compression(strategy: Strategy, compression: str) -> None:
-    """Raise UserError for an unknown way to compress, and where it would undo what clients see to.
+    """Raise UserError where compression would undo what clients see to.
 
     What a client has clipped or noised itself must leave it as it is: error feedback adds to it what earlier
     rounds left out, and rounding may lengthen it.
     """
     if not compression:
         return
-    if compression not in CODECS:
-        raise unknown("compression", compression, CODECS)
     for name in declaration_of(strategy).local_rules:
         rule = load_object(name, "local rule")
         if getattr(rule, "reply", None) is not LocalRule.reply:

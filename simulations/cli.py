@@ -5,16 +5,18 @@ import logging
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import click
 import typer
 from rich.console import Console
 from rich.markup import escape
 
-from models.core.config import Value
 from models.core.errors import UserError
 from models.core.tracebacks import traceback_of
+
+if TYPE_CHECKING:
+    from models.core.config import Value
 
 MISTAKE, FAILURE, INTERRUPTED = 2, 1, 130
 """Exit codes: what was asked for cannot work; the run failed; Ctrl-C."""
@@ -136,6 +138,14 @@ def strategy(
 
 
 @cli.command()
+def schema() -> None:
+    """Print the JSON schema of a scenario file, for editors that complete and check TOML."""
+    from simulations.schema import scenario_schema
+
+    console.print_json(data=scenario_schema())
+
+
+@cli.command()
 def compare(runs: Runs, target: Target = None) -> None:
     """Print runs side by side; of configs with several seeds, their means and intervals."""
     from simulations.runs.arms import arms_of, have_seeds, tabulate
@@ -227,9 +237,10 @@ def partition(
     config = read(TaskConfig, load_scenario(scenario, override or ()))
     dataset = load_dataset(config)
     counts = count_labels(dataset, deal(dataset, config), range(min(config.num_clients, 100)))
+    figure = partition_figure(counts, dataset.classes, config.num_clients)
     try:
-        partition_figure(counts, dataset.classes, config.num_clients).savefig(output)
-    except (OSError, ValueError) as error:
+        figure.savefig(output)
+    except (OSError, ValueError) as error:  # a ValueError for a format that matplotlib does not know
         raise UserError(f"cannot write the picture to {output} ({error}): give another file") from error
     console.print(str(output), soft_wrap=True, highlight=False)
 
@@ -262,7 +273,7 @@ def _fail(reason: str, code: int) -> None:
     sys.exit(code)
 
 
-def _say_how_it_ended(folder: Path, result: dict[str, Value], tracebacks: Path | None) -> None:
+def _say_how_it_ended(folder: Path, result: "dict[str, Value]", tracebacks: Path | None) -> None:
     status = str(result["status"])
     if status == "failed":
         console.print(

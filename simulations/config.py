@@ -1,30 +1,31 @@
 """How many workers and nodes a simulation gets, and whether this machine can carry them."""
 
 from dataclasses import dataclass
+from typing import Annotated, Self
 
 from joblib import cpu_count  # heeds what a scheduler or a container allows this process
+from pydantic import Field, model_validator
 
-from models.core.config import require
+from models.core.config import Config, Count, require
 from models.core.errors import UserError
 
 
-@dataclass(frozen=True)
-class SimulationConfig:
-    """What `polyfed run` asks of the machine."""
+class SimulationConfig(Config):
+    """What `polyfed run` asks of the machine; plain `flwr run` takes --federation-config instead."""
 
-    num_workers: int = 0
+    num_workers: Count = 0
     """Processes that train side by side; 0 = one a CPU, or as many as the GPUs hold."""
-    num_nodes: int = 0
+    num_nodes: Count = 0
     """Simulated SuperNodes, among which the clients are dealt; 0 = one a worker."""
-    client_gpus: float = 0.0
-    """GPUs of a worker: 0.25 puts four on one GPU, a share above 1 is a whole number."""
+    client_gpus: Annotated[float, Field(ge=0)] = 0.0
+    """GPUs of a worker: 0.25 puts four on one GPU; above 1 it is a whole number."""
 
-    def __post_init__(self) -> None:
-        require(self.num_workers >= 0, "num-workers", ">= 0", self.num_workers)
-        require(self.num_nodes >= 0, "num-nodes", ">= 0", self.num_nodes)
+    @model_validator(mode="after")
+    def _can_be_handed_out(self) -> Self:
         # Ray hands out parts of one GPU or whole GPUs, nothing in between.
-        shareable = 0 <= self.client_gpus <= 1 or (self.client_gpus > 1 and self.client_gpus.is_integer())
+        shareable = self.client_gpus <= 1 or self.client_gpus.is_integer()
         require(shareable, "client-gpus", "in [0, 1] or a whole number", self.client_gpus)
+        return self
 
 
 @dataclass(frozen=True)

@@ -3,24 +3,25 @@
 import time
 import tomllib
 from collections.abc import Sequence
-from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
-from models.core.config import RunConfig, TaskConfig, Value, check_keys, key_of, read
+from models.core.config import Config, RunConfig, TaskConfig, Value, check_keys, read
 from models.core.errors import UserError
 from server.config import ServerConfig
 from simulations.config import SimulationConfig
+from simulations.options import OPTIONS, quoted
 
-CONFIGS = (TaskConfig, ServerConfig, SimulationConfig)
+CONFIGS: tuple[type[Config], ...] = (TaskConfig, ServerConfig, SimulationConfig)
 
 
 def defaults() -> dict[str, Value]:
     """Return every run-config key with its default."""
-    return {key_of(field.name): field.default for cls in CONFIGS for field in fields(cls)}  # type: ignore[misc]
+    return {key: default for cls in CONFIGS for key, default in cls.defaults().items()}
 
 
 def load_scenario(path: Path, overrides: Sequence[str] = ()) -> dict[str, Value]:
-    """Return the run config of a scenario file, overridden by `key=value` texts.
+    """Return the run config of a scenario file, overridden by `key=value` texts; tables of options as text.
 
     Raises UserError for a file that is not there or no TOML, and for keys and values that do not fit.
     """
@@ -34,7 +35,8 @@ def load_scenario(path: Path, overrides: Sequence[str] = ()) -> dict[str, Value]
         raise UserError(f"scenario {path} is not TOML: {error}") from error
     given = {**scenario, **dict(_parse(text) for text in overrides)}
     check_keys(given, *CONFIGS)
-    run_config = {**defaults(), **given}
+    tables = {key: quoted(given[key]) for key in OPTIONS if isinstance(given.get(key), dict)}
+    run_config = {**defaults(), **given, **tables}
     for key in ("data-dir", "init-from"):
         if run_config[key]:
             run_config[key] = str(Path(str(run_config[key])).expanduser().absolute())
@@ -53,8 +55,8 @@ def new_run_dir(scenario: Path) -> Path:
     return Path("runs").absolute() / f"{scenario.stem}-{time.strftime('%Y%m%d-%H%M%S')}"
 
 
-def _parse(text: str) -> tuple[str, Value]:
-    """Read "key=value": TOML where it is a number or a truth, else the text as it stands."""
+def _parse(text: str) -> tuple[str, Value | dict[str, Any]]:
+    """Read "key=value": TOML where it is a number, a truth or a table, else the text as it stands."""
     key, separator, value = text.partition("=")
     if not separator:
         raise UserError(f"an override must be key=value, got {text!r}")
@@ -63,4 +65,4 @@ def _parse(text: str) -> tuple[str, Value]:
         parsed = tomllib.loads(f"value = {value}")["value"]
     except tomllib.TOMLDecodeError:
         return key, value
-    return key, parsed if isinstance(parsed, bool | int | float | str) else value
+    return key, parsed if isinstance(parsed, bool | int | float | str | dict) else value

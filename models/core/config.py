@@ -1,46 +1,71 @@
 """Typed reading of Flower's flat run-config, which checks neither names nor types by itself."""
 
-import math
 import tomllib
 from collections.abc import Mapping
-from dataclasses import MISSING, dataclass, fields
-from typing import Any, TypeVar
+from typing import Annotated, Any, Literal, Self, TypeVar, get_args
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from models.core.errors import UserError, unknown
+from models.core.refusal import WORDS, key_of, refusal
 
-T = TypeVar("T")
+T = TypeVar("T", bound="Config")
 Value = bool | int | float | str
 RunConfig = Mapping[str, Value]
 
-PARTITIONERS = ("iid", "dirichlet", "shards", "quantity", "natural")
-PRECISIONS = ("float32", "bfloat16")
-ENGINES = ("loop", "stacked")
-ATTACKS = ("label-flip", "sign-flip", "gaussian")
+Count = Annotated[int, Field(ge=0)]
+AtLeastOne = Annotated[int, Field(ge=1)]
+Share = Annotated[float, Field(ge=0, le=1)]
+
+Partitioner = Literal["iid", "dirichlet", "shards", "quantity", "natural"]
+Attack = Literal["", "label-flip", "sign-flip", "gaussian"]
+Engine = Literal["loop", "stacked"]
+Precision = Literal["float32", "bfloat16"]
+Compression = Literal["", "top-k", "int8"]
+PARTITIONERS: tuple[str, ...] = get_args(Partitioner)
 
 
-def key_of(field_name: str) -> str:
-    """Return the run-config key of a dataclass field: `num_clients` is `num-clients`."""
-    return field_name.replace("_", "-")
+class Config(BaseModel):
+    """A part of the run config: typed, frozen and hashable, checked as it is made.
+
+    A field's docstring says what it is to readers, to editors and in pyproject.toml. Nothing is converted,
+    but that a whole number passes for a float. Raises UserError for what does not fit.
+    """
+
+    model_config = ConfigDict(
+        frozen=True,
+        strict=True,
+        extra="forbid",
+        allow_inf_nan=False,
+        alias_generator=key_of,
+        validate_by_alias=True,
+        validate_by_name=True,
+        use_attribute_docstrings=True,
+    )
+
+    def __init__(self, **values: Any) -> None:
+        try:
+            super().__init__(**values)
+        except ValidationError as error:
+            raise refusal(error, type(self).model_fields) from None
+
+    @classmethod
+    def defaults(cls) -> dict[str, Value]:
+        """Return run-config key -> default, for every key that it reads."""
+        return {key_of(name): field.default for name, field in cls.model_fields.items()}
 
 
 def read(cls: type[T], run_config: RunConfig) -> T:
-    """Build the config dataclass `cls` from the keys of `run_config` that it declares.
+    """Build the config `cls` from the keys of `run_config` that it declares.
 
-    Raises UserError for a value of another type than the field's; a whole number passes for a float.
+    Raises UserError for a value that does not fit.
     """
-    values = {}
-    for field in fields(cls):  # type: ignore[arg-type]
-        key = key_of(field.name)
-        if key in run_config:
-            values[field.name] = checked(key, run_config[key], field.type)
-        elif field.default is MISSING:
-            raise UserError(f"{key} is missing from the run config")
-    return cls(**values)
+    return cls(**{key: run_config[key] for key in cls.defaults() if key in run_config})
 
 
-def check_keys(run_config: RunConfig, *classes: type) -> None:
+def check_keys(run_config: RunConfig, *classes: type[Config]) -> None:
     """Raise UserError for a key that none of the config `classes` declares."""
-    known = {key_of(field.name) for cls in classes for field in fields(cls)}
+    known = [key for cls in classes for key in cls.defaults()]
     for key in run_config:
         if key not in known:
             raise unknown("run-config key", key, known)
@@ -70,96 +95,74 @@ def checked(key: str, value: Any, declared: Any) -> Any:
 
     Raises UserError for a value of another type.
     """
-    words = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
     if declared is float and type(value) is int:
         return float(value)
     if type(value) is not declared:  # bool is an int to isinstance
-        raise UserError(f"{key} must be {words[declared]}, got {value!r}")
+        raise UserError(f"{key} must be {WORDS[declared]}, got {value!r}")
     return value
 
 
-@dataclass(frozen=True)
-class TaskConfig:
+class TaskConfig(Config):
     """What is learned, from whose data and how: all that a client needs to know."""
 
     task: str = "cnn"
     """Task name, or "module:Class"."""
     task_options: str = ""
-    """Inline TOML for the task's constructor."""
+    """Inline TOML for the task, e.g. "norm = 'group'"; polyfed takes a table too. Every task has local =
+    [patterns], what stays with the client, and freeze = [patterns], what stays as it is."""
     dataset: str = "mnist-5k"
     """Dataset name."""
     data_dir: str = ""
     """Absolute folder of raw files, for datasets that need one."""
     download: bool = False
-    """Fetch a dataset that `data_dir` does not hold."""
-    num_clients: int = 20
-    """Owners of data, numbered 0 to num_clients - 1."""
-    partitioner: str = "dirichlet"
-    """One of PARTITIONERS."""
-    alpha: float = 0.5
-    """Concentration of the Dirichlet distribution of "dirichlet" and "quantity"; small is skewed."""
-    shards_per_client: int = 2
+    """Fetch a dataset that data-dir does not hold."""
+    num_clients: AtLeastOne = 20
+    """Owners of data, numbered 0 to num-clients - 1."""
+    partitioner: Partitioner = "dirichlet"
+    """How the rows are dealt to the clients."""
+    alpha: Annotated[float, Field(gt=0)] = 0.5
+    """Concentration of "dirichlet" and "quantity"; small is skewed."""
+    shards_per_client: AtLeastOne = 2
     """Label shards that a client holds under "shards"."""
-    examples_per_client: int = 0
-    """Rows that each client draws, rows shared between clients; 0 deals every row to one client."""
-    local_test_fraction: float = 0.0
-    """Part of a client's rows, in [0, 1), that it keeps for its own evaluation."""
-    attack: str = ""
-    """One of ATTACKS, by a part of the clients, to judge strategies by; "" is none."""
-    attack_fraction: float = 0.2
-    """Part of the clients that attack, in [0, 1]; drawn from the seed."""
-    attack_scale: float = 1.0
-    """How many times "sign-flip" sends the update back; the standard deviation of "gaussian"."""
-    local_epochs: int = 1
+    examples_per_client: Count = 0
+    """Rows that each client draws, rows shared between clients; 0 = deal each row to one client."""
+    local_test_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Part of a client's rows that it keeps for its own evaluation."""
+    attack: Attack = ""
+    """What a part of the clients does; "" = nothing."""
+    attack_fraction: Share = 0.2
+    """Part of the clients that attack, drawn from the seed."""
+    attack_scale: Annotated[float, Field(ge=0)] = 1.0
+    """Times that "sign-flip" sends its update back; standard deviation of "gaussian"."""
+    local_epochs: AtLeastOne = 1
     """Passes over the client's rows in a round."""
-    batch_size: int = 32
+    batch_size: AtLeastOne = 32
     """Examples a step."""
     optimizer: str = ""
-    """A torch.optim class in lower case; "" is the task's own."""
-    learning_rate: float = 0.0
-    """Step size; 0 is the task's own."""
+    """A torch.optim class ("sgd", "adamw"), in any case; "" = the task's own."""
+    learning_rate: Annotated[float, Field(ge=0)] = 0.0
+    """Step size; 0 = the task's own."""
     optimizer_options: str = ""
-    """Inline TOML for the optimizer's constructor."""
+    """Inline TOML for the optimizer, e.g. "momentum = 0.9"."""
     keep_optimizer: bool = False
-    """Whether a client goes on with its optimizer state of the round before."""
-    engine: str = "loop"
-    """One of ENGINES: clients train one after the other, or "stacked", side by side in one computation."""
-    precision: str = "float32"
-    """One of PRECISIONS; "bfloat16" computes under torch.autocast and keeps float32 weights."""
+    """A client goes on with its optimizer state of the round before."""
+    engine: Engine = "loop"
+    """How a worker trains its clients, one by one or side by side."""
+    precision: Precision = "float32"
+    """What networks compute in; "bfloat16" is mixed precision, whose weights stay float32."""
     device: str = "auto"
-    """"auto" (the GPU that the worker was given, else the CPU), or a torch device."""
-    threads: int = 1
-    """CPU threads a worker computes with; another number adds floats in another order."""
-    compression: str = ""
-    """How clients compress what they send up, one of strategies.wire.compression.CODECS; "" is not at all."""
-    compression_ratio: float = 0.01
-    """Part of a tensor's entries that "top-k" sends, in (0, 1]."""
-    seed: int = 42
+    """"auto" = the GPU that the worker was given, else the CPU; or "cpu", "cuda", "cuda:N"."""
+    threads: AtLeastOne = 1
+    """CPU threads a worker computes with; part of the result's identity."""
+    seed: Count = 42
     """Every random number follows from (seed, round, client)."""
+    compression: Compression = ""
+    """How clients compress what they send up ("top-k" with error feedback); "" = not at all."""
+    compression_ratio: Annotated[float, Field(gt=0, le=1)] = 0.01
+    """Part of a tensor's entries that "top-k" sends."""
 
-    def __post_init__(self) -> None:
-        require(self.num_clients >= 1, "num-clients", ">= 1", self.num_clients)
-        if self.partitioner not in PARTITIONERS:
-            raise unknown("partitioner", self.partitioner, PARTITIONERS)
-        require(0 < self.alpha < math.inf, "alpha", "> 0", self.alpha)
-        require(self.shards_per_client >= 1, "shards-per-client", ">= 1", self.shards_per_client)
-        require(self.examples_per_client >= 0, "examples-per-client", ">= 0", self.examples_per_client)
-        in_range = 0 <= self.local_test_fraction < 1
-        require(in_range, "local-test-fraction", "in [0, 1)", self.local_test_fraction)
-        if self.attack and self.attack not in ATTACKS:
-            raise unknown("attack", self.attack, ATTACKS)
-        require(0 <= self.attack_fraction <= 1, "attack-fraction", "in [0, 1]", self.attack_fraction)
-        require(0 <= self.attack_scale < math.inf, "attack-scale", ">= 0", self.attack_scale)
-        require(self.local_epochs >= 1, "local-epochs", ">= 1", self.local_epochs)
-        require(self.batch_size >= 1, "batch-size", ">= 1", self.batch_size)
-        require(self.learning_rate >= 0, "learning-rate", ">= 0", self.learning_rate)
-        if self.precision not in PRECISIONS:
-            raise unknown("precision", self.precision, PRECISIONS)
-        if self.engine not in ENGINES:
-            raise unknown("engine", self.engine, ENGINES)
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
         one_by_one = self.engine == "loop" or not self.keep_optimizer
         require(one_by_one, "keep-optimizer", 'false when engine is "stacked"', self.keep_optimizer)
-        in_range = 0 < self.compression_ratio <= 1
-        require(in_range, "compression-ratio", "in (0, 1]", self.compression_ratio)
-        require(self.threads >= 1, "threads", ">= 1", self.threads)
-        require(self.seed >= 0, "seed", ">= 0", self.seed)
+        return self

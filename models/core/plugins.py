@@ -2,7 +2,7 @@
 
 import importlib
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import EntryPoint, entry_points
@@ -49,14 +49,24 @@ def find(name: str, kind: str, known: Mapping[str, Any], group: str) -> Any:
 
 
 def load_object(name: str, kind: str) -> Any:
-    """Import "module:Class" and return it; raise UserError where it cannot be imported."""
+    """Import "module:Class" and return it; raise UserError where it cannot be imported.
+
+    A fault in the module's own code shows itself.
+    """
     module_name, colon, attribute = name.partition(":")
     if not colon:
         raise UserError(f'{kind} must be "module:Class", got {name!r}')
+    if not all(part.isidentifier() for part in [*module_name.split("."), attribute]):
+        raise UserError(f"{kind} {name!r} cannot be imported: it must be like 'package.module:Class'")
     try:
-        return getattr(importlib.import_module(module_name), attribute)
-    except (ImportError, AttributeError, ValueError) as error:
+        module = importlib.import_module(module_name)
+    except ImportError as error:  # any other is a fault in the module's own code
         raise UserError(f"{kind} {name!r} cannot be imported: {error}") from error
+    if not hasattr(module, attribute):
+        raise UserError(
+            f"{kind} {name!r} cannot be imported: module {module_name!r} has no attribute {attribute!r}"
+        )
+    return getattr(module, attribute)
 
 
 def check_options(
@@ -79,6 +89,14 @@ def check_options(
             checked(option, value, declared[0])
 
 
+def check_required(owner: str, cls: Callable[..., Any], filled: Collection[str]) -> None:
+    """Raise UserError for a parameter without a default that is not among those `filled`."""
+    for name, parameter in inspect.signature(cls).parameters.items():
+        by_name = parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
+        if by_name and parameter.default is parameter.empty and name not in filled:
+            raise UserError(f"{owner} needs the option {name!r}: set it")
+
+
 def _kinds(annotation: Any) -> tuple[Any, ...]:
     """Return what an annotation such as `float | None` allows."""
     return get_args(annotation) if isinstance(annotation, UnionType) else (annotation,)
@@ -91,7 +109,9 @@ def _package(point: EntryPoint) -> str:
 def _load(point: EntryPoint) -> Any:
     try:
         return point.load()
-    except Exception as error:  # whatever the package's own code raises
+    except MemoryError:  # not the package's fault
+        raise
+    except Exception as error:  # whatever its code raises: it must not hide the other packages
         reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
         raise UserError(
             f"{point.name!r} of {_package(point)} (entry point {point.group}) cannot be loaded: {reason}"

@@ -56,5 +56,5 @@ def find_source(name: str) -> Source:
 def dataset_source(name: str, found: object) -> Source:
     """Return what was found under `name`; UserError where it is no source of a dataset."""
     if not isinstance(found, Source):
-        raise UserError(f"dataset {name!r} must be a models.data.source.Source, and it is {found!r}")
+        raise UserError(f"dataset {name!r} must be a models.Source, and it is {found!r}")
     return found

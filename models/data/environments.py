@@ -153,13 +153,14 @@ def _constructor_options(id_: str) -> set[str]:
 
 def _checked_spaces(id_: str, physics: Mapping[str, float]) -> dict[str, int]:
     """Return the sizes that a network needs."""
+    from gymnasium.error import Error
     from gymnasium.spaces import Box, Discrete
 
     try:
         env = _make(id_, physics)
     except UserError:
         raise
-    except Exception as error:  # gymnasium's own, and whatever a constructor raises
+    except (Error, ImportError, ValueError) as error:  # no such name or package; a constructor's refusal
         given = "".join(f", {name} = {value}" for name, value in physics.items())
         raise UserError(f"gymnasium cannot make {id_!r}{given}: {' '.join(str(error).split())}") from error
     actions, observations, spec = env.action_space, env.observation_space, env.spec

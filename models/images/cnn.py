@@ -1,6 +1,6 @@
 """Image classification with the small convolutional network of the field's tutorials."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -83,12 +83,9 @@ class ImageClassification(Task):
         """Cross-entropy, by SGD with momentum."""
         return [Objective("loss", _cross_entropy, optimizer=OptimizerChoice("sgd", 0.05, {"momentum": 0.9}))]
 
-    def batches(
-        self, model: nn.Module, data: Examples, generator: torch.Generator, batch_size: int
-    ) -> Iterator[Batch]:
-        """Yield shuffled batches; the last one may be smaller."""
-        for rows in data.shuffled(generator, batch_size):
-            yield {"image": self._pixels(rows["image"]), "label": rows["label"]}
+    def batch(self, rows: Examples, generator: torch.Generator) -> Batch:
+        """Return the pixels and the labels."""
+        return {"image": self._pixels(rows["image"]), "label": rows["label"]}
 
     def evaluate(self, model: nn.Module, data: Examples, generator: torch.Generator) -> Metrics:
         """Return the sums of loss and of right answers."""

@@ -3,7 +3,7 @@
 arXiv:2002.05709. What is contrasted are a client's own images, those of a batch.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -65,12 +65,9 @@ class ContrastiveLearning(ImagePretraining):
         """NT-Xent, by Adam."""
         return [Objective("loss", self._loss, optimizer=OptimizerChoice("adam", 1e-3))]
 
-    def batches(
-        self, model: nn.Module, data: Examples, generator: torch.Generator, batch_size: int
-    ) -> Iterator[Batch]:
-        """Yield two views of shuffled images; the last batch may be smaller."""
-        for rows in data.shuffled(generator, batch_size):
-            yield self._two_views(rows["image"], generator)
+    def batch(self, rows: Examples, generator: torch.Generator) -> Batch:
+        """Return two views of each image."""
+        return self._two_views(rows["image"], generator)
 
     def evaluate(self, model: nn.Module, data: Examples, generator: torch.Generator) -> Metrics:
         """Return the sums of NT-Xent, and of the probes' right answers."""

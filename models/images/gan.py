@@ -1,6 +1,6 @@
 """Image generation by two networks against each other: DCGAN (Radford et al. 2016, arXiv:1511.06434)."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, cast
 
 import torch
@@ -74,13 +74,10 @@ class ImageGan(Task):
             Objective("generator-loss", _generator_loss, ("generator.*",), adam),
         ]
 
-    def batches(
-        self, model: nn.Module, data: Examples, generator: torch.Generator, batch_size: int
-    ) -> Iterator[Batch]:
-        """Yield shuffled images in [-1, 1] and the noise to draw as many from; the last may be smaller."""
-        for rows in data.shuffled(generator, batch_size):
-            image = rows["image"].float() / self.max_value
-            yield {"image": 2 * image - 1, "noise": self._noise(len(rows), generator)}
+    def batch(self, rows: Examples, generator: torch.Generator) -> Batch:
+        """Return the images in [-1, 1] and the noise to draw as many from."""
+        image = rows["image"].float() / self.max_value
+        return {"image": 2 * image - 1, "noise": self._noise(len(rows), generator)}
 
     def evaluate(self, model: nn.Module, data: Examples, generator: torch.Generator) -> Metrics:
         """Return the distances of samples and of the rows to the training images, times the rows."""

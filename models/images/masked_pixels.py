@@ -5,7 +5,7 @@ and a fixed part of each image is hidden. Those leave hidden patches out of the 
 convolution has none, so that here, as in SimMIM, a learned value stands in their place.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -78,12 +78,9 @@ class MaskedPixels(ImagePretraining):
         """The error of the hidden pixels, by Adam."""
         return [Objective("loss", _loss, optimizer=OptimizerChoice("adam", 3e-3))]
 
-    def batches(
-        self, model: nn.Module, data: Examples, generator: torch.Generator, batch_size: int
-    ) -> Iterator[Batch]:
-        """Yield shuffled images and which of their pixels are hidden; the last batch may be smaller."""
-        for rows in data.shuffled(generator, batch_size):
-            yield {"image": self.pixels(rows["image"]), "hidden": self.hide(len(rows), generator)}
+    def batch(self, rows: Examples, generator: torch.Generator) -> Batch:
+        """Return the images and which of their pixels are hidden."""
+        return {"image": self.pixels(rows["image"]), "hidden": self.hide(len(rows), generator)}
 
     def hide(self, num_images: int, generator: torch.Generator) -> Tensor:
         """Draw which pixels of each image are hidden (N, 1, H, W): patches, of each image equally many."""

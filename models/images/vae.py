@@ -1,6 +1,6 @@
 """Image generation by a variational autoencoder (Kingma & Welling 2014, arXiv:1312.6114)."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, cast
 
 import torch
@@ -76,12 +76,9 @@ class ImageVae(Task):
         """The negative evidence lower bound, by Adam."""
         return [Objective("loss", self._loss, optimizer=OptimizerChoice("adam", 1e-3))]
 
-    def batches(
-        self, model: nn.Module, data: Examples, generator: torch.Generator, batch_size: int
-    ) -> Iterator[Batch]:
-        """Yield shuffled images and the noise of their codes; the last batch may be smaller."""
-        for rows in data.shuffled(generator, batch_size):
-            yield {"image": self._pixels(rows["image"]), "noise": self._noise(len(rows), generator)}
+    def batch(self, rows: Examples, generator: torch.Generator) -> Batch:
+        """Return the images and the noise of their codes."""
+        return {"image": self._pixels(rows["image"]), "noise": self._noise(len(rows), generator)}
 
     def evaluate(self, model: nn.Module, data: Examples, generator: torch.Generator) -> Metrics:
         """Return the sums of the bound and its two terms, with one code drawn for each image."""

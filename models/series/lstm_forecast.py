@@ -1,7 +1,7 @@
 """Forecasting the next value of a series with an LSTM."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -69,12 +69,9 @@ class Forecasting(Task):
         """Squared error of the scaled forecast, by Adam with clipped gradients."""
         return [Objective("loss", _squared_error, optimizer=OptimizerChoice("adam", 2e-3), max_grad_norm=1.0)]
 
-    def batches(
-        self, model: nn.Module, data: Examples, generator: torch.Generator, batch_size: int
-    ) -> Iterator[Batch]:
-        """Yield shuffled batches; the last one may be smaller."""
-        for rows in data.shuffled(generator, batch_size):
-            yield _scaled(rows)
+    def batch(self, rows: Examples, generator: torch.Generator) -> Batch:
+        """Return windows and targets, scaled."""
+        return _scaled(rows)
 
     def evaluate(self, model: nn.Module, data: Examples, generator: torch.Generator) -> Metrics:
         """Return the sums of errors, in the series' own unit, of the forecast and of persistence.

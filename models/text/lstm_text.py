@@ -2,7 +2,7 @@
 
 import math
 import textwrap
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -80,12 +80,9 @@ class TextGeneration(Task):
         """Cross-entropy of the next byte, by Adam with clipped gradients (Pascanu et al. 2013)."""
         return [Objective("loss", _cross_entropy, optimizer=OptimizerChoice("adam", 3e-3), max_grad_norm=1.0)]
 
-    def batches(
-        self, model: nn.Module, data: Examples, generator: torch.Generator, batch_size: int
-    ) -> Iterator[Batch]:
-        """Yield shuffled batches; the last one may be smaller."""
-        for rows in data.shuffled(generator, batch_size):
-            yield {"text": rows["text"].long()}
+    def batch(self, rows: Examples, generator: torch.Generator) -> Batch:
+        """Return the bytes as indices of their embeddings."""
+        return {"text": rows["text"].long()}
 
     def evaluate(self, model: nn.Module, data: Examples, generator: torch.Generator) -> Metrics:
         """Return the sums of bits, of the network and of a guess by the frequency of bytes alone.

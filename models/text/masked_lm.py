@@ -1,7 +1,7 @@
 """Language pre-training by predicting hidden tokens of words (BERT: Devlin et al. 2019, arXiv:1810.04805)."""
 
 import textwrap
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, ClassVar
 
 import torch
@@ -57,12 +57,9 @@ class MaskedLanguageModel(Task):
         """Cross-entropy of the predicted tokens by AdamW, with the settings of BERT (ibid., A.2)."""
         return [objective(self.backbone, self.warmup_steps)]
 
-    def batches(
-        self, model: nn.Module, data: Examples, generator: torch.Generator, batch_size: int
-    ) -> Iterator[Batch]:
-        """Yield shuffled batches with tokens hidden, each as long as its longest row."""
-        for rows in data.shuffled(generator, batch_size):
-            yield self.hide(rows, generator)
+    def batch(self, rows: Examples, generator: torch.Generator) -> Batch:
+        """Return the tokens, some of them hidden, as long as the longest row."""
+        return self.hide(rows, generator)
 
     def hide(self, data: Examples, generator: torch.Generator) -> Batch:
         """Draw which tokens are predicted: `input_ids`, `attention_mask` and `labels`, all (B, L)."""

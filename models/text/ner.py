@@ -1,6 +1,6 @@
 """Named-entity recognition: a transformer that tags the words of a sentence."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -70,12 +70,9 @@ class EntityRecognition(Task):
         # Fused, a step of MiniLM's 22 million weights takes 30 ms instead of 155 on a CPU.
         return [objective(self.backbone, self.warmup_steps, fused=True)]
 
-    def batches(
-        self, model: nn.Module, data: Examples, generator: torch.Generator, batch_size: int
-    ) -> Iterator[Batch]:
-        """Yield shuffled batches, each as long as its longest sentence."""
-        for rows in data.shuffled(generator, batch_size):
-            yield self.encode(rows)[0]
+    def batch(self, rows: Examples, generator: torch.Generator) -> Batch:
+        """Return the tokens and their tags, as long as the longest sentence."""
+        return self.encode(rows)[0]
 
     def encode(self, data: Examples) -> tuple[Batch, Tensor]:
         """Return the tokens of all rows, padded to the longest; and which word each token is the first of.

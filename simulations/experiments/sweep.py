@@ -13,6 +13,7 @@ from typing import Any
 from models.core.config import Value
 from models.core.errors import UserError
 from simulations.experiments.trial import Trial, fingerprint
+from simulations.options import inline
 from simulations.scenario import load_scenario
 
 Overrides = Mapping[str, Value]
@@ -155,6 +156,6 @@ def _toml(text: str) -> Any:
         return None
 
 
-def _text(value: Value) -> str:
-    """Write a value as an override that reads back as the same value: JSON's are TOML's."""
-    return json.dumps(value)
+def _text(value: Any) -> str:
+    """Write a value as an override that reads back as the same value: JSON's are TOML's, but for tables."""
+    return inline(value) if isinstance(value, dict) else json.dumps(value)

@@ -4,17 +4,14 @@ import base64
 import io
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from models.core.config import RunConfig, TaskConfig, key_of
+from models.core.config import RunConfig
 from models.core.errors import UserError
 from models.data.picture import partition_figure
-from server.config import ServerConfig
-from simulations.config import SimulationConfig
 from simulations.report import charts
 from simulations.report.charts import Chart, bar_chart
 from simulations.report.client_distribution import ClientDistribution, client_distributions
@@ -23,6 +20,7 @@ from simulations.runs.arms import CAPTION, arms_of, have_seeds, rows
 from simulations.runs.compare import NOT_COMPARED, client_rows, differences, megabytes, number, show, summary
 from simulations.runs.reader import read_runs
 from simulations.runs.record import Partition, Run
+from simulations.scenario import defaults
 
 FAILURES_SHOWN = 200
 
@@ -113,10 +111,9 @@ def _view(run: Run) -> RunView:
 
 def _changed(config: RunConfig) -> dict[str, str]:
     """Return the default of every key that has another value."""
-    declared = [field for cls in (TaskConfig, ServerConfig, SimulationConfig) for field in fields(cls)]
-    defaults: dict[str, Any] = {key_of(field.name): field.default for field in declared}
-    changed = (key for key, value in config.items() if value != defaults.get(key, value))
-    return {key: show(defaults[key]) for key in changed if key not in NOT_COMPARED}
+    declared = defaults()
+    changed = (key for key, value in config.items() if value != declared.get(key, value))
+    return {key: show(declared[key]) for key in changed if key not in NOT_COMPARED}
 
 
 def _metric_table(run: Run) -> dict[str, list[float | None]]:

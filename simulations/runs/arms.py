@@ -7,10 +7,11 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from statistics import mean, stdev
+from statistics import mean
 
 from rich.table import Table
 from rich.text import Text
+from scipy.stats import sem
 from scipy.stats import t as student
 
 from models.core.config import Value
@@ -76,8 +77,8 @@ def interval(values: Sequence[float]) -> Interval:
     """Return the mean with Student's interval."""
     if len(values) < 2:
         return Interval(values[0] if values else math.nan, math.inf)
-    reach = float(student.ppf((1 + CONFIDENCE) / 2, len(values) - 1)) * stdev(values) / math.sqrt(len(values))
-    return Interval(mean(values), reach)
+    # Not student.interval, which knows no interval of values that are all the same.
+    return Interval(mean(values), float(student.ppf((1 + CONFIDENCE) / 2, len(values) - 1) * sem(values)))
 
 
 def paired(one: Arm, other: Arm) -> Interval:

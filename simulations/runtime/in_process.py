@@ -4,6 +4,7 @@ import itertools
 from collections.abc import Iterable
 
 from flwr.app import Context, Error, Message, RecordDict
+from flwr.common.constant import ErrorCode
 from flwr.serverapp import Grid
 from flwr.supercore.run import Run
 
@@ -12,9 +13,6 @@ from models.core.config import Value
 from models.core.tracebacks import traceback_of
 from server.app import app as server_app
 from strategies.wire.identity import RUN_ID, let_messages_be_made
-
-CLIENT_APP_RAISED = 2
-"""Flower's error code for a ClientApp that raised."""
 
 
 class InProcessGrid(Grid):
@@ -86,7 +84,8 @@ class InProcessGrid(Grid):
         except Exception as error:  # as a Flower runtime does with whatever a ClientApp raises
             if self.debug:
                 raise
-            reply = Message(Error(CLIENT_APP_RAISED, traceback_of(error)), reply_to=message)
+            code = ErrorCode.CLIENT_APP_RAISED_EXCEPTION
+            reply = Message(Error(code, traceback_of(error)), reply_to=message)
         self._replies[message_id] = reply
         return message_id
 

@@ -119,10 +119,13 @@ def test_the_run_config_overrides_the_tasks_optimizer(task: TwoWeights) -> None:
     ("config", "message"),
     [
         (TaskConfig(optimizer="sdg"), "unknown optimizer 'sdg': did you mean sgd"),
-        (TaskConfig(optimizer_options="momentun = 0.9"), "optimizer-options do not fit sgd: .*momentun"),
+        (
+            TaskConfig(optimizer_options="momentun = 0.9"),
+            "unknown option of optimizer sgd 'momentun': did you mean momentum",
+        ),
         (
             TaskConfig(optimizer_options="momentum = -1.0"),
-            "optimizer-options do not fit sgd: Invalid momentum",
+            "optimizer sgd does not fit: Invalid momentum",
         ),
     ],
 )

@@ -38,6 +38,15 @@ def test_the_page_shows_all_files() -> None:
     assert list(FILES) == ["pyproject.toml", "polyfed_table.py", "diabetes.toml", "test_polyfed_table.py"]
 
 
+def test_it_imports_from_the_public_face_alone() -> None:
+    for name, content in FILES.items():
+        if name.endswith(".py"):
+            imported = re.findall(
+                r"^(?:from|import) ((?:models|simulations|clients|server)\S*)", content, re.M
+            )
+            assert imported == ["models"], name
+
+
 def test_it_is_listed_and_runs(package: Path, site: Path, tmp_path: Path) -> None:
     listed = polyfed("tasks")
     assert listed.err == ""

@@ -176,7 +176,7 @@ def test_a_state_is_described_line_by_line() -> None:
             "task 'models.images.cnn:CNN' cannot be imported: module 'models.images.cnn' has",
         ),
         ({"task": ":Task"}, {}, "task ':Task' cannot be imported: "),
-        ({"task": "json:JSONDecoder"}, {}, "task 'json:JSONDecoder' must be a subclass of models.task.Task"),
+        ({"task": "json:JSONDecoder"}, {}, "task 'json:JSONDecoder' must be a subclass of models.Task"),
     ],
 )
 def test_a_task_that_cannot_be_made(config: dict[str, str], changes: dict[str, Any], message: str) -> None:

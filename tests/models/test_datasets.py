@@ -185,6 +185,40 @@ def test_file_cut_short_is_damaged(tmp_path, file):
         load("mnist", tmp_path)
 
 
+@pytest.mark.parametrize("fault", [MemoryError("too large"), RuntimeError("DefaultCPUAllocator: not enough")])
+def test_a_lack_of_memory_is_no_damage(tmp_path, monkeypatch, fault):
+    write_mnist(tmp_path)
+
+    def fail(*_, **__):
+        raise fault
+
+    monkeypatch.setattr(MNIST, "_load_data", fail)
+    with pytest.raises(type(fault), match=str(fault)):
+        load("mnist", tmp_path, download=True)
+
+
+def test_files_that_may_not_be_read_are_not_to_be_deleted(tmp_path, monkeypatch):
+    write_mnist(tmp_path)
+
+    def fail(*_, **__):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(MNIST, "_load_data", fail)
+    with pytest.raises(UserError, match=r"'mnist' in .* cannot be read \(PermissionError: .*\)$"):
+        load("mnist", tmp_path, download=True)
+
+
+@pytest.mark.parametrize("header", [b"\0\0\x0a\x01", b"\0\0\x0d\x03", b"\0\0\0\0", b"\0"])
+def test_file_that_is_no_picture_file_is_damaged(tmp_path, header):
+    raw = write_mnist(tmp_path)
+    images = raw / "train-images-idx3-ubyte"
+    images.write_bytes(header + images.read_bytes()[len(header) :])
+    if len(header) < 4:
+        images.write_bytes(header)
+    with pytest.raises(UserError, match=r"'mnist' in .* is damaged"):
+        load("mnist", tmp_path)
+
+
 def test_cifar10_that_is_not_the_original_is_damaged(cifar):
     (cifar / "test_batch").write_bytes(b"other")  # never unpickled: the MD5 sum is checked first
     with pytest.raises(UserError, match=r"'cifar10' in .* is damaged"):

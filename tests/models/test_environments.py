@@ -101,6 +101,19 @@ def test_environments_that_are_refused(name: str, message: str) -> None:
     assert str(error.value).startswith(message)
 
 
+class Broken(gymnasium.Env):  # type: ignore[type-arg]
+    def __init__(self) -> None:
+        raise TypeError("a mistake of its author")
+
+
+gymnasium.register("Broken-v0", Broken)
+
+
+def test_a_fault_in_an_environments_code_shows_itself() -> None:
+    with pytest.raises(TypeError, match="a mistake of its author"):
+        load("gym:Broken-v0")
+
+
 def test_as_many_clients_as_worlds() -> None:
     dataset = load("gym:CartPole-v1?worlds=3")
     with pytest.raises(UserError, match="num-clients must be 3, the natural clients of dataset"):

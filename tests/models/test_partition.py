@@ -65,7 +65,7 @@ def test_drawn_rows_depend_on_the_seed_and_the_client_alone(name):
         assert name == "quantity" or len(rows) == 24
         assert len(np.unique(rows)) == len(rows)
     assert not np.array_equal(first[0], first[1])
-    assert not np.array_equal(first[0], partition(TOY, replace(config, seed=43))[0])
+    assert not np.array_equal(first[0], partition(TOY, config.model_copy(update={"seed": 43}))[0])
 
 
 @pytest.mark.parametrize("name", PARTITIONERS)

@@ -44,6 +44,14 @@ class SingleUpdates(FedProx):
     """Looks at every update, though its parent needs only their mean."""
 
 
+class Faulty(FedAvg):
+    """Has a mistake in its code, which no option can mend."""
+
+    def __init__(self, **others: Any) -> None:
+        super().__init__(**others)
+        len(3)  # type: ignore[arg-type]
+
+
 def asked(strategy: Any, num_clients: int, evaluate: bool = False) -> list[int]:
     """Return the clients that the strategy asks in a round."""
     grid = ScriptedGrid({client: lambda _: Error(0) for client in range(num_clients)})
@@ -129,7 +137,7 @@ def test_a_strategy_that_takes_no_sampling_parameters_samples_by_itself() -> Non
             "beta = 0.7",
             "strategy-options do not fit FedTrimmedAvg: `beta` must be in the range",
         ),
-        ("QFedAvg", "", "strategy-options do not fit QFedAvg: "),
+        ("QFedAvg", "", "strategy QFedAvg needs the option 'client_learning_rate': set it"),
         (
             "test_strategy_loading:Picky",
             "size = 0",
@@ -145,6 +153,25 @@ def test_a_strategy_that_cannot_be_made(name: str, options: str, message: str) -
         load_strategy(ServerConfig(strategy=name, strategy_options=options), 10)
     assert str(error.value).startswith(message)
     assert "\n" not in str(error.value)
+
+
+def test_an_option_that_is_passed_on_and_not_taken() -> None:
+    config = ServerConfig(strategy="test_strategy_loading:Forwarding", strategy_options="nu = 1")
+    with pytest.raises(UserError, match=r"strategy-options do not fit .*:Forwarding: .* argument 'nu'"):
+        load_strategy(config, 10)
+
+
+def test_a_fault_in_a_strategys_code_shows_itself() -> None:
+    with pytest.raises(TypeError, match="has no len"):
+        load_strategy(ServerConfig(strategy="test_strategy_loading:Faulty"), 10)
+
+
+def test_a_fault_in_a_modules_code_shows_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "broken_plugin.py").write_text("int('x')\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ValueError, match="invalid literal") as error:
+        load_strategy(ServerConfig(strategy="broken_plugin:Mine"), 10)
+    assert not isinstance(error.value, UserError)
 
 
 def test_the_nearest_name_is_given_as_it_is_written() -> None:

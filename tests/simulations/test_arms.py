@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 from run_folders import metrics_line, write_run
+from scipy.stats import ttest_1samp, ttest_rel
 
 from simulations.runs.arms import Arm, arms_of, have_seeds, interval, paired, ranks, rows, tabulate
 from simulations.runs.reader import read_runs
@@ -53,6 +54,17 @@ def test_pairing_takes_out_what_a_seed_does_to_all(tmp_path: Path) -> None:
     assert ahead.mean == pytest.approx(0.1)
     assert ahead.reach < 0.03
     assert ranks([arms["a"], arms["b"]]) == [1, 2]
+
+
+def test_intervals_are_those_of_scipys_t_tests() -> None:
+    one, other = [0.91, 0.94, 0.89, 0.93], [0.90, 0.90, 0.88, 0.93]
+    low, high = ttest_1samp(one, 0).confidence_interval(0.95)
+    found = interval(one)
+    assert (found.mean - found.reach, found.mean + found.reach) == pytest.approx((low, high), rel=1e-12)
+    low, high = ttest_rel(one, other).confidence_interval(0.95)
+    found = interval([left - right for left, right in zip(one, other, strict=True)])
+    assert (found.mean - found.reach, found.mean + found.reach) == pytest.approx((low, high), rel=1e-12)
+    assert interval([0.5, 0.5, 0.5]).reach == 0.0
 
 
 def test_what_the_intervals_cannot_separate_shares_a_rank(tmp_path: Path) -> None:

@@ -140,7 +140,10 @@ def test_without_a_run_dir_the_run_lies_under_runs(scenario: Path, tmp_path: Pat
         (["task-options=norm: 1"], "task-options must be inline TOML"),
         (["task-options=norm = 'layer'"], "norm must be one of none, group, batch, got 'layer'"),
         (["strategy-options=mu = 1"], "unknown option of strategy FedAvg 'mu'"),
-        (["optimizer-options=momentun = 1"], "optimizer-options do not fit sgd"),
+        (
+            ["optimizer-options=momentun = 1"],
+            "unknown option of optimizer sgd 'momentun': did you mean momentum?",
+        ),
         (["fraction-evaluate=0.5"], "local-test-fraction must be > 0 when fraction-evaluate is, got 0.0"),
     ],
 )

@@ -126,11 +126,11 @@ def test_a_plugin_is_listed_with_its_package(install: Install) -> None:
         ),
         (
             "[polyfed.tasks]\nsums = abacus_plugin:BEADS",
-            "task 'sums' must be a subclass of models.task.Task, and it is Source(",
+            "task 'sums' must be a subclass of models.Task, and it is Source(",
         ),
         (
             "[polyfed.datasets]\nbeads = abacus_plugin:Sums",
-            "dataset 'beads' must be a models.data.source.Source, and it is <class",
+            "dataset 'beads' must be a models.Source, and it is <class",
         ),
     ],
 )
