@@ -1,1 +1,60 @@
-"""Strategies, their client halves, and how updates travel and add up."""
+"""Strategies: the public face for authors of plugins, who import from here alone.
+
+Names are imported when they are first asked for, as torch takes seconds to import.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from strategies.conformance import Candidate, checks
+    from strategies.declaration import Declaration, declaration_of
+    from strategies.rule import (
+        CLIENT_COUNT,
+        Arrays,
+        AuxTensors,
+        LocalRule,
+        ParameterResult,
+        RuleResult,
+        aux_arrays,
+        split_aux,
+    )
+    from strategies.wire.records import to_arrays, to_record
+
+__all__ = [
+    "CLIENT_COUNT",
+    "Arrays",
+    "AuxTensors",
+    "Candidate",
+    "Declaration",
+    "LocalRule",
+    "ParameterResult",
+    "RuleResult",
+    "aux_arrays",
+    "checks",
+    "declaration_of",
+    "split_aux",
+    "to_arrays",
+    "to_record",
+]
+
+_MODULES = {
+    "Candidate": "conformance",
+    "Declaration": "declaration",
+    "checks": "conformance",
+    "declaration_of": "declaration",
+    "to_arrays": "wire.records",
+    "to_record": "wire.records",
+}
+"""Name -> the module that defines it; strategies.rule unless it is listed."""
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name (PEP 562)."""
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_MODULES.get(name, 'rule')}"), name)
+
+
+def __dir__() -> list[str]:
+    return [*globals(), *__all__]

@@ -3,7 +3,7 @@
 A plugin's author runs it in one test:
 
     import pytest
-    from strategies.conformance import checks
+    from strategies import checks
 
     @pytest.mark.parametrize("check", checks(MyStrategy, step=0.5), ids=str)
     def test_it_conforms(check):
