@@ -7,8 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from clients.local_state import LocalState
-from clients.memory import optimizer_state, restore_optimizers
+from clients.state import ClientState, ClientStates, ModelMemory, optimizer_state, restore_optimizers
 from models.core.config import TaskConfig
 from models.core.errors import UserError
 from models.data.dataset import Dataset, Examples
@@ -77,9 +76,10 @@ def test_it_goes_on_from_what_a_client_remembers(name: str, tmp_path: Path) -> N
         slot for _, optimizer in optimizers for slots in optimizer.state.values() for slot in slots.values()
     ]
     assert all(slot is None or isinstance(slot, Tensor) for slot in kept)  # all that a state file can hold
-    LocalState(tmp_path, 0).save(1, optimizer_state(optimizers), 0)
+    remembered = ClientState(ModelMemory(optimizer=optimizer_state(optimizers)))
+    ClientStates(tmp_path).save(0, 1, remembered, 0)
     optimizers = make(paused, **config)
-    restore_optimizers(optimizers, LocalState(tmp_path, 0).load(2))
+    restore_optimizers(optimizers, ClientStates(tmp_path).load(0, before=2).shared.optimizer)
     step(paused, optimizers, times=3)
     assert torch.equal(paused.weight, straight.weight)
     assert not torch.equal(paused.weight, started)

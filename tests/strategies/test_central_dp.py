@@ -154,7 +154,7 @@ def test_a_norm_that_adapts_costs_what_both_its_releases_cost() -> None:
     [
         (ON_SERVER, "clipping_norm = 1.0", "give noise_multiplier or target_epsilon, one of the two"),
         (ON_SERVER, "clipping_norm = 1.0, noise_multiplier = 1.0, target_epsilon = 1.0", "give noise_mult"),
-        (ON_SERVER, "noise_multiplier = 1.0", "missing 1 required positional argument: 'clipping_norm'"),
+        (ON_SERVER, "noise_multiplier = 1.0", "needs the option 'clipping_norm': set it"),
         (ON_SERVER, "clipping_norm = 0.0, noise_multiplier = 1.0", "clipping norm must be > 0 and finite"),
         (ON_SERVER, "clipping_norm = 1.0, noise_multiplier = -1.0", "noise_multiplier must be > 0 and fin"),
         (ON_SERVER, "clipping_norm = 1.0, noise_multiplier = '1'", "noise_multiplier must be a number, got"),
