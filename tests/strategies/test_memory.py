@@ -168,7 +168,7 @@ CANNOT_BE_HELD = [
 ]
 
 
-@pytest.mark.parametrize(("memory", "where"), CANNOT_BE_HELD, ids=str)
+@pytest.mark.parametrize(("memory", "where"), CANNOT_BE_HELD, ids=[where for _, where in CANNOT_BE_HELD])
 def test_what_no_checkpoint_can_hold_is_refused_by_name(memory: Any, where: str) -> None:
     with pytest.raises(
         NotSavedError, match=rf"^Remembering\.{where}, which no checkpoint can hold: "
