@@ -2,7 +2,7 @@
 
 The shared model w is trained as under FedAvg, to the bit. Beside it every client k keeps a model v_k of its
 own, which descends F_k(v) + penalty / 2 * ||v - w||^2 (the paper's lambda; w is what the server sent in this
-round) over the same rows, and never leaves the client.
+round) over the same examples, and never leaves the client.
 """
 
 import math

@@ -1,6 +1,6 @@
 """A toy federation, in which a strategy meets what it will meet in a run.
 
-Its clients descend parabolas under the strategy's local rule. Between their answers and the strategy stands
+Its clients descend parabolas under the strategy's local rule. Between their replies and the strategy stands
 a check, which may change them.
 """
 
@@ -30,9 +30,9 @@ from strategies.wire.records import to_arrays, to_record
 
 Weights = dict[str, np.ndarray]
 Shapes = Mapping[str, tuple[int, ...]]
-Answers = dict[int, RecordDict | Error]
-"""Client -> what it answers, in client order."""
-Change = Callable[[Answers], Answers]
+ClientReplies = dict[int, RecordDict | Error]
+"""Client -> what it replies, or its failure, in client order."""
+Change = Callable[[ClientReplies], ClientReplies]
 
 SHAPES: Shapes = {
     "features.0.weight": (4, 1, 3, 3),
@@ -104,7 +104,7 @@ class Client:
         }
         return results, rule_result
 
-    def answer(self, message: Message, rule: LocalRule) -> RecordDict:
+    def reply(self, message: Message, rule: LocalRule) -> RecordDict:
         """Train and reply as polyfed's clients do."""
         results, rule_result = self.train(message, rule)
         tensors = {name: each.weight for name, each in results.items()}
@@ -152,10 +152,10 @@ class Federation:
     def ask(self) -> dict[int, Message]:
         """Begin the next round; return what the strategy asks of each client, in client order."""
         self.server_round += 1
-        orders = ConfigRecord({"server-round": self.server_round, "checkpoint-round": self.server_round})
+        config = ConfigRecord({"server-round": self.server_round})
         self._seed()
         messages = self.strategy.configure_train(
-            self.server_round, to_record(self.weights), orders, cast(Grid, self)
+            self.server_round, to_record(self.weights), config, cast(Grid, self)
         )
         asked = {message.metadata.dst_node_id: message for message in messages}
         return dict(sorted(asked.items()))
@@ -163,14 +163,14 @@ class Federation:
     def play(self, change: Change = dict) -> Weights | None:
         """Play a round; return the new weights, or None where the strategy refuses to make any."""
         asked = self.ask()
-        answers: Answers = {
-            number: self.clients[number].answer(message, self.rule(config_of(message)))
+        replies: ClientReplies = {
+            number: self.clients[number].reply(message, self.rule(config_of(message)))
             for number, message in asked.items()
         }
-        replies = [Message(answer, reply_to=asked[number]) for number, answer in change(answers).items()]
+        messages = [Message(reply, reply_to=asked[number]) for number, reply in change(replies).items()]
         self._seed()
         try:
-            arrays, _ = self.strategy.aggregate_train(self.server_round, replies)
+            arrays, _ = self.strategy.aggregate_train(self.server_round, messages)
         except AppExitException:  # Flower's way to say that it cannot be done
             return None
         if arrays is not None:

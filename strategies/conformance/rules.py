@@ -73,7 +73,7 @@ def _gradient(rule: LocalRule, gradient: Tensor, weight: Tensor, aux: AuxTensors
 
 
 def _require(
-    whose: str,
+    subject: str,
     found: Mapping[str, Mapping[str, Tensor]],
     kinds: Iterable[str],
     weights: Mapping[str, Tensor],
@@ -81,9 +81,9 @@ def _require(
     """Raise unless `found` has exactly these kinds, and in each a tensor of each weight's shape."""
     if set(found) != set(kinds):
         raise ConformanceError(
-            f"{whose} {sorted(found)} beside the weights, and the rule names {sorted(kinds)}"
+            f"{subject} {sorted(found)} beside the weights, and the rule names {sorted(kinds)}"
         )
     shapes = {name: weight.shape for name, weight in weights.items()}
     for kind, tensors in found.items():
         if {name: tensor.shape for name, tensor in tensors.items()} != shapes:
-            raise ConformanceError(f"{whose} {kind!r} not for every weight in the weight's shape")
+            raise ConformanceError(f"{subject} {kind!r} not for every weight in the weight's shape")

@@ -136,15 +136,15 @@ class CentralDP(Strategy):
             private[name] = np.asarray(weight + share * (mean[name] - weight) + noise)  # may be without axes
         spent = self._epsilon_after(self._population)
         self.rounds[self._population] = self.rounds.get(self._population, 0) + 1
-        told = {CLIPPED: clipped, NORM: self.clipping_norm}
+        released = {CLIPPED: clipped, NORM: self.clipping_norm}
         if math.isfinite(spent):
-            told["epsilon"] = spent
+            released["epsilon"] = spent
         self.clipping_norm = self.norm_policy.next_norm(self.clipping_norm, num_clients, clipped)
         del metrics[CLIENTS]
         alone = copy(answered[0])
         alone.content = RecordDict({"arrays": to_record(private), "metrics": metrics})
         arrays, merged = self.strategy.aggregate_train(server_round, [alone])
-        return arrays, MetricRecord({**(merged or {}), **told})
+        return arrays, MetricRecord({**(merged or {}), **released})
 
     def configure_evaluate(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid

@@ -131,8 +131,8 @@ class LocalDP(Strategy):
         """Leave it to the strategy; tell epsilon."""
         arrays, metrics = self.strategy.aggregate_train(server_round, replies)
         spent = self._spent()
-        told = {"local-epsilon": spent} if math.isfinite(spent) else {}
-        return arrays, MetricRecord({**(metrics or {}), **told})
+        released = {"local-epsilon": spent} if math.isfinite(spent) else {}
+        return arrays, MetricRecord({**(metrics or {}), **released})
 
     def configure_evaluate(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
