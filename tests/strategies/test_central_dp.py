@@ -319,6 +319,8 @@ def test_rules_of_wrapped_strategies_are_obeyed(tiny: Make, tmp_path: Path) -> N
     assert len(hashes) == 3
 
 
+@pytest.mark.rounding
+@pytest.mark.usefixtures("float64")
 def test_stacked_clients_clip_too(tiny: Make, tmp_path: Path) -> None:
     rows = []
     for engine in ("loop", "stacked"):
@@ -333,7 +335,7 @@ def test_stacked_clients_clip_too(tiny: Make, tmp_path: Path) -> None:
             )
         )
         rows.append(json.loads((tmp_path / engine / "metrics.jsonl").read_text().splitlines()[-1])["train"])
-    assert rows[0] == pytest.approx(rows[1], rel=1e-3)
+    assert rows[0] == pytest.approx(rows[1], rel=1e-9)
 
 
 @pytest.mark.slow
