@@ -121,6 +121,7 @@ def test_attacks_that_make_no_sense_are_refused(
         run_in_process(tiny(**overrides))
 
 
+@pytest.mark.rounding
 @pytest.mark.slow
 def test_robust_strategies_withstand_turned_signs(tiny: Make, tmp_path: Path) -> None:
     """A fifth of the clients send four times their update back: FedAvg collapses, robust ones stay."""

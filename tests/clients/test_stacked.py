@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 import torch
-from rounding import distance, one_ulp_off
+from rounding import distance, one_ulp_off, root_mean_square
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -72,7 +72,7 @@ def cases(*always: str) -> list[Any]:
 @pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize("overrides", cases("cnn", "adam", "fedprox", "scaffold"))
 def test_a_stack_equals_the_loop(tiny: Make, tmp_path: Path, overrides: dict[str, str | float]) -> None:
-    # The differences that were seen, over three instruction sets, are at most MEASURED64.
+    # The differences that were seen, over three instruction sets, are at most 4.4e-16.
     loop = run(tiny, tmp_path / "loop", **{**SKEWED, **overrides})
     stacked = run(tiny, tmp_path / "stacked", **{**SKEWED, **overrides}, engine="stacked")
     assert distance(loop, stacked) < 1e-12
@@ -108,11 +108,12 @@ def test_in_float32_a_stack_is_off_by_rounding_alone(tiny: Make, tmp_path: Path,
     for seed in (1, 2):
         start = tmp_path / f"{seed}.safetensors"
         save_file(one_ulp_off(weights, seed), start)
-        noise.append(distance(loop, run(tiny, tmp_path / str(seed), **given, init_from=str(start))))
-    assert 0 < max(noise) < 1e-5  # or it would bound nothing
-    # In units of this noise, another instruction set moves the loop by up to 1.0 and a stack is at up to 0.5
-    # from it, as measured over three instruction sets and three seeds.
-    assert distance(loop, stacked) < 3 * max(noise)
+        near = run(tiny, tmp_path / str(seed), **given, init_from=str(start))
+        noise.append(root_mean_square(loop, near))
+    assert 0 < max(noise) < 1e-6  # or it would bound nothing
+    # Measured under three instruction sets with two seeds: of this noise, another instruction set makes up to
+    # 0.9 in the loop, and a stack up to 1.0 with Adam, which divides by small gradients, and 0.3 without.
+    assert root_mean_square(loop, stacked) < 4 * max(noise)
 
 
 @pytest.mark.rounding

@@ -110,6 +110,7 @@ def test_the_noise_is_that_of_the_mean() -> None:
     assert one_round(strategy, [0.25] * 4)[0] - 0.25 == drawn[0]
 
 
+@pytest.mark.rounding
 def test_the_strategy_sees_what_is_private_and_nothing_else() -> None:
     """Noise after FedAdam's step would not cover it: it divides by what the updates themselves were."""
     inner = "strategy = {name = 'FedAdam', eta = 0.25, tau = 1e-9}"
