@@ -4,8 +4,11 @@ VENV := .venv
 BIN := $(VENV)/bin
 # Tests side by side; each of them may start a server and two workers.
 JOBS ?= 2
+# What torch may use, for its own kernels, those of oneDNN and those of MKL. They read it when a process starts.
+AVX2 := ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 MKL_ENABLE_INSTRUCTIONS=AVX2
+LOWEST := ATEN_CPU_CAPABILITY=default ONEDNN_MAX_CPU_ISA=SSE41 MKL_ENABLE_INSTRUCTIONS=SSE4_2
 
-.PHONY: simulate test check config bars families strategies bench scale centralized clean
+.PHONY: simulate test rounding check config bars families strategies bench scale centralized clean
 
 # The main job: install, train, and end with the path of the report.
 simulate: $(VENV)/installed
@@ -17,6 +20,14 @@ test: $(VENV)/installed-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal -m "not bar"
+	$(MAKE) rounding
+
+# What depends on rounding, as other x86-64 processors round: those without AVX-512, and the plainest.
+rounding: $(VENV)/installed-dev
+ifeq ($(shell uname -m),x86_64)
+	$(AVX2) $(BIN)/python -m pytest -n $(JOBS) --dist worksteal -m "rounding and not bar"
+	$(LOWEST) $(BIN)/python -m pytest -n $(JOBS) --dist worksteal -m "rounding and not slow and not bar"
+endif
 
 # What a developer runs all day.
 check: $(VENV)/installed-dev

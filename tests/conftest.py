@@ -5,9 +5,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from quadratic import crowded_valleys, valleys
 from safetensors.torch import load_file
+from torch import Tensor
 
+from clients.worker import load_worker
 from models.core.config import Value
 from models.core.device import pinned
 from models.data.datasets import DATASETS
@@ -40,6 +43,19 @@ def one_thread() -> Iterator[None]:
     """Let torch compute as a worker does."""
     with pinned(1):
         yield
+
+
+@pytest.fixture
+def float64(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Let tasks build, draw and compute in float64, where rounding hides no difference of formulas."""
+    load_worker.cache_clear()  # its model is of the other type
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    # Tasks turn bytes, and what bfloat16 has left, into "float", of which float64 is the wider kind.
+    monkeypatch.setattr(Tensor, "float", Tensor.double)
+    yield
+    torch.set_default_dtype(before)
+    load_worker.cache_clear()
 
 
 @pytest.fixture(scope="session")

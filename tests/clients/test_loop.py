@@ -80,6 +80,7 @@ def run(
     )
 
 
+@pytest.mark.rounding
 def test_every_objective_trains_its_own_parameters(task: TwoWeights) -> None:
     model = task.build()
     losses = run(task, model)
@@ -92,6 +93,7 @@ def test_every_objective_trains_its_own_parameters(task: TwoWeights) -> None:
     assert losses["first"] == pytest.approx((1 * 2 * 2 + 0.8 * 8 + 0 * 2 * 2 - 0.2 * 8) / 6)
 
 
+@pytest.mark.rounding
 def test_a_local_rule_reaches_every_objective(task: TwoWeights) -> None:
     model = task.build()
     run(task, model, mu=1.0)
@@ -149,6 +151,7 @@ def test_metrics_merge_as_sums() -> None:
     }
 
 
+@pytest.mark.rounding
 def test_an_objective_clips_and_warms_up(task: TwoWeights) -> None:
     weight = nn.Parameter(torch.zeros(1))
     model = nn.ParameterDict({"w": weight})

@@ -17,6 +17,8 @@ from models.images.cnn import ConvNet
 from simulations.runs.reader import read_run
 from simulations.runtime.in_process import run_in_process
 
+pytestmark = pytest.mark.rounding
+
 ROUNDS, EPOCHS, BATCH = 3, 2, 32
 
 

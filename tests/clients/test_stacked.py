@@ -1,17 +1,30 @@
-"""Clients that train side by side learn what each would have learned alone."""
+"""Clients that train side by side learn what each would have learned alone.
+
+The formulas are compared in float64, where rounding stays nine digits below anything that is learned.
+
+In float32 each engine rounds in its own way, and so does each instruction set, and training makes more of
+it: where a number comes to lie on the other side of a kink, of ReLU or of max-pooling, a gradient jumps. So
+the CNN's weights may be off by 1e-8 on one processor and by 4e-5 on the next (by 2e-3 with Adam), under the
+loop alone, and no number written down here would hold on all of them. Float32 is therefore compared on a
+CNN without kinks, with what the loop makes of initial weights that are one unit in the last place off.
+"""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from rounding import distance, one_ulp_off, root_mean_square
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from models.core.config import Value
+from models.core.config import TaskConfig, Value, read
 from models.core.errors import UserError
+from models.data.datasets import load_dataset
+from models.registry import load_task
+from models.state import build_model
 from server.errors import RunFailedError
 from simulations.runtime.in_process import run_in_process
 
@@ -28,66 +41,111 @@ def last_row(folder: Path) -> dict[str, Any]:
     return row
 
 
-def distance(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> float:
-    assert one.keys() == other.keys()
-    return max(float((one[name] - other[name]).abs().max()) for name in one)
+SGD = {"optimizer": "sgd", "learning_rate": 1e-3}
+FEW = {"local_epochs": 1, "batch_size": 64}
+CASES = {
+    "cnn": {},
+    "adam": {"optimizer": "adam", "learning_rate": 1e-3},
+    "fedprox": {"strategy": "FedProx", "strategy_options": "proximal_mu = 0.5"},
+    "scaffold": {"strategy": "Scaffold", "optimizer": "sgd", "optimizer_options": "momentum = 0"},
+    "feddyn": {"strategy": "FedDyn"},
+    "fednova": {"strategy": "FedNova"},
+    "norm": {"strategy": "FedMedian", "task_options": "norm = 'group'", "learning_rate": 5e-3},
+    "vae": {"task": "vae", **SGD},
+    "gan": {"task": "gan", "task_options": "blocks = 'resnet'", **SGD, **FEW},
+}
+# Dirichlet: the clients have unequal numbers of batches, and last batches of unequal size.
+SKEWED = {"num_clients": 6, "alpha": 0.5, "local_epochs": 2}
+SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in ("fedprox", "scaffold", "norm")]
+ONE_STEP = {"num_clients": 6, "alpha": 0.5, "local_epochs": 1, "batch_size": 2000, "num_server_rounds": 1}
 
 
-@pytest.mark.parametrize(
-    "overrides",
-    [
-        {},
-        pytest.param({"optimizer": "adam", "learning_rate": 1e-3}, marks=pytest.mark.slow),
-        {"strategy": "FedProx", "strategy_options": "proximal_mu = 0.5"},
-        pytest.param(
-            {"strategy": "FedMedian", "task_options": "norm = 'group'", "learning_rate": 5e-3},
-            marks=pytest.mark.slow,
-        ),
-        pytest.param({"task": "vae", "optimizer": "sgd", "learning_rate": 1e-3}, marks=pytest.mark.slow),
-        pytest.param(
-            {"task": "gan", "optimizer": "sgd", "learning_rate": 1e-3, "task_options": "blocks = 'resnet'"},
-            marks=pytest.mark.slow,
-        ),
-    ],
-    ids=["cnn", "adam", "fedprox", "norm", "vae", "gan"],
-)
+def cases(*always: str) -> list[Any]:
+    """Return every case; those that are not named here are slow."""
+    return [
+        pytest.param(overrides, marks=[] if name in always else pytest.mark.slow, id=name)
+        for name, overrides in CASES.items()
+    ]
+
+
+@pytest.mark.rounding
+@pytest.mark.usefixtures("float64")
+@pytest.mark.parametrize("overrides", cases("cnn", "adam", "fedprox", "scaffold"))
 def test_a_stack_equals_the_loop(tiny: Make, tmp_path: Path, overrides: dict[str, str | float]) -> None:
-    # Dirichlet: the clients have unequal numbers of batches, and last batches of unequal size. Steps are
-    # small where larger ones blow rounding up, at the kinks of ReLU and of max-pooling.
-    skewed = {"num_clients": 6, "alpha": 0.5, "local_epochs": 2, **overrides}
-    loop = run(tiny, tmp_path / "loop", **skewed)
-    stacked = run(tiny, tmp_path / "stacked", **skewed, engine="stacked")
-    assert distance(loop, stacked) < 5e-6
+    # The differences that were seen, over three instruction sets, are at most 4.4e-16.
+    loop = run(tiny, tmp_path / "loop", **{**SKEWED, **overrides})
+    stacked = run(tiny, tmp_path / "stacked", **{**SKEWED, **overrides}, engine="stacked")
+    assert distance(loop, stacked) < 1e-12
     rows = [last_row(tmp_path / name) for name in ("loop", "stacked")]
-    assert rows[0]["train"] == pytest.approx(rows[1]["train"], rel=1e-5)
+    assert rows[0]["train"] == pytest.approx(rows[1]["train"], rel=1e-12)
     assert rows[0]["clients"] == rows[1]["clients"]
 
 
+@pytest.mark.rounding
+@pytest.mark.usefixtures("float64")
+@pytest.mark.parametrize("overrides", cases("cnn", "norm", "vae"))
+def test_one_step_of_a_stack_equals_the_loops(
+    tiny: Make, tmp_path: Path, overrides: dict[str, str | float]
+) -> None:
+    loop = run(tiny, tmp_path / "loop", **{**overrides, **ONE_STEP})
+    stacked = run(tiny, tmp_path / "stacked", **{**overrides, **ONE_STEP}, engine="stacked")
+    assert distance(loop, stacked) < 1e-14
+
+
+def initial_weights(config: dict[str, Value]) -> dict[str, Tensor]:
+    task_config = read(TaskConfig, config)
+    return build_model(load_task(task_config, load_dataset(task_config)), task_config.seed).state_dict()
+
+
+@pytest.mark.rounding
+@pytest.mark.parametrize("case", ["cnn", "adam", *SLOW])
+def test_in_float32_a_stack_is_off_by_rounding_alone(tiny: Make, tmp_path: Path, case: str) -> None:
+    given: dict[str, Any] = {**SKEWED, **CASES[case], "task": "smooth:SmoothCnn"}
+    loop = run(tiny, tmp_path / "loop", **given)
+    stacked = run(tiny, tmp_path / "stacked", **given, engine="stacked")
+    weights = initial_weights(tiny(**given))
+    noise = []
+    for seed in (1, 2):
+        start = tmp_path / f"{seed}.safetensors"
+        save_file(one_ulp_off(weights, seed), start)
+        near = run(tiny, tmp_path / str(seed), **given, init_from=str(start))
+        noise.append(root_mean_square(loop, near))
+    assert 0 < max(noise) < 1e-6  # or it would bound nothing
+    # Measured under three instruction sets with two seeds: of this noise, another instruction set makes up to
+    # 0.9 in the loop, and a stack up to 1.0 with Adam, which divides by small gradients, and 0.3 without.
+    assert root_mean_square(loop, stacked) < 4 * max(noise)
+
+
+@pytest.mark.rounding
+@pytest.mark.usefixtures("float64")
 def test_local_state_stays_with_its_client(tiny: Make, tmp_path: Path) -> None:
     personal = {"task_options": "local = ['classifier.2.*']", "num_server_rounds": 3}
     loop = run(tiny, tmp_path / "loop", **personal)
     stacked = run(tiny, tmp_path / "stacked", **personal, engine="stacked")
-    assert distance(loop, stacked) < 5e-6
+    assert distance(loop, stacked) < 1e-12
     files = sorted(path.relative_to(tmp_path / "loop") for path in (tmp_path / "loop").rglob("round-3.*"))
     assert len(files) == 4
     for file in files:
         kept = [load_file(tmp_path / name / file) for name in ("loop", "stacked")]
         assert kept[0].keys() == {"model.classifier.2.weight", "model.classifier.2.bias"}
-        assert distance(*kept) < 5e-6
+        assert distance(*kept) < 1e-12
 
 
+@pytest.mark.rounding
+@pytest.mark.usefixtures("float64")
 def test_a_stack_of_one_equals_the_loop(tiny: Make, tmp_path: Path) -> None:
     one = {"num_clients": 1, "partitioner": "iid", "num_server_rounds": 1}
-    assert (
-        distance(run(tiny, tmp_path / "a", **one), run(tiny, tmp_path / "b", **one, engine="stacked")) < 1e-6
-    )
+    loop, stacked = run(tiny, tmp_path / "a", **one), run(tiny, tmp_path / "b", **one, engine="stacked")
+    assert distance(loop, stacked) < 1e-12
 
 
+@pytest.mark.rounding
+@pytest.mark.usefixtures("float64")
 def test_a_client_that_raises_leaves_its_stack(tiny: Make, tmp_path: Path) -> None:
     failing = {"task": "faulty:FaultyCnn", "task_options": "raise_at = [2, 3]"}
     loop = run(tiny, tmp_path / "loop", **failing)
     stacked = run(tiny, tmp_path / "stacked", **failing, engine="stacked")
-    assert distance(loop, stacked) < 5e-6
+    assert distance(loop, stacked) < 1e-12
     assert last_row(tmp_path / "stacked")["failures"] == [{"client": 3, "error": "ValueError: a bad batch"}]
 
 

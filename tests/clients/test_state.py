@@ -181,6 +181,7 @@ def test_the_states_that_a_resume_could_ask_for_are_kept(personal: dict[str, Val
     assert rounds_on_disk(ClientStates(folder_of(personal) / "clients"), 0) == [2, 3, 4]
 
 
+@pytest.mark.rounding
 def test_clients_evaluate_with_their_own_heads(personal: dict[str, Value]) -> None:
     rows = [json.loads(line) for line in (folder_of(personal) / "metrics.jsonl").read_text().splitlines()]
     assert rows[4]["evaluate"]["accuracy"] > 0.5

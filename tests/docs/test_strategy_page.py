@@ -74,6 +74,7 @@ def test_it_is_listed_and_runs(
         assert reason in refused.err
 
 
+@pytest.mark.rounding
 def test_its_steps_are_as_long_as_it_says(site: Path) -> None:
     from strategies.conformance.federation import Candidate, Federation
 

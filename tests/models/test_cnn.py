@@ -85,6 +85,7 @@ class Fixed(nn.Module):
         return torch.stack([torch.zeros_like(pixel), pixel, torch.zeros_like(pixel)], dim=1)
 
 
+@pytest.mark.rounding
 @pytest.mark.parametrize("num_rows", [5, EVALUATION_BATCH + 5])
 @torch.no_grad()
 def test_metrics_are_sums(num_rows: int) -> None:

@@ -21,6 +21,7 @@ from simulations.catalogue.tasks import CONFIGS
 from simulations.scenario import load_scenario
 
 
+@pytest.mark.rounding
 def test_nt_xent_by_hand() -> None:
     """Two images: the views of one are equal, those of the other at right angles; lengths do not count."""
     first = torch.tensor([[2.0, 0.0], [0.0, 3.0]])
@@ -40,6 +41,7 @@ def test_of_one_image_there_is_nothing_to_tell() -> None:
     assert float(nt_xent(torch.tensor([[1.0, 2.0]]), torch.tensor([[3.0, 1.0]]), 0.2)) == 0
 
 
+@pytest.mark.rounding
 def test_the_order_of_images_and_views_does_not_matter() -> None:
     first, second = torch.randn(2, 5, 3, generator=torch.Generator().manual_seed(1))
     order = torch.tensor([3, 0, 4, 1, 2])
@@ -112,6 +114,7 @@ class Scatter(nn.Module):
         return torch.eye(len(image))
 
 
+@pytest.mark.rounding
 @torch.no_grad()
 def test_metrics_are_sums_over_chunks() -> None:
     task = ContrastiveLearning(toy(104), temperature=0.5)
@@ -148,6 +151,7 @@ def test_what_does_not_fit_is_refused(options: str, message: str) -> None:
     assert str(error.value) == message
 
 
+@pytest.mark.rounding
 @pytest.mark.slow
 def test_one_hash_for_one_node_and_three(tiny: Make, tmp_path: Path) -> None:
     result = finish_alike(tiny, tmp_path, task="contrastive", num_server_rounds=1, batch_size=128)

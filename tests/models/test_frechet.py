@@ -17,6 +17,7 @@ def gaussian(mean: list[float], covariance: list[list[float]]) -> Moments:
 UNIT = [[1.0, 0.0], [0.0, 1.0]]
 
 
+@pytest.mark.rounding
 @pytest.mark.parametrize(
     ("a", "b", "distance"),
     [
@@ -37,6 +38,7 @@ def test_known_distances(a: Moments, b: Moments, distance: float) -> None:
     assert frechet_distance(b, a) == pytest.approx(distance, abs=1e-9)
 
 
+@pytest.mark.rounding
 def test_it_is_the_formula_of_the_paper() -> None:
     """For covariances that do not commute, with scipy's matrix root."""
     random = np.random.default_rng(0)
@@ -64,6 +66,7 @@ def pixels() -> torch.Tensor:
     return load_dataset(TaskConfig(dataset="digits")).train["image"].float() / 16
 
 
+@pytest.mark.rounding
 @torch.no_grad()
 def test_a_judge_tells_digits_from_noise(pixels: torch.Tensor, one_thread: None) -> None:
     digits = load_dataset(TaskConfig(dataset="digits"))
@@ -80,6 +83,7 @@ def test_a_judge_tells_digits_from_noise(pixels: torch.Tensor, one_thread: None)
     assert 10 * floor < extractor.distance(torch.nn.functional.avg_pool2d(test, 3, stride=1, padding=1))
 
 
+@pytest.mark.rounding
 @torch.no_grad()
 def test_a_judge_follows_from_the_data_alone(
     pixels: torch.Tensor, one_thread: None, monkeypatch: pytest.MonkeyPatch

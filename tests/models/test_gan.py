@@ -50,6 +50,7 @@ def sigmoid(x: float) -> float:
     return 1 / (1 + math.exp(-x))
 
 
+@pytest.mark.rounding
 def test_both_losses_and_whom_they_train() -> None:
     batch = {"image": torch.tensor([[0.5]]), "noise": torch.tensor([[0.1]])}
     real, fake = 3 * 0.5, 3 * 2 * 0.1
@@ -99,6 +100,7 @@ class Forger(nn.Module):
         return 2 * next(self.pages) - 1
 
 
+@pytest.mark.rounding
 @torch.no_grad()
 def test_who_draws_the_held_out_rows_is_at_the_floor(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("models.images.frechet._STEPS", 5)

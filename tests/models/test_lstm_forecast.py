@@ -162,6 +162,7 @@ def test_hash_does_not_depend_on_who_shares_a_node(tiny: Make, tmp_path: Path) -
     assert results[0]["weights_sha256"] == results[1]["weights_sha256"]
 
 
+@pytest.mark.rounding
 def test_a_clients_own_test_rows_are_its_last(tiny: Make) -> None:
     config = sines(tiny, task_options="hidden_size = 4", num_server_rounds=1, batch_size=128)
     finish({**config, "local-test-fraction": 0.25, "fraction-evaluate": 1.0})
@@ -174,6 +175,7 @@ def test_a_clients_own_test_rows_are_its_last(tiny: Make) -> None:
     assert reported == pytest.approx(float(errors.square().mean().sqrt()))
 
 
+@pytest.mark.rounding
 def test_it_learns_a_sine_to_less_than_half_of_persistence(tiny: Make) -> None:
     """A perfect forecast is at 0.26."""
     result = finish(sines(tiny, task_options="hidden_size = 32", learning_rate=0.01, num_server_rounds=2))

@@ -56,6 +56,7 @@ def test_all_bits_of_a_characters_bytes_count(content: str, bytes_a_character: f
     assert bits / characters == pytest.approx(8 * bytes_a_character)
 
 
+@pytest.mark.rounding
 def test_bits_are_those_of_the_chances_that_the_network_gives() -> None:
     right = math.log2((math.e**5 + 255) / math.e**5)
     wrong = math.log2(math.e**5 + 255)
@@ -64,6 +65,7 @@ def test_bits_are_those_of_the_chances_that_the_network_gives() -> None:
     assert metrics["accuracy"] == (2, 4)
 
 
+@pytest.mark.rounding
 def test_unigram_bits_are_those_of_the_training_text() -> None:
     # Eighteen bytes of "a", of which two are held out; every byte but the empty one counts once more.
     dataset = windows_of("toy", {"a": b"a" * 18})
@@ -81,6 +83,7 @@ def test_clients_merge_to_the_bits_of_all_text() -> None:
     assert merged == pytest.approx((2 * right + 4 * wrong) / 5)  # "bc" are foreseen; é is two bytes
 
 
+@pytest.mark.rounding
 def test_the_loss_leaves_out_the_places_behind_the_text() -> None:
     (objective,) = task().objectives
     text = torch.tensor([[EMPTY, *b"ab", EMPTY, EMPTY]])
@@ -116,6 +119,7 @@ def test_a_sample_is_the_generators_and_never_empty() -> None:
     assert "\x01" in sample(1)
 
 
+@pytest.mark.rounding
 @torch.no_grad()
 def test_memory_goes_on_where_it_was_left() -> None:
     model = LanguageModel(4, 6, 1)
@@ -170,6 +174,7 @@ def folder(tmp_path: Path) -> Path:
     return folder
 
 
+@pytest.mark.rounding
 def test_it_learns_and_its_hash_does_not_depend_on_who_shares_a_node(
     tiny: Make, folder: Path, tmp_path: Path
 ) -> None:

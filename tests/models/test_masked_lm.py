@@ -86,6 +86,7 @@ def test_the_words_of_text_are_those_of_its_rows_without_characters_that_are_cut
     assert task.words(task.dataset.test) == [["ä" * 9]]
 
 
+@pytest.mark.rounding
 @torch.no_grad()
 def test_loss_and_accuracy_on_text_are_exact(bert_folder: Path) -> None:
     rows = b"Anna lives in Berlin."
@@ -112,6 +113,7 @@ def test_a_tagger_can_start_from_the_encoder(toy: Dataset, bert_folder: Path) ->
     assert tasks[0].agreed[-1] == tasks[1].agreed[-1]  # pieces have equal numbers
 
 
+@pytest.mark.rounding
 @torch.no_grad()
 def test_metrics_are_sums_over_what_is_asked(toy: Dataset, bert_folder: Path) -> None:
     task = MaskedSentences(toy, str(bert_folder), mask_ratio=0.999)
@@ -126,6 +128,7 @@ def test_metrics_are_sums_over_what_is_asked(toy: Dataset, bert_folder: Path) ->
     assert metrics["probe-accuracy"][1] == 8 * 5
 
 
+@pytest.mark.rounding
 @torch.no_grad()
 def test_a_word_has_the_features_of_its_first_piece(toy: Dataset, bert_folder: Path) -> None:
     task = MaskedSentences(toy, str(bert_folder))
@@ -189,6 +192,7 @@ def test_one_hash_for_one_node_and_three(tiny: Make, bert_folder: Path, tmp_path
     assert result["metric"] == "probe-accuracy"
 
 
+@pytest.mark.rounding
 def test_one_hash_on_text_for_one_node_and_three(tiny: Make, bert_folder: Path, tmp_path: Path) -> None:
     documents = tmp_path / "documents"
     documents.mkdir()

@@ -81,6 +81,7 @@ class Grey(nn.Module):
         return self.grey.expand_as(image)
 
 
+@pytest.mark.rounding
 def test_the_loss_is_the_mean_over_hidden_pixels() -> None:
     (objective,) = MaskedPixels(toy()).objectives
     image = torch.zeros(1, 2, 8, 8)
@@ -108,6 +109,7 @@ def test_the_network_sees_no_hidden_pixel_and_no_seen_pixel_is_asked_for() -> No
     assert torch.equal(drawn.grad != 0, hidden)
 
 
+@pytest.mark.rounding
 @pytest.mark.parametrize("num_rows", [6, 204])
 @torch.no_grad()
 def test_metrics_are_sums(num_rows: int) -> None:
@@ -157,6 +159,7 @@ def test_what_does_not_fit_is_refused(options: str, dataset: Dataset, message: s
     assert str(error.value).startswith(message)
 
 
+@pytest.mark.rounding
 def test_one_hash_for_one_node_and_three(tiny: Make, tmp_path: Path) -> None:
     result = finish_alike(tiny, tmp_path, task="masked-pixels", num_server_rounds=1, batch_size=128)
     assert result["final"]["loss"] < result["untrained"]["loss"]

@@ -94,6 +94,7 @@ class Fixed(nn.Module):
 FOUND = {AN: B_PER, NA: B_LOC, PARIS: B_LOC}
 
 
+@pytest.mark.rounding
 @torch.no_grad()
 def test_scores_count_entities_of_words(toy: Dataset, bert_folder: Path) -> None:
     task = EntityRecognition(toy, str(bert_folder))
@@ -120,6 +121,7 @@ def test_words_beyond_the_networks_length_count_as_missed(bert_folder: Path) -> 
     assert metrics["recall-LOC"] == (1, 2)
 
 
+@pytest.mark.rounding
 def test_the_loss_is_the_mean_over_words(toy: Dataset, bert_folder: Path) -> None:
     task = EntityRecognition(toy, str(bert_folder))
     batch, _ = task.encode(toy.train)
@@ -280,6 +282,7 @@ def test_a_conll_folder_federated_ends_in_one_hash(tiny: Make, bert_folder: Path
     }
 
 
+@pytest.mark.rounding
 @pytest.mark.slow
 @pytest.mark.usefixtures("one_thread")
 def test_a_conll_folder_with_minilm(tiny: Make, tmp_path: Path) -> None:
@@ -292,6 +295,7 @@ def test_a_conll_folder_with_minilm(tiny: Make, tmp_path: Path) -> None:
     assert found["num_parameters"] > 20_000_000
 
 
+@pytest.mark.rounding
 @pytest.mark.parametrize(
     ("options", "sent"),
     [

@@ -26,6 +26,7 @@ def toy(num_rows: int = 3) -> Dataset:
     return Dataset("toy", "images", rows, rows, info={"max_value": 4})
 
 
+@pytest.mark.rounding
 def test_the_terms_of_the_bound() -> None:
     image = torch.tensor([1.0, 0.0, 0.5]).reshape(3, 1, 1, 1).expand(3, 1, 2, 2)
     logits = torch.full((3, 1, 2, 2), math.log(3))  # three quarters white
@@ -50,6 +51,7 @@ class Known(nn.Module):
         return code[:, :1, None, None].expand_as(image), mean, torch.zeros_like(mean)
 
 
+@pytest.mark.rounding
 @pytest.mark.parametrize("num_rows", [3, 205])
 @torch.no_grad()
 def test_metrics_are_sums_with_noise_from_the_generator(num_rows: int) -> None:
@@ -63,6 +65,7 @@ def test_metrics_are_sums_with_noise_from_the_generator(num_rows: int) -> None:
     assert metrics["elbo"] == (pytest.approx(-reconstruction - num_rows, rel=1e-5), num_rows)
 
 
+@pytest.mark.rounding
 def test_beta_weighs_the_divergence_in_training_alone() -> None:
     batch = {"image": torch.ones(2, 1, 8, 8), "noise": torch.zeros(2, 2)}
     losses = {}

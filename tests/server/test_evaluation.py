@@ -73,6 +73,7 @@ def evaluated(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Value]:
     return config
 
 
+@pytest.mark.rounding
 def test_client_metrics_merge_as_if_all_rows_were_in_one_place(
     evaluated: dict[str, Value], one_thread: None
 ) -> None:
@@ -94,6 +95,7 @@ def test_client_metrics_merge_as_if_all_rows_were_in_one_place(
     assert found.keys() == {"accuracy", "loss"}
 
 
+@pytest.mark.rounding
 def test_the_server_evaluates_on_rows_that_no_client_has(
     evaluated: dict[str, Value], one_thread: None
 ) -> None:
@@ -107,6 +109,7 @@ def test_the_server_evaluates_on_rows_that_no_client_has(
     assert result_of(evaluated)["final"] == rows_of(evaluated)[2]["central"]
 
 
+@pytest.mark.rounding
 def test_round_0_is_the_initial_model(evaluated: dict[str, Value]) -> None:
     first = rows_of(evaluated)[0]
     assert first.keys() == {"server_round", "central", "seconds"}

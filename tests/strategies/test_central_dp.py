@@ -110,6 +110,7 @@ def test_the_noise_is_that_of_the_mean() -> None:
     assert one_round(strategy, [0.25] * 4)[0] - 0.25 == drawn[0]
 
 
+@pytest.mark.rounding
 def test_the_strategy_sees_what_is_private_and_nothing_else() -> None:
     """Noise after FedAdam's step would not cover it: it divides by what the updates themselves were."""
     inner = "strategy = {name = 'FedAdam', eta = 0.25, tau = 1e-9}"
@@ -319,6 +320,8 @@ def test_rules_of_wrapped_strategies_are_obeyed(tiny: Make, tmp_path: Path) -> N
     assert len(hashes) == 3
 
 
+@pytest.mark.rounding
+@pytest.mark.usefixtures("float64")
 def test_stacked_clients_clip_too(tiny: Make, tmp_path: Path) -> None:
     rows = []
     for engine in ("loop", "stacked"):
@@ -333,7 +336,7 @@ def test_stacked_clients_clip_too(tiny: Make, tmp_path: Path) -> None:
             )
         )
         rows.append(json.loads((tmp_path / engine / "metrics.jsonl").read_text().splitlines()[-1])["train"])
-    assert rows[0] == pytest.approx(rows[1], rel=1e-3)
+    assert rows[0] == pytest.approx(rows[1], rel=1e-9)
 
 
 @pytest.mark.slow

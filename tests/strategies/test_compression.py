@@ -225,6 +225,7 @@ def test_a_client_that_is_thrown_off_is_named_and_remembers_nothing(tiny: Make, 
     assert not list((tmp_path / "run" / "clients").rglob("*.safetensors"))
 
 
+@pytest.mark.rounding
 @pytest.mark.slow
 @pytest.mark.parametrize(("compression", "least"), [("top-k", 0.93), ("int8", 0.95)])
 def test_digits_are_learned(tiny: Make, tmp_path: Path, compression: str, least: float) -> None:

@@ -74,6 +74,7 @@ def personal(folder: Path) -> list[float]:
     return [personal_w(folder, client) for client in range(2)]
 
 
+@pytest.mark.rounding
 @pytest.mark.parametrize("penalty", [0.0, 0.5, 2.0, 1e5])
 def test_a_personal_model_rests_between_its_own_optimum_and_the_servers_weights(
     rest: Run, penalty: float
@@ -88,6 +89,7 @@ def test_a_personal_model_rests_between_its_own_optimum_and_the_servers_weights(
     assert (personal(folder) == pytest.approx([3.0, 3.0], abs=2e-4)) == nothing_personal
 
 
+@pytest.mark.rounding
 def test_it_follows_the_shared_model_to_where_that_rests(rest: Run) -> None:
     folder = rest(2.0)
     w = shared(folder)
@@ -110,6 +112,7 @@ def by_hand(rounds: int, steps: int, penalty: float) -> tuple[float, list[float]
     return w, v
 
 
+@pytest.mark.rounding
 def test_a_few_steps_equal_algorithm_1(rest: Run) -> None:
     folder = rest(0.7, num_server_rounds=3, task_options="steps = 2")
     w, v = by_hand(3, 2, 0.7)
@@ -230,6 +233,7 @@ def test_both_models_are_evaluated_by_every_client(tiny: Make, run: Run, one_thr
     assert row["train"].keys() == {"num-examples", "loss", "personal-loss"}
 
 
+@pytest.mark.rounding
 def test_metrics_that_are_no_means_are_merged_exactly(run: Run) -> None:
     """The RMSE over clients is the root of the mean of all squares, not a mean of roots."""
     few = {"task": "lstm-forecast", "dataset": "sine", "partitioner": "iid", "num_clients": 3}
@@ -275,6 +279,7 @@ def test_privacy_goes_around_it(run: Run, private: str) -> None:
         run(strategy=private, strategy_options=f"{noise}, strategy = 'Ditto'", engine="stacked")
 
 
+@pytest.mark.rounding
 @pytest.mark.slow
 def test_personal_models_beat_the_shared_one_where_clients_differ(run: Run) -> None:
     """Ten clients of few digits each (Dirichlet 0.1); personal accuracy 0.978, shared 0.864."""

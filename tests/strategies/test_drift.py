@@ -24,12 +24,14 @@ def pull(steps: list[int], learning_rate: float, over: list[float]) -> float:
     return sum(p * b for p, b in zip(pulls, MINIMUM, strict=True)) / sum(pulls)
 
 
+@pytest.mark.rounding
 def test_fedavg_stops_at_its_known_wrong_point(rest: Callable[..., float]) -> None:
     wrong = pull([20, 20], 0.1, [1, 1])
     assert wrong == pytest.approx(0.5324, abs=1e-4)
     assert rest("FedAvg") == pytest.approx(wrong, abs=1e-5)
 
 
+@pytest.mark.rounding
 @pytest.mark.parametrize(("num_nodes", "engine"), [(2, "loop"), (1, "stacked")])
 @pytest.mark.parametrize(("strategy", "options"), [("Scaffold", ""), ("FedDyn", "alpha = 1.0")])
 def test_corrected_clients_reach_the_optimum(
@@ -39,6 +41,7 @@ def test_corrected_clients_reach_the_optimum(
     assert found == pytest.approx(OPTIMUM, abs=1e-4)
 
 
+@pytest.mark.rounding
 @pytest.mark.parametrize(("strategy", "options"), [("Scaffold", ""), ("FedDyn", "alpha = 1.0")])
 def test_they_reach_it_with_one_of_two_clients_a_round(
     rest: Callable[..., float], strategy: str, options: str
@@ -47,6 +50,7 @@ def test_they_reach_it_with_one_of_two_clients_a_round(
     assert found == pytest.approx(OPTIMUM, abs=1e-4)
 
 
+@pytest.mark.rounding
 @pytest.mark.slow
 @pytest.mark.parametrize(("strategy", "options"), [("Scaffold", ""), ("FedDyn", "alpha = 1.0")])
 def test_every_client_counts_alike_however_many_examples_it_has(
@@ -74,6 +78,7 @@ def by_hand(learning_rate: float, momentum: float, rounds: int, *, nova: bool) -
     return w
 
 
+@pytest.mark.rounding
 @pytest.mark.parametrize("engine", ["loop", "stacked"])
 @pytest.mark.parametrize("momentum", [0.0, 0.5])
 def test_fednova_equals_its_equation(rest: Callable[..., float], momentum: float, engine: str) -> None:

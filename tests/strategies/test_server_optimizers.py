@@ -10,6 +10,7 @@ import pytest
 ADAPTIVE = "eta = 0.1, beta_1 = 0.9, beta_2 = 0.99, tau = 0.5"
 
 
+@pytest.mark.rounding
 @pytest.mark.parametrize(
     ("strategy", "options", "expected"),
     [
@@ -29,6 +30,7 @@ def test_the_first_round(rest: Callable[..., float], strategy: str, options: str
     assert found == pytest.approx(expected, abs=1e-6)
 
 
+@pytest.mark.rounding
 @pytest.mark.parametrize(
     ("strategy", "options", "expected"),
     [
@@ -49,6 +51,7 @@ def test_the_second_round_remembers(
     assert found == pytest.approx(expected, abs=1e-6)
 
 
+@pytest.mark.rounding
 def test_fedprox_pulls_from_the_second_step_on(rest: Callable[..., float]) -> None:
     # 2.7 - 0.1 * (2.7 - 0.3) and 2.2 - 0.1 * (4.8 - 0.8): each is drawn back to 3.
     found = rest("FedProx", rounds=1, task_options="steps = 2", strategy_options="proximal_mu = 1.0")
