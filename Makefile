@@ -5,7 +5,12 @@ BIN := $(VENV)/bin
 # Tests side by side; each of them may start a server and two workers.
 JOBS ?= 2
 
-.PHONY: simulate test check config bars families strategies bench scale centralized clean
+# What writes the lock: for every platform and Python, one version of each package, no name of an index.
+COMPILE := $(BIN)/uv pip compile pyproject.toml --group lock --quiet --universal --fork-strategy fewest \
+    --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate \
+    --custom-compile-command "make lock"
+
+.PHONY: simulate test check config docs lock newest bars families strategies bench scale centralized clean
 
 # The main job: install, train, and end with the path of the report.
 simulate: $(VENV)/installed
@@ -25,6 +30,23 @@ check: $(VENV)/installed-dev
 # Write the run config's keys, defaults and comments into pyproject.toml, from the config classes.
 config: $(VENV)/installed
 	$(BIN)/python -m simulations.config_block
+
+# The pages of docs/ as a site, in build/site; a broken link fails.
+docs: $(VENV)/installed-dev
+	$(BIN)/python -m mkdocs build --strict --quiet
+
+# Write the lock anew after a change of dependencies; with UPGRADE=--upgrade take the newest versions.
+lock: $(VENV)/installed-dev
+	$(COMPILE) $(UPGRADE) --output-file requirements.lock
+	$(COMPILE) $(UPGRADE) --extra dev --constraints requirements.lock --output-file requirements-dev.lock
+
+# Report what the newest versions would change in the lock; the lock stays as it is.
+newest: $(VENV)/installed-dev
+	@mkdir -p build
+	@$(COMPILE) --upgrade --extra dev --output-file build/newest.lock
+	@grep -o '^[^ ]*==[^ ]*' requirements-dev.lock > build/locked.txt
+	@grep -o '^[^ ]*==[^ ]*' build/newest.lock > build/newest.txt
+	@diff --unified=0 build/locked.txt build/newest.txt && echo "The lock holds the newest versions." || true
 
 # Train every family against its bar; this takes an hour or more.
 bars: $(VENV)/installed-dev
@@ -56,11 +78,13 @@ centralized: $(VENV)/installed
 clean:
 	rm -rf $(VENV)
 
-$(VENV)/installed: pyproject.toml
+# The exact versions of the lock, each checked by its hash, and polyfed itself from this folder.
+$(VENV)/installed: pyproject.toml requirements.lock
 	test -d $(VENV) || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --editable .
+	$(BIN)/python -m pip install --quiet --require-hashes --requirement requirements.lock
+	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
 	touch $@
 
-$(VENV)/installed-dev: $(VENV)/installed
-	$(BIN)/python -m pip install --quiet --editable ".[dev]"
+$(VENV)/installed-dev: $(VENV)/installed requirements-dev.lock
+	$(BIN)/python -m pip install --quiet --require-hashes --requirement requirements-dev.lock
 	touch $@
