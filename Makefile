@@ -33,7 +33,7 @@ config: $(VENV)/installed
 
 # The pages of docs/ as a site, in build/site; a broken link fails.
 docs: $(VENV)/installed-dev
-	$(BIN)/python -m mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
 
 # Write the lock anew after a change of dependencies; with UPGRADE=--upgrade take the newest versions.
 lock: $(VENV)/installed-dev
