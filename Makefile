@@ -10,7 +10,7 @@ COMPILE := $(BIN)/uv pip compile pyproject.toml --group lock --quiet --universal
     --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate \
     --custom-compile-command "make lock"
 
-.PHONY: simulate test check config docs lock newest bars families strategies bench scale centralized clean
+.PHONY: simulate test check config coverage docs lock newest bars families strategies bench scale centralized clean
 
 # The main job: install, train, and end with the path of the report.
 simulate: $(VENV)/installed
@@ -30,6 +30,10 @@ check: $(VENV)/installed-dev
 # Write the run config's keys, defaults and comments into pyproject.toml, from the config classes.
 config: $(VENV)/installed
 	$(BIN)/python -m simulations.config_block
+
+# The quick tests once more, with the lines that they do not reach.
+coverage: $(VENV)/installed-dev
+	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal -m "not slow" --cov --cov-report=term:skip-covered
 
 # The pages of docs/ as a site, in build/site; a broken link fails.
 docs: $(VENV)/installed-dev
