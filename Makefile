@@ -8,7 +8,13 @@ JOBS ?= 2
 AVX2 := ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 MKL_ENABLE_INSTRUCTIONS=AVX2
 LOWEST := ATEN_CPU_CAPABILITY=default ONEDNN_MAX_CPU_ISA=SSE41 MKL_ENABLE_INSTRUCTIONS=SSE4_2
 
-.PHONY: simulate test rounding check config bars families strategies bench scale centralized clean
+# What writes the lock: for every platform and Python, one version of each package, no name of an index.
+COMPILE := $(BIN)/uv pip compile pyproject.toml --group lock --quiet --universal --fork-strategy fewest \
+    --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate \
+    --custom-compile-command "make lock"
+
+.PHONY: simulate test rounding check config coverage docs lock newest bars families strategies bench scale \
+    centralized clean
 
 # The main job: install, train, and end with the path of the report.
 simulate: $(VENV)/installed
@@ -36,6 +42,27 @@ check: $(VENV)/installed-dev
 # Write the run config's keys, defaults and comments into pyproject.toml, from the config classes.
 config: $(VENV)/installed
 	$(BIN)/python -m simulations.config_block
+
+# The quick tests once more, with the lines that they do not reach.
+coverage: $(VENV)/installed-dev
+	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal -m "not slow" --cov --cov-report=term:skip-covered
+
+# The pages of docs/ as a site, in build/site; a broken link fails.
+docs: $(VENV)/installed-dev
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+
+# Write the lock anew after a change of dependencies; with UPGRADE=--upgrade take the newest versions.
+lock: $(VENV)/installed-dev
+	$(COMPILE) $(UPGRADE) --output-file requirements.lock
+	$(COMPILE) $(UPGRADE) --extra dev --constraints requirements.lock --output-file requirements-dev.lock
+
+# Report what the newest versions would change in the lock; the lock stays as it is.
+newest: $(VENV)/installed-dev
+	@mkdir -p build
+	@$(COMPILE) --upgrade --extra dev --output-file build/newest.lock
+	@grep -o '^[^ ]*==[^ ]*' requirements-dev.lock > build/locked.txt
+	@grep -o '^[^ ]*==[^ ]*' build/newest.lock > build/newest.txt
+	@diff --unified=0 build/locked.txt build/newest.txt && echo "The lock holds the newest versions." || true
 
 # Train every family against its bar; this takes an hour or more.
 bars: $(VENV)/installed-dev
@@ -67,11 +94,13 @@ centralized: $(VENV)/installed
 clean:
 	rm -rf $(VENV)
 
-$(VENV)/installed: pyproject.toml
+# The exact versions of the lock, each checked by its hash, and polyfed itself from this folder.
+$(VENV)/installed: pyproject.toml requirements.lock
 	test -d $(VENV) || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --editable .
+	$(BIN)/python -m pip install --quiet --require-hashes --requirement requirements.lock
+	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
 	touch $@
 
-$(VENV)/installed-dev: $(VENV)/installed
-	$(BIN)/python -m pip install --quiet --editable ".[dev]"
+$(VENV)/installed-dev: $(VENV)/installed requirements-dev.lock
+	$(BIN)/python -m pip install --quiet --require-hashes --requirement requirements-dev.lock
 	touch $@
