@@ -184,7 +184,8 @@ def test_the_states_that_a_resume_could_ask_for_are_kept(personal: dict[str, Val
 @pytest.mark.rounding
 def test_clients_evaluate_with_their_own_heads(personal: dict[str, Value]) -> None:
     rows = [json.loads(line) for line in (folder_of(personal) / "metrics.jsonl").read_text().splitlines()]
-    assert rows[4]["evaluate"]["accuracy"] > 0.5
+    # 0.52 to 0.73 over four seeds and two instruction sets, and by 0.11 to 0.27 less with the server's head.
+    assert rows[4]["evaluate"]["accuracy"] > 0.45
     # The server's model has the head that nobody ever trained.
     assert rows[4]["central"]["accuracy"] < rows[4]["evaluate"]["accuracy"]
 

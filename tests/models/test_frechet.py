@@ -75,7 +75,7 @@ def test_a_judge_tells_digits_from_noise(pixels: torch.Tensor, one_thread: None)
     before = torch.random.get_rng_state()
     extractor = FeatureExtractor(pixels, digits.train["label"], 10)
     assert torch.equal(torch.random.get_rng_state(), before)  # nobody else's numbers change
-    assert (extractor.classify(test) == labels).double().mean() > 0.93
+    assert (extractor.classify(test) == labels).double().mean() > 0.93  # 0.953 to 0.961 over five seeds
     assert extractor.distance(pixels) == pytest.approx(0, abs=1e-6)
     floor = extractor.distance(test)
     # Other digits are near; blurred ones, ones with half of their classes, and noise ever further.

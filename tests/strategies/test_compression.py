@@ -227,9 +227,14 @@ def test_a_client_that_is_thrown_off_is_named_and_remembers_nothing(tiny: Make, 
 
 @pytest.mark.rounding
 @pytest.mark.slow
-@pytest.mark.parametrize(("compression", "least"), [("top-k", 0.93), ("int8", 0.95)])
+@pytest.mark.parametrize(("compression", "least"), [("top-k", 0.88), ("int8", 0.94)])
 def test_digits_are_learned(tiny: Make, tmp_path: Path, compression: str, least: float) -> None:
-    """Ten clients, 15 rounds; 0.972 without, 0.950 with a hundredth of the entries, 0.978 with eight bits."""
+    """Ten clients, 15 rounds; 0.972 without, 0.950 with a hundredth of the entries, 0.978 with eight bits.
+
+    Under AVX2 and the plainest instruction set the same seed gives 0.964 and 0.942 with top-k. Over five
+    seeds under each it was at 0.914 to 0.964, and int8, over three and two, at 0.967 to 0.975. The bars lie
+    0.03 below the worst of these.
+    """
     config = tiny(
         num_clients=10,
         partitioner="iid",

@@ -282,10 +282,16 @@ def test_privacy_goes_around_it(run: Run, private: str) -> None:
 @pytest.mark.rounding
 @pytest.mark.slow
 def test_personal_models_beat_the_shared_one_where_clients_differ(run: Run) -> None:
-    """Ten clients of few digits each (Dirichlet 0.1); personal accuracy 0.978, shared 0.864."""
+    """Ten clients of few digits each (Dirichlet 0.1); personal accuracy 0.978, shared 0.864.
+
+    Over five seeds, two under the plainest instruction set and three under AVX2, all rows together gained
+    0.083 to 0.279, and 9 or 10 clients did no worse with their own model. The worst client tells nothing: it
+    may hold back four rows, and had 0.25 after 1.0 with one seed.
+    """
     skewed = {"num_clients": 10, "alpha": 0.1, "num_server_rounds": 10, "evaluate_every": 0, **EVALUATED}
     folder = run(**skewed, local_epochs=2, batch_size=16, strategy_options="penalty = 0.5")
     found = rows_of(folder)[-1]["evaluate"]
     by_client = rows_of(folder)[-1]["by_client"]
     assert found["personal-accuracy"] > found["accuracy"] + 0.05
-    assert min(by_client["personal-accuracy"]) > min(by_client["accuracy"]) + 0.2  # 0.9 and 0.5
+    pairs = zip(by_client["personal-accuracy"], by_client["accuracy"], strict=True)
+    assert sum(personal >= shared for personal, shared in pairs) >= 8
