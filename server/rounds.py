@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from logging import INFO, WARNING
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -23,11 +23,11 @@ from server.checkpoint import Checkpoint, CheckpointFolder, write_safetensors
 from server.client_metrics import client_metrics, metrics_by_client
 from server.cohort import CohortGrid, CohortResult
 from server.config import ServerConfig
-from server.error_log import ERRORS, ErrorLog
+from server.error_log import ErrorLog
 from server.errors import RunFailedError
 from server.evaluation import CentralEvaluation
-from server.resume import CHECKPOINTS
 from server.run_folder import RunFolder
+from server.run_schema import BEST_MODEL, CHECKPOINTS, ERRORS, FailureRecord, RoundRecord
 from strategies.declaration import declaration_of
 from strategies.memory import capture, restore
 from strategies.wire.reply import SUMS
@@ -99,12 +99,12 @@ class RoundLoop:
         self.folder.begin()
         self.folder.rewind(self.progress.server_round if checkpoint else -1)
 
-    def run(self) -> str:
+    def run(self) -> Literal["completed", "stopped"]:
         """Run until the last round, or until patience ends; return "completed" or "stopped"."""
         if self.progress.server_round == 0 and self.config.evaluate_every:
             self.seconds = {}
             central = self._evaluate_centrally(0)
-            self.folder.append({"server_round": 0, "central": central, "seconds": self.seconds})
+            self.folder.append(RoundRecord(server_round=0, central=central, seconds=self.seconds))
         while self.progress.server_round < self.config.num_server_rounds:
             if 0 < self.config.patience <= self.progress.stale:
                 return "stopped"
@@ -142,7 +142,7 @@ class RoundLoop:
         row["seconds"] = {**self.seconds, "total": time.perf_counter() - started}
         # What comes after the row, its checkpoint, is told by the next one.
         self.seconds = {}
-        self.folder.append(row)
+        self.folder.append(RoundRecord.model_validate(row))
 
     def _train(self, server_round: int) -> CohortResult:
         """Let the strategy's cohort train."""
@@ -245,7 +245,7 @@ class RoundLoop:
         better = math.isnan(best) or sign * central[metric] > sign * best
         if better:
             progress.best, progress.best_round, progress.stale = central, server_round, 0
-            write_safetensors(self.folder.path / "models" / "best.safetensors", self.model)
+            write_safetensors(self.folder.path / BEST_MODEL, self.model)
         else:
             progress.stale += 1
         return central
@@ -288,8 +288,8 @@ class RoundLoop:
 
 def _cohort(cohort: CohortResult) -> dict[str, Any]:
     return {
-        "clients": cohort.clients,
-        "failures": [{"client": each.client, "error": each.error} for each in cohort.failures],
+        "clients": tuple(cohort.clients),
+        "failures": tuple(FailureRecord(client=each.client, error=each.error) for each in cohort.failures),
         "bytes": {"down": cohort.bytes_down, "up": cohort.bytes_up},
     }
 
