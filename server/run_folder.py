@@ -1,10 +1,8 @@
 """The folder that a run writes: config, metrics by round, models, figures, result."""
 
-import platform
 import time
 import tomllib
 import uuid
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import tomli_w
@@ -14,6 +12,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from models.core.config import RunConfig
 from models.core.errors import UserError
+from server.provenance import git_commit, lock_sha256, machine, source, versions
 from server.run_schema import (
     CONFIG,
     FIGURES,
@@ -51,6 +50,7 @@ class RunFolder:
         """
         self.path = path
         self.started = time.time()
+        self.threads = int(run_config["threads"]) if "threads" in run_config else 1
         self._lock = claim(path, run_config, resume=resume)
         self._run_config = run_config
         self._board: SummaryWriter | None = None
@@ -103,7 +103,14 @@ class RunFolder:
 
     def finish(self, result: RunResult) -> None:
         """Write how the run ended."""
-        found = {"schema_number": SCHEMA, "seconds": time.time() - self.started, "versions": versions()}
+        found = {
+            "schema_number": SCHEMA,
+            "seconds": time.time() - self.started,
+            "versions": versions(),
+            "git_commit": git_commit(source()),
+            "lock_sha256": lock_sha256(source()),
+            "machine": machine(self.threads),
+        }
         write_json(self.path / RESULT, result.model_copy(update=found))
         self.board.close()
 
@@ -128,17 +135,6 @@ def _write_whole(path: Path, text: str) -> None:
     partial = path.with_name(f"{path.name}.partial")
     partial.write_text(text)
     partial.replace(path)
-
-
-def versions() -> dict[str, str]:
-    """Return the versions of what computed the result."""
-    found = {"python": platform.python_version()}
-    for package in ("polyfed", "flwr", "torch", "ray"):
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:  # a bare checkout on the path
-            found[package] = "not installed"
-    return found
 
 
 def claim(path: Path, run_config: RunConfig, *, resume: bool) -> BaseFileLock:

@@ -139,7 +139,7 @@ class RunResult(RunFile):
     seconds: float = 0.0
     """Wall-clock seconds, over all legs of a resumed run."""
     versions: dict[str, str] = {}
-    """Python's, polyfed's and those of all packages that it needs, directly or not, as installed."""
+    """Python's, polyfed's and those of the packages that its pyproject.toml names, as installed."""
     git_commit: str | None = None
     """Of the checkout that the run's code is from, with "-dirty" where that was changed; null without one."""
     lock_sha256: str | None = None

@@ -22,7 +22,7 @@ from rich.table import Table
 
 from models.core.config import RunConfig
 from server.errors import RunFailedError
-from server.run_folder import versions
+from server.provenance import versions
 from server.run_schema import FLOWER_LOG
 from simulations.bench.clock import ClockedFedProx, clocked, median_of_medians, read_starts, warm_rounds
 from simulations.bench.plain import train_plainly
