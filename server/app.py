@@ -20,6 +20,7 @@ from models.data.attackers import attackers
 from models.data.fingerprint import data_sha256
 from models.data.partition import count_labels
 from models.state import describe_state, federated_names, weights_sha256
+from server.callbacks.build import in_order
 from server.checkpoint import write_safetensors
 from server.cohort import CohortGrid
 from server.config import ServerConfig
@@ -66,8 +67,7 @@ def _run(grid: Grid, run_config: RunConfig, folder: RunFolder, errors: ErrorLog)
     try:
         loop = _prepare(grid, make_plan(run_config), folder, errors)
         status = loop.run()
-        stopped = f"no better {loop.task.metric} in {loop.progress.stale} evaluations"
-        _finish(loop, RunResult(status=status, reason=stopped if status == "stopped" else ""))
+        _finish(loop, RunResult(status=status, reason=loop.stop_reason if status == "stopped" else ""))
     except Exception as error:
         expected = isinstance(error, UserError | RunFailedError)
         reason = str(error) if expected else line_of(error)
@@ -76,8 +76,11 @@ def _run(grid: Grid, run_config: RunConfig, folder: RunFolder, errors: ErrorLog)
         # Not merely an error: it is the last word, which `polyfed run` says in its own way.
         log(CRITICAL, "The run failed: %s (traceback: %s)", reason, errors.path)
         failed = RunResult(status="failed", reason=reason)
+        if loop:
+            failed = failed.model_copy(update=_outcome(loop))
+            loop.callbacks.on_run_end(failed)
         if folder.begun:  # else the folder holds what an earlier run has written, which stays
-            folder.finish(failed.model_copy(update=_outcome(loop) if loop else {}))
+            folder.finish(failed)
         raise
 
 
@@ -120,6 +123,7 @@ def _prepare(grid: Grid, plan: Plan, folder: RunFolder, errors: ErrorLog) -> Rou
         fixed,
         _state_path(folder, shared_disk),
         errors,
+        in_order(plan.guests),
     )
     if plan.config.resume:
         loop.resume(checkpoint)
@@ -138,12 +142,13 @@ def _begin_with(transfer: Transfer, state: Mapping[str, Tensor], folder: RunFold
 
 
 def _finish(loop: RoundLoop, ending: RunResult) -> None:
-    """Write the final model, its figures and the result."""
+    """Write the final model and the result."""
     folder = loop.folder
     write_safetensors(folder.path / LAST_MODEL, loop.model)
-    loop.draw(loop.progress.server_round)
     sha256 = weights_sha256(loop.model)
-    folder.finish(ending.model_copy(update={**_outcome(loop), "weights_sha256": sha256}))
+    result = ending.model_copy(update={**_outcome(loop), "weights_sha256": sha256})
+    loop.callbacks.on_run_end(result)
+    folder.finish(result)
     log(INFO, "Weights %s after round %d in %s", sha256, loop.progress.server_round, folder.path)
 
 

@@ -7,20 +7,16 @@ from pathlib import Path
 
 import tomli_w
 from filelock import BaseFileLock, FileLock, Timeout
-from matplotlib.figure import Figure
-from torch.utils.tensorboard import SummaryWriter
 
 from models.core.config import RunConfig
 from models.core.errors import UserError
 from server.provenance import git_commit, lock_sha256, machine, source, versions
 from server.run_schema import (
     CONFIG,
-    FIGURES,
     LOCK,
     METRICS,
     RESULT,
     SCHEMA,
-    TENSORBOARD,
     TOKEN,
     RoundRecord,
     RunFile,
@@ -34,8 +30,9 @@ PATIENCE = 3.0
 # Keys that say how far, where and how patiently to run, not what is computed: resuming may change them.
 FREE_ON_RESUME = frozenset(
     {
-        "checkpoint-every", "client-gpus", "data-dir", "download", "draw-every", "node-timeout", "num-nodes",
-        "num-server-rounds", "num-workers", "patience", "resume", "round-timeout", "run-dir",
+        "callbacks", "checkpoint-every", "client-gpus", "data-dir", "download", "draw-every",
+        "node-timeout", "num-nodes",
+        "num-server-rounds", "num-workers", "patience", "resume", "round-timeout", "run-dir", "trackers",
     }
 )  # fmt: skip
 
@@ -49,11 +46,10 @@ class RunFolder:
         The run that is there stays as it is until `begin` is called.
         """
         self.path = path
+        self.run_config = run_config
         self.started = time.time()
         self.threads = int(run_config["threads"]) if "threads" in run_config else 1
         self._lock = claim(path, run_config, resume=resume)
-        self._run_config = run_config
-        self._board: SummaryWriter | None = None
         self.begun = False
         """Whether this run may write here: one that is resumed may once it is known that it can go on."""
         if not resume:
@@ -61,7 +57,7 @@ class RunFolder:
 
     def begin(self) -> None:
         """Write the config; the result of the run that is resumed holds no longer."""
-        _write_whole(self.path / CONFIG, tomli_w.dumps(dict(self._run_config)))
+        _write_whole(self.path / CONFIG, tomli_w.dumps(dict(self.run_config)))
         (self.path / RESULT).unlink(missing_ok=True)
         self.begun = True
 
@@ -80,26 +76,11 @@ class RunFolder:
         partial = self.path / f"{METRICS}.partial"
         partial.write_text("".join(f"{line}\n" for line in kept))
         partial.replace(self.path / METRICS)
-        self._board = SummaryWriter(str(self.path / TENSORBOARD), purge_step=server_round + 1)
 
     def append(self, record: RoundRecord) -> None:
-        """Add a round to metrics.jsonl and TensorBoard."""
+        """Add a round to metrics.jsonl."""
         with (self.path / METRICS).open("a") as file:
             file.write(record.as_line())
-        row = record.model_dump()
-        board = self.board
-        for group in ("train", "evaluate", "central", "seconds", "bytes"):
-            for name, value in row[group].items():
-                board.add_scalar(f"{group}/{name}", value, record.server_round)
-        board.flush()
-
-    def draw(self, figures: dict[str, Figure], server_round: int) -> None:
-        """Save figures for the report and for TensorBoard."""
-        folder = self.path / FIGURES
-        folder.mkdir(exist_ok=True)
-        for name, figure in figures.items():
-            figure.savefig(folder / f"{name}.svg")
-            self.board.add_figure(name, figure, server_round, close=False)
 
     def finish(self, result: RunResult) -> None:
         """Write how the run ended."""
@@ -112,18 +93,10 @@ class RunFolder:
             "machine": machine(self.threads),
         }
         write_json(self.path / RESULT, result.model_copy(update=found))
-        self.board.close()
 
     def close(self) -> None:
         """Give the folder free."""
         self._lock.release()
-
-    @property
-    def board(self) -> SummaryWriter:
-        """The TensorBoard writer of this run."""
-        if self._board is None:
-            self._board = SummaryWriter(str(self.path / TENSORBOARD))
-        return self._board
 
 
 def write_json(path: Path, content: RunFile) -> None:

@@ -24,7 +24,8 @@ RUN_LOG, FLOWER_LOG = "run.log", "flower.log"
 """What polyfed said, and what Flower's processes said."""
 REPORT = "report.html"
 LOCK, TOKEN = "lock", "token"
-CHECKPOINTS, CLIENTS, FIGURES, TENSORBOARD = "checkpoints", "clients", "figures", "tensorboard"
+CHECKPOINTS, CLIENTS, FIGURES = "checkpoints", "clients", "figures"
+TENSORBOARD, MLRUNS = "tensorboard", "mlruns"
 BEST_MODEL, LAST_MODEL = Path("models", "best.safetensors"), Path("models", "last.safetensors")
 START_MODEL = Path("models", "start.safetensors")
 """What the run itself began with. A resumed run reads this: the earlier run may have changed, or be gone."""
@@ -87,6 +88,17 @@ class RoundRecord(RunFile):
     def as_line(self) -> str:
         """Return the line, with what was given to it and nothing else."""
         return self.model_dump_json(exclude_unset=True) + "\n"
+
+    def scalars(self) -> dict[str, Number]:
+        """Return all numbers of the round by names such as "central/accuracy", as trackers show them."""
+        groups = {
+            "train": self.train,
+            "evaluate": self.evaluate,
+            "central": self.central,
+            "seconds": self.seconds,
+            "bytes": self.bytes.model_dump(exclude_unset=True),
+        }
+        return {f"{group}/{name}": value for group, found in groups.items() for name, value in found.items()}
 
     @property
     def total_seconds(self) -> float:
