@@ -20,6 +20,7 @@ from models.data.attackers import attackers
 from models.data.fingerprint import data_sha256
 from models.data.partition import count_labels
 from models.state import describe_state, federated_names, weights_sha256
+from server.callbacks.build import in_order
 from server.checkpoint import write_safetensors
 from server.cohort import CohortGrid
 from server.config import ServerConfig
@@ -30,9 +31,18 @@ from server.node_registry import NodeRegistry
 from server.plan import Plan, make_plan
 from server.resume import checkpoint_to_resume
 from server.rounds import RoundLoop
-from server.run_folder import PARTITION, TRANSFER, RunFolder
+from server.run_folder import RunFolder, write_json
 from server.run_log import run_log
-from server.transfer import START, Transfer
+from server.run_schema import (
+    CLIENTS,
+    LAST_MODEL,
+    PARTITION,
+    START_MODEL,
+    TRANSFER,
+    PartitionCounts,
+    RunResult,
+)
+from server.transfer import Transfer
 
 # Clients that the picture of who holds what can show.
 PICTURED_CLIENTS = 100
@@ -57,8 +67,7 @@ def _run(grid: Grid, run_config: RunConfig, folder: RunFolder, errors: ErrorLog)
     try:
         loop = _prepare(grid, make_plan(run_config), folder, errors)
         status = loop.run()
-        stopped = f"no better {loop.task.metric} in {loop.progress.stale} evaluations"
-        _finish(loop, {"status": status, "reason": stopped if status == "stopped" else ""})
+        _finish(loop, RunResult(status=status, reason=loop.stop_reason if status == "stopped" else ""))
     except Exception as error:
         expected = isinstance(error, UserError | RunFailedError)
         reason = str(error) if expected else line_of(error)
@@ -66,8 +75,12 @@ def _run(grid: Grid, run_config: RunConfig, folder: RunFolder, errors: ErrorLog)
         errors.write(where, traceback_of(error))
         # Not merely an error: it is the last word, which `polyfed run` says in its own way.
         log(CRITICAL, "The run failed: %s (traceback: %s)", reason, errors.path)
+        failed = RunResult(status="failed", reason=reason)
+        if loop:
+            failed = failed.model_copy(update=_outcome(loop))
+            loop.callbacks.on_run_end(failed)
         if folder.begun:  # else the folder holds what an earlier run has written, which stays
-            folder.finish({"status": "failed", "reason": reason, **(_outcome(loop) if loop else {})})
+            folder.finish(failed)
         raise
 
 
@@ -91,8 +104,9 @@ def _prepare(grid: Grid, plan: Plan, folder: RunFolder, errors: ErrorLog) -> Rou
     if not node_registry.own_data:
         shown = range(min(num_clients, PICTURED_CLIENTS))
         counts = count_labels(plan.dataset, plan.partition, shown)
-        picture = {"num_clients": num_clients, "classes": plan.dataset.classes, "counts": counts}
-        folder.write_json(PARTITION, picture)
+        classes = tuple(plan.dataset.classes)
+        picture = PartitionCounts(num_clients=num_clients, classes=classes, counts=counts)
+        write_json(folder.path / PARTITION, picture)
     loop = RoundLoop(
         plan.config,
         plan.task_config.seed,
@@ -109,6 +123,7 @@ def _prepare(grid: Grid, plan: Plan, folder: RunFolder, errors: ErrorLog) -> Rou
         fixed,
         _state_path(folder, shared_disk),
         errors,
+        in_order(plan.guests),
     )
     if plan.config.resume:
         loop.resume(checkpoint)
@@ -117,22 +132,23 @@ def _prepare(grid: Grid, plan: Plan, folder: RunFolder, errors: ErrorLog) -> Rou
 
 def _begin_with(transfer: Transfer, state: Mapping[str, Tensor], folder: RunFolder) -> dict[str, Tensor]:
     """Say, record and keep what the run begins with; return the frozen part, which nodes cannot build."""
-    start = folder.path / START
+    start = folder.path / START_MODEL
     if transfer.source != str(start):  # else it is that of a run that goes on
         for line in transfer.lines():
             log(INFO, line)
-        folder.write_json(TRANSFER, transfer.as_json())
+        write_json(folder.path / TRANSFER, transfer.summary())
         write_safetensors(start, {name: state[name] for name in transfer.loaded})
     return {name: state[name] for name in transfer.loaded if name in transfer.frozen}
 
 
-def _finish(loop: RoundLoop, ending: dict[str, Any]) -> None:
-    """Write the final model, its figures and the result."""
+def _finish(loop: RoundLoop, ending: RunResult) -> None:
+    """Write the final model and the result."""
     folder = loop.folder
-    write_safetensors(folder.path / "models" / "last.safetensors", loop.model)
-    loop.draw(loop.progress.server_round)
+    write_safetensors(folder.path / LAST_MODEL, loop.model)
     sha256 = weights_sha256(loop.model)
-    folder.finish({**ending, **_outcome(loop), "weights_sha256": sha256})
+    result = ending.model_copy(update={**_outcome(loop), "weights_sha256": sha256})
+    loop.callbacks.on_run_end(result)
+    folder.finish(result)
     log(INFO, "Weights %s after round %d in %s", sha256, loop.progress.server_round, folder.path)
 
 
@@ -152,7 +168,7 @@ def _outcome(loop: RoundLoop) -> dict[str, Any]:
 def _state_path(folder: RunFolder, shared_disk: bool) -> str:
     """Return where clients keep their state: in the run folder, or under a name that is the run's own."""
     if shared_disk:
-        return str(folder.path / "clients")
+        return str(folder.path / CLIENTS)
     return f"{folder.path.name}-{folder.token()}"
 
 

@@ -37,6 +37,11 @@ class ServerConfig(Config):
     """Rounds between checkpoints; 0 = none."""
     run_dir: str = ""
     """Absolute folder of the run; "" = a new one under ~/.polyfed/runs."""
+    trackers: str = "tensorboard"
+    """Where rounds are written beside metrics.jsonl: "tensorboard", "wandb", "mlflow", with commas between;
+    "" = nowhere."""
+    callbacks: str = ""
+    """What else follows the rounds: entry points or "module:Class", with commas between."""
     resume: bool = False
     """Go on from the newest checkpoint in run-dir."""
     round_timeout: Seconds = 3600.0

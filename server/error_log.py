@@ -7,9 +7,9 @@ from pathlib import Path
 from textwrap import indent
 
 from models.core.tracebacks import shortened, traceback_of
+from server.run_schema import ERRORS
 from strategies.wire.reply import ClientFailure
 
-ERRORS = "errors.log"
 CONTROL = re.compile(r"\x1b\[[0-9;]*[A-Za-z]|[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 """Terminal colours and all that moves a cursor: what a node says is shown on terminals."""
 

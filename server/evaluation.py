@@ -1,13 +1,17 @@
 """Central evaluation: the global model on the held-out rows that no client has."""
 
+from typing import TYPE_CHECKING
+
 import torch
-from matplotlib.figure import Figure
 from torch import Tensor, nn
 
 from models.core.config import TaskConfig
 from models.core.device import choose_device, pinned
 from models.core.seeds import generator_for
 from models.task import Task
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 class CentralEvaluation:
@@ -26,7 +30,7 @@ class CentralEvaluation:
             generator = generator_for(self.config.seed, "central")
             return self.task.ratios(self.task.evaluate(self.model, self.task.dataset.test, generator))
 
-    def figures(self, weights: dict[str, Tensor]) -> dict[str, Figure]:
+    def figures(self, weights: dict[str, Tensor]) -> dict[str, "Figure"]:
         """Return the task's figures for these weights."""
         self._load(weights)
         with pinned(self.config.threads), torch.no_grad():

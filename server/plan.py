@@ -1,5 +1,6 @@
 """Everything that a mistake in the run config could break, built before anybody has to wait."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -16,6 +17,8 @@ from models.optimizers import make_optimizers
 from models.registry import load_task
 from models.state import build_model
 from models.task import Task
+from server.callbacks.build import make_guests
+from server.callbacks.callback import Callback
 from server.config import ServerConfig
 from server.strategy import check_compression, check_engine, check_memory, check_optimizers, load_strategy
 from server.transfer import Transfer, starting_point, take_over
@@ -35,6 +38,8 @@ class Plan:
     partition: Partition
     transfer: Transfer | None
     """What was taken over from an earlier run."""
+    guests: Sequence[Callback]
+    """Trackers, and the user's callbacks."""
 
 
 def make_plan(run_config: RunConfig) -> Plan:
@@ -48,6 +53,7 @@ def make_plan(run_config: RunConfig) -> Plan:
         can_evaluate, "local-test-fraction", "> 0 when fraction-evaluate is", task_config.local_test_fraction
     )
     choose_device(task_config.device, torch.cuda.device_count(), granted=None)
+    guests = make_guests(config)
     strategy = load_strategy(config, task_config.num_clients)
     check_engine(strategy, config.strategy, task_config.engine)
     check_compression(strategy, task_config.compression)
@@ -62,4 +68,4 @@ def make_plan(run_config: RunConfig) -> Plan:
     check_optimizers(strategy, (optimizer for _, optimizer in optimizers))
     deal = partition(dataset, task_config)
     transfer = take_over(starting_point(config), model, task.local) if config.init_from else None
-    return Plan(config, task_config, dataset, task, model, strategy, deal, transfer)
+    return Plan(config, task_config, dataset, task, model, strategy, deal, transfer, guests)

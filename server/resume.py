@@ -1,15 +1,14 @@
 """What a run that goes on begins with; nothing of the run is touched before this is known."""
 
-import json
 from pathlib import Path
+
+from pydantic import ValidationError
 
 from models.core.errors import UserError
 from models.state import federated_names
 from server.checkpoint import Checkpoint, CheckpointFolder
 from server.plan import Plan
-from server.run_folder import METRICS
-
-CHECKPOINTS = "checkpoints"
+from server.run_schema import CHECKPOINTS, METRICS, explain, whole_record
 
 
 def checkpoint_to_resume(plan: Plan, run_dir: Path) -> Checkpoint | None:
@@ -35,13 +34,15 @@ def rounds_trained(run_dir: Path) -> int:
     checkpointed = CheckpointFolder(run_dir / CHECKPOINTS).newest_round()
     metrics = run_dir / METRICS
     lines = metrics.read_text(errors="replace").splitlines() if metrics.exists() else []
-    return max([checkpointed, *map(_round_trained, lines)])
+    try:
+        return max([checkpointed, *map(_round_trained, lines)])
+    except ValidationError as error:
+        raise UserError(
+            f"{metrics} is broken: {explain(error)}; restore it, or give another run-dir"
+        ) from error
 
 
 def _round_trained(line: str) -> int:
-    try:
-        row = json.loads(line)
-        # A round in which every client failed has a row too, but has trained nothing.
-        return int(row["server_round"]) if row.get("train") else 0
-    except (ValueError, KeyError, TypeError, AttributeError):  # half a line, written as the run was killed
-        return 0
+    record = whole_record(line)
+    # A round in which every client failed has a line too, but has trained nothing.
+    return record.server_round if record and record.train else 0

@@ -1,13 +1,12 @@
 """The round loop, over a strategy's public methods."""
 
-import math
 import random
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from logging import INFO, WARNING
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -17,19 +16,19 @@ from torch import Tensor
 
 from models.core.log import log
 from models.core.seeds import derive_seed
-from models.core.tracebacks import line_of
 from models.task import Task
-from server.checkpoint import Checkpoint, CheckpointFolder, write_safetensors
+from server.callbacks.callback import Callback
+from server.checkpoint import Checkpoint, CheckpointFolder
 from server.client_metrics import client_metrics, metrics_by_client
 from server.cohort import CohortGrid, CohortResult
 from server.config import ServerConfig
-from server.error_log import ERRORS, ErrorLog
+from server.error_log import ErrorLog
 from server.errors import RunFailedError
 from server.evaluation import CentralEvaluation
-from server.resume import CHECKPOINTS
 from server.run_folder import RunFolder
+from server.run_schema import CHECKPOINTS, ERRORS, FailureRecord, RoundRecord
 from strategies.declaration import declaration_of
-from strategies.memory import capture, restore
+from strategies.memory import restore
 from strategies.wire.reply import SUMS
 from strategies.wire.request import RoundInfo
 
@@ -65,6 +64,7 @@ class RoundLoop:
         fixed: dict[str, Tensor],
         state_path: str,
         errors: ErrorLog,
+        callbacks: Callback,
     ) -> None:
         self.config = config
         self.seed = seed
@@ -78,8 +78,10 @@ class RoundLoop:
         self.state_path = state_path
         self.errors = errors
         self.checkpoints = CheckpointFolder(folder.path / CHECKPOINTS)
+        self.callbacks = callbacks
         self.progress = Progress()
         self.seconds: dict[str, float] = {}
+        self.stop_reason = ""
 
     @property
     def model(self) -> dict[str, Tensor]:
@@ -99,27 +101,31 @@ class RoundLoop:
         self.folder.begin()
         self.folder.rewind(self.progress.server_round if checkpoint else -1)
 
-    def run(self) -> str:
-        """Run until the last round, or until patience ends; return "completed" or "stopped"."""
+    def run(self) -> Literal["completed", "stopped"]:
+        """Run until the last round, or until a callback asks to stop; return "completed" or "stopped"."""
+        self.callbacks.on_run_start(self)
+        self._last_record = time.perf_counter()
         if self.progress.server_round == 0 and self.config.evaluate_every:
-            self.seconds = {}
-            central = self._evaluate_centrally(0)
-            self.folder.append({"server_round": 0, "central": central, "seconds": self.seconds})
+            central = self._evaluate_centrally()
+            self._tell(self._record({"server_round": 0, "central": central}))
         while self.progress.server_round < self.config.num_server_rounds:
-            if 0 < self.config.patience <= self.progress.stale:
+            if self.stop_reason:
                 return "stopped"
-            self._round(self.progress.server_round + 1)
+            self._tell(self._round(self.progress.server_round + 1))
         return "completed"
 
-    def _round(self, server_round: int) -> None:
-        started = time.perf_counter()
+    def stop(self, reason: str) -> None:
+        """End the run after this round, however many were asked for."""
+        self.stop_reason = reason
+
+    def _round(self, server_round: int) -> RoundRecord:
         row: dict[str, Any] = {"server_round": server_round, "train": {}, "evaluate": {}, "central": {}}
         cohort = CohortResult()
         try:
             cohort = self._train(server_round)
             row["train"] = self._aggregate(server_round, cohort)
         except RunFailedError:
-            self._write(row | _cohort(cohort), started)
+            self._record(row | _cohort(cohort))
             raise
         row |= _cohort(cohort)
         evaluated = self._evaluate_on_clients(server_round)
@@ -128,25 +134,28 @@ class RoundLoop:
         row["failures"] += also["failures"]
         row["bytes"] = {way: row["bytes"][way] + also["bytes"][way] for way in row["bytes"]}
         if self._is_evaluated(server_round):
-            row["central"] = self._evaluate_centrally(server_round)
-        if self.config.draw_every and server_round % self.config.draw_every == 0:
-            self.draw(server_round)
+            row["central"] = self._evaluate_centrally()
         self.progress.server_round = server_round
-        # The row first: a run that is killed between the two does the round again, and no row is missing.
-        self._write(row, started)
-        self._checkpoint(server_round)
-        shown = {name: round(value, 4) for name, value in {**row["train"], **row["central"]}.items()}
-        log(INFO, "[ROUND %d/%d] %s", server_round, self.config.num_server_rounds, shown)
+        return self._record(row)
 
-    def _write(self, row: dict[str, Any], started: float) -> None:
-        row["seconds"] = {**self.seconds, "total": time.perf_counter() - started}
-        # What comes after the row, its checkpoint, is told by the next one.
-        self.seconds = {}
-        self.folder.append(row)
+    def _record(self, row: dict[str, Any]) -> RoundRecord:
+        """Write a round's line, before anything else is done with the round.
+
+        Its seconds are those since the line before: what followed that one, as its checkpoint, counts here.
+        """
+        seconds = {**self.seconds, "total": time.perf_counter() - self._last_record}
+        record = RoundRecord.model_validate({**row, "seconds": seconds})
+        self.folder.append(record)
+        self.seconds, self._last_record = {}, time.perf_counter()
+        return record
+
+    def _tell(self, record: RoundRecord) -> None:
+        # The line first: a run that is killed in here does the round again, and no line is missing.
+        self.callbacks.on_round_end(record)
 
     def _train(self, server_round: int) -> CohortResult:
         """Let the strategy's cohort train."""
-        with self._timed("sampling"):
+        with self.timed("sampling"):
             self._seed("train", server_round)
             self.grid.expect_sampling()
             messages = list(
@@ -169,7 +178,7 @@ class RoundLoop:
             raise RunFailedError(
                 f"all {len(cohort.failures)} clients of round {server_round} failed; {first}"
             )
-        with self._timed("aggregation"):
+        with self.timed("aggregation"):
             self._seed("aggregate", server_round)  # DP strategies draw their noise here
             arrays, metrics = self.strategy.aggregate_train(server_round, cohort.replies)
             if arrays is None:
@@ -196,7 +205,7 @@ class RoundLoop:
 
     def _evaluate_on_clients(self, server_round: int) -> CohortResult:
         """Let the strategy's choice of clients evaluate the new model on their own examples."""
-        with self._timed("evaluation"):
+        with self.timed("evaluation"):
             self._seed("evaluate", server_round)
             self.grid.expect_sampling()
             messages = list(
@@ -221,43 +230,15 @@ class RoundLoop:
             "by_client": metrics_by_client(self.task, found),
         }
 
-    def draw(self, server_round: int) -> None:
-        """Draw the task's figures of the model as it is; one that fails must not cost the run."""
-        with self._timed("evaluation"):
-            try:
-                self.folder.draw(self.evaluation.figures(self.weights), server_round)
-            except Exception as error:
-                self.errors.record(f"the figures of round {server_round}", error)
-                log(WARNING, "The figures were not drawn: %s (traceback in %s)", line_of(error), ERRORS)
-
     def _is_evaluated(self, server_round: int) -> bool:
         every = self.config.evaluate_every
         return server_round == self.config.num_server_rounds or bool(every and server_round % every == 0)
 
-    def _evaluate_centrally(self, server_round: int) -> dict[str, float]:
-        """Evaluate on the held-out rows; keep the model if it is the best so far."""
-        with self._timed("evaluation"):
-            central = self.evaluation.metrics(self.weights)
-        progress, metric = self.progress, self.task.metric
-        progress.final = central
-        sign = 1 if self.task.maximize else -1
-        best = progress.best.get(metric, math.nan)
-        better = math.isnan(best) or sign * central[metric] > sign * best
-        if better:
-            progress.best, progress.best_round, progress.stale = central, server_round, 0
-            write_safetensors(self.folder.path / "models" / "best.safetensors", self.model)
-        else:
-            progress.stale += 1
-        return central
-
-    def _checkpoint(self, server_round: int) -> None:
-        every = self.config.checkpoint_every
-        if not every or server_round % every:
-            return
-        with self._timed("checkpoint"):
-            tree, arrays = capture(self.strategy)
-            self.progress.seconds = time.time() - self.folder.started
-            self.checkpoints.save(Checkpoint(server_round, self.weights, asdict(self.progress), tree, arrays))
+    def _evaluate_centrally(self) -> dict[str, float]:
+        """Evaluate on the held-out rows."""
+        with self.timed("evaluation"):
+            self.progress.final = self.evaluation.metrics(self.weights)
+        return self.progress.final
 
     def _info(self, server_round: int) -> RoundInfo:
         """Return what polyfed says to every client beside the strategy's own words."""
@@ -280,7 +261,8 @@ class RoundLoop:
         np.random.seed(seed % 2**32)
 
     @contextmanager
-    def _timed(self, phase: str) -> Iterator[None]:
+    def timed(self, phase: str) -> Iterator[None]:
+        """Count the seconds of what is done meanwhile."""
         started = time.perf_counter()
         yield
         self.seconds[phase] = self.seconds.get(phase, 0.0) + time.perf_counter() - started
@@ -288,8 +270,8 @@ class RoundLoop:
 
 def _cohort(cohort: CohortResult) -> dict[str, Any]:
     return {
-        "clients": cohort.clients,
-        "failures": [{"client": each.client, "error": each.error} for each in cohort.failures],
+        "clients": tuple(cohort.clients),
+        "failures": tuple(FailureRecord(client=each.client, error=each.error) for each in cohort.failures),
         "bytes": {"down": cohort.bytes_down, "up": cohort.bytes_up},
     }
 

@@ -1,32 +1,38 @@
 """The folder that a run writes: config, metrics by round, models, figures, result."""
 
-import json
-import platform
 import time
 import tomllib
 import uuid
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
 
 import tomli_w
 from filelock import BaseFileLock, FileLock, Timeout
-from matplotlib.figure import Figure
-from torch.utils.tensorboard import SummaryWriter
 
 from models.core.config import RunConfig
 from models.core.errors import UserError
+from server.provenance import git_commit, lock_sha256, machine, source, versions
+from server.run_schema import (
+    CONFIG,
+    LOCK,
+    METRICS,
+    RESULT,
+    SCHEMA,
+    TOKEN,
+    RoundRecord,
+    RunFile,
+    RunResult,
+    whole_record,
+)
 
 PATIENCE = 3.0
 """Seconds to wait for a run folder that is in use."""
-CONFIG, METRICS, RESULT, PARTITION = "config.toml", "metrics.jsonl", "result.json", "partition.json"
-TRANSFER = "transfer.json"
 
 # Keys that say how far, where and how patiently to run, not what is computed: resuming may change them.
 FREE_ON_RESUME = frozenset(
     {
-        "checkpoint-every", "client-gpus", "data-dir", "download", "draw-every", "node-timeout", "num-nodes",
-        "num-server-rounds", "num-workers", "patience", "resume", "round-timeout", "run-dir",
+        "callbacks", "checkpoint-every", "client-gpus", "data-dir", "download", "draw-every",
+        "node-timeout", "num-nodes",
+        "num-server-rounds", "num-workers", "patience", "resume", "round-timeout", "run-dir", "trackers",
     }
 )  # fmt: skip
 
@@ -40,10 +46,10 @@ class RunFolder:
         The run that is there stays as it is until `begin` is called.
         """
         self.path = path
+        self.run_config = run_config
         self.started = time.time()
+        self.threads = int(run_config["threads"]) if "threads" in run_config else 1
         self._lock = claim(path, run_config, resume=resume)
-        self._run_config = run_config
-        self._board: SummaryWriter | None = None
         self.begun = False
         """Whether this run may write here: one that is resumed may once it is known that it can go on."""
         if not resume:
@@ -51,13 +57,13 @@ class RunFolder:
 
     def begin(self) -> None:
         """Write the config; the result of the run that is resumed holds no longer."""
-        self._write(CONFIG, tomli_w.dumps(dict(self._run_config)))
+        _write_whole(self.path / CONFIG, tomli_w.dumps(dict(self.run_config)))
         (self.path / RESULT).unlink(missing_ok=True)
         self.begun = True
 
     def token(self) -> str:
         """Return a name that no other run has; a resumed run keeps it, its folder's next run does not."""
-        path = self.path / "token"
+        path = self.path / TOKEN
         if not path.exists():
             path.write_text(uuid.uuid4().hex[:8])
         return path.read_text()
@@ -70,62 +76,38 @@ class RunFolder:
         partial = self.path / f"{METRICS}.partial"
         partial.write_text("".join(f"{line}\n" for line in kept))
         partial.replace(self.path / METRICS)
-        self._board = SummaryWriter(str(self.path / "tensorboard"), purge_step=server_round + 1)
 
-    def append(self, row: dict[str, Any]) -> None:
-        """Add a round to metrics.jsonl and TensorBoard."""
+    def append(self, record: RoundRecord) -> None:
+        """Add a round to metrics.jsonl."""
         with (self.path / METRICS).open("a") as file:
-            file.write(json.dumps(row) + "\n")
-        board = self.board
-        for group in ("train", "evaluate", "central", "seconds", "bytes"):
-            for name, value in row.get(group, {}).items():
-                board.add_scalar(f"{group}/{name}", value, row["server_round"])
-        board.flush()
+            file.write(record.as_line())
 
-    def draw(self, figures: dict[str, Figure], server_round: int) -> None:
-        """Save figures for the report and for TensorBoard."""
-        folder = self.path / "figures"
-        folder.mkdir(exist_ok=True)
-        for name, figure in figures.items():
-            figure.savefig(folder / f"{name}.svg")
-            self.board.add_figure(name, figure, server_round, close=False)
-
-    def finish(self, result: dict[str, Any]) -> None:
+    def finish(self, result: RunResult) -> None:
         """Write how the run ended."""
-        result |= {"seconds": time.time() - self.started, "versions": versions()}
-        self.write_json(RESULT, result)
-        self.board.close()
-
-    def write_json(self, name: str, content: Any) -> None:
-        """Write a JSON file so that it is there as a whole or not at all."""
-        self._write(name, json.dumps(content, indent=1))
-
-    def _write(self, name: str, text: str) -> None:
-        partial = self.path / f"{name}.partial"
-        partial.write_text(text)
-        partial.replace(self.path / name)
+        found = {
+            "schema_number": SCHEMA,
+            "seconds": time.time() - self.started,
+            "versions": versions(),
+            "git_commit": git_commit(source()),
+            "lock_sha256": lock_sha256(source()),
+            "machine": machine(self.threads),
+        }
+        write_json(self.path / RESULT, result.model_copy(update=found))
 
     def close(self) -> None:
         """Give the folder free."""
         self._lock.release()
 
-    @property
-    def board(self) -> SummaryWriter:
-        """The TensorBoard writer of this run."""
-        if self._board is None:
-            self._board = SummaryWriter(str(self.path / "tensorboard"))
-        return self._board
+
+def write_json(path: Path, content: RunFile) -> None:
+    """Write a JSON file so that it is there as a whole or not at all."""
+    _write_whole(path, content.model_dump_json(indent=1))
 
 
-def versions() -> dict[str, str]:
-    """Return the versions of what computed the result."""
-    found = {"python": platform.python_version()}
-    for package in ("polyfed", "flwr", "torch", "ray"):
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:  # a bare checkout on the path
-            found[package] = "not installed"
-    return found
+def _write_whole(path: Path, text: str) -> None:
+    partial = path.with_name(f"{path.name}.partial")
+    partial.write_text(text)
+    partial.replace(path)
 
 
 def claim(path: Path, run_config: RunConfig, *, resume: bool) -> BaseFileLock:
@@ -140,7 +122,7 @@ def claim(path: Path, run_config: RunConfig, *, resume: bool) -> BaseFileLock:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"run-dir {path} cannot be made ({error.strerror}): give another folder") from error
-    lock = FileLock(path / "lock")
+    lock = FileLock(path / LOCK)
     try:
         # A run that was killed a moment ago may take this long to let go.
         lock.acquire(timeout=PATIENCE)
@@ -170,7 +152,5 @@ def _check_same_run(path: Path, run_config: RunConfig) -> None:
 
 
 def _round_of(line: str) -> float:
-    try:
-        return int(json.loads(line)["server_round"])
-    except (ValueError, KeyError):  # half a line, written as the run was killed
-        return float("inf")
+    record = whole_record(line)
+    return record.server_round if record else float("inf")

@@ -10,8 +10,8 @@ from pathlib import Path
 from flwr.common.logger import FLOWER_LOGGER, console_handler
 
 from models.core.log import logger
+from server.run_schema import RUN_LOG
 
-RUN_LOG = "run.log"
 FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 LINE = re.compile(r"\S+ \S+ (?P<level>[A-Z]+) (?P<name>\S+): (?P<text>.*)")
 """The first line of a record; those that follow are indented."""

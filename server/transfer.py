@@ -3,7 +3,6 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -14,11 +13,10 @@ from models.core.errors import UserError
 from models.state import by_module, frozen_names, shareable_names, weights_sha256
 from models.text.adapters import plain_name
 from server.config import ServerConfig
+from server.run_schema import BEST_MODEL, LAST_MODEL, START_MODEL, TransferSummary
 
-KEPT_MODELS = (Path("models", "best.safetensors"), Path("models", "last.safetensors"))
+KEPT_MODELS = (BEST_MODEL, LAST_MODEL)
 """What a run folder may hold, in the order of preference."""
-START = Path("models", "start.safetensors")
-"""What the run itself began with. A resumed run reads this: the earlier run may have changed, or be gone."""
 
 
 @dataclass(frozen=True)
@@ -41,8 +39,8 @@ class Transfer:
     frozen: Sequence[str]
     """Entries of the model, loaded or not, that nobody trains."""
 
-    def as_json(self) -> dict[str, Any]:
-        """Return what transfer.json holds; its entries are what happened -> part of the model -> to which."""
+    def summary(self) -> TransferSummary:
+        """Return what transfer.json holds."""
         happened = {
             "loaded": self.loaded,
             "new": self.new,
@@ -52,14 +50,14 @@ class Transfer:
             "frozen": self.frozen,
         }
         entries = {what: by_module(names) for what, names in happened.items() if names}
-        return {"source": self.source, "sha256": self.sha256, "entries": entries}
+        return TransferSummary(source=self.source, sha256=self.sha256, entries=entries)
 
     def lines(self) -> list[str]:
         """Return a line for each thing that happened, for people."""
         return [
             f"init-from {self.source}, {what}: "
             + ", ".join(f"{module} ({len(names)})" for module, names in modules.items())
-            for what, modules in self.as_json()["entries"].items()
+            for what, modules in self.summary().entries.items()
         ]
 
 
@@ -68,7 +66,7 @@ def starting_point(config: ServerConfig) -> Path:
 
     Raises UserError where `init-from` is not there, or is no run that has kept a model.
     """
-    own = Path(config.run_dir) / START
+    own = Path(config.run_dir) / START_MODEL
     if config.resume and own.exists():
         return own
     given = Path(config.init_from)

@@ -5,7 +5,7 @@ import logging
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import click
 import typer
@@ -14,9 +14,7 @@ from rich.markup import escape
 
 from models.core.errors import UserError
 from models.core.tracebacks import traceback_of
-
-if TYPE_CHECKING:
-    from models.core.config import Value
+from server.run_schema import CONFIG, REPORT, RunResult
 
 MISTAKE, FAILURE, INTERRUPTED = 2, 1, 130
 """Exit codes: what was asked for cannot work; the run failed; Ctrl-C."""
@@ -94,11 +92,11 @@ def run(
     _say_how_it_ended(folder, result, failures.path if failures.text() else None)
     if verbose:
         sys.stderr.write(failures.text())
-    if (folder / "config.toml").exists():  # else it ended before it began, and there is nothing to report
+    if (folder / CONFIG).exists():  # else it ended before it began, and there is nothing to report
         from simulations.report.page import write_report
 
         console.print(f"report: {write_report([folder])}", soft_wrap=True, highlight=False)
-    if result["status"] == "failed":
+    if result.status == "failed":
         raise typer.Exit(FAILURE)
 
 
@@ -201,7 +199,7 @@ def sweep(
     if runs:
         console.print(tabulate(arms_of(runs), target))
         (where / "table.md").write_text(markdown(arms_of(runs), target))
-        page = write_report([run.path for run in runs], where / "report.html")
+        page = write_report([run.path for run in runs], where / REPORT)
         console.print(f"report: {page}", soft_wrap=True, highlight=False)
     if len(runs) < len(trials):
         raise typer.Exit(FAILURE)
@@ -273,17 +271,16 @@ def _fail(reason: str, code: int) -> None:
     sys.exit(code)
 
 
-def _say_how_it_ended(folder: Path, result: "dict[str, Value]", tracebacks: Path | None) -> None:
-    status = str(result["status"])
-    if status == "failed":
+def _say_how_it_ended(folder: Path, result: RunResult, tracebacks: Path | None) -> None:
+    if result.status == "failed":
         console.print(
-            f"[bold red]failed:[/bold red] {escape(str(result['reason']))}", soft_wrap=True, highlight=False
+            f"[bold red]failed:[/bold red] {escape(result.reason)}", soft_wrap=True, highlight=False
         )
     else:
         console.print(
-            f"{status} after round {result['server_round']}: {json.dumps(result['final'])}", soft_wrap=True
+            f"{result.status} after round {result.server_round}: {json.dumps(result.final)}", soft_wrap=True
         )
-        console.print(f"weights: {result['weights_sha256']}", soft_wrap=True, highlight=False)
+        console.print(f"weights: {result.weights_sha256}", soft_wrap=True, highlight=False)
     if tracebacks:
         console.print(f"tracebacks: {tracebacks}", soft_wrap=True, highlight=False)
     console.print(f"run: {folder}", soft_wrap=True, highlight=False)

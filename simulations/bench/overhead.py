@@ -22,7 +22,8 @@ from rich.table import Table
 
 from models.core.config import RunConfig
 from server.errors import RunFailedError
-from server.run_folder import versions
+from server.provenance import versions
+from server.run_schema import FLOWER_LOG
 from simulations.bench.clock import ClockedFedProx, clocked, median_of_medians, read_starts, warm_rounds
 from simulations.bench.plain import train_plainly
 from simulations.bench.workload import CLIENTS_PER_ROUND, NUM_CLIENTS, RUN_CONFIG
@@ -73,7 +74,7 @@ def run_stock(folder: Path, num_rounds: int) -> None:
     if outcome.error:
         raise RunFailedError(f"the stock app: {outcome.error}")
     full = f"aggregate_train: Received {CLIENTS_PER_ROUND} results and 0 failures"
-    if (folder / "flower.log").read_text().count(full) != num_rounds:
+    if (folder / FLOWER_LOG).read_text().count(full) != num_rounds:
         raise RunFailedError(
             f"the stock app: not all of the {CLIENTS_PER_ROUND} clients answered in every round"
         )

@@ -12,9 +12,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
-from server.error_log import ERRORS
-from server.run_folder import METRICS
-from server.run_log import RUN_LOG
+from server.run_schema import ERRORS, METRICS, RUN_LOG
 from simulations.experiments.trial import Trial
 from simulations.runtime import reaper
 from simulations.runtime.terminal import num_warnings

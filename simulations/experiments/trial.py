@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from models.core.config import RunConfig
-from server.run_folder import CONFIG, FREE_ON_RESUME
+from server.run_folder import FREE_ON_RESUME
+from server.run_schema import CONFIG
 from simulations.runs.reader import read_run
 from simulations.runs.record import Run
 

@@ -41,7 +41,7 @@ def client_distributions(run: Run) -> dict[str, ClientDistribution]:
     sign = 1 if run.result.maximize else -1
     found = {}
     for name in (run.result.metric, PERSONAL + run.result.metric):
-        if measured := last.by_client.get(name):
+        if measured := last.client_metrics.get(name):
             worst_first = sorted(
                 measured.items(),
                 key=lambda pair: sign * pair[1] if math.isfinite(pair[1]) else -math.inf,

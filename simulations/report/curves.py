@@ -51,7 +51,7 @@ def cost_curves(runs: Sequence[Run]) -> list[Chart]:
     sent, spent = [], []
     for index, run in enumerate(runs):
         label = run.name if len(runs) > 1 else SOURCES["central"]
-        total_mb = accumulate((line.bytes_down + line.bytes_up) / 1e6 for line in run.rounds)
+        total_mb = accumulate((line.bytes.down + line.bytes.up) / 1e6 for line in run.rounds)
         total_seconds = accumulate(line.total_seconds for line in run.rounds)
         measured = [
             (mb, seconds, line.central[metric])

@@ -12,6 +12,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from models.core.config import RunConfig
 from models.core.errors import UserError
 from models.data.picture import partition_figure
+from server.run_schema import REPORT, PartitionCounts
 from simulations.report import charts
 from simulations.report.charts import Chart, bar_chart
 from simulations.report.client_distribution import ClientDistribution, client_distributions
@@ -19,7 +20,7 @@ from simulations.report.curves import NOT_PLOTTED, SOURCES, cost_curves, learnin
 from simulations.runs.arms import CAPTION, arms_of, have_seeds, rows
 from simulations.runs.compare import NOT_COMPARED, client_rows, differences, megabytes, number, show, summary
 from simulations.runs.reader import read_runs
-from simulations.runs.record import Partition, Run
+from simulations.runs.record import Run
 from simulations.scenario import defaults
 
 FAILURES_SHOWN = 200
@@ -52,7 +53,7 @@ def write_report(runs: Sequence[Path], output: Path | None = None) -> Path:
     Raises UserError for a folder that is not a run, a broken file in one, or a page that cannot be written.
     """
     read = read_runs(runs)
-    page = output or (read[0].path if len(read) == 1 else Path.cwd()) / "report.html"
+    page = output or (read[0].path if len(read) == 1 else Path.cwd()) / REPORT
     text = (
         _environment()
         .get_template("report.html.j2")
@@ -91,8 +92,8 @@ def _view(run: Run) -> RunView:
     time = _time_by_phase(run)
     numbers = [line.server_round for line in run.rounds]
     traffic = {
-        "down": [line.bytes_down / 1e6 for line in run.rounds],
-        "up": [line.bytes_up / 1e6 for line in run.rounds],
+        "down": [line.bytes.down / 1e6 for line in run.rounds],
+        "up": [line.bytes.up / 1e6 for line in run.rounds],
     }
     return RunView(
         run=run,
@@ -137,8 +138,8 @@ def _time_by_phase(run: Run) -> dict[str, list[float]]:
     return time
 
 
-def _partition_picture(partition: Partition) -> str:
-    figure = partition_figure(partition.counts.tolist(), partition.classes, partition.num_clients)
+def _partition_picture(partition: PartitionCounts) -> str:
+    figure = partition_figure(partition.counts, partition.classes, partition.num_clients)
     svg = io.BytesIO()
     figure.savefig(svg, format="svg", bbox_inches="tight", metadata={"Date": None})
     return _data_uri(svg.getvalue())

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from server.error_log import ERRORS
+from server.run_schema import ERRORS
 
 
 class NewFailures:

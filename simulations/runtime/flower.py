@@ -12,6 +12,7 @@ from pathlib import Path
 import httpx
 
 from models.core.config import Value
+from server.run_schema import FLOWER_LOG
 from simulations.config import ResolvedSimulation
 from simulations.runtime.control import Control, RefusedError
 from simulations.runtime.staging import stage
@@ -63,7 +64,7 @@ def run_on_flower(
     run, which is why RAY_ADDRESS is not heeded. No process and no temporary folder outlives the call,
     whether it returns, raises (KeyboardInterrupt included) or is killed with its process.
     """
-    log_file = Path(str(run_config["run-dir"])) / "flower.log"
+    log_file = Path(str(run_config["run-dir"])) / FLOWER_LOG
     log_file.parent.mkdir(parents=True, exist_ok=True)
     run_id = None
     with own_superlink(int(run_config["threads"])) as superlink:

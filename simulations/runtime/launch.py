@@ -1,8 +1,6 @@
 """One run config, run here or under Flower, with a progress bar and one truth about how it ended."""
 
-import json
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 
@@ -12,8 +10,8 @@ from models.core.tracebacks import line_of
 from server.error_log import ErrorLog
 from server.plan import Plan, make_plan
 from server.resume import checkpoint_to_resume
-from server.run_folder import RESULT, claim
-from server.run_log import RUN_LOG
+from server.run_folder import claim, write_json
+from server.run_schema import RESULT, RUN_LOG, SCHEMA, RunResult
 from simulations.config import ResolvedSimulation, SimulationConfig, resolve
 from simulations.runtime.progress import RoundProgress
 from simulations.runtime.terminal import FollowedLog, Terminal, terminal_log
@@ -26,7 +24,7 @@ def launch(
     verbose: bool,
     console: Console,
     debug: bool = False,
-) -> dict[str, Any]:
+) -> RunResult:
     """Run to the end and return what RUN/result.json says.
 
     Raises UserError for what can be told beforehand: a config that cannot work, a run folder that is in
@@ -44,7 +42,7 @@ def launch(
                 raise
             claim(folder, run_config, resume=bool(run_config["resume"])).release()  # it must be this run's
             errors.record("the plan of the run, before it began", error)
-            return {"status": "failed", "reason": line_of(error)}
+            return RunResult(schema_number=SCHEMA, status="failed", reason=line_of(error))
         if plan.transfer and not run_config["resume"]:
             for line in plan.transfer.lines():
                 console.print(line, soft_wrap=True, highlight=False, markup=False)
@@ -111,15 +109,15 @@ def _stamp(path: Path) -> tuple[int, int] | None:
     return (path.stat().st_ino, path.stat().st_mtime_ns) if path.exists() else None
 
 
-def _result(path: Path, before: tuple[int, int] | None, reason: str) -> dict[str, Any]:
+def _result(path: Path, before: tuple[int, int] | None, reason: str) -> RunResult:
     """Return what the ServerApp wrote; where it wrote nothing, the run failed for `reason`.
 
     The result of the run that was to be resumed stays where this one has not begun.
     """
     if _stamp(path) not in (None, before):
-        result: dict[str, Any] = json.loads(path.read_text())
-        return result
-    failed = {"status": "failed", "reason": reason or "the ServerApp wrote no result"}
+        return RunResult.model_validate_json(path.read_text())
+    why = reason or "the ServerApp wrote no result"
+    failed = RunResult(schema_number=SCHEMA, status="failed", reason=why)
     if not path.exists():
-        path.write_text(json.dumps(failed))
+        write_json(path, failed)
     return failed

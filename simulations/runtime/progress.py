@@ -1,11 +1,9 @@
 """A live progress bar over the metrics that a run writes."""
 
-import json
 import os
 import threading
 from pathlib import Path
 from types import TracebackType
-from typing import Any
 
 from rich.console import Console
 from rich.progress import (
@@ -17,6 +15,8 @@ from rich.progress import (
     TimeElapsedColumn,
 )
 
+from server.run_schema import METRICS, RoundRecord
+
 PAUSE = 0.2
 """Seconds between looks at the metrics."""
 
@@ -25,7 +25,7 @@ class RoundProgress:
     """Follows RUN/metrics.jsonl in a thread of its own, while the run goes on here or elsewhere."""
 
     def __init__(self, run_dir: Path, num_server_rounds: int, console: Console) -> None:
-        self.metrics = run_dir / "metrics.jsonl"
+        self.metrics = run_dir / METRICS
         self.bar = Progress(
             SpinnerColumn(),
             TextColumn("{task.description}"),
@@ -62,17 +62,14 @@ class RoundProgress:
                     file.seek(position)
                     while (line := file.readline()).endswith("\n"):
                         position = file.tell()
-                        self._show(json.loads(line))
+                        self._show(RoundRecord.model_validate_json(line))
             if last_look:
                 return
 
-    def _show(self, row: dict[str, Any]) -> None:
-        parts = [
-            ("train", name, value) for name, value in row.get("train", {}).items() if name != "num-examples"
-        ]
-        parts += [("test", name, value) for name, value in row.get("central", {}).items()]
+    def _show(self, record: RoundRecord) -> None:
+        parts = [("train", name, value) for name, value in record.train.items() if name != "num-examples"]
+        parts += [("test", name, value) for name, value in record.central.items()]
         shown = "  ".join(f"{place} {name} {value:.4g}" for place, name, value in parts)
-        failures = len(row.get("failures", []))
-        if failures:
-            shown += f"  [red]{failures} failed[/red]"
-        self.bar.update(self.rounds, description="training", completed=row["server_round"], shown=shown)
+        if record.failures:
+            shown += f"  [red]{len(record.failures)} failed[/red]"
+        self.bar.update(self.rounds, description="training", completed=record.server_round, shown=shown)

@@ -15,6 +15,7 @@ from pathlib import Path
 import psutil
 
 from models.core.errors import UserError
+from server.provenance import SOURCE, source
 from simulations.runtime import reaper
 
 COLOURS = re.compile(r"\x1b\[[0-9;]*m")
@@ -100,6 +101,7 @@ def _environment(folder: Path, threads: int) -> dict[str, str]:
     python_path = [os.path.abspath(entry) for entry in _entries(environment.get("PYTHONPATH"))]
     environment |= {
         reaper.MARK: str(folder),
+        SOURCE: str(source()),
         "FLWR_HOME": str(folder / "flwr"),
         "RAY_TMPDIR": str(folder),
         # Flower starts flower-superexec and flwr-simulation by name.

@@ -108,8 +108,8 @@ def test_figures_that_are_not_drawn_leave_their_traceback(
 ) -> None:
     config = tiny(task="test_failures:NoFigures", num_server_rounds=1)
     run_in_process(config)
-    assert "The figures were not drawn: LookupError: no such colour (traceback in errors.log)" in caplog.text
-    assert " the figures of round 1\n" in errors_of(config)
+    assert "The callback Figures failed in on_run_end: LookupError: no such colour" in caplog.text
+    assert " the callback Figures in on_run_end of round 1\n" in errors_of(config)
     assert 'raise LookupError("no such colour")' in errors_of(config)
 
 

@@ -5,6 +5,7 @@ import pytest
 from run_folders import RESULT, SVG, metrics_line, write_run
 
 from models.core.errors import UserError
+from server.run_schema import SCHEMA, RoundRecord, RunResult
 from simulations.runs.reader import read_run, read_runs
 from simulations.runs.record import Failure
 
@@ -29,7 +30,7 @@ def test_reads_what_the_server_wrote(tmp_path: Path) -> None:
     assert run.result is not None
     assert run.result.weights_sha256 == RESULT["weights_sha256"]
     assert run.partition is not None
-    assert run.partition.counts.tolist() == [[1, 2, 3], [4, 5, 6]]
+    assert run.partition.counts == [[1, 2, 3], [4, 5, 6]]
     assert run.figures == {"confusion": SVG.encode()}
     assert not run.half_written
 
@@ -65,11 +66,11 @@ def test_data_without_labels_has_one_count_a_client(tmp_path: Path) -> None:
     nested = {"num_clients": 900, "classes": [], "counts": [[10], [20]]}
     run = read_run(write_run(tmp_path / "a", partition=nested))
     assert run.partition is not None
-    assert run.partition.counts.tolist() == [[10], [20]]
+    assert run.partition.counts == [[10], [20]]
     assert run.partition.num_clients == 900
     flat = read_run(write_run(tmp_path / "b", partition=nested | {"counts": [10, 20]}))
     assert flat.partition is not None
-    assert flat.partition.counts.tolist() == [[10], [20]]
+    assert flat.partition.counts == [[10], [20]]
 
 
 def test_runs_of_one_name_are_named_by_their_paths(tmp_path: Path) -> None:
@@ -82,18 +83,30 @@ def test_runs_of_one_name_are_named_by_their_paths(tmp_path: Path) -> None:
     [
         ("config.toml", "task = ", "TOMLDecodeError"),
         ("config.toml", b"\xff\xfe", "UnicodeDecodeError"),
-        ("metrics.jsonl", '{"server_round": 1\n{"server_round": 2}\n', "JSONDecodeError"),
-        ("metrics.jsonl", '{"train": {}}\n', "KeyError: 'server_round'"),
+        ("metrics.jsonl", '{"server_round": 1\n{"server_round": 2}\n', "Invalid JSON"),
+        ("metrics.jsonl", '{"train": {}}\n', "server_round is missing"),
         ("metrics.jsonl", '{"server_round": 1, "central": {"accuracy": "good"}}\n', "'good'"),
-        ("metrics.jsonl", "[1, 2]\n", "TypeError"),
-        ("result.json", '{"status": "fine"}', "status must be one of completed, stopped, failed, got 'fine'"),
-        ("result.json", '{"status": ', "JSONDecodeError"),
+        ("metrics.jsonl", "[1, 2]\n", "it must be an object, got [1, 2]"),
+        (
+            "result.json",
+            '{"status": "fine"}',
+            "must be 'completed', 'stopped' or 'failed', got 'fine'",
+        ),
+        ("result.json", '{"status": ', "Invalid JSON"),
         (
             "partition.json",
             '{"num_clients": 2, "classes": ["a", "b"], "counts": [[1, 2], [3]]}',
-            "ValueError",
+            "each client needs 2 counts",
         ),
         ("partition.json", '{"num_clients": 1, "classes": ["a", "b"], "counts": [[1, 2, 3, 4]]}', "2 counts"),
+        ("metrics.jsonl", '{"server_round": 1, "lost": {}}\n', "lost is unknown to this version of polyfed"),
+        ("metrics.jsonl", '{"server_round": "1"}\n', "server_round must be a valid integer, got '1'"),
+        (
+            "result.json",
+            '{"status": "failed", "schema_number": 99}',
+            "written by a newer polyfed (schema 99",
+        ),
+        ("transfer.json", '{"source": "a", "sha256": "b"}', "entries is missing"),
     ],
 )
 def test_a_broken_file_is_named(tmp_path: Path, file: str, content: str | bytes, said: str) -> None:
@@ -118,3 +131,26 @@ def test_a_folder_that_is_no_run_is_named(tmp_path: Path) -> None:
 def test_reads_numbers_that_json_knows_only_in_python(tmp_path: Path) -> None:
     run = read_run(write_run(tmp_path / "a", rounds=[metrics_line(1, train={"loss": float("nan")})]))
     assert json.dumps(dict(run.rounds[0].train)) == '{"loss": NaN}'
+
+
+def test_a_round_comes_back_as_it_was_written_and_lines_have_no_more_than_was_given() -> None:
+    record = RoundRecord(
+        server_round=1,
+        train={"loss": float("inf"), "num-examples": 1797},
+        by_client={"client": [3, 0], "accuracy": [0.5, None]},
+    )
+    line = record.as_line()
+    assert line == (
+        '{"server_round":1,"train":{"loss":Infinity,"num-examples":1797},'
+        '"by_client":{"client":[3,0],"accuracy":[0.5,null]}}\n'
+    )
+    assert RoundRecord.model_validate_json(line) == record
+    assert record.client_metrics == {"accuracy": {3: 0.5}}
+
+
+def test_a_result_without_a_number_is_of_the_first_schema(tmp_path: Path) -> None:
+    result = read_run(write_run(tmp_path / "a")).result
+    assert result is not None
+    assert result.schema_number == 1 < SCHEMA
+    assert result.machine is None
+    assert RunResult.model_validate_json(result.model_dump_json()) == result

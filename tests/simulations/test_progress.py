@@ -44,7 +44,9 @@ def test_it_follows_the_rounds_and_waits_for_the_end_of_a_line(
             file.flush()
             look()
             assert progress.bar.tasks[0].completed == 1
-            file.write('ain": {}, "failures": [{}, {}]}\n')
+            file.write(
+                'ain": {}, "failures": [{"client": 1, "error": "no"}, {"client": 2, "error": "no"}]}\n'
+            )
         look()
         assert progress.bar.tasks[0].completed == 2
         assert progress.bar.tasks[0].fields["shown"] == "  [red]2 failed[/red]"

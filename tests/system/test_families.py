@@ -1,13 +1,13 @@
 """Every task gives one hash in this process, under `polyfed run` and under `flwr run`."""
 
 import io
-import json
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 import tomli_w
+from finished import result_of
 from flower_processes import flower_simulation
 from rich.console import Console
 from shortened import toy
@@ -34,12 +34,10 @@ def test_one_hash(task: str, tmp_path: Path, flwr_run: Callable[[Path], str]) ->
     console = Console(file=io.StringIO())
     with ThreadPoolExecutor(1) as beside:  # each of the two mostly starts processes and waits
         flower = beside.submit(flwr_run, scenario)
-        results = {
-            way: launch(placed(way), in_process=way == "in-process", verbose=False, console=console)
-            for way in ("in-process", "polyfed-run")
-        }
+        for way in ("in-process", "polyfed-run"):
+            launch(placed(way), in_process=way == "in-process", verbose=False, console=console)
     written = tmp_path / "flwr-run" / "result.json"
     assert written.exists(), flower.result()
-    results["flwr-run"] = json.loads(written.read_text())
+    results = {way: result_of(tmp_path / way) for way in ("in-process", "polyfed-run", "flwr-run")}
     assert {way: result["status"] for way, result in results.items()} == dict.fromkeys(results, "completed")
     assert len({result["weights_sha256"] for result in results.values()}) == 1, results

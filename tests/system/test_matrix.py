@@ -12,7 +12,7 @@ from required_options import REQUIRED
 from shortened import toy
 
 from models.registry import TASKS
-from server.rounds import RoundLoop
+from server.callbacks.figures import Figures
 from simulations.runtime.in_process import run_in_process
 from strategies.registry import STRATEGIES
 
@@ -26,7 +26,7 @@ CLIENTS = 3
 @pytest.mark.parametrize("strategy", STRATEGIES)
 @pytest.mark.parametrize("task", TASKS)
 def test_it_trains(task: str, strategy: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(RoundLoop, "draw", lambda *_: None)  # half of a cell's time, and tested by scenario
+    monkeypatch.setattr(Figures, "draw", lambda *_: None)  # half of a cell's time, and tested by scenario
     small = {"clients-per-round": CLIENTS, "examples-per-client": 4, "run-dir": str(tmp_path / "run")}
     options = ", ".join(filter(None, (REQUIRED.get(strategy), TOGETHER.get((task, strategy)))))
     run_in_process(toy(task) | small | {"strategy": strategy, "strategy-options": options})

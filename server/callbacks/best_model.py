@@ -1,0 +1,32 @@
+"""Keeping the best model."""
+
+import math
+
+from server.callbacks.callback import Callback
+from server.checkpoint import write_safetensors
+from server.rounds import RoundLoop
+from server.run_schema import BEST_MODEL, RoundRecord
+
+
+class BestModel(Callback):
+    """Keeps the model of the round whose central metric is best, and counts the evaluations since."""
+
+    essential = True
+    phase = "evaluation"
+
+    def on_run_start(self, run: RoundLoop) -> None:
+        """Take the run whose model it keeps."""
+        self.run = run
+
+    def on_round_end(self, record: RoundRecord) -> None:
+        """Compare, where the round was evaluated."""
+        if not record.central:
+            return
+        progress, task = self.run.progress, self.run.task
+        value, best = record.central[task.metric], progress.best.get(task.metric, math.nan)
+        better = value > best if task.maximize else value < best
+        if better or math.isnan(best):
+            progress.best, progress.best_round, progress.stale = record.central, record.server_round, 0
+            write_safetensors(self.run.folder.path / BEST_MODEL, self.run.model)
+        else:
+            progress.stale += 1

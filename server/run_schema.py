@@ -1,0 +1,222 @@
+"""The schema of a run folder: its file names, and what its JSON files hold; for writers and readers alike.
+
+Older folders still load: what their version did not write has a default here.
+"""
+
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+CONFIG = "config.toml"
+"""The run config."""
+METRICS = "metrics.jsonl"
+"""A RoundRecord a line."""
+RESULT = "result.json"
+"""A RunResult. It is written last: without it, a run is under way or was killed."""
+PARTITION = "partition.json"
+"""PartitionCounts."""
+TRANSFER = "transfer.json"
+"""A TransferSummary, where the run began with the weights of another."""
+ERRORS = "errors.log"
+"""Every failure with its whole traceback."""
+RUN_LOG, FLOWER_LOG = "run.log", "flower.log"
+"""What polyfed said, and what Flower's processes said."""
+REPORT = "report.html"
+LOCK, TOKEN = "lock", "token"
+CHECKPOINTS, CLIENTS, FIGURES = "checkpoints", "clients", "figures"
+TENSORBOARD, MLRUNS = "tensorboard", "mlruns"
+BEST_MODEL, LAST_MODEL = Path("models", "best.safetensors"), Path("models", "last.safetensors")
+START_MODEL = Path("models", "start.safetensors")
+"""What the run itself began with. A resumed run reads this: the earlier run may have changed, or be gone."""
+
+SCHEMA = 2
+"""Of result.json. The first had no number, and no `git_commit`, `lock_sha256` and `machine`."""
+
+Number = int | float
+
+
+class RunFile(BaseModel):
+    """What one of the JSON files holds; a value of another type, or an unknown key, is an error."""
+
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, ser_json_inf_nan="constants")
+
+
+class FailureRecord(RunFile):
+    """A client that failed in a round."""
+
+    client: int
+    error: str
+
+
+class Traffic(RunFile):
+    """Bytes of arrays in a round."""
+
+    down: int = 0
+    """From the server to the nodes."""
+    up: int = 0
+    """From the nodes to the server."""
+
+
+class RoundRecord(RunFile):
+    """One line of metrics.jsonl; round 0 is the evaluation of the initial model."""
+
+    server_round: int
+    train: dict[str, Number] = {}
+    """Weighted means over the clients that trained."""
+    evaluate: dict[str, Number] = {}
+    """Metrics merged over the clients that evaluated; empty where none did."""
+    by_client: dict[str, list[Number | None]] = {}
+    """A column of client numbers, "client", and one a metric, of what each found on its own rows."""
+    central: dict[str, Number] = {}
+    """Metrics on the server's held-out rows; empty in rounds without."""
+    clients: tuple[int, ...] = ()
+    """Those that trained."""
+    failures: tuple[FailureRecord, ...] = ()
+    seconds: dict[str, Number] = {}
+    """Phase -> seconds since the line before, and "total"."""
+    bytes: Traffic = Traffic()
+
+    @model_validator(mode="after")
+    def _columns_are_of_one_length(self) -> Self:
+        if self.by_client and len({len(column) for column in self.by_client.values()}) > 1:
+            raise ValueError("by_client must have columns of one length")
+        if self.by_client and not all(isinstance(client, int) for client in self.by_client["client"]):
+            raise ValueError("by_client must have whole numbers in its column client")
+        return self
+
+    def as_line(self) -> str:
+        """Return the line, with what was given to it and nothing else."""
+        return self.model_dump_json(exclude_unset=True) + "\n"
+
+    def scalars(self) -> dict[str, Number]:
+        """Return all numbers of the round by names such as "central/accuracy", as trackers show them."""
+        groups = {
+            "train": self.train,
+            "evaluate": self.evaluate,
+            "central": self.central,
+            "seconds": self.seconds,
+            "bytes": self.bytes.model_dump(exclude_unset=True),
+        }
+        return {f"{group}/{name}": value for group, found in groups.items() for name, value in found.items()}
+
+    @property
+    def total_seconds(self) -> float:
+        """Seconds of the whole round; where no total was written, of its phases."""
+        return self.seconds["total"] if "total" in self.seconds else sum(self.seconds.values())
+
+    @property
+    def client_metrics(self) -> dict[str, dict[int, float]]:
+        """Metric -> client -> what it found on its own rows; empty where none evaluated."""
+        return {
+            name: {
+                int(client): value
+                for client, value in zip(self.by_client["client"], column, strict=True)
+                if client is not None and value is not None
+            }
+            for name, column in self.by_client.items()
+            if name != "client"
+        }
+
+
+class Machine(RunFile):
+    """What decides how floats are rounded, beside the versions."""
+
+    cpu: str
+    """The model's name."""
+    instruction_set: str
+    """The best that torch uses here, such as "AVX2"."""
+    threads: int
+    """CPU threads that a model is computed with."""
+
+
+class RunResult(RunFile):
+    """result.json: how the run ended."""
+
+    schema_number: int = Field(default=1, le=SCHEMA)
+    status: Literal["completed", "stopped", "failed"]
+    reason: str = ""
+    """Why it stopped or failed."""
+    server_round: int = 0
+    """The last round that was done."""
+    metric: str = ""
+    """What the best model goes by; "" where the run failed too early to know."""
+    maximize: bool = True
+    best_round: int | None = None
+    best: dict[str, Number] = {}
+    final: dict[str, Number] = {}
+    num_parameters: int = 0
+    weights_sha256: str = ""
+    """"" where the run failed."""
+    seconds: float = 0.0
+    """Wall-clock seconds, over all legs of a resumed run."""
+    versions: dict[str, str] = {}
+    """Python's, polyfed's and those of the packages that its pyproject.toml names, as installed."""
+    git_commit: str | None = None
+    """Of the checkout that the run's code is from, with "-dirty" where that was changed; null without one."""
+    lock_sha256: str | None = None
+    """Of the lock file of the dependencies; null without one."""
+    machine: Machine | None = None
+    """Where the server ran; workers may run elsewhere."""
+
+
+class PartitionCounts(RunFile):
+    """partition.json: how many examples the first clients hold."""
+
+    num_clients: int
+    classes: tuple[str, ...]
+    """Class names; empty for data without labels."""
+    counts: list[list[int]]
+    """Client -> class -> examples; a single number a client for data without labels."""
+
+    @field_validator("counts", mode="before")
+    @classmethod
+    def _nest(cls, counts: Any) -> Any:
+        """Take the plain numbers that were once written for data without labels."""
+        plain = isinstance(counts, list) and all(isinstance(count, int) for count in counts)
+        return [[count] for count in counts] if plain else counts
+
+    @model_validator(mode="after")
+    def _one_count_a_class(self) -> Self:
+        wanted = len(self.classes) or 1
+        if any(len(row) != wanted for row in self.counts):
+            raise ValueError(f"each client needs {wanted} counts")
+        return self
+
+
+class TransferSummary(RunFile):
+    """transfer.json: what a run began with."""
+
+    source: str
+    """The file of weights."""
+    sha256: str
+    """The hash of the weights in it."""
+    entries: dict[str, dict[str, list[str]]]
+    """What happened -> part of the model -> to which of its entries."""
+
+
+def whole_record(line: str) -> RoundRecord | None:
+    """Return what a line of metrics.jsonl holds; None for half a line, written as the run was killed."""
+    try:
+        return RoundRecord.model_validate_json(line)
+    except ValidationError as error:
+        if error.errors()[0]["type"] == "json_invalid":
+            return None
+        raise
+
+
+def explain(error: ValidationError) -> str:
+    """Return the first thing that is wrong with what was read, on one line."""
+    first = error.errors()[0]
+    where = ".".join(str(part) for part in first["loc"] if part not in ("int", "float"))
+    if first["type"] == "missing":
+        return f"{where} is missing"
+    if first["type"] == "extra_forbidden":
+        return f"{where} is unknown to this version of polyfed"
+    if where == "schema_number" and first["type"] == "less_than_equal":
+        return f"it was written by a newer polyfed (schema {first['input']}, this one reads up to {SCHEMA})"
+    said = first["msg"].replace("Input should be", "must be").removeprefix("Value error, ")
+    if first["type"] in ("json_invalid", "value_error"):
+        return said
+    given = repr(first["input"])
+    return f"{where or 'it'} {said}, got {given if len(given) <= 80 else given[:77] + '...'}"
