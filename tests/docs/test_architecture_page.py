@@ -28,10 +28,10 @@ def test_a_round_makes_the_calls_of_the_diagram_in_their_order(tiny: Callable[..
 
     def note(frame: FrameType, event: str, _: object) -> None:
         file = frame.f_code.co_filename
-        if event == "call" and file.startswith(f"{ROOT}/"):
-            called.append((file.removeprefix(f"{ROOT}/"), frame.f_code.co_qualname))
-        elif event == "call" and "/flwr/serverapp/strategy/" in file:
+        if event == "call" and "/flwr/serverapp/strategy/" in file:
             called.append((STRATEGY, frame.f_code.co_name))
+        elif event == "call" and file.startswith(f"{ROOT}/"):
+            called.append((file.removeprefix(f"{ROOT}/"), frame.f_code.co_qualname))
 
     config = tiny(num_clients=6, num_server_rounds=1, evaluate_every=0, checkpoint_every=0)
     sys.setprofile(note)
