@@ -2,8 +2,8 @@
 
 `torch.func.vmap` maps an objective over that axis, and an ordinary optimizer, which works elementwise, steps
 all clients at once. Small networks gain, as a step of theirs costs little more than its overhead; large
-ones do not. Each client's result equals that of the loop up to the rounding of sums (some 1e-6), so it
-depends a little on who trains beside it: the loop is the default.
+ones do not. Each client's result equals that of the loop up to the rounding of sums, which training may make
+more of, so it depends a little on who trains beside it: the loop is the default.
 """
 
 from collections.abc import Iterator, Sequence

@@ -121,7 +121,6 @@ def test_attacks_that_make_no_sense_are_refused(
         run_in_process(tiny(**overrides))
 
 
-@pytest.mark.rounding
 @pytest.mark.slow
 def test_robust_strategies_withstand_turned_signs(tiny: Make, tmp_path: Path) -> None:
     """A fifth of the clients send four times their update back: FedAvg collapses, robust ones stay."""
@@ -150,6 +149,7 @@ def test_robust_strategies_withstand_turned_signs(tiny: Make, tmp_path: Path) ->
     clean = accuracy("FedAvg", "")
     attacked = {name: accuracy(name, options, **attack) for name, options in robust.items()}
     collapsed = accuracy("FedAvg", "", **attack)
+    # Under AVX2: 0.964, 0.097 and 0.967. With such room it is not marked rounding, for it takes a minute.
     assert clean > 0.9
     assert collapsed < 0.5
     assert max(attacked.values()) > clean - 0.05
