@@ -98,9 +98,11 @@ def test_arms_and_grids_may_hold_tables(tmp_path: Path) -> None:
     assert len(folders) == 1
 
 
-def test_what_the_readme_gives_to_plain_flower_is_flat() -> None:
+def test_what_the_pages_give_to_plain_flower_is_flat() -> None:
     """`flwr run` makes keys of its own of a table's, and refuses them."""
-    named = set(re.findall(r"--run-config (simulations/configs/\S+\.toml)", (ROOT / "README.md").read_text()))
+    pages = [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]
+    given = r"--run-config (simulations/configs/\S+\.toml)"
+    named = {path for page in pages for path in re.findall(given, page.read_text())}
     assert named
     for path in named:
         assert parse_config_args([str(ROOT / path)]) == tomllib.loads((ROOT / path).read_text())
