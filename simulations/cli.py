@@ -5,7 +5,7 @@ import logging
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import click
 import typer
@@ -14,7 +14,9 @@ from rich.markup import escape
 
 from models.core.errors import UserError
 from models.core.tracebacks import traceback_of
-from server.run_schema import CONFIG, REPORT, RunResult
+
+if TYPE_CHECKING:
+    from server.run_schema import RunResult
 
 MISTAKE, FAILURE, INTERRUPTED = 2, 1, 130
 """Exit codes: what was asked for cannot work; the run failed; Ctrl-C."""
@@ -70,6 +72,7 @@ def run(
     Warnings are shown as they come. The log is in RUN/run.log, the traceback of every failure in
     RUN/errors.log.
     """
+    from server.run_schema import CONFIG
     from simulations.runtime.failures import NewFailures
     from simulations.runtime.launch import launch
     from simulations.scenario import load_scenario, new_run_dir
@@ -182,6 +185,7 @@ def sweep(
     """Run a scenario over values and seeds, side by side; the same command goes on where it was cut."""
     from joblib import cpu_count
 
+    from server.run_schema import REPORT
     from simulations.experiments.parallel import failures, run_trials
     from simulations.experiments.sweep import parse_seeds, parse_space, plan_sweep, read_arms
     from simulations.experiments.trial import Trial
@@ -271,7 +275,7 @@ def _fail(reason: str, code: int) -> None:
     sys.exit(code)
 
 
-def _say_how_it_ended(folder: Path, result: RunResult, tracebacks: Path | None) -> None:
+def _say_how_it_ended(folder: Path, result: "RunResult", tracebacks: Path | None) -> None:
     if result.status == "failed":
         console.print(
             f"[bold red]failed:[/bold red] {escape(result.reason)}", soft_wrap=True, highlight=False
