@@ -6,6 +6,7 @@ declares it as not to be kept: it is then as the constructor sets it.
 """
 
 from collections import OrderedDict
+from collections.abc import MutableMapping, MutableSequence, MutableSet
 from enum import Enum
 from typing import Any
 
@@ -52,6 +53,7 @@ def restore(strategy: Strategy, tree: Plain, arrays: dict[str, Tensor]) -> None:
 def _capture_strategy(strategy: Strategy, name: str, path: str, arrays: dict[str, Tensor]) -> Plain:
     """Capture what a strategy remembers; `name` is the dotted one, for errors, `path` is where arrays go."""
     nodes, left_out = {}, ("declaration", *declaration_of(strategy).not_kept)
+    _check_class_body(strategy, name, left_out)
     for attribute, value in vars(strategy).items():
         if attribute in left_out:
             continue
@@ -67,6 +69,19 @@ def _capture_strategy(strategy: Strategy, name: str, path: str, arrays: dict[str
                 f'checkpoints with Declaration(not_kept=("{attribute}",))'
             ) from error
     return {"strategy": nodes}
+
+
+def _check_class_body(strategy: Strategy, name: str, left_out: tuple[str, ...]) -> None:
+    """Raise NotSavedError for a container that can change and belongs to the class, not to the strategy."""
+    for cls in type(strategy).__mro__:
+        for attribute, value in vars(cls).items():
+            changeable = isinstance(value, MutableMapping | MutableSequence | MutableSet)
+            if changeable and attribute[:2] != "__" and attribute not in (*left_out, *vars(strategy)):
+                raise NotSavedError(
+                    f"{name}.{attribute} is a {type(value).__name__} in the body of {cls.__name__}, which no "
+                    f"checkpoint holds: set it in the constructor, or, if it stays as it is, declare "
+                    f'Declaration(not_kept=("{attribute}",))'
+                )
 
 
 def _capture(value: Any, name: str, path: str, arrays: dict[str, Tensor]) -> Plain:

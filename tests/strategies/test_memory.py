@@ -5,7 +5,7 @@ from collections import defaultdict, namedtuple
 from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -185,6 +185,21 @@ def test_it_is_found_within_wrapped_strategies() -> None:
     )
     with pytest.raises(NotSavedError, match=refused):
         capture(around)
+
+
+def test_a_container_in_the_class_body_is_refused() -> None:
+    """It would go on over runs, and be lost over a resume."""
+
+    class Shared(Remembering):
+        history: ClassVar[list[int]] = []
+
+    with pytest.raises(NotSavedError, match=r"^Shared\.history is a list in the body of Shared, which no"):
+        capture(Shared())
+
+    class Fixed(Shared):
+        declaration = Declaration(not_kept=("history", "function", "cache"))
+
+    capture(Fixed())
 
 
 def test_what_is_declared_as_not_to_be_kept_is_as_the_constructor_sets_it(tmp_path: Path) -> None:
