@@ -14,6 +14,8 @@ MERMAID = "assets/mermaid.min.js"
 def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
     """Return the page with what it includes, and without links that the site cannot follow."""
     markdown = re.sub(r"^<!-- include (\S+) -->$", included, markdown, flags=re.MULTILINE)
+    if "```mermaid" in markdown:
+        page.meta["hide"] = ["toc"]  # a diagram needs the width
     markdown = markdown.replace("<!-- run-config -->", f"```toml\n{run_config()}\n```")
     folder = (ROOT / "docs" / page.file.src_uri).parent
     return re.sub(r"\[([^\]\n]+)\]\((\.\./[^)\s]+)\)", lambda link: name_of(link, folder), markdown)

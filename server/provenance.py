@@ -17,6 +17,8 @@ from server.run_schema import Machine
 SOURCE = "POLYFED_SOURCE"
 """Environment variable: the folder that the running copy of polyfed was made from, as Flower's copies are."""
 LOCK_FILE = "requirements.lock"
+FOR_DEVELOPERS = ("dev", "docs")
+"""Extras of pyproject.toml that no run needs."""
 GIT_TIMEOUT = 5.0
 """Seconds; a result must not wait for a slow disk."""
 
@@ -78,8 +80,9 @@ def _declared() -> list[str]:
     if path is None:
         return []
     project = tomllib.loads(path.read_text())["project"]
-    extras = project["optional-dependencies"].items()
-    texts = [*project["dependencies"], *(text for name, texts in extras if name != "dev" for text in texts)]
+    texts = list(project["dependencies"])
+    for name, extra in project["optional-dependencies"].items():
+        texts += extra if name not in FOR_DEVELOPERS else []
     return [re.split(r"[^\w.-]", text, maxsplit=1)[0] for text in texts]
 
 
