@@ -15,7 +15,7 @@ from torch import Tensor
 from models.core.config import RunConfig, TaskConfig, read
 from models.core.errors import UserError
 from models.core.log import log
-from models.core.tracebacks import line_of, traceback_of
+from models.core.tracebacks import line_of, plain_line, traceback_of
 from models.data.attackers import attackers
 from models.data.fingerprint import data_sha256
 from models.data.partition import count_labels
@@ -68,19 +68,21 @@ def _run(grid: Grid, run_config: RunConfig, folder: RunFolder, errors: ErrorLog)
         loop = _prepare(grid, make_plan(run_config), folder, errors)
         status = loop.run()
         _finish(loop, RunResult(status=status, reason=loop.stop_reason if status == "stopped" else ""))
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # code that exits would else end the run without a word
         expected = isinstance(error, UserError | RunFailedError)
-        reason = str(error) if expected else line_of(error)
+        reason = plain_line(str(error)) if expected else line_of(error)
         where = f"the run, after round {loop.progress.server_round}" if loop else "the run, before its rounds"
         errors.write(where, traceback_of(error))
         # Not merely an error: it is the last word, which `polyfed run` says in its own way.
         log(CRITICAL, "The run failed: %s (traceback: %s)", reason, errors.path)
         failed = RunResult(status="failed", reason=reason)
-        if loop:
-            failed = failed.model_copy(update=_outcome(loop))
-            loop.callbacks.on_run_end(failed)
-        if folder.begun:  # else the folder holds what an earlier run has written, which stays
-            folder.finish(failed)
+        try:
+            if loop:
+                failed = failed.model_copy(update=_outcome(loop))
+                loop.callbacks.on_run_end(failed)
+        finally:
+            if folder.begun:  # else the folder holds what an earlier run has written, which stays
+                folder.finish(failed)
         raise
 
 

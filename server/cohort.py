@@ -11,6 +11,7 @@ from flwr.serverapp import Grid
 from flwr.supercore.run import Run
 from torch import Tensor
 
+from models.core.tracebacks import line_of, traceback_of
 from server.errors import RunFailedError
 from server.exchange import exchange, one_line
 from server.node_registry import NodeRegistry
@@ -208,9 +209,21 @@ def _unpack(answer: Message | None, clients: list[int], traffic: _Traffic) -> No
             raise error
         return NodeReply.of_failed_node(clients, one_line(reason), reason)
     traffic.up += num_bytes(answer.content)
-    reply = NodeReply.unpack(answer.content)
+    try:
+        reply = NodeReply.unpack(answer.content)
+        _check_answered(reply, clients)
+    except Exception as error:  # a node may send anything
+        why = f"the reply of its node cannot be read: {line_of(error)}"
+        return NodeReply.of_failed_node(clients, why, traceback_of(error))
     traffic.node_seconds = max(traffic.node_seconds, reply.seconds)
     return reply
+
+
+def _check_answered(reply: NodeReply, clients: Sequence[int]) -> None:
+    """Raise ValueError where a node does not answer for each of its clients, and for no other, once."""
+    answered = sorted([each.client for each in reply.replies] + [each.client for each in reply.failures])
+    if answered != sorted(clients):
+        raise ValueError(f"it answers for clients {answered}, and was asked for {sorted(clients)}")
 
 
 def _check_examples(replies: Sequence[ClientReply], weighted_by: str) -> None:

@@ -14,13 +14,15 @@ from server.run_schema import CHECKPOINTS, METRICS, explain, whole_record
 def checkpoint_to_resume(plan: Plan, run_dir: Path) -> Checkpoint | None:
     """Return the newest whole checkpoint; None where the run was cut before it had trained a round.
 
-    Raises UserError where there is none, and the run has trained: to start over would destroy its rounds.
+    Raises UserError where there is none, and the run has trained: to start over would destroy its rounds; and
+    for broken metrics, which could not be continued.
     """
+    rounds = rounds_trained(run_dir)
     state = plan.model.state_dict()
     like = {name: state[name] for name in federated_names(plan.model, plan.task.local)}
     folder = CheckpointFolder(run_dir / CHECKPOINTS)
     checkpoint = folder.load_newest(like)
-    if checkpoint is None and (rounds := rounds_trained(run_dir)):
+    if checkpoint is None and rounds:
         has = "none of its checkpoints can be used" if folder.oldest_round() else "it has kept no checkpoint"
         raise UserError(
             f"the run in {run_dir} has trained to round {rounds}, but {has}: it is not resumed, and left as "

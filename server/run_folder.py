@@ -70,7 +70,8 @@ class RunFolder:
 
     def rewind(self, server_round: int) -> None:
         """Drop the metrics of the rounds after this one, which will be done again."""
-        lines = (self.path / METRICS).read_text().splitlines() if (self.path / METRICS).exists() else []
+        metrics = self.path / METRICS
+        lines = metrics.read_text(errors="replace").splitlines() if metrics.exists() else []
         kept = [line for line in lines if _round_of(line) <= server_round]
         # A file of its own, by which whoever follows the old one can tell.
         partial = self.path / f"{METRICS}.partial"
@@ -130,19 +131,28 @@ def claim(path: Path, run_config: RunConfig, *, resume: bool) -> BaseFileLock:
         raise UserError(
             f"run-dir {path} is in use by another run: wait for it, or give another run-dir"
         ) from error
+    except OSError as error:
+        raise UserError(
+            f"run-dir {path} cannot be written ({error.strerror}): give another folder"
+        ) from error
     try:
         if resume:
             _check_same_run(path, run_config)
         elif (path / CONFIG).exists():
             raise UserError(f"run-dir {path} already holds a run: resume it, or give another run-dir")
-    except UserError:
+    except Exception:
         lock.release()
         raise
     return lock
 
 
 def _check_same_run(path: Path, run_config: RunConfig) -> None:
-    before = tomllib.loads((path / CONFIG).read_text())
+    try:
+        before = tomllib.loads((path / CONFIG).read_text())
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UserError(
+            f"{path / CONFIG} is broken ({error}): restore it, or give another run-dir"
+        ) from error
     for key in sorted(run_config):
         if key not in FREE_ON_RESUME and before.get(key) != run_config[key]:
             raise UserError(

@@ -40,7 +40,9 @@ def load_strategy(config: ServerConfig, num_clients: int) -> Strategy:
     given = sampling(num_clients, training, evaluating)
     named = federation(num_clients, training, config.num_server_rounds)
     options = parse_options("strategy-options", config.strategy_options)
-    return _build(config.strategy, options, given, named)
+    strategy = _build(config.strategy, options, given, named)
+    check_rules(strategy)
+    return strategy
 
 
 def _build(
@@ -97,6 +99,17 @@ def strategy_class(name: str, found: object) -> type[Strategy]:
     except ValueError as error:
         raise UserError(f"strategy {name}: {error}") from error
     return found
+
+
+def check_rules(strategy: Strategy) -> None:
+    """Raise UserError for a client half that is not there, or is none; every client would fail by it."""
+    declaration = declaration_of(strategy)
+    for name in (*declaration.local_rules, *declaration.personal_rules):
+        rule = load_object(name, "local rule")
+        if not (isinstance(rule, type) and issubclass(rule, LocalRule)):
+            raise UserError(
+                f"local rule {name!r} must be a subclass of strategies.LocalRule, and it is {rule!r}"
+            )
 
 
 def check_compression(strategy: Strategy, compression: str) -> None:

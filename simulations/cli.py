@@ -98,7 +98,7 @@ def run(
     if (folder / CONFIG).exists():  # else it ended before it began, and there is nothing to report
         from simulations.report.page import write_report
 
-        console.print(f"report: {write_report([folder])}", soft_wrap=True, highlight=False)
+        console.print(f"report: {write_report([folder])}", soft_wrap=True, markup=False, highlight=False)
     if result.status == "failed":
         raise typer.Exit(FAILURE)
 
@@ -135,7 +135,7 @@ def strategy(
 
     folder = new_strategy(name, folder)
     for file in sorted(folder.iterdir()):
-        console.print(str(file), soft_wrap=True, highlight=False)
+        console.print(str(file), soft_wrap=True, markup=False, highlight=False)
 
 
 @cli.command()
@@ -204,7 +204,7 @@ def sweep(
         console.print(tabulate(arms_of(runs), target))
         (where / "table.md").write_text(markdown(arms_of(runs), target))
         page = write_report([run.path for run in runs], where / REPORT)
-        console.print(f"report: {page}", soft_wrap=True, highlight=False)
+        console.print(f"report: {page}", soft_wrap=True, markup=False, highlight=False)
     if len(runs) < len(trials):
         raise typer.Exit(FAILURE)
 
@@ -217,7 +217,7 @@ def report(
     """Write one self-contained HTML page about one or several runs."""
     from simulations.report.page import write_report
 
-    console.print(str(write_report(runs, output)), soft_wrap=True, highlight=False)
+    console.print(str(write_report(runs, output)), soft_wrap=True, markup=False, highlight=False)
 
 
 @cli.command()
@@ -244,7 +244,7 @@ def partition(
         figure.savefig(output)
     except (OSError, ValueError) as error:  # a ValueError for a format that matplotlib does not know
         raise UserError(f"cannot write the picture to {output} ({error}): give another file") from error
-    console.print(str(output), soft_wrap=True, highlight=False)
+    console.print(str(output), soft_wrap=True, markup=False, highlight=False)
 
 
 def main() -> None:
@@ -282,12 +282,14 @@ def _say_how_it_ended(folder: Path, result: "RunResult", tracebacks: Path | None
         )
     else:
         console.print(
-            f"{result.status} after round {result.server_round}: {json.dumps(result.final)}", soft_wrap=True
+            f"{result.status} after round {result.server_round}: {json.dumps(result.final)}",
+            soft_wrap=True,
+            markup=False,
         )
         console.print(f"weights: {result.weights_sha256}", soft_wrap=True, highlight=False)
     if tracebacks:
-        console.print(f"tracebacks: {tracebacks}", soft_wrap=True, highlight=False)
-    console.print(f"run: {folder}", soft_wrap=True, highlight=False)
+        console.print(f"tracebacks: {tracebacks}", soft_wrap=True, markup=False, highlight=False)
+    console.print(f"run: {folder}", soft_wrap=True, markup=False, highlight=False)
 
 
 if __name__ == "__main__":

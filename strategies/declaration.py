@@ -68,7 +68,9 @@ def declaration_of(strategy: Strategy) -> Declaration:
     Raises TypeError for a `declaration` that is none.
     """
     cls = type(strategy)
-    stated = getattr(strategy, "declaration", Declaration(weighted_mean=cls in WEIGHTED_MEANS))
+    # Not getattr with a default, to which a property that raises AttributeError would state nothing.
+    states = "declaration" in vars(strategy) or any("declaration" in vars(base) for base in cls.__mro__)
+    stated = strategy.declaration if states else Declaration(weighted_mean=cls in WEIGHTED_MEANS)  # type: ignore[attr-defined]
     if not isinstance(stated, Declaration):
         raise TypeError(
             f"{cls.__name__}.declaration must be a strategies.Declaration, or a property that returns one, "

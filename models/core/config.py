@@ -13,6 +13,9 @@ T = TypeVar("T", bound="Config")
 Value = bool | int | float | str
 RunConfig = Mapping[str, Value]
 
+LARGEST = 2**63 - 1
+"""Largest whole number that Flower's wire and torch can carry."""
+
 Count = Annotated[int, Field(ge=0)]
 AtLeastOne = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -48,6 +51,10 @@ class Config(BaseModel):
             super().__init__(**values)
         except ValidationError as error:
             raise refusal(error, type(self).model_fields) from None
+        for name in type(self).model_fields:
+            given = getattr(self, name)
+            fits = type(given) is not int or -LARGEST <= given <= LARGEST
+            require(fits, key_of(name), f"at most {LARGEST}", given)
 
     @classmethod
     def defaults(cls) -> dict[str, Value]:
@@ -96,6 +103,7 @@ def checked(key: str, value: Any, declared: Any) -> Any:
     Raises UserError for a value of another type.
     """
     if declared is float and type(value) is int:
+        require(abs(value) <= LARGEST, key, f"at most {LARGEST}", value)
         return float(value)
     if type(value) is not declared:  # bool is an int to isinstance
         raise UserError(f"{key} must be {WORDS[declared]}, got {value!r}")

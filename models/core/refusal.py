@@ -1,5 +1,6 @@
 """The one line with which a config refuses a value: what was given, and what is allowed."""
 
+import math
 from collections.abc import Mapping
 from typing import Any, get_args
 
@@ -61,7 +62,10 @@ def _misfit(key: str, given: Any, field: FieldInfo, allowed: str) -> UserError:
     names = choices(field)
     declared: Any = str if names else field.annotation
     if declared is float and type(given) is int:
-        given = float(given)
+        try:
+            given = float(given)
+        except OverflowError:  # TOML in Python knows whole numbers of any size
+            given = math.inf if given > 0 else -math.inf
     if type(given) is not declared:
         return UserError(f"{key} must be {WORDS[declared]}, got {given!r}")
     if names:

@@ -4,16 +4,30 @@ import traceback
 
 LONGEST = 20_000
 """Characters of a traceback that are kept."""
+LONGEST_LINE = 1_000
+"""Characters of one line that are kept."""
 
 
 def traceback_of(error: BaseException) -> str:
     """Return an exception with its causes, its notes and every line of code on its way."""
-    return shortened("".join(traceback.format_exception(error)))
+    whole = shortened("".join(traceback.format_exception(error)))
+    return whole.encode(errors="backslashreplace").decode()  # half a character is none to a message
 
 
 def line_of(error: BaseException) -> str:
     """Return the kind of an exception and what it says, in one line."""
-    return " ".join(f"{type(error).__name__}: {error}".split())
+    try:
+        said = str(error)
+    except Exception:  # of its own code
+        said = "<its text cannot be had: __str__ raised>"
+    return plain_line(f"{type(error).__name__}: {said}")
+
+
+def plain_line(text: str) -> str:
+    """Return a text as one line of bounded length, which every file can hold and no terminal acts on."""
+    line = " ".join(text.split())[: LONGEST_LINE + 1]
+    plain = "".join(each if each.isprintable() else ascii(each)[1:-1] for each in line)
+    return plain if len(plain) <= LONGEST_LINE else f"{plain[: LONGEST_LINE - 4]} ..."
 
 
 def shortened(text: str) -> str:

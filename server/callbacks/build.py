@@ -1,5 +1,6 @@
 """The list of a run's callbacks, and the order that they are called in."""
 
+import inspect
 from collections.abc import Sequence
 from importlib.util import find_spec
 
@@ -68,9 +69,10 @@ def _callback(name: str) -> Callback:
         if attribute.startswith("on_") and attribute not in HOOKS:  # it would never be called
             raise unknown(f"hook of callback {name!r}", attribute, HOOKS)
     try:
-        return cls()
+        inspect.signature(cls).bind()
     except TypeError as error:
         raise UserError(f"callback {name!r} must be made without arguments: {error}") from error
+    return cls()
 
 
 def _names(text: str) -> list[str]:

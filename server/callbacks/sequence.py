@@ -26,6 +26,8 @@ class Callbacks(Callback):
     def __init__(self, callbacks: Sequence[Callback]) -> None:
         self.callbacks = callbacks
         self._started: list[Callback] = []
+        self._open: list[Callback] = []
+        """Those of them that have not been told how the run ended."""
 
     def on_run_start(self, run: RoundLoop) -> None:
         """Start them all."""
@@ -33,6 +35,7 @@ class Callbacks(Callback):
         for callback in self.callbacks:
             if self._call(callback, "on_run_start", run):
                 self._started.append(callback)
+                self._open.append(callback)
 
     def on_round_end(self, record: RoundRecord) -> None:
         """Tell them of a round; their seconds are in the next round's line."""
@@ -47,8 +50,8 @@ class Callbacks(Callback):
 
     def on_run_end(self, result: RunResult) -> None:
         """Tell those that were started how the run ended, once."""
-        for callback in list(self._started):
-            self._call(callback, "on_run_end", result)
+        while self._open:
+            self._call(self._open.pop(0), "on_run_end", result)
         self._started.clear()
 
     def _call(self, callback: Callback, hook: str, *arguments: Any) -> bool:

@@ -75,6 +75,8 @@ def _in_process(run_config: dict[str, Value], num_nodes: int, debug: bool) -> st
         run_in_process(run_config, num_nodes, debug=debug)
     except UserError:
         raise
+    except SystemExit as error:  # of code in the run: it must not choose this command's exit code
+        return line_of(error)
     except Exception as error:  # the ServerApp has written the reason to the run folder
         if debug:
             raise

@@ -6,6 +6,7 @@ from pathlib import Path
 from types import TracebackType
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -69,7 +70,7 @@ class RoundProgress:
     def _show(self, record: RoundRecord) -> None:
         parts = [("train", name, value) for name, value in record.train.items() if name != "num-examples"]
         parts += [("test", name, value) for name, value in record.central.items()]
-        shown = "  ".join(f"{place} {name} {value:.4g}" for place, name, value in parts)
+        shown = escape("  ".join(f"{place} {name} {value:.4g}" for place, name, value in parts))
         if record.failures:
             shown += f"  [red]{len(record.failures)} failed[/red]"
         self.bar.update(self.rounds, description="training", completed=record.server_round, shown=shown)

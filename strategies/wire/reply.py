@@ -20,8 +20,10 @@ HIGH, LOW = "sum-high", "sum-low"
 """Keys of the two halves of a node's sum."""
 UPDATES_IN_A_SUM = 4
 """Updates in float32 that are as large as one sum, of two float64 an element."""
+LONGEST_ERROR = 1_000
+"""Characters of the line that says why a client failed."""
 LONGEST_TRACEBACK = 20_000
-"""Characters of a traceback that travel; of a longer one its end, where the cause is."""
+"""Characters of a traceback that travel; of a longer one, as its message may be, both ends."""
 
 
 @dataclass(frozen=True)
@@ -49,11 +51,27 @@ class ClientFailure:
     node: int | None = None
     """The node that it lives on; None where it is not known."""
 
+    def __post_init__(self) -> None:
+        """Bound the line, and spell out what files cannot hold or terminals act on: nodes say anything."""
+        line = " ".join(self.error.split())[: LONGEST_ERROR + 1]
+        plain = "".join(each if each.isprintable() else ascii(each)[1:-1] for each in line)
+        plain = plain if len(plain) <= LONGEST_ERROR else f"{plain[: LONGEST_ERROR - 4]} ..."
+        object.__setattr__(self, "error", plain)
+
     @staticmethod
     def of(client: int, error: Exception) -> "ClientFailure":
         """Return the failure that an exception means."""
-        line = " ".join(f"{type(error).__name__}: {error}".split())
-        return ClientFailure(client, line, "".join(traceback.format_exception(error))[-LONGEST_TRACEBACK:])
+        try:
+            said = str(error)
+        except Exception:  # of the exception's own code
+            said = "<its text cannot be had: __str__ raised>"
+        whole = "".join(traceback.format_exception(error))
+        if len(whole) > LONGEST_TRACEBACK:
+            half = LONGEST_TRACEBACK // 2 - 50
+            whole = (
+                f"{whole[:half]}\n... {len(whole) - 2 * half} characters are left out ...\n{whole[-half:]}"
+            )
+        return ClientFailure(client, f"{type(error).__name__}: {said}", whole)
 
 
 @dataclass

@@ -27,6 +27,8 @@ SCENARIOS = sorted((ROOT / "simulations" / "configs").glob("*.toml"))
         ("partitioner", "dirichlett", "unknown partitioner 'dirichlett': did you mean dirichlet?"),
         ("alpha", math.inf, "alpha must be > 0 and finite, got inf"),
         ("alpha", math.nan, "alpha must be > 0 and finite, got nan"),
+        ("alpha", 10**400, "alpha must be > 0, got inf"),
+        ("seed", 2**63, f"seed must be at most {2**63 - 1}, got {2**63}"),
         ("alpha", False, "alpha must be a number, got False"),
         ("alpha", "1", "alpha must be a number, got '1'"),
         ("compression-ratio", 0, "compression-ratio must be in (0, 1], got 0.0"),

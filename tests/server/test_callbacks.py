@@ -165,3 +165,16 @@ def test_nothing_that_draws_is_imported_before_it_is_needed() -> None:
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True, timeout=120
     )
     assert ended.stdout.strip() == "[]"
+
+
+def test_a_mistake_in_the_constructor_of_a_callback_shows_itself() -> None:
+    with pytest.raises(TypeError, match="has no len"):
+        make_guests(ServerConfig(callbacks="callback_samples:FailsAsItIsMade"))
+
+
+def test_in_debug_mode_too_each_callback_is_told_the_end_once(tiny: Make, calls: list[Any]) -> None:
+    config = small(tiny, "Notes", "FailsAtTheEnd", num_server_rounds=1)
+    with pytest.raises(OSError, match="no disk"):
+        run_in_process(config, debug=True)
+    assert [what for what, _ in calls].count("end") == 1
+    assert result_of(config)["status"] == "failed"

@@ -261,3 +261,31 @@ def test_the_reason_why_a_node_has_gone_is_told() -> None:
     result = exchange(grid, asking([0, 1, 2]), timeout=1)
     assert result.clients == [2]
     assert failures(result) == {0: "Node Unavailable", 1: "Node Unavailable"}
+
+
+def other_clients(message: Message) -> RecordDict:
+    reply = NodeReply()
+    reply.fail(7, ValueError("not asked"))
+    return reply.pack()
+
+
+@pytest.mark.parametrize(
+    ("answer", "why"),
+    [
+        (lambda message: RecordDict(), "KeyError: 'plan'"),
+        (lambda message: RecordDict({"plan": ConfigRecord({"groups": "{"})}), "KeyError: 'failures'"),
+        (lambda message: NodeReply().pack(), "it answers for clients [], and was asked for [1, 4]"),
+        (other_clients, "it answers for clients [7], and was asked for [1, 4]"),
+    ],
+)
+@pytest.mark.parametrize("weighted_by", ["", "num-examples"])
+def test_a_reply_that_cannot_be_read_fails_the_clients_of_its_node_alone(
+    answer: Answer, why: str, weighted_by: str
+) -> None:
+    nodes, described = three_nodes(), hosting(1, 3)
+    nodes[42] = lambda message: (described if message.metadata.message_type == "query" else answer)(message)
+    result = exchange(cohort_grid(nodes), asking([0, 1, 2, 4]), weighted_by)
+    assert result.clients == [0, 2]
+    assert list(failures(result)) == [1, 4]
+    assert all(why in failure.error for failure in result.failures)
+    assert all("Traceback" in failure.traceback for failure in result.failures)

@@ -131,3 +131,35 @@ def test_in_debug_mode_the_first_exception_arrives_where_it_was_raised(
     assert type(caught.value) is kind
     assert last_frame(caught) == line
     assert "self" in caught.traceback[-1].frame.f_locals  # what a debugger shows
+
+
+@pytest.mark.parametrize(
+    ("kind", "error"),
+    [
+        ("speechless", "SpeechlessError: <its text cannot be had: __str__ raised>"),
+        ("half a character", r"ValueError: bad \udcff byte"),
+        ("a cursor", r"ValueError: look \x1b[2J\x00 here"),
+        ("endless", f"ValueError: {'x' * 984} ..."),
+    ],
+)
+def test_whatever_a_client_raises_is_its_failure_alone(tiny: Make, kind: str, error: str) -> None:
+    options = f"raise_at = [1, 2], kind = '{kind}'"
+    config = tiny(task="awkward:Awkward", task_options=options, num_server_rounds=1)
+    run_in_process(config)
+    rows, result = read(config)
+    assert rows[1]["failures"] == [{"client": 2, "error": error}]
+    assert rows[1]["clients"] == [0, 1, 3]
+    assert result["status"] == "completed"
+    assert "raise KINDS[self.kind]()" in errors_of(config)
+    log = (Path(str(config["run-dir"])) / "run.log").read_text()
+    assert f"Round 1: client 2 failed: {error} (traceback in errors.log)\n" in log
+
+
+def test_code_that_exits_fails_the_run(tiny: Make) -> None:
+    options = "raise_at = [1, 2], kind = 'exit'"
+    config = tiny(task="awkward:Awkward", task_options=options, num_server_rounds=1)
+    with pytest.raises(SystemExit):
+        run_in_process(config)
+    _, result = read(config)
+    assert (result["status"], result["reason"]) == ("failed", "SystemExit: 0")
+    assert "SystemExit: 0" in errors_of(config)

@@ -428,3 +428,27 @@ def test_partition_draws_a_picture(scenario: Path, tmp_path: Path) -> None:
 def test_a_picture_that_cannot_be_written(scenario: Path, output: str) -> None:
     ended = polyfed("partition", scenario, "-o", output)
     assert output in mistake(ended)
+
+
+def test_a_folder_may_have_brackets_in_its_name(scenario: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "a[bold]b[" / "c]"
+    ended = polyfed("run", scenario, "--in-process", "--run-dir", folder, "-c", "num-server-rounds=1")
+    assert ended.code == 0
+    assert ended.out.splitlines()[-2:] == [f"run: {folder}", f"report: {folder / 'report.html'}"]
+
+
+@pytest.mark.parametrize("debug", [[], ["--debug"]])
+def test_code_in_a_run_that_exits_does_not_choose_the_exit_code(
+    scenario: Path, tmp_path: Path, debug: list[str]
+) -> None:
+    how = ["-c", "task=awkward:Awkward", "-c", "task-options={raise_at = [1, 2], kind = 'exit'}", *debug]
+    ended = polyfed("run", scenario, "--in-process", "--run-dir", tmp_path / "run", *how)
+    assert ended.code == 1
+    assert "failed: SystemExit: 0" in ended.out
+
+
+def test_a_folder_that_cannot_be_written_is_a_mistake(scenario: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    (folder / "lock").mkdir(parents=True)
+    ended = polyfed("run", scenario, "--in-process", "--run-dir", folder)
+    assert mistake(ended) == f"run-dir {folder} cannot be written (Is a directory): give another folder"

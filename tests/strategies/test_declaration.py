@@ -160,3 +160,31 @@ def test_the_strategies_here_define_nothing_that_is_nearly_a_declaration() -> No
 
     for cls in STRATEGIES.values():
         check_near_misses(cls)
+
+
+class Misreads(FedAvg):
+    @property
+    def declaration(self) -> Declaration:
+        return Declaration(local_rules=(self.rul,))  # type: ignore[attr-defined]
+
+
+def test_a_declaration_that_cannot_be_read_is_not_taken_for_none() -> None:
+    with pytest.raises(AttributeError, match="rul"):
+        declaration_of(Misreads())
+
+
+class NoSuchRule(FedAvg):
+    declaration = Declaration(local_rules=("strategies.algorithms.fedprox:Proximall",))
+
+
+class NoPersonalRule(FedAvg):
+    declaration = Declaration(personal_rules=("os:path",))
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [("NoSuchRule", "has no attribute 'Proximall'"), ("NoPersonalRule", "must be a subclass of")],
+)
+def test_a_rule_that_is_not_there_is_refused_before_the_run(name: str, message: str) -> None:
+    with pytest.raises(UserError, match=f"local rule .* {message}"):
+        load_strategy(ServerConfig(strategy=f"{__name__}:{name}"), num_clients=2)

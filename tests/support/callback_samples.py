@@ -43,6 +43,16 @@ class FailsAtTheStart(Notes):
         raise OSError("no disk")
 
 
+class FailsAtTheEnd(Callback):
+    def on_run_end(self, result: RunResult) -> None:
+        raise OSError("no disk")
+
+
+class FailsAsItIsMade(Callback):
+    def __init__(self) -> None:
+        self.size = len(3)  # type: ignore[arg-type]
+
+
 class FailsEveryRound(Callback):
     def on_round_end(self, record: RoundRecord) -> None:
         raise KeyError(f"round {record.server_round}")

@@ -164,3 +164,24 @@ def test_the_keys_that_are_free_on_resume_exist() -> None:
     from server.run_folder import FREE_ON_RESUME
 
     assert defaults().keys() >= FREE_ON_RESUME
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("config.toml", b"x = = 1", "config.toml is broken"),
+        ("config.toml", b"x = '\xff'", "config.toml is broken"),
+        ("metrics.jsonl", b'{"server_round": "x"}\n', "metrics.jsonl is broken: server_round must be"),
+    ],
+)
+def test_a_run_with_a_broken_file_is_not_resumed_and_nothing_of_it_is_lost(
+    tiny: Make, tmp_path: Path, name: str, content: bytes, message: str
+) -> None:
+    config = tiny(num_server_rounds=1)
+    run_in_process(config)
+    (tmp_path / "run" / name).write_bytes(content)
+    before = everything_in(tmp_path / "run")
+    for _ in range(2):  # the first try has not left the folder locked
+        with pytest.raises(UserError, match=message):
+            run_in_process({**config, "num-server-rounds": 2, "resume": True})
+    assert everything_in(tmp_path / "run") == before
