@@ -31,6 +31,7 @@ from strategies.declaration import declaration_of
 from strategies.memory import restore
 from strategies.wire.reply import SUMS
 from strategies.wire.request import RoundInfo
+from strategies.wire.train_config import SERVER_ROUND
 
 
 @dataclass
@@ -278,7 +279,7 @@ def _cohort(cohort: CohortResult) -> dict[str, Any]:
 
 def _words(server_round: int) -> ConfigRecord:
     """Return the config that a strategy adds its own words to."""
-    return ConfigRecord({"server-round": server_round})
+    return ConfigRecord({SERVER_ROUND: server_round})
 
 
 def _plain(metrics: MetricRecord | None) -> dict[str, float]:
