@@ -6,7 +6,7 @@ property. One that states nothing is run as Flower would run it.
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 from flwr.serverapp import strategy as flower
 from flwr.serverapp.strategy import FedAvg, Strategy
@@ -65,10 +65,13 @@ class Declaration:
 def declaration_of(strategy: Strategy) -> Declaration:
     """Return what a strategy declares, with `weighted_by` filled in; of one that states nothing, the default.
 
-    Raises TypeError for a `declaration` that is none.
+    Raises TypeError for a `declaration` that is none, and what a property raises that should return one.
     """
     cls = type(strategy)
-    stated = getattr(strategy, "declaration", Declaration(weighted_mean=cls in WEIGHTED_MEANS))
+    if hasattr(cls, "declaration"):  # a default would hide an AttributeError in a property
+        stated = cast(Any, strategy).declaration
+    else:
+        stated = getattr(strategy, "declaration", Declaration(weighted_mean=cls in WEIGHTED_MEANS))
     if not isinstance(stated, Declaration):
         raise TypeError(
             f"{cls.__name__}.declaration must be a strategies.Declaration, or a property that returns one, "
