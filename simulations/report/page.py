@@ -113,7 +113,7 @@ def _view(run: Run) -> RunView:
 def _changed(config: RunConfig) -> dict[str, str]:
     """Return the default of every key that has another value."""
     declared = defaults()
-    changed = (key for key, value in config.items() if value != declared.get(key, value))
+    changed = (key for key, default in declared.items() if config[key] != default)
     return {key: show(declared[key]) for key in changed if key not in NOT_COMPARED}
 
 

@@ -26,6 +26,7 @@ class Run:
     name: str
     path: Path
     config: RunConfig
+    """Every key, with its default where an older polyfed did not have it."""
     rounds: tuple[RoundRecord, ...]
     result: RunResult | None
     partition: PartitionCounts | None
