@@ -1,4 +1,4 @@
-"""What a worker process keeps warm: the task, the data, who holds which rows, and one model to train."""
+"""What a worker process keeps warm: the task, the data, who holds which examples, and one model to train."""
 
 import sys
 from collections.abc import Mapping
@@ -28,7 +28,7 @@ class Worker:
     task: Task
     dataset: Dataset
     partition: Partition | None
-    """Who holds which training rows; None where all of them belong to the node's only client."""
+    """Who holds which training examples; None where all of them belong to the node's only client."""
     device: torch.device
     model: nn.Module
     state: dict[str, Tensor]
@@ -39,7 +39,7 @@ class Worker:
     """Names of the entries that are sent and averaged, in the order of the state."""
 
     def examples(self, client: int) -> tuple[Examples, Examples]:
-        """Return the client's rows for training and for its own evaluation."""
+        """Return the client's examples for training and for its own evaluation."""
         rows = np.arange(len(self.dataset.train)) if self.partition is None else self.partition[client]
         train, test = split_local_test(
             rows, self.config.local_test_fraction, self.config.seed, client, self.dataset.ordered

@@ -26,7 +26,7 @@ class ServerConfig(Config):
     fraction_train: Annotated[float, Field(gt=0, le=1)] = 1.0
     """Fraction of the clients that train in a round."""
     fraction_evaluate: Share = 0.0
-    """Fraction of the clients that evaluate the new model on their own rows."""
+    """Fraction of the clients that evaluate the new model on their own examples."""
     evaluate_every: Count = 1
     """Rounds between central evaluations; 0 = only at the end."""
     draw_every: Count = 0

@@ -236,7 +236,7 @@ class RoundLoop:
         return server_round == self.config.num_server_rounds or bool(every and server_round % every == 0)
 
     def _evaluate_centrally(self) -> dict[str, float]:
-        """Evaluate on the held-out rows."""
+        """Evaluate on the held-out examples."""
         with self.timed("evaluation"):
             self.progress.final = self.evaluation.metrics(self.weights)
         return self.progress.final

@@ -119,15 +119,15 @@ class TaskConfig(Config):
     num_clients: AtLeastOne = 20
     """Owners of data, numbered 0 to num-clients - 1."""
     partitioner: Partitioner = "dirichlet"
-    """How the rows are dealt to the clients."""
+    """How the examples are dealt to the clients."""
     alpha: Annotated[float, Field(gt=0)] = 0.5
     """Concentration of "dirichlet" and "quantity"; small is skewed."""
     shards_per_client: AtLeastOne = 2
     """Label shards that a client holds under "shards"."""
     examples_per_client: Count = 0
-    """Rows that each client draws, rows shared between clients; 0 = deal each row to one client."""
+    """Examples that each client draws, some of them others' too; 0 = deal each example to one client."""
     local_test_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    """Part of a client's rows that it keeps for its own evaluation."""
+    """Part of a client's examples that it keeps for its own evaluation."""
     attack: Attack = ""
     """What a part of the clients does; "" = nothing."""
     attack_fraction: Share = 0.2
@@ -135,7 +135,7 @@ class TaskConfig(Config):
     attack_scale: Annotated[float, Field(ge=0)] = 1.0
     """Times that "sign-flip" sends its update back; standard deviation of "gaussian"."""
     local_epochs: AtLeastOne = 1
-    """Passes over the client's rows in a round."""
+    """Passes over the client's examples in a round."""
     batch_size: AtLeastOne = 32
     """Examples a step."""
     optimizer: str = ""

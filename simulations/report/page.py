@@ -33,7 +33,7 @@ class RunView:
     run: Run
     summary: Mapping[str, str]
     metrics: Mapping[str, Sequence[float | None]]
-    """Metric -> final, best, last on the clients' own rows, last in training."""
+    """Metric -> final, best, last on the clients' own examples, last in training."""
     client_distributions: Mapping[str, ClientDistribution]
     spread_curves: Chart | None
     time: Chart | None
@@ -118,7 +118,7 @@ def _changed(config: RunConfig) -> dict[str, str]:
 
 
 def _metric_table(run: Run) -> dict[str, list[float | None]]:
-    """Return metric -> final, best, last on the clients' own rows, last in training."""
+    """Return metric -> final, best, last on the clients' own examples, last in training."""
     best = run.result.best if run.result else {}
     evaluate = next((line.evaluate for line in reversed(run.rounds) if line.evaluate), {})
     train = next((line.train for line in reversed(run.rounds) if line.train), {})

@@ -60,7 +60,7 @@ def summary(run: Run) -> dict[str, str]:
 
 
 def client_rows(runs: Sequence[Run]) -> dict[str, list[str]]:
-    """Return how the runs' clients fared on their own rows, ready to print; {} where none evaluated."""
+    """Return how the runs' clients fared on their own examples, ready to print; {} where none evaluated."""
     shown: dict[str, Callable[[ClientDistribution], float]] = {
         "mean of clients": lambda distribution: distribution.mean,
         "worst client": lambda distribution: distribution.at(0),
