@@ -13,7 +13,7 @@ from models.task import Objective, Task
 Optimizers = Sequence[tuple[Objective, torch.optim.Optimizer]]
 
 
-def train(
+def train_epochs(
     task: Task,
     model: nn.Module,
     data: Examples,

@@ -14,7 +14,7 @@ from models.core.device import choose_device
 from models.core.errors import UserError
 from models.data.dataset import Dataset, Examples
 from models.data.datasets import find_source, load_dataset
-from models.data.partition import Partition, partition, split_local_test
+from models.data.partition import Partition, make_partition, split_local_test
 from models.registry import load_task
 from models.state import build_model, federated_names
 from models.task import Task
@@ -68,7 +68,7 @@ def load_worker(config: TaskConfig, data_path: str) -> Worker:
     state = model.state_dict()
     initial = {name: tensor.clone() for name, tensor in state.items()}
     federated = federated_names(model, task.local)
-    deal = None if data_path else partition(dataset, config)
+    deal = None if data_path else make_partition(dataset, config)
     return Worker(config, task, dataset, deal, device, model, state, initial, federated)
 
 

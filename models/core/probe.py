@@ -35,8 +35,8 @@ def probe(
     """
     right = 0
     for rows in few_labels(labels):
-        answers = fit_linear(embed(rows), labels[rows])(features)
-        right += int((answers == truth).sum())
+        predicted = fit_linear(embed(rows), labels[rows])(features)
+        right += int((predicted == truth).sum())
     return right, DRAWS * len(truth)
 
 

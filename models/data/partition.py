@@ -36,7 +36,7 @@ class Partition:
         return self.rows_of(range(self.num_clients)[client])
 
 
-def partition(dataset: Dataset, config: TaskConfig) -> Partition:
+def make_partition(dataset: Dataset, config: TaskConfig) -> Partition:
     """Decide who holds which training examples.
 
     Raises UserError where the dataset has not what the partitioner goes by, or too few examples to deal.

@@ -71,7 +71,7 @@ def cost_curves(runs: Sequence[Run]) -> list[Chart]:
     ]
 
 
-def spread_curves(run: Run) -> Chart | None:
+def distribution_curves(run: Run) -> Chart | None:
     """The metric over the clients, on their own examples when they last evaluated; None where none did."""
     lines = [
         Line(name, index, 0, [(5.0 * step, distribution.at(step / 20)) for step in range(21)])

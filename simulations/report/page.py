@@ -16,7 +16,7 @@ from server.run_schema import REPORT, PartitionCounts
 from simulations.report import charts
 from simulations.report.charts import Chart, bar_chart
 from simulations.report.client_distribution import ClientDistribution, client_distributions
-from simulations.report.curves import NOT_PLOTTED, SOURCES, cost_curves, learning_curves, spread_curves
+from simulations.report.curves import NOT_PLOTTED, SOURCES, cost_curves, distribution_curves, learning_curves
 from simulations.runs.arms import CAPTION, arms_of, have_seeds, rows
 from simulations.runs.compare import NOT_COMPARED, client_rows, differences, megabytes, number, show, summary
 from simulations.runs.reader import read_runs
@@ -35,7 +35,7 @@ class RunView:
     metrics: Mapping[str, Sequence[float | None]]
     """Metric -> final, best, last on the clients' own examples, last in training."""
     client_distributions: Mapping[str, ClientDistribution]
-    spread_curves: Chart | None
+    distribution_curves: Chart | None
     time: Chart | None
     phases: Mapping[str, float]
     """Phase -> seconds over the whole run."""
@@ -100,7 +100,7 @@ def _view(run: Run) -> RunView:
         summary=summary(run),
         metrics=_metric_table(run),
         client_distributions=client_distributions(run),
-        spread_curves=spread_curves(run),
+        distribution_curves=distribution_curves(run),
         time=bar_chart("Seconds a round", numbers, time),
         phases={phase: sum(seconds) for phase, seconds in time.items()},
         traffic=bar_chart("MB a round", numbers, traffic),

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from flwr.app import Context, Error, Message, RecordDict
+from flwr.app import ConfigRecord, Context, Error, Message, RecordDict
 from scripted_grid import Answer, ScriptedGrid
 
 from models.core.config import Value
@@ -104,6 +104,10 @@ def test_there_may_be_more_interchangeable_nodes_than_clients() -> None:
         (node(1, state=("w float32 (4,)",)), "partition-id 1 builds another model than the server"),
         (node(1, data="xyz"), "partition-id 1 loaded other data than the server"),
         (node(1, **{"own_data": True}), "has its own data, so it is one client: set num-clients=3"),
+        (
+            lambda _: RecordDict({"node": ConfigRecord({"description": "{}"})}),
+            "a node cannot take part: it describes itself in another way: do server and nodes have the same",
+        ),
         (failing(2, "UserError: no such dataset"), "a node cannot take part: UserError: no such dataset"),
     ],
 )
