@@ -163,7 +163,7 @@ def test_a_node_describes_itself_or_says_why_not() -> None:
         partition_id=1, num_partitions=3, own_data=False, data="abc", state=("w float32 (3,)",)
     )
     assert NodeDescription.unpack(description.pack()) == description
-    with pytest.raises(NodeError, match="^no data$") as error:
+    with pytest.raises(NodeError, match=r"^no data$") as error:
         NodeDescription.unpack(NodeError("no data", "Traceback ...").pack())
     assert error.value.whole == "Traceback ..."
 
@@ -174,7 +174,8 @@ def test_a_node_describes_itself_or_says_why_not() -> None:
         {},
         {"description": '{"partition-id": 0, "num-partitions": 1}'},
         {
-            "description": '{"partition_id": "0", "num_partitions": 1, "own_data": false, "data": "", "state": []}'
+            "description": '{"partition_id": "0", "num_partitions": 1, "own_data": false, "data": "", '
+            '"state": []}'
         },
     ],
 )
