@@ -1,24 +1,23 @@
 """The Flower ClientApp: one message carries the requests of all clients that live on this node."""
 
-import json
 import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
-from flwr.app import ConfigRecord, Context, Message, RecordDict
+from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
 from clients.evaluate import evaluate_one_by_one
+from clients.node_config import NodeConfig
 from clients.stacked import train_stacked
 from clients.state import ClientStates
 from clients.train import train_one_by_one
 from clients.worker import Worker, load_worker
 from models.core.config import TaskConfig, read
 from models.core.device import pinned
-from models.core.errors import UserError
 from models.core.tracebacks import line_of, traceback_of
 from models.data.fingerprint import data_sha256
 from models.state import describe_state
+from strategies.wire.node import NodeDescription, NodeError, debugged
 from strategies.wire.records import unpack
 from strategies.wire.reply import NodeReply
 from strategies.wire.request import ClientRequest, unpack_requests
@@ -33,12 +32,12 @@ app = ClientApp()
 def describe(message: Message, context: Context) -> Message:
     """Tell the server which clients live here, and what task and data they have, or why they cannot be."""
     try:
-        said = {"description": json.dumps(_description(context))}
+        content = _description(context).pack()
     except Exception as error:  # Flower would drop its traceback on the way
-        if _debugged(context):
+        if debugged(context.node_config):
             raise
-        said = {"error": line_of(error), "traceback": traceback_of(error)}
-    return Message(RecordDict({"node": ConfigRecord({**said})}), reply_to=message)
+        content = NodeError(line_of(error), traceback_of(error)).pack()
+    return Message(content, reply_to=message)
 
 
 @app.train()
@@ -54,20 +53,17 @@ def evaluate(message: Message, context: Context) -> Message:
     return _reply(message, context, evaluate_one_by_one)
 
 
-def _description(context: Context) -> dict[str, object]:
-    node = context.node_config
-    if "partition-id" not in node or "num-partitions" not in node:
-        raise UserError(
-            'start this SuperNode with --node-config "partition-id=0 num-partitions=3" (its own numbers)'
-        )
-    worker = _worker(context)
-    return {
-        "partition-id": node["partition-id"],
-        "num-partitions": node["num-partitions"],
-        "own-data": "data-path" in node,
-        "data": data_sha256(worker.dataset),
-        "state": [*describe_state(worker.initial), *worker.task.agreed],
-    }
+def _description(context: Context) -> NodeDescription:
+    node = NodeConfig.from_flower(context.node_config)
+    partition_id, num_partitions = node.place
+    worker = load_worker(read(TaskConfig, context.run_config), node.data_path)
+    return NodeDescription(
+        partition_id=partition_id,
+        num_partitions=num_partitions,
+        own_data=bool(node.data_path),
+        data=data_sha256(worker.dataset),
+        state=(*describe_state(worker.initial), *worker.task.agreed),
+    )
 
 
 def _reply(message: Message, context: Context, work: Work) -> Message:
@@ -75,7 +71,7 @@ def _reply(message: Message, context: Context, work: Work) -> Message:
     try:
         reply = _collect(message, context, work)
     except Exception as error:  # of the node, so of each of its clients
-        reply = NodeReply(debug=_debugged(context))
+        reply = NodeReply(debug=debugged(context.node_config))
         for client, _ in unpack(message.content):
             reply.fail(client, error)
     return Message(reply.pack(), reply_to=message)
@@ -83,28 +79,18 @@ def _reply(message: Message, context: Context, work: Work) -> Message:
 
 def _collect(message: Message, context: Context, work: Work) -> NodeReply:
     started = time.perf_counter()
-    worker = _worker(context)
+    node = NodeConfig.from_flower(context.node_config)
+    worker = load_worker(read(TaskConfig, context.run_config), node.data_path)
     info, requests = unpack_requests(message.content)
     reply = NodeReply.collecting(
-        info.weighted_by, len(requests), compressed=bool(worker.config.compression), debug=_debugged(context)
+        info.weighted_by,
+        len(requests),
+        compressed=bool(worker.config.compression),
+        debug=debugged(context.node_config),
     )
     # The run's absolute folder where server and nodes share a disk, else a name under the node's own.
-    states = ClientStates(_state_root(context) / info.state_path)
+    states = ClientStates(node.state_root / info.state_path)
     with pinned(worker.config.threads):
         work(worker, requests, states, reply)
     reply.seconds = time.perf_counter() - started
     return reply
-
-
-def _debugged(context: Context) -> bool:
-    """Return whether the first exception is to be seen by a debugger, not reported."""
-    return bool(context.node_config.get("debug", False))
-
-
-def _worker(context: Context) -> Worker:
-    config = read(TaskConfig, context.run_config)
-    return load_worker(config, str(context.node_config.get("data-path", "")))
-
-
-def _state_root(context: Context) -> Path:
-    return Path(str(context.node_config.get("state-path", Path.home() / ".polyfed" / "state")))

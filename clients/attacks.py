@@ -15,7 +15,7 @@ from strategies.wire.request import ClientRequest
 
 
 def poison(worker: Worker, client: int, examples: Examples) -> Examples:
-    """Return the rows that a client trains on: an attacker's have the label y turned into C - 1 - y.
+    """Return the examples that a client trains on: an attacker's have the label y turned into C - 1 - y.
 
     This is the label flipping of Fang et al. 2020 (arXiv:1911.11815, section 5.1), for C classes.
     """

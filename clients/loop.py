@@ -13,7 +13,7 @@ from models.task import Objective, Task
 Optimizers = Sequence[tuple[Objective, torch.optim.Optimizer]]
 
 
-def train(
+def train_epochs(
     task: Task,
     model: nn.Module,
     data: Examples,
@@ -25,7 +25,7 @@ def train(
     device: torch.device,
     autocast: bool = False,
 ) -> dict[str, float]:
-    """Train `model` in place on one client's rows; return the mean loss of each objective.
+    """Train `model` in place on one client's examples; return the mean loss of each objective.
 
     `optimizers` holds each objective with its optimizer, whose step hooks carry the local rule. Raises
     FloatingPointError when a loss is no longer finite, and ValueError when there is no batch, so that no
@@ -58,7 +58,7 @@ def mean_losses(totals: Mapping[str, float], seen: int) -> dict[str, float]:
     Raises FloatingPointError when one is not finite, and ValueError when there was no example.
     """
     if not seen:
-        raise ValueError("the client's rows gave no batch to train on")
+        raise ValueError("the client's examples gave no batch to train on")
     losses = {name: total / seen for name, total in totals.items()}
     for name, loss_value in losses.items():
         if not math.isfinite(loss_value):

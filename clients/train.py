@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from clients.attacks import poison
-from clients.loop import train
+from clients.loop import train_epochs
 from clients.reply import LocalResult, check_finite, send_reply
 from clients.rules import RuleAtWork, load_rules
 from clients.state import (
@@ -130,7 +130,7 @@ def _train(
             lambda name, weight: remembered.rule.get(name, torch.zeros_like(weight)),
         )
     _seed_layers(derive_seed(config.seed, f"{prefix}layers", *place), worker.device)
-    losses = train(
+    losses = train_epochs(
         worker.task,
         worker.model,
         examples,

@@ -1,4 +1,4 @@
-"""What a worker process keeps warm: the task, the data, who holds which rows, and one model to train."""
+"""What a worker process keeps warm: the task, the data, who holds which examples, and one model to train."""
 
 import sys
 from collections.abc import Mapping
@@ -14,7 +14,7 @@ from models.core.device import choose_device
 from models.core.errors import UserError
 from models.data.dataset import Dataset, Examples
 from models.data.datasets import find_source, load_dataset
-from models.data.partition import Partition, partition, split_local_test
+from models.data.partition import Partition, make_partition, split_local_test
 from models.registry import load_task
 from models.state import build_model, federated_names
 from models.task import Task
@@ -28,7 +28,7 @@ class Worker:
     task: Task
     dataset: Dataset
     partition: Partition | None
-    """Who holds which training rows; None where all of them belong to the node's only client."""
+    """Who holds which training examples; None where all of them belong to the node's only client."""
     device: torch.device
     model: nn.Module
     state: dict[str, Tensor]
@@ -39,7 +39,7 @@ class Worker:
     """Names of the entries that are sent and averaged, in the order of the state."""
 
     def examples(self, client: int) -> tuple[Examples, Examples]:
-        """Return the client's rows for training and for its own evaluation."""
+        """Return the client's examples for training and for its own evaluation."""
         rows = np.arange(len(self.dataset.train)) if self.partition is None else self.partition[client]
         train, test = split_local_test(
             rows, self.config.local_test_fraction, self.config.seed, client, self.dataset.ordered
@@ -68,7 +68,7 @@ def load_worker(config: TaskConfig, data_path: str) -> Worker:
     state = model.state_dict()
     initial = {name: tensor.clone() for name, tensor in state.items()}
     federated = federated_names(model, task.local)
-    deal = None if data_path else partition(dataset, config)
+    deal = None if data_path else make_partition(dataset, config)
     return Worker(config, task, dataset, deal, device, model, state, initial, federated)
 
 

@@ -62,7 +62,7 @@ class Task(ABC):
     freeze: tuple[str, ...] = ()
     """fnmatch patterns of parameters that stay as they are."""
     agreed: Sequence[str] = ()
-    """What the numbers in rows stand for, where the data decides it; all nodes must agree."""
+    """What the numbers in the examples stand for, where the data decides it; all nodes must agree."""
     stackable: bool = False
     """Whether clients may train side by side, as one computation.
 
@@ -94,19 +94,19 @@ class Task(ABC):
     def batches(
         self, model: nn.Module, data: Examples, generator: torch.Generator, batch_size: int
     ) -> Iterator[Batch]:
-        """Yield the batches of one local epoch: the client's rows shuffled; the last may be smaller.
+        """Yield the batches of one local epoch: the client's examples shuffled; the last may be smaller.
 
         Override where an epoch is something else, as for a DQN, which acts in its environments.
         """
         for rows in data.shuffled(generator, batch_size):
             yield self.batch(rows, generator)
 
-    def batch(self, rows: Examples, generator: torch.Generator) -> Batch:
-        """Return what the objectives see of these rows; override to scale them, or to draw noise for them."""
-        return rows.columns
+    def batch(self, examples: Examples, generator: torch.Generator) -> Batch:
+        """Return what the objectives see of these examples; override to scale them or to draw noise."""
+        return examples.columns
 
     def num_examples(self, data: Examples) -> int:
-        """Return the weight of a client with these rows; override where a row is not an example."""
+        """Return the weight of a client with these examples; override where another number counts them."""
         return len(data)
 
     def after_step(self, model: nn.Module) -> None:  # noqa: B027  (a hook that few tasks need)
@@ -114,7 +114,7 @@ class Task(ABC):
 
     @abstractmethod
     def evaluate(self, model: nn.Module, data: Examples, generator: torch.Generator) -> Metrics:
-        """Return the sums of every metric over the rows; the model is in eval mode, without gradients.
+        """Return the sums of every metric over the examples; the model is in eval mode, without gradients.
 
         All clients must return the same names. What an evaluation draws, such as a latent or an
         episode's start, comes from the generator.
@@ -125,7 +125,7 @@ class Task(ABC):
         return {name: total / weight for name, (total, weight) in metrics.items() if weight}
 
     def figures(self, model: nn.Module, data: Examples, generator: torch.Generator) -> "dict[str, Figure]":
-        """Draw what a person would rather look at, by name; `data` is the held-out rows."""
+        """Draw what a person would rather look at, by name; `data` is the held-out examples."""
         return {}
 
 

@@ -43,6 +43,7 @@ from server.run_schema import (
     RunResult,
 )
 from server.transfer import Transfer
+from strategies.wire.node import debugged
 
 # Clients that the picture of who holds what can show.
 PICTURED_CLIENTS = 100
@@ -56,7 +57,7 @@ def main(grid: Grid, context: Context) -> None:
     config, task_config = read(ServerConfig, context.run_config), read(TaskConfig, context.run_config)
     path = Path(config.run_dir) if config.run_dir else _new_run_dir(task_config, context.run_id)
     folder = RunFolder(path, context.run_config, resume=config.resume)
-    errors = ErrorLog(folder.path, debug=bool(context.node_config.get("debug")))
+    errors = ErrorLog(folder.path, debug=debugged(context.node_config))
     with closing(folder), run_log(folder.path):
         _run(grid, context.run_config, folder, errors)
 
@@ -96,7 +97,8 @@ def _prepare(grid: Grid, plan: Plan, folder: RunFolder, errors: ErrorLog) -> Rou
     shared_disk = isinstance(grid, InMemoryGrid) or getattr(grid, "interchangeable_nodes", False)
     node_registry = NodeRegistry(
         num_clients=num_clients,
-        expected={"data": data_sha256(plan.dataset), "state": [*describe_state(state), *plan.task.agreed]},
+        data=data_sha256(plan.dataset),
+        state=(*describe_state(state), *plan.task.agreed),
         interchangeable=shared_disk,
     )
     node_registry.wait_for_all(grid, plan.config.node_timeout)

@@ -1,4 +1,4 @@
-"""What clients found on their own rows: merged, and client by client."""
+"""What clients found on their own examples: merged, and client by client."""
 
 from collections.abc import Collection, Mapping
 
@@ -10,13 +10,13 @@ from strategies.wire.reply import SUMS
 
 
 def client_metrics(task: Task, contents: Collection[RecordDict]) -> dict[str, float]:
-    """Return the metrics over the rows of all these clients; those of personal models have their prefix."""
+    """Return the metrics over all these clients' examples; those of personal models have their prefix."""
     metrics: dict[str, float] = {}
-    for whose in ("", PERSONAL):
-        parts = [_sums(content, whose + SUMS) for content in contents if whose + SUMS in content]
+    for prefix in ("", PERSONAL):
+        parts = [_sums(content, prefix + SUMS) for content in contents if prefix + SUMS in content]
         if parts:
             ratios = task.ratios(merge_metrics(parts))
-            metrics |= {whose + name: value for name, value in ratios.items()}
+            metrics |= {prefix + name: value for name, value in ratios.items()}
     return metrics
 
 

@@ -157,12 +157,12 @@ class CohortGrid(Grid):
             for node, clients in assigned.items()
         }
         # Not by node: the SuperLink answers in its own name for a node that has gone.
-        answers = {
-            answer.metadata.reply_to_message_id: answer
-            for answer in exchange(self.grid, packed.values(), timeout)
+        returned = {
+            reply.metadata.reply_to_message_id: reply
+            for reply in exchange(self.grid, packed.values(), timeout)
         }
         parts = [
-            _unpack(answers.get(packed[node].metadata.message_id), clients, traffic).on_node(node)
+            _unpack(returned.get(packed[node].metadata.message_id), clients, traffic).on_node(node)
             for node, clients in assigned.items()
         ]
         away = sorted(asked.keys() - {client for clients in assigned.values() for client in clients})
@@ -194,23 +194,23 @@ class CohortGrid(Grid):
         return Message(content, node, messages[0].metadata.message_type)
 
 
-def _unpack(answer: Message | None, clients: list[int], traffic: _Traffic) -> NodeReply:
+def _unpack(returned: Message | None, clients: list[int], traffic: _Traffic) -> NodeReply:
     """Return a node's replies; whatever befell the whole node befell each of its clients."""
-    if answer is None:
+    if returned is None:
         return NodeReply.of_failed_node(clients, "its node did not answer in time")
-    if answer.has_error():
-        reason = answer.error.reason or ""
+    if returned.has_error():
+        reason = returned.error.reason or ""
         if any(word in reason for word in DEAD_WORKER):
             who = ", ".join(map(str, clients))
             error = RunFailedError(
                 f"a worker died (out of memory?) while it worked for clients {who}: {one_line(reason)}"
             )
-            error.add_note(f"node {answer.metadata.src_node_id} said:\n{reason}")  # for errors.log
+            error.add_note(f"node {returned.metadata.src_node_id} said:\n{reason}")  # for errors.log
             raise error
         return NodeReply.of_failed_node(clients, one_line(reason), reason)
-    traffic.up += num_bytes(answer.content)
+    traffic.up += num_bytes(returned.content)
     try:
-        reply = NodeReply.unpack(answer.content)
+        reply = NodeReply.unpack(returned.content)
         _check_answered(reply, clients)
     except Exception as error:  # a node may send anything
         why = f"the reply of its node cannot be read: {line_of(error)}"

@@ -1,4 +1,4 @@
-"""Central evaluation: the global model on the held-out rows that no client has."""
+"""Central evaluation: the global model on the held-out examples that no client has."""
 
 from typing import TYPE_CHECKING
 

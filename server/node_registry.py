@@ -1,11 +1,9 @@
 """Which clients live on which node, learned by asking the nodes."""
 
-import json
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from logging import INFO
-from typing import Any
 
 from flwr.app import Message, RecordDict
 from flwr.common.constant import ErrorCode
@@ -14,6 +12,7 @@ from flwr.serverapp import Grid
 from models.core.log import log
 from server.errors import RunFailedError
 from server.exchange import exchange, one_line
+from strategies.wire.node import NodeDescription, NodeError
 
 GONE = (ErrorCode.MESSAGE_UNAVAILABLE, ErrorCode.REPLY_MESSAGE_UNAVAILABLE, ErrorCode.NODE_UNAVAILABLE)
 """Flower's error codes for a node that can no longer be reached."""
@@ -24,8 +23,10 @@ class NodeRegistry:
     """The nodes that have described themselves, and how the clients are spread over them."""
 
     num_clients: int
-    expected: dict[str, Any]
-    """What every description must agree with: "data" (unless a node has its own) and "state"."""
+    data: str
+    """Hash of the server's data, which every node must have that does not bring its own."""
+    state: tuple[str, ...]
+    """Entries of the server's model, and what else every node must have alike."""
     interchangeable: bool
     """Whether every node can host every client, as simulated ones can that share a disk."""
     partitions: dict[int, int] = field(default_factory=dict)
@@ -72,10 +73,11 @@ class NodeRegistry:
                 if reply.error.code in GONE:
                     continue  # gone before it answered; asked again when it is back
                 raise _cannot_take_part(reply, one_line(reply.error.reason), reply.error.reason or "")
-            said = reply.content.config_records["node"]
-            if "error" in said:
-                raise _cannot_take_part(reply, str(said["error"]), str(said["traceback"]))
-            self._admit(reply.metadata.src_node_id, json.loads(str(said["description"])))
+            try:
+                description = NodeDescription.unpack(reply.content)
+            except NodeError as error:
+                raise _cannot_take_part(reply, str(error), error.whole) from error
+            self._admit(reply.metadata.src_node_id, description)
 
     def hosts(self, node_ids: Iterable[int]) -> list[int]:
         """Return the clients, in order, that the connected nodes host."""
@@ -101,8 +103,8 @@ class NodeRegistry:
                 assigned.setdefault(node, []).append(client)
         return assigned
 
-    def _admit(self, node_id: int, description: dict[str, Any]) -> None:
-        partition, num_partitions = description["partition-id"], description["num-partitions"]
+    def _admit(self, node_id: int, description: NodeDescription) -> None:
+        partition, num_partitions = description.partition_id, description.num_partitions
         who = f"the node with partition-id {partition}"
         if self.num_partitions not in (0, num_partitions):
             raise RunFailedError(
@@ -116,17 +118,17 @@ class NodeRegistry:
             raise RunFailedError(
                 f"num-clients is {self.num_clients}, fewer than the {num_partitions} nodes that host them"
             )
-        if description["state"] != self.expected["state"]:
+        if description.state != self.state:
             raise RunFailedError(f"{who} builds another model than the server: same code and options there?")
-        if description["own-data"]:
+        if description.own_data:
             if self.num_clients != num_partitions:
                 raise RunFailedError(
                     f"{who} has its own data, so it is one client: set num-clients={num_partitions}"
                 )
-        elif description["data"] != self.expected["data"]:
+        elif description.data != self.data:
             raise RunFailedError(f"{who} loaded other data than the server: same dataset files there?")
         self.num_partitions = num_partitions
-        self.own_data |= description["own-data"]
+        self.own_data |= description.own_data
         self.partitions[node_id] = partition
 
 

@@ -12,7 +12,7 @@ from models.core.device import choose_device
 from models.data.attackers import check_attack
 from models.data.dataset import Dataset
 from models.data.datasets import load_dataset
-from models.data.partition import Partition, partition
+from models.data.partition import Partition, make_partition
 from models.optimizers import make_optimizers
 from models.registry import load_task
 from models.state import build_model
@@ -66,6 +66,6 @@ def make_plan(run_config: RunConfig) -> Plan:
     # Their options are checked by making them.
     optimizers = make_optimizers(task, model.named_parameters(), task_config)
     check_optimizers(strategy, (optimizer for _, optimizer in optimizers))
-    deal = partition(dataset, task_config)
+    deal = make_partition(dataset, task_config)
     transfer = take_over(starting_point(config), model, task.local) if config.init_from else None
     return Plan(config, task_config, dataset, task, model, strategy, deal, transfer, guests)

@@ -31,6 +31,7 @@ from strategies.declaration import declaration_of
 from strategies.memory import restore
 from strategies.wire.reply import SUMS
 from strategies.wire.request import RoundInfo
+from strategies.wire.train_config import SERVER_ROUND
 
 
 @dataclass
@@ -235,7 +236,7 @@ class RoundLoop:
         return server_round == self.config.num_server_rounds or bool(every and server_round % every == 0)
 
     def _evaluate_centrally(self) -> dict[str, float]:
-        """Evaluate on the held-out rows."""
+        """Evaluate on the held-out examples."""
         with self.timed("evaluation"):
             self.progress.final = self.evaluation.metrics(self.weights)
         return self.progress.final
@@ -278,7 +279,7 @@ def _cohort(cohort: CohortResult) -> dict[str, Any]:
 
 def _words(server_round: int) -> ConfigRecord:
     """Return the config that a strategy adds its own words to."""
-    return ConfigRecord({"server-round": server_round})
+    return ConfigRecord({SERVER_ROUND: server_round})
 
 
 def _plain(metrics: MetricRecord | None) -> dict[str, float]:

@@ -67,9 +67,9 @@ class RoundRecord(RunFile):
     evaluate: dict[str, Number] = {}
     """Metrics merged over the clients that evaluated; empty where none did."""
     by_client: dict[str, list[Number | None]] = {}
-    """A column of client numbers, "client", and one a metric, of what each found on its own rows."""
+    """A column of client numbers, "client", and one a metric, of what each found on its own examples."""
     central: dict[str, Number] = {}
-    """Metrics on the server's held-out rows; empty in rounds without."""
+    """Metrics on the server's held-out examples; empty in rounds without."""
     clients: tuple[int, ...] = ()
     """Those that trained."""
     failures: tuple[FailureRecord, ...] = ()
@@ -107,7 +107,7 @@ class RoundRecord(RunFile):
 
     @property
     def client_metrics(self) -> dict[str, dict[int, float]]:
-        """Metric -> client -> what it found on its own rows; empty where none evaluated."""
+        """Metric -> client -> what it found on its own examples; empty where none evaluated."""
         return {
             name: {
                 int(client): value

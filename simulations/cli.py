@@ -103,16 +103,16 @@ def run(
         raise typer.Exit(FAILURE)
 
 
-@cli.command()
-def tasks() -> None:
+@cli.command("tasks")
+def list_tasks() -> None:
     """List every task with its data, metrics and scenarios; an arrow says which way its main metric goes."""
     from simulations.catalogue.tasks import print_catalogue
 
     print_catalogue(console, Console(stderr=True))
 
 
-@cli.command()
-def strategies() -> None:
+@cli.command("strategies")
+def list_strategies() -> None:
     """List every strategy with its options and paper."""
     from simulations.catalogue.strategies import print_strategies
 
@@ -123,8 +123,8 @@ new = typer.Typer(no_args_is_help=True, help="Write a package to start from.")
 cli.add_typer(new, name="new")
 
 
-@new.command()
-def strategy(
+@new.command("strategy")
+def write_strategy(
     name: Annotated[str, typer.Argument(help="Its name, that of a class: FedThing.")],
     folder: Annotated[
         Path | None, typer.Option(help="A new folder for the package; ./polyfed-NAME unless given.")
@@ -220,8 +220,8 @@ def report(
     console.print(str(write_report(runs, output)), soft_wrap=True, markup=False, highlight=False)
 
 
-@cli.command()
-def partition(
+@cli.command("partition")
+def draw_partition(
     scenario: Annotated[Path, typer.Argument(help="TOML file of run-config keys.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="The picture to write: .png, .svg or .pdf.")],
     override: Annotated[
@@ -231,14 +231,13 @@ def partition(
     """Draw who holds what, without training."""
     from models.core.config import TaskConfig, read
     from models.data.datasets import load_dataset
-    from models.data.partition import count_labels
-    from models.data.partition import partition as deal
+    from models.data.partition import count_labels, make_partition
     from models.data.picture import partition_figure
     from simulations.scenario import load_scenario
 
     config = read(TaskConfig, load_scenario(scenario, override or ()))
     dataset = load_dataset(config)
-    counts = count_labels(dataset, deal(dataset, config), range(min(config.num_clients, 100)))
+    counts = count_labels(dataset, make_partition(dataset, config), range(min(config.num_clients, 100)))
     figure = partition_figure(counts, dataset.classes, config.num_clients)
     try:
         figure.savefig(output)

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
         split_aux,
     )
     from strategies.wire.records import to_arrays, to_record
+    from strategies.wire.train_config import number
 
 __all__ = [
     "CLIENT_COUNT",
@@ -33,6 +34,7 @@ __all__ = [
     "aux_arrays",
     "checks",
     "declaration_of",
+    "number",
     "split_aux",
     "to_arrays",
     "to_record",
@@ -43,6 +45,7 @@ _MODULES = {
     "Declaration": "declaration",
     "checks": "conformance",
     "declaration_of": "declaration",
+    "number": "wire.train_config",
     "to_arrays": "wire.records",
     "to_record": "wire.records",
 }

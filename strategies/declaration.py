@@ -65,7 +65,7 @@ class Declaration:
 def declaration_of(strategy: Strategy) -> Declaration:
     """Return what a strategy declares, with `weighted_by` filled in; of one that states nothing, the default.
 
-    Raises TypeError for a `declaration` that is none.
+    Raises TypeError for a `declaration` that is none, and what a property raises that should return one.
     """
     cls = type(strategy)
     # Not getattr with a default, to which a property that raises AttributeError would state nothing.

@@ -149,7 +149,7 @@ class QLearning(Task):
             agent.sync_target()
 
     def evaluate(self, model: nn.Module, data: Examples, generator: torch.Generator) -> Metrics:
-        """Return the sum of the undiscounted returns of one greedy episode a row."""
+        """Return the sum of the undiscounted returns of one greedy episode for each example."""
         returns, _ = self._greedy_episodes(model, data, generator)
         return {"return": (float(returns.sum()), len(returns))}
 

@@ -1,4 +1,4 @@
-"""What features are worth: a linear classifier that learns from a few labelled rows of them.
+"""What features are worth: a linear classifier that learns from a few labelled examples of them.
 
 With many labels and many features a linear classifier does well on an untrained network too, and little
 would be seen of what pre-training adds. Hence few labels; and since it then matters which, several draws.
@@ -11,11 +11,11 @@ from torch import Tensor
 
 LABELS_A_CLASS, DRAWS = 5, 8
 _SEED = 0
-"""The labelled rows are the same whatever the seed of the run, so that runs compare."""
+"""The labelled examples are the same whatever the seed of the run, so that runs compare."""
 
 
 def few_labels(labels: Tensor) -> list[Tensor]:
-    """Draw rows with LABELS_A_CLASS of each class in labels (N,), or as many as there are; DRAWS times."""
+    """Draw LABELS_A_CLASS examples of each class in labels (N,), or as many as there are; DRAWS times."""
     generator = torch.Generator().manual_seed(_SEED)
     draws = []
     for _ in range(DRAWS):
@@ -28,15 +28,15 @@ def few_labels(labels: Tensor) -> list[Tensor]:
 def probe(
     embed: Callable[[Tensor], Tensor], labels: Tensor, features: Tensor, truth: Tensor
 ) -> tuple[int, int]:
-    """Return (right, asked) answers over all draws of classifiers that saw a few training rows.
+    """Return (right, asked) answers over all draws of classifiers that saw a few training examples.
 
-    `embed` gives the features (n, D) of training rows (n,), `labels` (N,) their classes; the classifiers
+    `embed` gives the features (n, D) of training examples (n,), `labels` (N,) their classes; the classifiers
     are asked about `features` (M, D) whose classes are `truth` (M,).
     """
     right = 0
     for rows in few_labels(labels):
-        answers = fit_linear(embed(rows), labels[rows])(features)
-        right += int((answers == truth).sum())
+        predicted = fit_linear(embed(rows), labels[rows])(features)
+        right += int((predicted == truth).sum())
     return right, DRAWS * len(truth)
 
 

@@ -1,1 +1,1 @@
-"""Datasets and how their rows are dealt to clients."""
+"""Datasets and how their examples are dealt to clients."""

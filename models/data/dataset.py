@@ -1,4 +1,4 @@
-"""What a dataset is: named columns of rows, split once into train and test."""
+"""What a dataset is: named columns of examples, split once into train and test."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -25,32 +25,32 @@ class Examples:
         return self.columns[column]
 
     def take(self, indices: Indices | Tensor) -> "Examples":
-        """Return the rows at `indices` (num_rows,), in that order; a row may be taken twice."""
+        """Return the examples at `indices` (num_examples,), in that order; an example may be taken twice."""
         index = torch.as_tensor(indices, dtype=torch.int64)
         return Examples({name: column.index_select(0, index) for name, column in self.columns.items()})
 
     def shuffled(self, generator: torch.Generator, batch_size: int) -> "Iterator[Examples]":
-        """Yield every row once, in an order that is drawn, `batch_size` at a time; the last may be fewer."""
+        """Yield every example once, in an order that is drawn, `batch_size` at a time or fewer at the end."""
         for rows in torch.randperm(len(self), generator=generator).split(batch_size):
             yield self.take(rows)
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """A named dataset, loaded into memory and split into training and held-out rows."""
+    """A named dataset, loaded into memory and split into training and held-out examples."""
 
     name: str
     kind: str
-    """What the rows are ("images"); a task says which kind it takes."""
+    """What the examples are ("images"); a task says which kind it takes."""
     train: Examples
     test: Examples
     label: str | None = None
-    """Column of integer classes (num_examples,) that partitioners skew by; None where rows have none."""
+    """Column of integer classes (num_examples,) that partitioners skew by; None where examples have none."""
     classes: tuple[str, ...] = ()
     """Class names, in the order of the integers in the label column."""
     client: Indices | None = None
-    """Natural client, 0 to n - 1, of every training row; None where the data knows of none."""
+    """Natural client, 0 to n - 1, of every training example; None where the data knows of none."""
     ordered: bool = False
-    """Whether rows follow one another, as in time: what a client keeps for its evaluation are its last."""
+    """Whether examples follow one another, as in time: a client then keeps its last for its evaluation."""
     info: Mapping[str, Any] = field(default_factory=dict)
-    """What a task of this kind needs beside the rows; for images "max_value", the value of full white."""
+    """What a task of this kind needs beside the examples; for images "max_value", the value of full white."""

@@ -1,11 +1,12 @@
-"""Environments to act in, as rows: any gymnasium id with discrete actions and a flat observation.
+"""Environments to act in, as examples: any gymnasium id with discrete actions and a flat observation.
 
     gym:CartPole-v1
     gym:CartPole-v1?worlds=4&envs=8&length=0.3..0.8&gravity=9..11
 
-A row is one environment that a client acts in. The rows of a world share its physics: numbers between
-the bounds asked for, which the worlds split evenly. Worlds are the natural clients, one a client unless
-`worlds` says otherwise, so that a single client can be given all of them. A held-out row is one episode.
+An example is one environment that a client acts in. The examples of a world share its physics: numbers
+between the bounds asked for, which the worlds split evenly. Worlds are the natural clients, one a client
+unless `worlds` says otherwise, so that a single client can be given all of them. A held-out example is one
+episode.
 """
 
 import inspect
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 # gymnasium is imported where it is used, so that a worker of another family does without.
 
 EPISODES = 20
-"""Held-out rows."""
+"""Held-out examples."""
 _PHYSICS_SEED = 0
 """Worlds are the same whatever the seed of the run, so that runs compare."""
 
@@ -71,7 +72,7 @@ def load_environments(config: TaskConfig) -> Dataset:
 
 
 def open_environments(dataset: Dataset, rows: Examples) -> "SyncVectorEnv":
-    """Return the environments of these rows, to be stepped together and closed after use.
+    """Return the environments of these examples, to be stepped together and closed after use.
 
     One that has ended an episode spends its next step on starting another.
     """

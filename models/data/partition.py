@@ -1,7 +1,7 @@
-"""Who holds which training rows: a pure function of the dataset, the partitioner's options and the seed.
+"""Who holds which training examples: a pure function of the dataset, the partitioner's options and the seed.
 
-Every partitioner works in two ways. Dealt, each row goes to exactly one client. Drawn
-(`examples_per_client` > 0), each client picks its rows by itself, from a generator of its own, so that a
+Every partitioner works in two ways. Dealt, each example goes to exactly one client. Drawn
+(`examples_per_client` > 0), each client picks its examples by itself, from a generator of its own, so that a
 client costs nothing until somebody asks for it and a million of them can share a small dataset.
 """
 
@@ -23,7 +23,7 @@ _DEAL, _DRAW, _HOLD_OUT = 1, 2, 3
 
 @dataclass(frozen=True)
 class Partition:
-    """A sequence of the rows that each client holds, found when they are asked for."""
+    """A sequence of the examples that each client holds, found when they are asked for."""
 
     num_clients: int
     rows_of: Callable[[int], Indices]
@@ -32,14 +32,14 @@ class Partition:
         return self.num_clients
 
     def __getitem__(self, client: int) -> Indices:
-        """Return the client's rows (num_rows,), ascending; only rows that were drawn may repeat."""
+        """Return the client's examples (num_examples,), ascending; only those that were drawn may repeat."""
         return self.rows_of(range(self.num_clients)[client])
 
 
-def partition(dataset: Dataset, config: TaskConfig) -> Partition:
-    """Decide who holds which training rows.
+def make_partition(dataset: Dataset, config: TaskConfig) -> Partition:
+    """Decide who holds which training examples.
 
-    Raises UserError where the dataset has not what the partitioner goes by, or too few rows to deal.
+    Raises UserError where the dataset has not what the partitioner goes by, or too few examples to deal.
     """
     groups = _groups(dataset, config)
     if config.examples_per_client:
@@ -55,10 +55,10 @@ def partition(dataset: Dataset, config: TaskConfig) -> Partition:
 def split_local_test(
     indices: Indices, fraction: float, seed: int, client: int, ordered: bool = False
 ) -> tuple[Indices, Indices]:
-    """Split a client's rows into (train, test), `fraction` of them in test and at least one in train.
+    """Split a client's examples into (train, test), `fraction` of them in test and at least one in train.
 
-    A row that the client drew twice does not end up on both sides. Of `ordered` rows the last are held
-    out, since what lies between two training rows in time is half known.
+    An example that the client drew twice does not end up on both sides. Of `ordered` examples the last are
+    held out, since what lies between two training examples in time is half known.
     """
     if fraction == 0:
         return indices, indices[:0]
@@ -73,7 +73,7 @@ def split_local_test(
 
 
 def count_labels(dataset: Dataset, partition: Partition, clients: Iterable[int]) -> list[list[int]]:
-    """Count the rows of each class that each of the clients holds; without labels, its rows."""
+    """Count the examples of each class that each of the clients holds; without labels, its examples."""
     if dataset.label is None:
         return [[len(partition[client])] for client in clients]
     labels = dataset.train[dataset.label].numpy()
@@ -91,7 +91,7 @@ def _draw(groups: Groups, config: TaskConfig, client: int) -> Indices:
 
 
 def _groups(dataset: Dataset, config: TaskConfig) -> Groups:
-    """Return the rows grouped by what the partitioner goes by: class, natural client, or nothing at all."""
+    """Return the examples grouped by what the partitioner goes by: class, natural client, or nothing."""
     if config.partitioner == "natural":
         return _natural_groups(dataset, config)
     if config.partitioner in ("iid", "quantity"):
@@ -124,16 +124,16 @@ def _lacks(dataset: Dataset, config: TaskConfig, what: str) -> str:
 
 
 def _check_enough(dataset: Dataset, config: TaskConfig) -> None:
-    """Raise UserError where there are fewer rows than clients, or than shards, to deal them to."""
+    """Raise UserError where there are fewer examples than clients, or than shards, to deal them to."""
     rows = len(dataset.train)
     if config.num_clients > rows:
         raise UserError(
-            f"num-clients must be <= {rows}, the training rows of dataset {dataset.name!r}, "
-            f"got {config.num_clients}; set examples-per-client to let clients share rows"
+            f"num-clients must be <= {rows}, the training examples of dataset {dataset.name!r}, "
+            f"got {config.num_clients}; set examples-per-client to let clients share examples"
         )
     num_shards = config.num_clients * config.shards_per_client
     if config.partitioner == "shards" and num_shards > rows:
         raise UserError(
-            f"num-clients times shards-per-client must be <= {rows}, the training rows of dataset "
+            f"num-clients times shards-per-client must be <= {rows}, the training examples of dataset "
             f"{dataset.name!r}, got {num_shards}; lower one or set examples-per-client"
         )

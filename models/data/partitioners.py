@@ -1,7 +1,7 @@
-"""How each partitioner deals all rows, or draws the rows of one client, from rows in groups.
+"""How each partitioner deals all examples, or draws the examples of one client, from examples in groups.
 
 The groups are the classes for "dirichlet" and "shards", the natural clients for "natural", and a single
-one of all rows for "iid" and "quantity".
+one of all examples for "iid" and "quantity".
 """
 
 from collections.abc import Callable
@@ -18,14 +18,14 @@ from models.data.dataset import Indices
 class Groups:
     """Rows grouped by an integer key, ascending within a group."""
 
-    rows: Indices
-    """(num_rows,), group after group."""
+    examples: Indices
+    """(num_examples,), group after group."""
     bounds: Indices
     """(num_groups + 1,), where each group starts, and where the last one ends."""
 
     @classmethod
     def by(cls, keys: Indices, num_groups: int) -> "Groups":
-        """Group rows by their keys (num_rows,), 0 to num_groups - 1; a group may be empty."""
+        """Group examples by their keys (num_examples,), 0 to num_groups - 1; a group may be empty."""
         sizes = np.bincount(keys, minlength=num_groups)
         return cls(np.argsort(keys, kind="stable"), np.concatenate([[0], np.cumsum(sizes)]))
 
@@ -38,21 +38,21 @@ class Groups:
         return len(self.bounds) - 1
 
     def __getitem__(self, group: int) -> Indices:
-        return self.rows[self.bounds[group] : self.bounds[group + 1]]
+        return self.examples[self.bounds[group] : self.bounds[group + 1]]
 
 
 def deal_iid(groups: Groups, config: TaskConfig, rng: Generator) -> Indices:
     """Deal at random, in sizes that differ by one at most."""
-    owners = np.arange(len(groups.rows)) % config.num_clients
+    owners = np.arange(len(groups.examples)) % config.num_clients
     return rng.permutation(owners)
 
 
 def deal_dirichlet(groups: Groups, config: TaskConfig, rng: Generator) -> Indices:
     """Cut each class up by a Dir(alpha) over the clients (Yurochkin et al. 2019, arXiv:1905.12022).
 
-    Over a single group of all rows, that is quantity skew (Li et al. 2022, arXiv:2102.02079).
+    Over a single group of all examples, that is quantity skew (Li et al. 2022, arXiv:2102.02079).
     """
-    owners = np.empty(len(groups.rows), dtype=np.int64)
+    owners = np.empty(len(groups.examples), dtype=np.int64)
     for group in range(len(groups)):
         rows = rng.permutation(groups[group])
         ends = np.cumsum(rng.dirichlet(np.full(config.num_clients, config.alpha)))
@@ -62,19 +62,19 @@ def deal_dirichlet(groups: Groups, config: TaskConfig, rng: Generator) -> Indice
 
 
 def deal_shards(groups: Groups, config: TaskConfig, rng: Generator) -> Indices:
-    """Deal equal shards of the rows sorted by label (McMahan et al. 2017, arXiv:1602.05629, section 3)."""
+    """Deal equal shards of examples sorted by label (McMahan et al. 2017, arXiv:1602.05629, section 3)."""
     num_shards = config.num_clients * config.shards_per_client
-    shards = np.arange(len(groups.rows)) * num_shards // len(groups.rows)
-    owners = np.empty(len(groups.rows), dtype=np.int64)
-    owners[groups.rows] = rng.permutation(num_shards)[shards] % config.num_clients
+    shards = np.arange(len(groups.examples)) * num_shards // len(groups.examples)
+    owners = np.empty(len(groups.examples), dtype=np.int64)
+    owners[groups.examples] = rng.permutation(num_shards)[shards] % config.num_clients
     return owners
 
 
 def without_empty(owners: Indices, num_clients: int) -> Indices:
-    """Give every client without a row one from the client that has most; ties go to the lower number.
+    """Give every client without an example one from the client that has most; ties go to the lower number.
 
-    A client of n rows gives the one in its place n - 1 first. So, all at once, the givers are the rows
-    in the highest places.
+    A client of n examples gives the one in its place n - 1 first. So, all at once, the givers are the
+    examples in the highest places.
     """
     dealt = Groups.by(owners, num_clients)
     empty = np.flatnonzero(dealt.sizes == 0)
@@ -82,40 +82,40 @@ def without_empty(owners: Indices, num_clients: int) -> Indices:
     places = np.arange(len(owners)) - dealt.bounds[givers]
     taken = np.lexsort((givers, -places))[: len(empty)]
     owners = owners.copy()
-    owners[dealt.rows[taken]] = empty
+    owners[dealt.examples[taken]] = empty
     return owners
 
 
 def _pick(rows: Indices, size: int, rng: Generator) -> Indices:
-    """Pick `size` of the rows, none twice unless there are too few."""
+    """Pick `size` of the examples, none twice unless there are too few."""
     return rng.choice(rows, size, replace=size > len(rows))
 
 
 def draw_iid(groups: Groups, config: TaskConfig, client: int, rng: Generator) -> Indices:
-    """Draw from all rows alike."""
-    return _pick(groups.rows, config.examples_per_client, rng)
+    """Draw from all examples alike."""
+    return _pick(groups.examples, config.examples_per_client, rng)
 
 
 def draw_dirichlet(groups: Groups, config: TaskConfig, client: int, rng: Generator) -> Indices:
     """Draw classes mixed by Dir(alpha * K * prior) over the K classes (Hsu et al. 2019, arXiv:1909.06335).
 
-    Their concentration is `alpha * K` here, for then `alpha` skews as much as where rows are dealt.
+    Their concentration is `alpha * K` here, for then `alpha` skews as much as where examples are dealt.
     """
     present = np.flatnonzero(groups.sizes)
-    prior = groups.sizes[present] / len(groups.rows)
+    prior = groups.sizes[present] / len(groups.examples)
     mix = rng.dirichlet(config.alpha * len(present) * prior)
     counts = rng.multinomial(config.examples_per_client, mix)
     return np.concatenate([_pick(groups[int(k)], n, rng) for k, n in zip(present, counts, strict=True)])
 
 
 def draw_shards(groups: Groups, config: TaskConfig, client: int, rng: Generator) -> Indices:
-    """Draw shards of the rows sorted by label; `shards_per_client` of them hold a client's rows."""
-    num_rows, held = len(groups.rows), config.shards_per_client
+    """Draw shards of the examples sorted by label; `shards_per_client` of them hold a client's examples."""
+    num_rows, held = len(groups.examples), config.shards_per_client
     size = -(-config.examples_per_client // held)
     num_shards = min(max(num_rows // size, held), num_rows)
     shards = rng.choice(num_shards, min(held, num_shards), replace=False)
     cuts = [(shard * num_rows // num_shards, (shard + 1) * num_rows // num_shards) for shard in shards]
-    rows = np.concatenate([groups.rows[start:end] for start, end in cuts])
+    rows = np.concatenate([groups.examples[start:end] for start, end in cuts])
     return _pick(rows, config.examples_per_client, rng)
 
 
@@ -123,11 +123,11 @@ def draw_quantity(groups: Groups, config: TaskConfig, client: int, rng: Generato
     """Draw a size, spread about `examples_per_client` as Gamma(alpha): Dir(alpha) over many clients."""
     mean = config.examples_per_client
     size = round(mean * rng.standard_gamma(config.alpha) / config.alpha)
-    return _pick(groups.rows, min(max(size, 1), max(len(groups.rows), mean)), rng)
+    return _pick(groups.examples, min(max(size, 1), max(len(groups.examples), mean)), rng)
 
 
 def draw_natural(groups: Groups, config: TaskConfig, client: int, rng: Generator) -> Indices:
-    """Draw from the rows of the natural client."""
+    """Draw from the examples of the natural client."""
     return _pick(groups[client], config.examples_per_client, rng)
 
 
@@ -137,7 +137,7 @@ DEALS: dict[str, Callable[[Groups, TaskConfig, Generator], Indices]] = {
     "shards": deal_shards,
     "quantity": deal_dirichlet,
 }
-"""(groups, config, generator) -> the owner of every row (num_rows,); "natural" rows have theirs."""
+"""(groups, config, generator) -> the owner of every example (num_examples,); "natural" ones have theirs."""
 
 DRAWS: dict[str, Callable[[Groups, TaskConfig, int, Generator], Indices]] = {
     "iid": draw_iid,
@@ -146,4 +146,4 @@ DRAWS: dict[str, Callable[[Groups, TaskConfig, int, Generator], Indices]] = {
     "quantity": draw_quantity,
     "natural": draw_natural,
 }
-"""(groups, config, client, generator) -> the rows of that client (num_drawn,)."""
+"""(groups, config, client, generator) -> the examples of that client (num_drawn,)."""

@@ -18,7 +18,7 @@ _MOST_NUMBERED = 25
 
 
 def partition_figure(counts: list[list[int]], classes: Sequence[str], num_clients: int) -> Figure:
-    """Draw the rows of each class that each client holds, and above them a bar of all its rows.
+    """Draw the examples of each class that each client holds, and above them a bar of all its examples.
 
     `counts` is [client][class] for the first clients of `num_clients`. Where `classes` is empty it is
     [client][0], and the bars are the picture.
@@ -52,7 +52,7 @@ def _title(shown: int, num_clients: int) -> str:
 
 
 def _draw_bars(axes: Axes, totals: NDArray[np.int64]) -> None:
-    """Draw all rows of each client (num_clients,), and a line at their mean."""
+    """Draw all examples of each client (num_clients,), and a line at their mean."""
     mean = totals.mean()
     axes.bar(np.arange(len(totals)), totals, width=0.8, color=_BLUE)
     axes.axhline(mean, color=_INK, linewidth=0.8, linestyle=(0, (4, 3)))
@@ -67,8 +67,8 @@ def _draw_bars(axes: Axes, totals: NDArray[np.int64]) -> None:
 
 
 def _draw_grid(axes: Axes, table: NDArray[np.int64], classes: Sequence[str]) -> None:
-    """Draw a cell for each class and client (num_classes, num_clients): the darker, the more rows."""
-    # The square root keeps a few rows visible beside a thousand; a cell without any stays blank.
+    """Draw a cell for each class and client (num_classes, num_clients): the darker, the more examples."""
+    # The square root keeps a few examples visible beside a thousand; a cell without any stays blank.
     norm = PowerNorm(0.5, vmin=0, vmax=max(table.max(), 1))
     edges = [np.arange(size + 1) - 0.5 for size in table.shape]
     held = np.ma.masked_equal(table, 0)

@@ -1,6 +1,6 @@
 """Time series in windows: daily stock prices, noisy sines, and any CSV file.
 
-A row is a window of the values before a target. The last fifth of every series' targets are held out, so
+An example is a window of the values before a target. The last fifth of every series' targets are held out, so
 that nothing which is trained on lies behind the time of a forecast that is judged.
 """
 
@@ -112,7 +112,7 @@ def _days(time: Any) -> Any:
 
 
 def windows_of(name: str, series: Sequence[Series], unit: str, dates: bool) -> Dataset:
-    """Cut series into rows of `window` (N, WINDOW), `target` (N,), `scale`, `series` and `time` (N,).
+    """Cut series into examples of `window` (N, WINDOW), `target` (N,), `scale`, `series` and `time` (N,).
 
     `scale` is the deviation of the series' training values, in its own unit; `time` is the target's. Each
     series is a natural client. Raises UserError for a series that is too short.

@@ -14,7 +14,7 @@ class Source:
     """How a dataset is loaded, and what is known of it before."""
 
     kind: str
-    """What its rows are; the `kind` of the dataset and of the tasks that learn from it."""
+    """What its examples are; the `kind` of the dataset and of the tasks that learn from it."""
     load: Callable[[TaskConfig], Dataset]
     packaged: bool = False
     """Whether it comes with a dependency, and is read from no folder."""

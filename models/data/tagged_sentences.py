@@ -28,7 +28,7 @@ class Sentence(NamedTuple):
 
 
 def load_conll(config: TaskConfig) -> Dataset:
-    """Read `conll:DIR`: `train.txt`, and as held-out rows `test.txt`, or `valid.txt` where there is none.
+    """Read `conll:DIR`: `train.txt`, and as held-out examples `test.txt`, or `valid.txt` where there is none.
 
     A line holds a word and, after other columns, its BIO tag; an empty line ends a sentence. Where the files
     mark documents with -DOCSTART-, as CoNLL-2003 does, each document with a sentence is a natural client.
@@ -105,7 +105,7 @@ def dataset_of(
 
 
 def read(numbers: Tensor, length: Tensor, meanings: Sequence[str]) -> list[list[str]]:
-    """Return what the first `length` (N,) of each row's `numbers` (N, T) stand for."""
+    """Return what the first `length` (N,) of each example's `numbers` (N, T) stand for."""
     rows = zip(numbers.tolist(), length.tolist(), strict=True)
     return [[meanings[number] for number in row[:end]] for row, end in rows]
 

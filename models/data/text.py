@@ -13,7 +13,7 @@ from models.data.dataset import Dataset, Examples
 from models.data.source import source_path
 
 WINDOW = 128
-"""Bytes that are predicted in a row."""
+"""Bytes that are predicted in an example."""
 TEST_FRACTION = 0.1
 EMPTY = 0
 """The byte before a document's first, and in the places behind its last; text holds no such byte."""
@@ -41,10 +41,10 @@ def load_text(config: TaskConfig) -> Dataset:
 
 
 def windows_of(name: str, documents: dict[str, bytes]) -> Dataset:
-    """Cut documents into rows of `text` (N, 1 + WINDOW), uint8, whose last tenth is held out.
+    """Cut documents into examples of `text` (N, 1 + WINDOW), uint8, whose last tenth is held out.
 
-    Each row's first byte is the one before the row, EMPTY where there is none; the others are predicted,
-    each of them in one row alone.
+    Each example's first byte is the one before the example, EMPTY where there is none; the others are
+    predicted, each of them in one example alone.
     """
     for document, content in documents.items():
         _check(name, document, content)
@@ -56,7 +56,7 @@ def windows_of(name: str, documents: dict[str, bytes]) -> Dataset:
 
 
 def read(text: Tensor) -> list[str]:
-    """Return the text of each row (N, 1 + WINDOW), without a character that the row cuts in two."""
+    """Return the text of each example (N, 1 + WINDOW), without a character that the example cuts in two."""
     windows = text[:, 1:].numpy()
     return [window.tobytes().rstrip(bytes([EMPTY])).decode(errors="ignore") for window in windows]
 
@@ -72,14 +72,14 @@ def _check(name: str, document: str, content: bytes) -> None:
 
 
 def _cut(content: bytes) -> tuple[Tensor, Tensor]:
-    """Return the training and the held-out rows of one document."""
+    """Return the training and the held-out examples of one document."""
     text = torch.frombuffer(bytearray([EMPTY]) + content, dtype=torch.uint8)
     first_test = len(text) - round(TEST_FRACTION * len(content))
     return _rows(text[:first_test]), _rows(text[first_test - 1 :])
 
 
 def _rows(text: Tensor) -> Tensor:
-    """(1 + n,) -> (ceil(n / WINDOW), 1 + WINDOW); the last row is filled up with EMPTY."""
+    """(1 + n,) -> (ceil(n / WINDOW), 1 + WINDOW); the last example is filled up with EMPTY."""
     n = len(text) - 1
     padded = torch.nn.functional.pad(text, (0, -n % WINDOW), value=EMPTY)
     if not n:

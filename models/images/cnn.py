@@ -83,9 +83,9 @@ class ImageClassification(Task):
         """Cross-entropy, by SGD with momentum."""
         return [Objective("loss", _cross_entropy, optimizer=OptimizerChoice("sgd", 0.05, {"momentum": 0.9}))]
 
-    def batch(self, rows: Examples, generator: torch.Generator) -> Batch:
+    def batch(self, examples: Examples, generator: torch.Generator) -> Batch:
         """Return the pixels and the labels."""
-        return {"image": self._pixels(rows["image"]), "label": rows["label"]}
+        return {"image": self._pixels(examples["image"]), "label": examples["label"]}
 
     def evaluate(self, model: nn.Module, data: Examples, generator: torch.Generator) -> Metrics:
         """Return the sums of loss and of right answers."""
@@ -96,7 +96,7 @@ class ImageClassification(Task):
         }
 
     def figures(self, model: nn.Module, data: Examples, generator: torch.Generator) -> "dict[str, Figure]":
-        """Draw the confusion matrix of the held-out rows."""
+        """Draw the confusion matrix of the held-out examples."""
         # Only the server draws; workers are spared the seconds that these imports take.
         from matplotlib.figure import Figure
         from sklearn.metrics import ConfusionMatrixDisplay
@@ -113,7 +113,7 @@ class ImageClassification(Task):
             xticks_rotation=45 if max(map(len, self.dataset.classes)) > 2 else "horizontal",
             ax=axes,
         )
-        axes.set_title("Confusion matrix, held-out rows")
+        axes.set_title("Confusion matrix, held-out examples")
         return {"confusion-matrix": figure}
 
     def _logits(self, model: nn.Module, data: Examples) -> Tensor:

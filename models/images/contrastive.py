@@ -65,9 +65,9 @@ class ContrastiveLearning(ImagePretraining):
         """NT-Xent, by Adam."""
         return [Objective("loss", self._loss, optimizer=OptimizerChoice("adam", 1e-3))]
 
-    def batch(self, rows: Examples, generator: torch.Generator) -> Batch:
+    def batch(self, examples: Examples, generator: torch.Generator) -> Batch:
         """Return two views of each image."""
-        return self._two_views(rows["image"], generator)
+        return self._two_views(examples["image"], generator)
 
     def evaluate(self, model: nn.Module, data: Examples, generator: torch.Generator) -> Metrics:
         """Return the sums of NT-Xent, and of the probes' right answers."""

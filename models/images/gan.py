@@ -39,8 +39,8 @@ class ImageGan(Task):
     image; `blocks`, "plain" or "resnet". With `local = ['discriminator.*']` only the generators are
     averaged, and nobody's discriminator, which has seen the images, leaves its client.
 
-    Metrics: `fid`, the Fréchet distance of as many samples as there are rows to the training images, and
-    `fid-floor`, that of the rows themselves. Merged over clients they are means, not the distance of all.
+    Metrics: `fid`, the Fréchet distance of as many samples as there are examples to the training images, and
+    `fid-floor`, that of the examples themselves. Merged over clients they are means, not the distance of all.
     """
 
     kind = "images"
@@ -74,13 +74,13 @@ class ImageGan(Task):
             Objective("generator-loss", _generator_loss, ("generator.*",), adam),
         ]
 
-    def batch(self, rows: Examples, generator: torch.Generator) -> Batch:
+    def batch(self, examples: Examples, generator: torch.Generator) -> Batch:
         """Return the images in [-1, 1] and the noise to draw as many from."""
-        image = rows["image"].float() / self.max_value
-        return {"image": 2 * image - 1, "noise": self._noise(len(rows), generator)}
+        image = examples["image"].float() / self.max_value
+        return {"image": 2 * image - 1, "noise": self._noise(len(examples), generator)}
 
     def evaluate(self, model: nn.Module, data: Examples, generator: torch.Generator) -> Metrics:
-        """Return the distances of samples and of the rows to the training images, times the rows."""
+        """Return the distances of samples and of the examples to the training images, times the examples."""
         extractor, num_rows = self._extractor(), len(data)
         samples = self._samples(model, self._noise(num_rows, generator))
         rows = data["image"].float() / self.max_value

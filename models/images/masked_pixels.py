@@ -78,9 +78,9 @@ class MaskedPixels(ImagePretraining):
         """The error of the hidden pixels, by Adam."""
         return [Objective("loss", _loss, optimizer=OptimizerChoice("adam", 3e-3))]
 
-    def batch(self, rows: Examples, generator: torch.Generator) -> Batch:
+    def batch(self, examples: Examples, generator: torch.Generator) -> Batch:
         """Return the images and which of their pixels are hidden."""
-        return {"image": self.pixels(rows["image"]), "hidden": self.hide(len(rows), generator)}
+        return {"image": self.pixels(examples["image"]), "hidden": self.hide(len(examples), generator)}
 
     def hide(self, num_images: int, generator: torch.Generator) -> Tensor:
         """Draw which pixels of each image are hidden (N, 1, H, W): patches, of each image equally many."""

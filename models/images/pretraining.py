@@ -36,7 +36,7 @@ class ImagePretraining(Task):
         self.max_value = float(dataset.info["max_value"])
 
     def probe(self, model: nn.Module, data: Examples) -> tuple[float, float]:
-        """Return how often probes that saw a few training rows were right about these, and were asked."""
+        """Return how often probes that saw a few training examples were right about these, and were asked."""
         train = self.dataset.train
         features = self.embed(model, data["image"])
         return probe(

@@ -76,9 +76,9 @@ class ImageVae(Task):
         """The negative evidence lower bound, by Adam."""
         return [Objective("loss", self._loss, optimizer=OptimizerChoice("adam", 1e-3))]
 
-    def batch(self, rows: Examples, generator: torch.Generator) -> Batch:
+    def batch(self, examples: Examples, generator: torch.Generator) -> Batch:
         """Return the images and the noise of their codes."""
-        return {"image": self._pixels(rows["image"]), "noise": self._noise(len(rows), generator)}
+        return {"image": self._pixels(examples["image"]), "noise": self._noise(len(examples), generator)}
 
     def evaluate(self, model: nn.Module, data: Examples, generator: torch.Generator) -> Metrics:
         """Return the sums of the bound and its two terms, with one code drawn for each image."""

@@ -69,9 +69,9 @@ class Forecasting(Task):
         """Squared error of the scaled forecast, by Adam with clipped gradients."""
         return [Objective("loss", _squared_error, optimizer=OptimizerChoice("adam", 2e-3), max_grad_norm=1.0)]
 
-    def batch(self, rows: Examples, generator: torch.Generator) -> Batch:
+    def batch(self, examples: Examples, generator: torch.Generator) -> Batch:
         """Return windows and targets, scaled."""
-        return _scaled(rows)
+        return _scaled(examples)
 
     def evaluate(self, model: nn.Module, data: Examples, generator: torch.Generator) -> Metrics:
         """Return the sums of errors, in the series' own unit, of the forecast and of persistence.

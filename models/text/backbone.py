@@ -53,7 +53,7 @@ class Backbone:
             padding=True,
             return_tensors="pt",
         )
-        first = torch.tensor([_first_pieces(encoding.word_ids(row)) for row in range(len(sentences))])
+        first = torch.tensor([_first_tokens(encoding.word_ids(row)) for row in range(len(sentences))])
         return {name: encoding[name] for name in ("input_ids", "attention_mask")}, first
 
     @property
@@ -77,7 +77,7 @@ class Backbone:
         )
 
 
-def _first_pieces(words: Sequence[int | None]) -> list[int]:
+def _first_tokens(words: Sequence[int | None]) -> list[int]:
     """From the word of each token, or None, to the same for the first token of a word, else -1."""
     before = [None, *words[:-1]]
     return [-1 if word is None or word == last else word for word, last in zip(words, before, strict=True)]
@@ -142,18 +142,18 @@ def train_tokenizer(sentences: Iterable[str], vocabulary_size: int) -> "PreTrain
 
     special = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]"}
     special["mask_token"] = "[MASK]"
-    learned = Tokenizer(models.BPE(unk_token="[UNK]"))
-    learned.pre_tokenizer = pre_tokenizers.Metaspace()
-    learned.train_from_iterator(
+    tokenizer = Tokenizer(models.BPE(unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
+    tokenizer.train_from_iterator(
         sentences,
         trainers.BpeTrainer(
             vocab_size=vocabulary_size, special_tokens=[*special.values()], show_progress=False
         ),
     )
-    ends = [(token, learned.token_to_id(token)) for token in ("[CLS]", "[SEP]")]
-    learned.post_processor = processors.TemplateProcessing(single="[CLS] $A [SEP]", special_tokens=ends)
+    ends = [(token, tokenizer.token_to_id(token)) for token in ("[CLS]", "[SEP]")]
+    tokenizer.post_processor = processors.TemplateProcessing(single="[CLS] $A [SEP]", special_tokens=ends)
     wrapped = _transformers().PreTrainedTokenizerFast(
-        tokenizer_object=learned, model_max_length=MAX_LENGTH, **special
+        tokenizer_object=tokenizer, model_max_length=MAX_LENGTH, **special
     )
     return cast("PreTrainedTokenizerBase", wrapped)
 

@@ -80,9 +80,9 @@ class TextGeneration(Task):
         """Cross-entropy of the next byte, by Adam with clipped gradients (Pascanu et al. 2013)."""
         return [Objective("loss", _cross_entropy, optimizer=OptimizerChoice("adam", 3e-3), max_grad_norm=1.0)]
 
-    def batch(self, rows: Examples, generator: torch.Generator) -> Batch:
+    def batch(self, examples: Examples, generator: torch.Generator) -> Batch:
         """Return the bytes as indices of their embeddings."""
-        return {"text": rows["text"].long()}
+        return {"text": examples["text"].long()}
 
     def evaluate(self, model: nn.Module, data: Examples, generator: torch.Generator) -> Metrics:
         """Return the sums of bits, of the network and of a guess by the frequency of bytes alone.

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 MASKED, REPLACED = 0.8, 0.1
 """Parts of the predicted tokens that are hidden, and that another stands for; the rest is left as it is."""
 SHOWN, GUESSES, LINE = 8, 3, 140
-"""Held-out rows that are drawn, guesses for each of their hidden tokens, and characters of a line."""
+"""Held-out examples that are drawn, guesses for each of their hidden tokens, and characters of a line."""
 
 
 class MaskedLanguageModel(Task):
@@ -57,9 +57,9 @@ class MaskedLanguageModel(Task):
         """Cross-entropy of the predicted tokens by AdamW, with the settings of BERT (ibid., A.2)."""
         return [objective(self.backbone, self.warmup_steps)]
 
-    def batch(self, rows: Examples, generator: torch.Generator) -> Batch:
-        """Return the tokens, some of them hidden, as long as the longest row."""
-        return self.hide(rows, generator)
+    def batch(self, examples: Examples, generator: torch.Generator) -> Batch:
+        """Return the tokens, some of them hidden, as long as the longest example."""
+        return self.hide(examples, generator)
 
     def hide(self, data: Examples, generator: torch.Generator) -> Batch:
         """Draw which tokens are predicted: `input_ids`, `attention_mask` and `labels`, all (B, L)."""
@@ -119,7 +119,7 @@ class MaskedLanguageModel(Task):
         return {"guesses": figure}
 
     def words(self, data: Examples) -> list[list[str]]:
-        """Return the words of each row."""
+        """Return the words of each example."""
         return [text.split() for text in read(data["text"])]
 
 

@@ -62,7 +62,7 @@ class MaskedSentences(MaskedLanguageModel):
         return self._entity_words(self.dataset.train)
 
     def _entity_words(self, data: Examples) -> Tensor:
-        """Return row and place of every word in an entity: (W, 2)."""
+        """Return the example and the place of every word in an entity: (W, 2)."""
         inside = torch.arange(data["tag"].shape[1]) < data["length"][:, None]
         return (inside & (self._type_of_tag[data["tag"]] >= 0)).nonzero()
 

@@ -70,12 +70,12 @@ class EntityRecognition(Task):
         # Fused, a step of MiniLM's 22 million weights takes 30 ms instead of 155 on a CPU.
         return [objective(self.backbone, self.warmup_steps, fused=True)]
 
-    def batch(self, rows: Examples, generator: torch.Generator) -> Batch:
+    def batch(self, examples: Examples, generator: torch.Generator) -> Batch:
         """Return the tokens and their tags, as long as the longest sentence."""
-        return self.encode(rows)[0]
+        return self.encode(examples)[0]
 
     def encode(self, data: Examples) -> tuple[Batch, Tensor]:
-        """Return the tokens of all rows, padded to the longest; and which word each token is the first of.
+        """Return the tokens of all examples, as long as the longest, and which word each token begins.
 
         The batch holds `input_ids`, `attention_mask` and `labels`, the words' numbers are -1 for all other
         tokens: all (B, L). Tokens beyond the network's length are dropped.
@@ -98,7 +98,7 @@ class EntityRecognition(Task):
         return {name: total / weight if weight else 0.0 for name, (total, weight) in metrics.items()}
 
     def figures(self, model: nn.Module, data: Examples, generator: torch.Generator) -> "dict[str, Figure]":
-        """Draw the classification report of the held-out rows, and a few of their sentences with tags."""
+        """Draw the classification report of the held-out examples, and a few of their sentences with tags."""
         # Only the server draws; workers are spared the second that these imports take.
         from models.text.ner_figures import report_figure, sentences_figure
 

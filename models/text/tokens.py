@@ -23,7 +23,7 @@ def cross_entropy(model: nn.Module, batch: Batch) -> Tensor:
     """Return the mean over the tokens whose `labels` (B, L) are not NOT_ASKED, in nats."""
     logits, labels = logits_of(model, batch), batch["labels"]
     total = F.cross_entropy(logits.flatten(0, 1), labels.flatten(), ignore_index=NOT_ASKED, reduction="sum")
-    # A few short rows may have no token that is asked about; they must not make the mean a NaN.
+    # A few short examples may have no token that is asked about; they must not make the mean a NaN.
     return total / (labels != NOT_ASKED).sum().clamp(min=1)
 
 

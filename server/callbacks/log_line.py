@@ -9,7 +9,7 @@ from server.run_schema import RoundRecord
 
 
 class LogLine(Callback):
-    """Logs a round's metrics in training and on the held-out rows."""
+    """Logs a round's metrics in training and on the held-out examples."""
 
     essential = True
 

@@ -77,7 +77,7 @@ def caption(seeds: Sequence[int]) -> str:
     which = ", ".join(map(str, sorted(set(seeds))))
     return (
         f"Seed {which}. Every number is of the model that a run keeps, its best one, on the same held-out "
-        "rows; ↑ more is better, ↓ less is. Local only: the mean of clients that each train without the "
+        "examples; ↑ more is better, ↓ less is. Local only: the mean of clients that each train without the "
         "others (how many, of how many), for the epochs that a client trains in the federation. "
         "Difference: of federated to centralized, relative, + where federated is better. "
         "Minutes: of the row's runs together, on one thread each."

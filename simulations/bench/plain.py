@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from models.core.config import TaskConfig, read
 from models.core.device import pinned
 from models.data.datasets import load_dataset
-from models.data.partition import partition
+from models.data.partition import make_partition
 from models.task import State
 from simulations.bench.clock import note_start
 from simulations.bench.workload import CLIENTS_PER_ROUND, NUM_CLIENTS, RUN_CONFIG, network
@@ -23,7 +23,7 @@ def train_plainly(clock: Path, num_rounds: int) -> State:
     """Train and average the workload's clients round by round; return the final weights."""
     config = read(TaskConfig, RUN_CONFIG)
     dataset = load_dataset(config)
-    deal = partition(dataset, config)
+    deal = make_partition(dataset, config)
     images, labels = dataset.train["image"].float() / 16, dataset.train["label"]
     clients = [(images[deal[client]], labels[deal[client]]) for client in range(NUM_CLIENTS)]
     model = network()

@@ -1,4 +1,4 @@
-"""How far clients are apart on their own rows: a mean says nothing of the client that is served worst."""
+"""How far clients are apart on their own examples: a mean says nothing of the client that is served worst."""
 
 import math
 from collections.abc import Sequence
@@ -22,7 +22,7 @@ class ClientDistribution:
 
     @property
     def mean(self) -> float:
-        """The mean in which every client counts the same, however few rows it has."""
+        """The mean in which every client counts the same, however few examples it has."""
         return fmean(self.values)
 
     def at(self, share: float) -> float:

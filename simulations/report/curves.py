@@ -7,7 +7,7 @@ from simulations.report.charts import Chart, Key, Line, line_chart
 from simulations.report.client_distribution import client_distributions
 from simulations.runs.record import Run
 
-SOURCES = {"central": "held-out rows", "evaluate": "clients' own rows", "train": "training"}
+SOURCES = {"central": "held-out examples", "evaluate": "clients' own examples", "train": "training"}
 """Where a round's metrics were measured."""
 NOT_PLOTTED = "num-examples"
 
@@ -71,8 +71,8 @@ def cost_curves(runs: Sequence[Run]) -> list[Chart]:
     ]
 
 
-def spread_curves(run: Run) -> Chart | None:
-    """The metric over the clients, on their own rows when they last evaluated; None where none did."""
+def distribution_curves(run: Run) -> Chart | None:
+    """The metric over the clients, on their own examples when they last evaluated; None where none did."""
     lines = [
         Line(name, index, 0, [(5.0 * step, distribution.at(step / 20)) for step in range(21)])
         for index, (name, distribution) in enumerate(client_distributions(run).items())

@@ -16,7 +16,7 @@ from server.run_schema import REPORT, PartitionCounts
 from simulations.report import charts
 from simulations.report.charts import Chart, bar_chart
 from simulations.report.client_distribution import ClientDistribution, client_distributions
-from simulations.report.curves import NOT_PLOTTED, SOURCES, cost_curves, learning_curves, spread_curves
+from simulations.report.curves import NOT_PLOTTED, SOURCES, cost_curves, distribution_curves, learning_curves
 from simulations.runs.arms import CAPTION, arms_of, have_seeds, rows
 from simulations.runs.compare import NOT_COMPARED, client_rows, differences, megabytes, number, show, summary
 from simulations.runs.reader import read_runs
@@ -33,9 +33,9 @@ class RunView:
     run: Run
     summary: Mapping[str, str]
     metrics: Mapping[str, Sequence[float | None]]
-    """Metric -> final, best, last on the clients' own rows, last in training."""
+    """Metric -> final, best, last on the clients' own examples, last in training."""
     client_distributions: Mapping[str, ClientDistribution]
-    spread_curves: Chart | None
+    distribution_curves: Chart | None
     time: Chart | None
     phases: Mapping[str, float]
     """Phase -> seconds over the whole run."""
@@ -100,7 +100,7 @@ def _view(run: Run) -> RunView:
         summary=summary(run),
         metrics=_metric_table(run),
         client_distributions=client_distributions(run),
-        spread_curves=spread_curves(run),
+        distribution_curves=distribution_curves(run),
         time=bar_chart("Seconds a round", numbers, time),
         phases={phase: sum(seconds) for phase, seconds in time.items()},
         traffic=bar_chart("MB a round", numbers, traffic),
@@ -113,12 +113,12 @@ def _view(run: Run) -> RunView:
 def _changed(config: RunConfig) -> dict[str, str]:
     """Return the default of every key that has another value."""
     declared = defaults()
-    changed = (key for key, value in config.items() if value != declared.get(key, value))
+    changed = (key for key, default in declared.items() if config[key] != default)
     return {key: show(declared[key]) for key in changed if key not in NOT_COMPARED}
 
 
 def _metric_table(run: Run) -> dict[str, list[float | None]]:
-    """Return metric -> final, best, last on the clients' own rows, last in training."""
+    """Return metric -> final, best, last on the clients' own examples, last in training."""
     best = run.result.best if run.result else {}
     evaluate = next((line.evaluate for line in reversed(run.rounds) if line.evaluate), {})
     train = next((line.train for line in reversed(run.rounds) if line.train), {})

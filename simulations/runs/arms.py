@@ -57,7 +57,7 @@ class Arm:
         for seed, run in self.runs.items():
             sign = 1 if maximizes(run) else -1
             for line in run.rounds:
-                if sign * line.central.get(run.metric, -math.inf * sign) >= sign * target:
+                if run.metric in line.central and sign * line.central[run.metric] >= sign * target:
                     found[seed] = float(line.server_round)
                     break
         return found
@@ -69,7 +69,7 @@ def arms_of(runs: Sequence[Run]) -> list[Arm]:
     for run in runs:
         config = {key: value for key, value in run.config.items() if key not in (*NOT_COMPARED, "seed")}
         _, by_seed = groups.setdefault(json.dumps(config, sort_keys=True), (config, {}))
-        by_seed[int(run.config.get("seed", 0))] = run
+        by_seed[int(run.config["seed"])] = run
     return [Arm(config, by_seed) for config, by_seed in groups.values()]
 
 
@@ -106,7 +106,7 @@ def rows(arms: Sequence[Arm], target: float | None = None) -> list[list[str]]:
         table[0].append(f"rounds to {show(target)}")
     for arm, rank in zip(ordered, ranks(ordered), strict=True):
         behind = NOTHING if arm is ordered[0] else str(paired(ordered[0], arm))
-        values = [show(arm.config.get(key, "")) for key in varied]
+        values = [show(arm.config[key]) if key in arm.config else NOTHING for key in varied]
         cells = [str(rank), *values, _seeds(arm), str(interval(list(arm.values().values()))), behind]
         table.append([*cells, _rounds_to(arm, target)] if target is not None else cells)
     return table

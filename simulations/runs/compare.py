@@ -45,10 +45,10 @@ def summary(run: Run) -> dict[str, str]:
     trained = [len(line.clients) for line in run.rounds if line.clients]
     return {
         "status": run.status,
-        "task / dataset": f"{config.get('task', NOTHING)} / {config.get('dataset', NOTHING)}",
-        "clients": f"{config.get('num-clients', NOTHING)}{_a_round(trained)}",
-        "strategy": _with_options(config.get("strategy", NOTHING), config.get("strategy-options", "")),
-        "rounds": f"{run.last_round} of {config.get('num-server-rounds', NOTHING)}",
+        "task / dataset": f"{config['task']} / {config['dataset']}",
+        "clients": f"{config['num-clients']}{_a_round(trained)}",
+        "strategy": _with_options(config["strategy"], config["strategy-options"]),
+        "rounds": f"{run.last_round} of {config['num-server-rounds']}",
         "metric": metric or NOTHING,
         "best": NOTHING if best is None or not result else f"{number(best)} (round {result.best_round})",
         "final": last if run.ended_with_metrics or last == NOTHING else f"{last} (so far)",
@@ -60,7 +60,7 @@ def summary(run: Run) -> dict[str, str]:
 
 
 def client_rows(runs: Sequence[Run]) -> dict[str, list[str]]:
-    """Return how the runs' clients fared on their own rows, ready to print; {} where none evaluated."""
+    """Return how the runs' clients fared on their own examples, ready to print; {} where none evaluated."""
     shown: dict[str, Callable[[ClientDistribution], float]] = {
         "mean of clients": lambda distribution: distribution.mean,
         "worst client": lambda distribution: distribution.at(0),

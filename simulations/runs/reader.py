@@ -6,10 +6,11 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
+from models.core.config import RunConfig, checked
 from models.core.errors import UserError
 from server.run_schema import (
     CONFIG,
@@ -25,6 +26,7 @@ from server.run_schema import (
     explain,
 )
 from simulations.runs.record import Run
+from simulations.scenario import defaults
 
 Schema = TypeVar("Schema", bound=BaseModel)
 
@@ -49,7 +51,7 @@ def read_run(path: Path) -> Run:
     if not (path / CONFIG).is_file():
         raise UserError(f"{path} is not a run folder: it holds no {CONFIG}")
     with _reading(path / CONFIG) as text:
-        config = tomllib.loads(text)
+        config = _complete(tomllib.loads(text))
     rounds, half_written = _read_rounds(path / METRICS)
     return Run(
         name=path.name,
@@ -64,13 +66,32 @@ def read_run(path: Path) -> Run:
     )
 
 
+def _complete(written: dict[str, Any]) -> RunConfig:
+    """Return a run config with the defaults of keys that an older polyfed did not have.
+
+    Raises UserError for a value of another type than its key has; keys that are no more stay as they are.
+    """
+    known = defaults()
+    given = {
+        key: checked(key, value, type(known[key])) if key in known else value
+        for key, value in written.items()
+    }
+    return {**known, **given}
+
+
 @contextmanager
 def _reading(path: Path) -> Iterator[str]:
     """Give the text of a file, and turn what goes wrong in reading or parsing it into a UserError."""
     try:
         yield path.read_text(encoding="utf-8")
     except (OSError, ValueError) as error:
-        why = explain(error) if isinstance(error, ValidationError) else f"{type(error).__name__}: {error}"
+        match error:
+            case ValidationError():
+                why = explain(error)
+            case UserError():
+                why = str(error)
+            case _:
+                why = f"{type(error).__name__}: {error}"
         raise UserError(f"{path} is broken: {why}; restore it or run again") from error
 
 

@@ -26,6 +26,7 @@ class Run:
     name: str
     path: Path
     config: RunConfig
+    """Every key, with its default where an older polyfed did not have it."""
     rounds: tuple[RoundRecord, ...]
     result: RunResult | None
     partition: PartitionCounts | None
@@ -61,7 +62,7 @@ class Run:
 
     @property
     def final(self) -> Mapping[str, float]:
-        """Metrics of the last model on held-out rows; without a result, the last that were measured."""
+        """Metrics of the last model on held-out examples; without a result, the last that were measured."""
         if self.result and self.result.final:
             return self.result.final
         return next((line.central for line in reversed(self.rounds) if line.central), {})

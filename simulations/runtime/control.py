@@ -48,7 +48,7 @@ class Control:
         return response.run_id
 
     def log(self, run_id: int) -> Iterator[str]:
-        """Yield the run's log in pieces as they come, until the run has ended."""
+        """Yield the run's log in chunks as they come, until the run has ended."""
         for response in self._client.StreamLogs(StreamLogsRequest(run_id=run_id)):
             yield response.log_output
 

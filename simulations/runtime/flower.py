@@ -21,7 +21,7 @@ from simulations.runtime.superlink import COLOURS, SuperLink, own_superlink
 TICK = 0.2
 """Seconds between two calls of on_tick."""
 TAIL = 1000
-"""Pieces of the log that are kept to look for the error in."""
+"""Chunks of the log that are kept to look for the error in."""
 EXCEPTION = "Simulation failed with exception: "
 """How Flower's details of a run begin where an exception ended it."""
 NO_HEARTBEAT = "No heartbeat received from the task"
@@ -87,16 +87,16 @@ def _ended(superlink: SuperLink, run_id: int | None, what: str) -> FlowerOutcome
     return FlowerOutcome("failed", run_id, f"{what}: {superlink.last_words()}", superlink.log())
 
 
-def _follow(pieces: Iterable[str], log_file: Path, on_tick: Callable[[], None] | None, verbose: bool) -> str:
-    """Write the log as it comes, until the run ends, and return its last pieces."""
+def _follow(chunks: Iterable[str], log_file: Path, on_tick: Callable[[], None] | None, verbose: bool) -> str:
+    """Write the log as it comes, until the run ends, and return its last chunks."""
     tail: deque[str] = deque(maxlen=TAIL)
     failures: list[Exception] = []
 
     def copy() -> None:
         try:
             with log_file.open("a") as file:
-                for piece in pieces:
-                    plain = COLOURS.sub("", piece)
+                for chunk in chunks:
+                    plain = COLOURS.sub("", chunk)
                     tail.append(plain)
                     file.write(plain)
                     file.flush()
@@ -105,7 +105,7 @@ def _follow(pieces: Iterable[str], log_file: Path, on_tick: Callable[[], None] |
         except Exception as error:
             failures.append(error)
 
-    # In a thread, so that an on_tick and a Ctrl-C need not wait for the next piece.
+    # In a thread, so that an on_tick and a Ctrl-C need not wait for the next chunk.
     thread = threading.Thread(target=copy, daemon=True)
     thread.start()
     while thread.is_alive():

@@ -9,10 +9,12 @@ from flwr.serverapp import Grid
 from flwr.supercore.run import Run
 
 from clients.app import app as client_app
+from clients.node_config import NUM_PARTITIONS, PARTITION_ID
 from models.core.config import Value
 from models.core.tracebacks import traceback_of
 from server.app import app as server_app
 from strategies.wire.identity import RUN_ID, let_messages_be_made
+from strategies.wire.node import DEBUG
 
 
 class InProcessGrid(Grid):
@@ -30,7 +32,7 @@ class InProcessGrid(Grid):
             node: Context(
                 run_id=RUN_ID,
                 node_id=node,
-                node_config={"partition-id": node, "num-partitions": num_nodes, "debug": debug},
+                node_config={PARTITION_ID: node, NUM_PARTITIONS: num_nodes, DEBUG: debug},
                 state=RecordDict(),
                 run_config=run_config,
             )
@@ -94,6 +96,6 @@ def run_in_process(run_config: dict[str, Value], num_nodes: int = 1, *, debug: b
     """Run the ServerApp against ClientApps in this process; with `debug`, the first exception ends it."""
     grid = InProcessGrid(run_config, num_nodes, debug=debug)
     context = Context(
-        run_id=RUN_ID, node_id=0, node_config={"debug": debug}, state=RecordDict(), run_config=run_config
+        run_id=RUN_ID, node_id=0, node_config={DEBUG: debug}, state=RecordDict(), run_config=run_config
     )
     server_app(grid, context)

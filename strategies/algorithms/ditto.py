@@ -13,6 +13,7 @@ from flwr.app import ArrayRecord, ConfigRecord, Message
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import FedAvg
 
+from strategies.algorithms.fedprox import PROXIMAL_MU
 from strategies.declaration import Declaration
 
 
@@ -31,5 +32,5 @@ class Ditto(FedAvg):
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
         """Send the penalty beside the weights, as what the proximal rule knows."""
-        config["proximal-mu"] = self.penalty
+        config[PROXIMAL_MU] = self.penalty
         return super().configure_train(server_round, arrays, config, grid)

@@ -16,8 +16,11 @@ from torch import Tensor
 from strategies.declaration import Declaration
 from strategies.rule import CLIENT_COUNT, AuxTensors, LocalRule, ParameterResult, RuleResult
 from strategies.wire.records import to_arrays, to_record
+from strategies.wire.train_config import number
 
 SLOPE = "slope"
+ALPHA = "feddyn-alpha"
+"""Where clients find alpha among what the strategy says."""
 
 
 class DynamicRegularizer(LocalRule):
@@ -26,7 +29,7 @@ class DynamicRegularizer(LocalRule):
     kept = (SLOPE,)
 
     def __init__(self, config: Mapping[str, object]) -> None:
-        self.alpha = float(config["feddyn-alpha"])  # type: ignore[arg-type]
+        self.alpha = number(config, ALPHA)
 
     def gradient(self, gradient: Tensor, weight: Tensor, aux: AuxTensors) -> Tensor:
         """Return g - h_k + alpha * (w - w_server)."""
@@ -64,7 +67,7 @@ class FedDyn(FedAvg):
         """Send alpha beside the weights."""
         self._weights = to_arrays(arrays)
         self.slope = self.slope or {name: np.zeros_like(x) for name, x in self._weights.items()}
-        config["feddyn-alpha"] = self.alpha
+        config[ALPHA] = self.alpha
         messages = list(super().configure_train(server_round, arrays, config, grid))
         self._asked, self._num_clients = len(messages), len(list(grid.get_node_ids()))
         return messages

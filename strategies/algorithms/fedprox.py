@@ -10,13 +10,17 @@ from torch import Tensor
 
 from strategies.declaration import Declaration
 from strategies.rule import AuxTensors, LocalRule
+from strategies.wire.train_config import number
+
+PROXIMAL_MU = "proximal-mu"
+"""Where clients find mu among what the strategy says; Flower's FedProx calls it so."""
 
 
 class Proximal(LocalRule):
     """Adds the gradient of mu / 2 * ||w - w_server||^2."""
 
     def __init__(self, config: Mapping[str, object]) -> None:
-        self.mu = float(config["proximal-mu"])  # type: ignore[arg-type]
+        self.mu = number(config, PROXIMAL_MU)
 
     def gradient(self, gradient: Tensor, weight: Tensor, aux: AuxTensors) -> Tensor:
         """Return g + mu * (w - w_server)."""

@@ -12,6 +12,8 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, RecordDict
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import FedAvg
 
+from strategies.wire.train_config import SERVER_ROUND
+
 
 class LocalOnly(FedAvg):
     """FedAvg over the one client whose number is `client`, whatever cohort the run config asks for."""
@@ -35,6 +37,6 @@ class LocalOnly(FedAvg):
                 f"client {self.client} is not among the {len(connected)} connected clients: "
                 "set `client` in strategy-options to a number below num-clients"
             )
-        config["server-round"] = server_round
+        config[SERVER_ROUND] = server_round
         record = RecordDict({self.arrayrecord_key: arrays, self.configrecord_key: config})
         return [Message(content=record, message_type=MessageType.TRAIN, dst_node_id=self.client)]

@@ -27,6 +27,7 @@ from strategies.rule import AuxTensors, Chain, LocalRule, ParameterResult, RuleR
 from strategies.sampling import WRAPPED, federation, make, sampling, wraps
 from strategies.wire.identity import let_messages_be_made
 from strategies.wire.records import to_arrays, to_record
+from strategies.wire.train_config import SERVER_ROUND, whole_number
 
 Weights = dict[str, np.ndarray]
 Shapes = Mapping[str, tuple[int, ...]]
@@ -111,7 +112,7 @@ class Client:
         for kind, aux in rule_result.aux.items():
             tensors |= aux_arrays(kind, aux)
         received = {name: tensor.numpy() for name, tensor in to_tensors(message).items()}
-        server_round = int(str(config_of(message)["server-round"]))
+        server_round = whole_number(config_of(message), SERVER_ROUND)
         generator = torch.Generator().manual_seed(server_round * NUM_CLIENTS + self.number)
         arrays, more = rule.reply(
             {name: tensor.numpy() for name, tensor in tensors.items()}, received, generator
@@ -152,7 +153,7 @@ class Federation:
     def ask(self) -> dict[int, Message]:
         """Begin the next round; return what the strategy asks of each client, in client order."""
         self.server_round += 1
-        config = ConfigRecord({"server-round": self.server_round})
+        config = ConfigRecord({SERVER_ROUND: self.server_round})
         self._seed()
         messages = self.strategy.configure_train(
             self.server_round, to_record(self.weights), config, cast(Grid, self)

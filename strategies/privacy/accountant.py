@@ -1,6 +1,6 @@
 """What a run's noise is worth: epsilon at a delta, counted by dp-accounting.
 
-Two federations are neighbours if one client is replaced by another (its whole data, not a row); how many
+Two federations are neighbours if one client is replaced by another (its whole data, not an example); how many
 clients there are is no secret. Replacing a client moves a sum of clipped updates by up to two clipping norms.
 Cohorts are drawn of fixed size and without replacement, as Flower draws them, which is accounted for by
 Wang, Balle and Kasiviswanathan 2019 (arXiv:1808.00087, theorem 27), in Rényi differential privacy.

@@ -12,6 +12,7 @@ from flwr.app import ConfigRecord, MetricRecord, RecordDict
 from strategies.declaration import Declaration
 from strategies.rule import Arrays, LocalRule
 from strategies.wire.records import to_arrays, to_record
+from strategies.wire.train_config import number
 
 CLIENTS, CLIPPED = "clients", "clipped"
 """Metrics of a clipped reply: how many clients it stands for, and the share of them that were clipped."""
@@ -44,7 +45,7 @@ class Clipping(LocalRule):
     """Clips what a client replies, and says so."""
 
     def __init__(self, config: Mapping[str, object]) -> None:
-        self.norm = float(config[NORM])  # type: ignore[arg-type]
+        self.norm = number(config, NORM)
 
     def reply(
         self, arrays: Arrays, received: Arrays, generator: torch.Generator

@@ -30,6 +30,7 @@ from strategies.privacy.accountant import epsilon, least_noise
 from strategies.privacy.budget import Budget, calibrate, check_positive, check_replies_can_be_clipped
 from strategies.privacy.clipping import clip
 from strategies.rule import Arrays, LocalRule
+from strategies.wire.train_config import number
 
 RULE = "strategies.privacy.local_dp:ClipAndNoise"
 NORM, DEVIATION = "local-clipping-norm", "local-noise"
@@ -40,7 +41,7 @@ class ClipAndNoise(LocalRule):
     """Clips what a client replies and adds noise to it; says nothing of how long the update was."""
 
     def __init__(self, config: Mapping[str, object]) -> None:
-        self.norm, self.deviation = (float(str(config[key])) for key in (NORM, DEVIATION))
+        self.norm, self.deviation = number(config, NORM), number(config, DEVIATION)
 
     def reply(
         self, arrays: Arrays, received: Arrays, generator: torch.Generator

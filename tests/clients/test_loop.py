@@ -7,7 +7,7 @@ import torch
 from requests_to_clients import request_of
 from torch import nn
 
-from clients.loop import train
+from clients.loop import train_epochs
 from clients.rules import RuleAtWork
 from models.core.config import TaskConfig
 from models.core.errors import UserError
@@ -68,7 +68,7 @@ def run(
         sent = {name: weight.detach().clone() for name, weight in model.named_parameters()}
         rule = Proximal({"proximal-mu": mu})
         RuleAtWork([rule], model.named_parameters(), optimizers, request_of(sent), lambda _, weight: weight)
-    return train(
+    return train_epochs(
         task,
         model,
         rows,

@@ -12,7 +12,7 @@ from models.core.config import TaskConfig, Value, read
 from models.core.seeds import derive_seed
 from models.data.dataset import Examples
 from models.data.datasets import load_dataset
-from models.data.partition import partition
+from models.data.partition import make_partition
 from models.images.cnn import ConvNet
 from simulations.runs.reader import read_run
 from simulations.runtime.in_process import run_in_process
@@ -74,7 +74,7 @@ def test_a_client_by_itself_equals_plain_pytorch(
     rounds = read_run(Path(str(config["run-dir"]))).rounds
     assert [line.clients for line in rounds] == [(), (2,), (2,), (2,)]
     dataset = load_dataset(read(TaskConfig, config))
-    its_own = dataset.train.take(partition(dataset, read(TaskConfig, config))[2])
+    its_own = dataset.train.take(make_partition(dataset, read(TaskConfig, config))[2])
     assert_equal(config, plain_pytorch(True, its_own, client=2))
 
 

@@ -13,7 +13,7 @@ from models.core.errors import UserError
 from models.data.dataset import Dataset
 from models.data.datasets import load_dataset
 from models.data.environments import EPISODES, open_environments
-from models.data.partition import partition
+from models.data.partition import make_partition
 
 
 def load(name: str, num_clients: int = 4) -> Dataset:
@@ -30,7 +30,7 @@ def test_a_client_has_four_environments_unless_more_are_asked_for() -> None:
         "first_action": 0,
     }
     assert (len(dataset.train), len(dataset.test)) == (16, EPISODES)
-    deal = partition(dataset, TaskConfig(num_clients=4, partitioner="natural"))
+    deal = make_partition(dataset, TaskConfig(num_clients=4, partitioner="natural"))
     assert [deal[client].tolist() for client in (0, 3)] == [[0, 1, 2, 3], [12, 13, 14, 15]]
     assert len(load("gym:CartPole-v1?worlds=3&envs=5", num_clients=1).train) == 15
 
@@ -117,4 +117,4 @@ def test_a_fault_in_an_environments_code_shows_itself() -> None:
 def test_as_many_clients_as_worlds() -> None:
     dataset = load("gym:CartPole-v1?worlds=3")
     with pytest.raises(UserError, match="num-clients must be 3, the natural clients of dataset"):
-        partition(dataset, TaskConfig(num_clients=4, partitioner="natural"))
+        make_partition(dataset, TaskConfig(num_clients=4, partitioner="natural"))

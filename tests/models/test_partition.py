@@ -11,7 +11,7 @@ import torch
 from models.core.config import PARTITIONERS, TaskConfig
 from models.core.errors import UserError
 from models.data.dataset import Dataset, Examples
-from models.data.partition import count_labels, partition, split_local_test
+from models.data.partition import count_labels, make_partition, split_local_test
 from models.data.partitioners import DEALS, DRAWS, without_empty
 from models.data.picture import partition_figure
 
@@ -37,7 +37,7 @@ def clients_of(name: str, rows: int, **options) -> TaskConfig:
 
 def mean_entropy(config: TaskConfig, dataset: Dataset = TOY) -> float:
     """The mean over clients of the entropy of their classes, in nats; ln 10 = 2.3 is an even mix."""
-    counts = np.array(count_labels(dataset, partition(dataset, config), range(config.num_clients)))
+    counts = np.array(count_labels(dataset, make_partition(dataset, config), range(config.num_clients)))
     shares = counts / counts.sum(axis=1, keepdims=True)
     return float(-(shares * np.log(np.where(shares > 0, shares, 1))).sum(axis=1).mean())
 
@@ -45,7 +45,7 @@ def mean_entropy(config: TaskConfig, dataset: Dataset = TOY) -> float:
 @pytest.mark.parametrize("name", PARTITIONERS)
 def test_dealt_rows_are_disjoint_complete_ascending_and_repeatable(name):
     config = clients_of(name, 0)
-    first, second = partition(TOY, config), partition(TOY, config)
+    first, second = make_partition(TOY, config), make_partition(TOY, config)
     assert len(first) == config.num_clients
     held = [first[client] for client in range(len(first))]
     assert np.sort(np.concatenate(held)).tolist() == list(range(1200))
@@ -56,8 +56,8 @@ def test_dealt_rows_are_disjoint_complete_ascending_and_repeatable(name):
 @pytest.mark.parametrize("name", PARTITIONERS)
 def test_drawn_rows_depend_on_the_seed_and_the_client_alone(name):
     config = clients_of(name, 24)
-    first = partition(TOY, config)
-    second = partition(TOY, config)
+    first = make_partition(TOY, config)
+    second = make_partition(TOY, config)
     backwards = {client: second[client] for client in reversed(range(len(second)))}
     for client, rows in enumerate(first):
         assert np.array_equal(rows, backwards[client])
@@ -65,12 +65,12 @@ def test_drawn_rows_depend_on_the_seed_and_the_client_alone(name):
         assert name == "quantity" or len(rows) == 24
         assert len(np.unique(rows)) == len(rows)
     assert not np.array_equal(first[0], first[1])
-    assert not np.array_equal(first[0], partition(TOY, config.model_copy(update={"seed": 43}))[0])
+    assert not np.array_equal(first[0], make_partition(TOY, config.model_copy(update={"seed": 43}))[0])
 
 
 @pytest.mark.parametrize("name", PARTITIONERS)
 def test_more_rows_than_there_are_repeat(name):
-    rows = partition(TOY, clients_of(name, 5000, alpha=1e6))[1]
+    rows = make_partition(TOY, clients_of(name, 5000, alpha=1e6))[1]
     assert len(rows) == pytest.approx(5000, rel=0.01)
     assert 0 <= rows.min() < rows.max() < 1200
 
@@ -79,7 +79,7 @@ def test_more_rows_than_there_are_repeat(name):
 def test_a_million_drawn_clients_cost_as_little_as_a_thousand(name):
     def peak(num_clients: int) -> int:
         tracemalloc.start()
-        held = partition(TOY, clients_of(name, 24, num_clients=num_clients))
+        held = make_partition(TOY, clients_of(name, 24, num_clients=num_clients))
         assert len(held[num_clients - 1])
         peak = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
@@ -90,12 +90,12 @@ def test_a_million_drawn_clients_cost_as_little_as_a_thousand(name):
 
 
 def test_drawn_rows_of_a_client_are_the_same_among_more_clients():
-    few, many = (partition(TOY, clients_of("dirichlet", 24, num_clients=n)) for n in (20, 1_000_000))
+    few, many = (make_partition(TOY, clients_of("dirichlet", 24, num_clients=n)) for n in (20, 1_000_000))
     assert np.array_equal(few[19], many[19])
 
 
 def test_index_out_of_range():
-    held = partition(TOY, clients_of("iid", 0))
+    held = make_partition(TOY, clients_of("iid", 0))
     with pytest.raises(IndexError):
         held[20]
     assert np.array_equal(held[-1], held[19])
@@ -103,17 +103,17 @@ def test_index_out_of_range():
 
 def test_partition_travels_between_processes():
     for rows in (0, 24):
-        held = partition(TOY, clients_of("dirichlet", rows))
+        held = make_partition(TOY, clients_of("dirichlet", rows))
         assert np.array_equal(pickle.loads(pickle.dumps(held))[3], held[3])
 
 
 def test_one_client_holds_every_row_in_order():
     for name in ("iid", "dirichlet", "shards", "quantity"):
-        assert partition(TOY, clients_of(name, 0, num_clients=1))[0].tolist() == list(range(1200))
+        assert make_partition(TOY, clients_of(name, 0, num_clients=1))[0].tolist() == list(range(1200))
 
 
 def test_iid_sizes_differ_by_one_at_most():
-    held = partition(TOY, clients_of("iid", 0, num_clients=7))
+    held = make_partition(TOY, clients_of("iid", 0, num_clients=7))
     assert sorted(len(rows) for rows in held) == [171, 171, 171, 171, 172, 172, 172]
 
 
@@ -134,14 +134,14 @@ def test_dirichlet_skews_alike_dealt_and_drawn():
 
 
 def test_dirichlet_without_skew_deals_every_class_evenly():
-    counts = count_labels(TOY, partition(TOY, clients_of("dirichlet", 0, alpha=1e9)), range(20))
+    counts = count_labels(TOY, make_partition(TOY, clients_of("dirichlet", 0, alpha=1e9)), range(20))
     assert counts == [[6] * 10] * 20
 
 
 def test_dirichlet_draws_classes_as_often_as_the_data_has_them():
     label = torch.tensor([0] * 900 + [2] * 100)  # no row of class 1
     data = replace(TOY, train=Examples({"label": label}), classes=("a", "b", "c"))
-    held = partition(data, clients_of("dirichlet", 50, num_clients=2000, alpha=1.0))
+    held = make_partition(data, clients_of("dirichlet", 50, num_clients=2000, alpha=1.0))
     totals = np.sum(count_labels(data, held, range(2000)), axis=0)
     assert totals[1] == 0
     assert totals[2] / totals.sum() == pytest.approx(0.1, abs=0.02)
@@ -149,36 +149,38 @@ def test_dirichlet_draws_classes_as_often_as_the_data_has_them():
 
 def test_dealt_shards_are_each_of_one_class_where_they_divide_it():
     config = clients_of("shards", 0, num_clients=20, shards_per_client=2)  # 40 shards of 30 rows, 4 a class
-    counts = np.array(count_labels(TOY, partition(TOY, config), range(20)))
+    counts = np.array(count_labels(TOY, make_partition(TOY, config), range(20)))
     assert set(np.unique(counts)) <= {0, 30, 60}
     assert counts.sum(axis=1).tolist() == [60] * 20
 
 
 def test_drawn_shards_are_each_of_one_class_where_they_divide_it():
     config = clients_of("shards", 60, num_clients=500, shards_per_client=2)
-    counts = np.array(count_labels(TOY, partition(TOY, config), range(500)))
+    counts = np.array(count_labels(TOY, make_partition(TOY, config), range(500)))
     assert set(np.unique(counts)) == {0, 30, 60}
     assert (counts > 0).any(axis=0).all()
 
 
 @pytest.mark.parametrize(("rows", "shards"), [(1200, 7), (1, 3), (10, 2000), (599, 2), (1199, 1)])
 def test_drawn_shards_hold_enough_rows_however_they_divide(rows, shards):
-    held = partition(TOY, clients_of("shards", rows, shards_per_client=shards))[5]
+    held = make_partition(TOY, clients_of("shards", rows, shards_per_client=shards))[5]
     assert len(np.unique(held)) == rows
 
 
 def test_quantity_skews_sizes_and_not_labels():
     def spread(alpha: float, rows: int) -> float:
-        sizes = np.array([len(held) for held in partition(TOY, clients_of("quantity", rows, alpha=alpha))])
+        sizes = np.array(
+            [len(held) for held in make_partition(TOY, clients_of("quantity", rows, alpha=alpha))]
+        )
         return float(sizes.std() / sizes.mean())
 
-    assert [len(rows) for rows in partition(TOY, clients_of("quantity", 0, alpha=1e9))] == [60] * 20
+    assert [len(rows) for rows in make_partition(TOY, clients_of("quantity", 0, alpha=1e9))] == [60] * 20
     for rows in (0, 60):
         assert spread(0.1, rows) > 1 > spread(1e6, rows) * 50
 
 
 def test_drawn_quantity_keeps_the_mean_and_at_least_a_row():
-    held = partition(TOY, clients_of("quantity", 60, alpha=0.5, num_clients=5000))
+    held = make_partition(TOY, clients_of("quantity", 60, alpha=0.5, num_clients=5000))
     sizes = np.array([len(rows) for rows in held])
     assert sizes.mean() == pytest.approx(60, rel=0.05)
     assert sizes.std() == pytest.approx(60 / 0.5**0.5, rel=0.1)  # of a Gamma: mean / sqrt(alpha)
@@ -186,9 +188,9 @@ def test_drawn_quantity_keeps_the_mean_and_at_least_a_row():
 
 
 def test_natural_clients_keep_their_rows():
-    held = partition(TOY, clients_of("natural", 0))
+    held = make_partition(TOY, clients_of("natural", 0))
     assert [rows[:3].tolist() for rows in held] == [[0, 2, 4], [1, 5, 9], [3, 7, 11]]
-    drawn = partition(TOY, clients_of("natural", 24))
+    drawn = make_partition(TOY, clients_of("natural", 24))
     assert all(np.isin(drawn[client], held[client]).all() for client in range(3))
 
 
@@ -202,7 +204,7 @@ def test_empty_clients_take_from_the_largest_one_by_one():
 def test_as_many_clients_as_rows_hold_one_each():
     for name in ("iid", "dirichlet", "shards", "quantity"):
         config = clients_of(name, 0, num_clients=1200, alpha=0.01, shards_per_client=1)
-        assert [len(rows) for rows in partition(TOY, config)] == [1] * 1200
+        assert [len(rows) for rows in make_partition(TOY, config)] == [1] * 1200
 
 
 @pytest.mark.parametrize(
@@ -236,10 +238,10 @@ def test_as_many_clients_as_rows_hold_one_each():
 def test_mistakes(dataset, options, message, rows):
     config = TaskConfig(**{"examples_per_client": rows, **options})
     if rows and "<=" in message:
-        assert len(partition(dataset, config)[0]) == rows  # shared rows are never too few
+        assert len(make_partition(dataset, config)[0]) == rows  # shared rows are never too few
     else:
         with pytest.raises(UserError, match=message):
-            partition(dataset, config)
+            make_partition(dataset, config)
 
 
 def test_every_partitioner_of_the_config_is_there():
@@ -283,7 +285,7 @@ def test_split_local_test_keeps_a_repeated_row_on_one_side():
 
 
 def test_count_labels_counts_the_clients_asked_for():
-    held = partition(TOY, clients_of("natural", 0))
+    held = make_partition(TOY, clients_of("natural", 0))
     # Rows 0, 4, 8 ... and 2, 6, 10 ... are of even classes, 60 rows each and client 0's.
     assert count_labels(TOY, held, [2, 0]) == [[0, 60] * 5, [120, 0] * 5]
     assert count_labels(replace(PLAIN, client=TOY.client), held, [2, 0]) == [[300], [600]]

@@ -1,6 +1,5 @@
 """Clients to the strategy, nodes to the network: messages go out packed and come back in client order."""
 
-import json
 from collections.abc import Callable
 
 import numpy as np
@@ -15,6 +14,7 @@ from server.cohort import CohortGrid, CohortResult
 from server.errors import RunFailedError
 from server.node_registry import NodeRegistry
 from strategies.wire.exact_sum import ExactSum
+from strategies.wire.node import NodeDescription
 from strategies.wire.records import to_arrays
 from strategies.wire.reply import NodeReply
 from strategies.wire.request import FIXED, RoundInfo, unpack_requests
@@ -33,9 +33,9 @@ def hosting(
 
     def answer(message: Message) -> RecordDict:
         if message.metadata.message_type == "query":
-            description = {"partition-id": partition, "num-partitions": num_partitions, "own-data": False}
-            text = json.dumps(description | {"num-examples": 1, "data": "", "state": []})
-            return RecordDict({"node": ConfigRecord({"description": text})})
+            return NodeDescription(
+                partition_id=partition, num_partitions=num_partitions, own_data=False, data="", state=()
+            ).pack()
         info, requests = unpack_requests(message.content)
         reply = NodeReply(
             total=ExactSum() if info.weighted_by else None,
@@ -59,7 +59,7 @@ def hosting(
 def cohort_grid(nodes: dict[int, Answer], num_clients: int = 9, **options: object) -> CohortGrid:
     """Return a grid over scripted nodes that have told who they are."""
     grid = ScriptedGrid(nodes)
-    node_registry = NodeRegistry(num_clients, {"data": "", "state": []}, interchangeable=False)
+    node_registry = NodeRegistry(num_clients, "", (), interchangeable=False)
     node_registry.wait_for_all(grid, timeout=5)
     grid.sent.clear()
     return CohortGrid(grid, node_registry, **options)  # type: ignore[arg-type]

@@ -15,23 +15,20 @@ from server.app import app as server_app
 from server.errors import RunFailedError
 from server.node_registry import NodeRegistry
 from simulations.runtime.in_process import InProcessGrid
+from strategies.wire.node import NodeDescription
 
-EXPECTED = {"data": "abc", "state": ["w float32 (3,)"]}
+DATA, STATE = "abc", ("w float32 (3,)",)
 NODE_UNAVAILABLE = 5
 """Flower's error code for a node that has gone."""
 
 
 def node(partition: int, num_partitions: int = 3, **changes: Any) -> Answer:
     """Return a node that describes itself, by default as it should."""
-    description = {
-        "partition-id": partition,
-        "num-partitions": num_partitions,
-        "own-data": False,
-        "num-examples": 10,
-        **EXPECTED,
-        **changes,
-    }
-    return lambda _: RecordDict({"node": ConfigRecord({"description": json.dumps(description)})})
+    alike = {"own_data": False, "data": DATA, "state": STATE}
+    description = NodeDescription(
+        partition_id=partition, num_partitions=num_partitions, **{**alike, **changes}
+    )
+    return lambda _: description.pack()
 
 
 def failing(code: int, reason: str) -> Answer:
@@ -39,7 +36,7 @@ def failing(code: int, reason: str) -> Answer:
 
 
 def node_registry(num_clients: int = 7, interchangeable: bool = False) -> NodeRegistry:
-    return NodeRegistry(num_clients, EXPECTED, interchangeable)
+    return NodeRegistry(num_clients, DATA, STATE, interchangeable)
 
 
 def waited(grid: ScriptedGrid, **options: Any) -> NodeRegistry:
@@ -104,9 +101,13 @@ def test_there_may_be_more_interchangeable_nodes_than_clients() -> None:
         (node(1, 4), "partition-id 1 says num-partitions=4, others say 3"),
         (node(3), "partition-id 3 is not one of 0 to 2"),
         (node(0), "two nodes have partition-id 0"),
-        (node(1, state=["w float32 (4,)"]), "partition-id 1 builds another model than the server"),
+        (node(1, state=("w float32 (4,)",)), "partition-id 1 builds another model than the server"),
         (node(1, data="xyz"), "partition-id 1 loaded other data than the server"),
-        (node(1, **{"own-data": True}), "has its own data, so it is one client: set num-clients=3"),
+        (node(1, **{"own_data": True}), "has its own data, so it is one client: set num-clients=3"),
+        (
+            lambda _: RecordDict({"node": ConfigRecord({"description": "{}"})}),
+            "a node cannot take part: it describes itself in another way: do server and nodes have the same",
+        ),
         (failing(2, "UserError: no such dataset"), "a node cannot take part: UserError: no such dataset"),
     ],
 )
@@ -121,7 +122,7 @@ def test_fewer_clients_than_nodes_ends_the_run() -> None:
 
 
 def test_nodes_with_their_own_data_need_not_have_the_servers() -> None:
-    own = {"own-data": True, "data": "xyz"}
+    own = {"own_data": True, "data": "xyz"}
     grid = ScriptedGrid({17: node(0, **own), 42: node(1, **own), 900: node(2, **own)})
     known = waited(grid, num_clients=3)
     assert known.assign(range(3), grid.get_node_ids()) == {17: [0], 42: [1], 900: [2]}

@@ -83,6 +83,7 @@ def test_runs_of_one_name_are_named_by_their_paths(tmp_path: Path) -> None:
     [
         ("config.toml", "task = ", "TOMLDecodeError"),
         ("config.toml", b"\xff\xfe", "UnicodeDecodeError"),
+        ("config.toml", 'seed = "one"', "is broken: seed must be a whole number, got 'one'; restore it"),
         ("metrics.jsonl", '{"server_round": 1\n{"server_round": 2}\n', "Invalid JSON"),
         ("metrics.jsonl", '{"train": {}}\n', "server_round is missing"),
         ("metrics.jsonl", '{"server_round": 1, "central": {"accuracy": "good"}}\n', "'good'"),

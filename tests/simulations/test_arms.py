@@ -47,6 +47,20 @@ def test_runs_that_differ_in_the_seed_alone_are_an_arm(tmp_path: Path) -> None:
     assert not have_seeds(runs[1:])
 
 
+def test_a_run_from_before_a_key_was_there_is_of_the_same_arm(tmp_path: Path) -> None:
+    paths = [
+        write_run(tmp_path / "older", {"seed": 1}),
+        write_run(tmp_path / "newer", {"seed": 2, "trackers": "tensorboard", "callbacks": ""}),
+        write_run(tmp_path / "without-a-seed"),
+    ]
+    (arm,) = arms_of(read_runs(paths))
+    assert {seed: run.name for seed, run in arm.runs.items()} == {
+        1: "older",
+        2: "newer",
+        42: "without-a-seed",
+    }
+
+
 def test_pairing_takes_out_what_a_seed_does_to_all(tmp_path: Path) -> None:
     # The arms overlap by far, yet one is ahead by 0.1, give or take 0.01, under every seed.
     arms = arms_by_name(runs_of(tmp_path, {"a": [0.21, 0.50, 0.81], "b": [0.10, 0.40, 0.72]}))

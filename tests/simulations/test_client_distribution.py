@@ -78,7 +78,7 @@ def test_columns_of_unequal_length_are_refused(tmp_path: Path) -> None:
 def test_the_report_shows_a_table_and_a_curve(tmp_path: Path) -> None:
     page = write_report([evaluated(tmp_path / "a")])
     text = Page(page).text
-    assert "Clients on their own rows, round 1" in text
+    assert "Clients on their own examples, round 1" in text
     assert "accuracy ↑ 11 0.7500 0.5000 (client 20) 0.5500 0.7500 1.0000" in text
     assert "personal-accuracy ↑ 11 1.7500 1.5000 (client 20) 1.5500 1.7500 2.0000" in text
     (curve,) = (hover for hover in hovers(page) if hover["series"] == ["accuracy", "personal-accuracy"])
@@ -87,7 +87,7 @@ def test_the_report_shows_a_table_and_a_curve(tmp_path: Path) -> None:
     assert curve["stops"][2][2] == [[0, "0.5500"], [1, "1.5500"]]
     less = Page(write_report([evaluated(tmp_path / "b", metric="rmse", maximize=False)])).text
     assert "rmse ↓ 11 0.7500 1.0000 (client 25) 0.9500 0.7500 0.5000" in less
-    assert "Clients on their own rows" not in Page(write_report([write_run(tmp_path / "c")])).text
+    assert "Clients on their own examples" not in Page(write_report([write_run(tmp_path / "c")])).text
 
 
 def test_runs_are_compared_by_their_clients(tmp_path: Path) -> None:

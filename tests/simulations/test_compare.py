@@ -61,9 +61,14 @@ def test_runs_stand_side_by_side(tmp_path: Path) -> None:
     assert "run-dir" not in text  # always differs
 
 
-def test_config_keys_that_one_run_lacks_differ(tmp_path: Path) -> None:
-    runs = read_runs([write_run(tmp_path / "a"), write_run(tmp_path / "b", {"alpha": 0.5, "download": True})])
-    assert differences(runs) == {"download": ["false", "true"], "alpha": ["–", "0.5"]}
+def test_config_keys_that_an_older_run_lacks_have_their_defaults(tmp_path: Path) -> None:
+    given = {"alpha": 0.25, "seed": 42, "trackers": "tensorboard", "no-more": 1, "download": True}
+    runs = read_runs([write_run(tmp_path / "a"), write_run(tmp_path / "b", given)])
+    assert differences(runs) == {
+        "download": ["false", "true"],
+        "alpha": ["0.5", "0.25"],
+        "no-more": ["–", "1"],
+    }
 
 
 def test_equal_configs_are_said_to_be_equal(tmp_path: Path) -> None:

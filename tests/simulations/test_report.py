@@ -63,7 +63,7 @@ def test_one_run_is_told_in_numbers(tmp_path: Path) -> None:
     assert page == tmp_path / "a" / "report.html"
     text = Page(page).text
     assert "a completed cnn / mnist-5k · FedAvg" in text
-    assert "accuracy, final 0.9512 held-out rows" in text
+    assert "accuracy, final 0.9512 held-out examples" in text
     assert "accuracy, best 0.9876 round 2, more is better" in text
     assert "time 1 min 1 s 2.42 s a round" in text  # 0.5 + 3 * 2.25 s over 3 rounds
     assert "MB down / up 6.00 / 12.00" in text
@@ -71,7 +71,7 @@ def test_one_run_is_told_in_numbers(tmp_path: Path) -> None:
     assert "client failures 0 of 9 trainings" in text
     assert "parameters 421,642" in text
     assert "0123456789abcdef" * 4 in text
-    assert "loss 0.3333 – – 0.6667" in text  # final, best, clients' own rows, training
+    assert "loss 0.3333 – – 0.6667" in text  # final, best, clients' own examples, training
     assert "training 4.5000 62.1 %" in text  # 3 * 1.5 s of 7.25 s
     assert "other 0.7500 10.3 %" in text  # 3 * (2.25 - 2.0) s
     assert "all rounds 7.2500 100.0 %" in text
@@ -81,7 +81,7 @@ def test_one_run_is_told_in_numbers(tmp_path: Path) -> None:
 
 def test_the_charts_hold_every_measurement(tmp_path: Path) -> None:
     accuracy, loss, traffic, time, *_ = hovers(write_report([write_run(tmp_path / "a")]))
-    assert accuracy["series"] == ["held-out rows", "clients' own rows"]
+    assert accuracy["series"] == ["held-out examples", "clients' own examples"]
     assert [(title, values) for _, title, values in accuracy["stops"]] == [
         ("round 0", [[0, "0.8912"]]),
         ("round 1", [[0, "0.9112"], [1, "0.7500"]]),
@@ -127,7 +127,7 @@ def test_what_files_say_is_never_markup(tmp_path: Path) -> None:
         for raw in ("<img src=x", "<b>bold", "<i>name"):
             assert raw not in html
         assert evil in Page(report).text
-        assert hovers(report)[0]["series"][0].endswith("held-out rows")
+        assert hovers(report)[0]["series"][0].endswith("held-out examples")
 
 
 def test_a_failed_run_says_why_at_the_top(tmp_path: Path) -> None:
@@ -191,10 +191,10 @@ def test_several_runs_are_overlaid(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert "final 0.9512 0.9512 (so far)" in text
     assert "Config where it differs strategy FedAvg Krum Learning curves" in text
     assert hovers(page)[0]["series"] == [
-        "one, held-out rows",
-        "one, clients' own rows",
-        "two, held-out rows",
-        "two, clients' own rows",
+        "one, held-out examples",
+        "one, clients' own examples",
+        "two, held-out examples",
+        "two, clients' own examples",
     ]
 
 

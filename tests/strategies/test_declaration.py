@@ -80,6 +80,18 @@ def test_a_declaration_that_is_none_is_refused() -> None:
         declaration_of(Method())
 
 
+def test_a_fault_in_a_declaration_is_raised_and_not_taken_for_none() -> None:
+    class Misspelled(FedAvg):
+        rule = "a:B"
+
+        @property
+        def declaration(self) -> Declaration:
+            return Declaration(local_rules=(self.rul,))  # type: ignore[attr-defined]
+
+    with pytest.raises(AttributeError, match="has no attribute 'rul'"):
+        declaration_of(Misspelled())
+
+
 NEAR_MISSES = {
     "local_rule": ("a:B", "Declaration(local_rules=('a:B',))"),
     "localrule": ("a:B+c:D", "Declaration(local_rules=('a:B', 'c:D'))"),

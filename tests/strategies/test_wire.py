@@ -6,10 +6,13 @@ import numpy as np
 import pytest
 from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 
+from strategies.algorithms.fedprox import Proximal
 from strategies.wire.exact_sum import ExactSum
+from strategies.wire.node import NodeDescription, NodeError
 from strategies.wire.records import num_bytes, pack, unpack
 from strategies.wire.reply import HIGH, ClientFailure, ClientReply, NodeReply, mean_metrics
 from strategies.wire.request import RoundInfo, pack_requests, unpack_requests
+from strategies.wire.train_config import number, whole_number
 
 
 def update(value: float, num_examples: int) -> RecordDict:
@@ -129,3 +132,55 @@ def test_a_sum_of_nobody_is_not_sent() -> None:
 def test_metrics_merge_by_weight() -> None:
     merged = mean_metrics([update(2.0, 4), update(1.0, 2)], "num-examples")
     assert dict(merged) == {"num-examples": 6.0, "loss": 10 / 6}
+
+
+def test_numbers_that_a_strategy_sends_are_read_by_type() -> None:
+    config = ConfigRecord({"whole": 3, "part": 0.5, "text": "0.5", "truth": True, "several": [1.0]})
+    assert (number(config, "whole"), number(config, "part"), whole_number(config, "whole")) == (3.0, 0.5, 3)
+    assert type(number(config, "whole")) is float
+    for key, kind in (("text", "str"), ("truth", "bool"), ("several", "list")):
+        with pytest.raises(
+            ValueError, match=rf"^{key} must be a number, and the strategy sends .*\({kind}\)$"
+        ):
+            number(config, key)
+    with pytest.raises(
+        ValueError, match=r"^part must be a whole number, and the strategy sends 0.5 \(float\)$"
+    ):
+        whole_number(config, "part")
+
+
+def test_a_word_that_a_strategy_forgot_to_send_is_named() -> None:
+    with pytest.raises(
+        ValueError, match="must send proximal-mu to its clients, and it sends alpha, server-round"
+    ):
+        Proximal({"server-round": 1, "alpha": 0.1})
+    with pytest.raises(ValueError, match="must send proximal-mu to its clients, and it sends nothing"):
+        Proximal({})
+
+
+def test_a_node_describes_itself_or_says_why_not() -> None:
+    description = NodeDescription(
+        partition_id=1, num_partitions=3, own_data=False, data="abc", state=("w float32 (3,)",)
+    )
+    assert NodeDescription.unpack(description.pack()) == description
+    with pytest.raises(NodeError, match=r"^no data$") as error:
+        NodeDescription.unpack(NodeError("no data", "Traceback ...").pack())
+    assert error.value.whole == "Traceback ..."
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        {},
+        {"description": '{"partition-id": 0, "num-partitions": 1}'},
+        {
+            "description": '{"partition_id": "0", "num_partitions": 1, "own_data": false, "data": "", '
+            '"state": []}'
+        },
+    ],
+)
+def test_a_node_of_another_polyfed_is_told_so(said: dict[str, str]) -> None:
+    content = RecordDict({"node": ConfigRecord({**said})})
+    with pytest.raises(NodeError, match="do server and nodes have the same polyfed") as error:
+        NodeDescription.unpack(content)
+    assert str(said) in error.value.whole

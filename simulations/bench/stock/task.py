@@ -34,7 +34,7 @@ def load_dataset() -> TensorDataset:
 
 
 def load_data(partition_id: int, batch_size: int) -> DataLoader[tuple[Tensor, ...]]:
-    """Return the loader of one client, who holds a random sample of the rows."""
+    """Return the loader of one client, who holds a random sample of the examples."""
     dataset = load_dataset()
     rows = np.random.default_rng(partition_id).choice(len(dataset), EXAMPLES_PER_CLIENT, replace=False)
     own = TensorDataset(*dataset[torch.from_numpy(rows)])

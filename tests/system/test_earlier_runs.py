@@ -1,0 +1,102 @@
+"""Runs that an earlier polyfed began: they are read, and they go on as they would have gone on there.
+
+tests/support/earlier_runs/README.md says what they are.
+"""
+
+import json
+import shutil
+import tomllib
+from pathlib import Path
+
+import pytest
+import torch
+from quadratic import valleys
+from safetensors.torch import load_file
+
+from clients.state import ClientStates
+from models.core.config import Value
+from models.data.datasets import DATASETS
+from models.data.source import Source
+from simulations.report.page import write_report
+from simulations.runs.reader import read_run
+from simulations.runtime.in_process import run_in_process
+from simulations.scenario import defaults
+
+EARLIER = Path(__file__).resolve().parents[1] / "support" / "earlier_runs"
+STRATEGIES = ("Ditto", "FedAdam", "FedAvg", "FedDyn", "LocalDP", "Scaffold")
+REMEMBERED_BY_CLIENTS = {"Ditto": "personal-loss", "FedDyn": "loss", "Scaffold": "loss"}
+"""Strategy -> a metric that is another one where clients have forgotten what they knew."""
+
+
+def copied(strategy: str, tmp_path: Path) -> tuple[Path, dict[str, Value]]:
+    """Return a run folder, and the config with which it goes on to round 4."""
+    folder = tmp_path / strategy
+    shutil.copytree(EARLIER / strategy, folder)
+    before = tomllib.loads((folder / "config.toml").read_text())
+    return folder, {
+        **defaults(),
+        **before,
+        "run-dir": str(folder),
+        "resume": True,
+        "num-server-rounds": 4,
+        "trackers": "",
+    }
+
+
+def resumed(folder: Path, config: dict[str, Value]) -> list[dict[str, dict[str, float]]]:
+    """Return the rounds after those that the earlier polyfed did."""
+    run_in_process(config)
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()][3:]
+
+
+@pytest.fixture(autouse=True)
+def _two_parabolas(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(DATASETS, "valleys", Source("parabolas", valleys))
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_a_run_goes_on_as_it_would_have(strategy: str, tmp_path: Path) -> None:
+    found = resumed(*copied(strategy, tmp_path))
+    whole = [
+        json.loads(line) for line in (EARLIER / strategy / "uninterrupted.jsonl").read_text().splitlines()
+    ]
+    assert [row["server_round"] for row in found] == [row["server_round"] for row in whole] == [3, 4]
+    for here, there in zip(found, whole, strict=True):
+        for kind in ("train", "central"):
+            assert here[kind] == pytest.approx(there[kind], rel=1e-6), (strategy, there["server_round"])
+
+
+@pytest.mark.parametrize(("strategy", "metric"), REMEMBERED_BY_CLIENTS.items())
+def test_without_what_clients_remember_it_would_not(strategy: str, metric: str, tmp_path: Path) -> None:
+    folder, config = copied(strategy, tmp_path)
+    shutil.rmtree(folder / "clients")
+    found = resumed(folder, config)[-1]["train"]
+    whole = json.loads((EARLIER / strategy / "uninterrupted.jsonl").read_text().splitlines()[-1])["train"]
+    assert abs(found[metric] - whole[metric]) > 1e-3
+
+
+def test_every_name_in_the_files_of_client_states_is_known() -> None:
+    names = set()
+    for strategy in REMEMBERED_BY_CLIENTS:
+        for client in (0, 1):
+            states = ClientStates(EARLIER / strategy / "clients")
+            written = load_file(states.of(client) / "round-2.safetensors")
+            read = states.load(client, before=3).as_file()
+            assert read.keys() == written.keys()
+            assert all(torch.equal(read[name], tensor) for name, tensor in written.items())
+            names |= written.keys()
+    assert names == {
+        "optimizer.loss.0.momentum_buffer",
+        "personal-model.w",
+        "personal-optimizer.loss.0.momentum_buffer",
+        "rule.control/w",
+        "rule.slope/w",
+    }
+
+
+def test_their_folders_are_read_and_reported(tmp_path: Path) -> None:
+    runs = [read_run(EARLIER / strategy) for strategy in STRATEGIES]
+    assert {run.status for run in runs} == {"completed"}
+    assert [run.last_round for run in runs] == [2] * len(runs)
+    page = write_report([run.path for run in runs], tmp_path / "page.html").read_text()
+    assert all(strategy in page for strategy in STRATEGIES)
