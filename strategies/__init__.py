@@ -7,7 +7,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from strategies.conformance import Candidate, checks
+    from strategies.conformance.checks import checks
+    from strategies.conformance.federation import Candidate
     from strategies.declaration import Declaration, declaration_of
     from strategies.rule import (
         CLIENT_COUNT,
@@ -41,9 +42,9 @@ __all__ = [
 ]
 
 _MODULES = {
-    "Candidate": "conformance",
+    "Candidate": "conformance.federation",
     "Declaration": "declaration",
-    "checks": "conformance",
+    "checks": "conformance.checks",
     "declaration_of": "declaration",
     "number": "wire.train_config",
     "to_arrays": "wire.records",
