@@ -35,7 +35,7 @@ def rounds_trained(run_dir: Path) -> int:
     """Return the last round that a run has trained; 0 where it has trained none."""
     checkpointed = CheckpointFolder(run_dir / CHECKPOINTS).newest_round()
     metrics = run_dir / METRICS
-    lines = metrics.read_text(errors="replace").splitlines() if metrics.exists() else []
+    lines = metrics.read_bytes().splitlines() if metrics.exists() else []
     try:
         return max([checkpointed, *map(_round_trained, lines)])
     except ValidationError as error:
@@ -44,7 +44,7 @@ def rounds_trained(run_dir: Path) -> int:
         ) from error
 
 
-def _round_trained(line: str) -> int:
+def _round_trained(line: bytes) -> int:
     record = whole_record(line)
     # A round in which every client failed has a line too, but has trained nothing.
     return record.server_round if record and record.train else 0

@@ -8,8 +8,9 @@ from pathlib import Path
 import tomli_w
 from filelock import BaseFileLock, FileLock, Timeout
 
-from models.core.config import RunConfig
+from models.core.config import RunConfig, TaskConfig
 from models.core.errors import UserError
+from server.config import ServerConfig
 from server.provenance import git_commit, lock_sha256, machine, source, versions
 from server.run_schema import (
     CONFIG,
@@ -71,16 +72,16 @@ class RunFolder:
     def rewind(self, server_round: int) -> None:
         """Drop the metrics of the rounds after this one, which will be done again."""
         metrics = self.path / METRICS
-        lines = metrics.read_text(errors="replace").splitlines() if metrics.exists() else []
+        lines = metrics.read_bytes().splitlines() if metrics.exists() else []
         kept = [line for line in lines if _round_of(line) <= server_round]
         # A file of its own, by which whoever follows the old one can tell.
         partial = self.path / f"{METRICS}.partial"
-        partial.write_text("".join(f"{line}\n" for line in kept))
+        partial.write_bytes(b"".join(line + b"\n" for line in kept))
         partial.replace(self.path / METRICS)
 
     def append(self, record: RoundRecord) -> None:
         """Add a round to metrics.jsonl."""
-        with (self.path / METRICS).open("a") as file:
+        with (self.path / METRICS).open("a", encoding="utf-8") as file:
             file.write(record.as_line())
 
     def finish(self, result: RunResult) -> None:
@@ -107,7 +108,7 @@ def write_json(path: Path, content: RunFile) -> None:
 
 def _write_whole(path: Path, text: str) -> None:
     partial = path.with_name(f"{path.name}.partial")
-    partial.write_text(text)
+    partial.write_text(text, encoding="utf-8")
     partial.replace(path)
 
 
@@ -147,8 +148,10 @@ def claim(path: Path, run_config: RunConfig, *, resume: bool) -> BaseFileLock:
 
 
 def _check_same_run(path: Path, run_config: RunConfig) -> None:
+    # A run from before a key was there has done what its default does.
+    defaults = TaskConfig.defaults() | ServerConfig.defaults()
     try:
-        before = tomllib.loads((path / CONFIG).read_text())
+        before = defaults | tomllib.loads((path / CONFIG).read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UserError(
             f"{path / CONFIG} is broken ({error}): restore it, or give another run-dir"
@@ -161,6 +164,6 @@ def _check_same_run(path: Path, run_config: RunConfig) -> None:
             )
 
 
-def _round_of(line: str) -> float:
+def _round_of(line: bytes) -> float:
     record = whole_record(line)
     return record.server_round if record else float("inf")

@@ -195,8 +195,11 @@ class TransferSummary(RunFile):
     """What happened -> part of the model -> to which of its entries."""
 
 
-def whole_record(line: str) -> RoundRecord | None:
-    """Return what a line of metrics.jsonl holds; None for half a line, written as the run was killed."""
+def whole_record(line: bytes) -> RoundRecord | None:
+    """Return what a line of metrics.jsonl holds; None for half a line, written as the run was killed.
+
+    Bytes, as the line may end inside a character.
+    """
     try:
         return RoundRecord.model_validate_json(line)
     except ValidationError as error:

@@ -50,8 +50,8 @@ def read_run(path: Path) -> Run:
         raise UserError(f"there is no run folder {path}")
     if not (path / CONFIG).is_file():
         raise UserError(f"{path} is not a run folder: it holds no {CONFIG}")
-    with _reading(path / CONFIG) as text:
-        config = _complete(tomllib.loads(text))
+    with _reading(path / CONFIG) as content:
+        config = _complete(tomllib.loads(content.decode()))
     rounds, half_written = _read_rounds(path / METRICS)
     return Run(
         name=path.name,
@@ -80,10 +80,10 @@ def _complete(written: dict[str, Any]) -> RunConfig:
 
 
 @contextmanager
-def _reading(path: Path) -> Iterator[str]:
-    """Give the text of a file, and turn what goes wrong in reading or parsing it into a UserError."""
+def _reading(path: Path) -> Iterator[bytes]:
+    """Give what a file holds, and turn what goes wrong in reading or parsing it into a UserError."""
     try:
-        yield path.read_text(encoding="utf-8")
+        yield path.read_bytes()
     except (OSError, ValueError) as error:
         match error:
             case ValidationError():
@@ -100,13 +100,13 @@ def _read_rounds(path: Path) -> tuple[tuple[RoundRecord, ...], bool]:
     if not path.exists():
         return (), False
     rounds: list[RoundRecord] = []
-    with _reading(path) as text:
-        for line in text.splitlines(keepends=True):
+    with _reading(path) as content:
+        for line in content.splitlines(keepends=True):
             try:
                 rounds.append(RoundRecord.model_validate_json(line))
             except ValidationError as error:
                 inside = error.errors()[0]["type"] == "json_invalid"
-                if inside and not line.endswith("\n"):  # only the writer's last line may lack its end
+                if inside and not line.endswith(b"\n"):  # only the writer's last line may lack its end
                     return tuple(rounds), True
                 raise
     return tuple(rounds), False
@@ -116,5 +116,5 @@ def _read_json(path: Path, schema: type[Schema]) -> Schema | None:
     """Return what the file holds; None where there is no such file."""
     if not path.exists():
         return None
-    with _reading(path) as text:
-        return schema.model_validate_json(text)
+    with _reading(path) as content:
+        return schema.model_validate_json(content)

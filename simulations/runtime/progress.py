@@ -57,11 +57,12 @@ class RoundProgress:
         while True:
             last_look = self._over.wait(PAUSE)
             if self.metrics.exists():
-                with self.metrics.open() as file:
+                with self.metrics.open("rb") as file:
                     if (now := os.fstat(file.fileno()).st_ino) != inode:
                         position, inode = 0, now  # a resumed run has dropped the rounds that it does again
                     file.seek(position)
-                    while (line := file.readline()).endswith("\n"):
+                    # Bytes: half a line may end inside a character.
+                    while (line := file.readline()).endswith(b"\n"):
                         position = file.tell()
                         self._show(RoundRecord.model_validate_json(line))
             if last_look:

@@ -5,6 +5,8 @@ import pytest
 from run_folders import RESULT, SVG, metrics_line, write_run
 
 from models.core.errors import UserError
+from server.resume import rounds_trained
+from server.run_folder import RunFolder
 from server.run_schema import SCHEMA, RoundRecord, RunResult
 from simulations.runs.reader import read_run, read_runs
 from simulations.runs.record import Failure
@@ -53,13 +55,20 @@ def test_a_run_that_failed_at_once_has_only_a_reason(tmp_path: Path) -> None:
     assert (run.status, run.metric, run.last_round, run.seconds) == ("failed", "", 0, 3.5)
 
 
-def test_a_half_written_last_line_is_left_out(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "half", [b'{"server_round": 4, "tra', '{"server_round": 4, "failures": "ü'.encode()[:-1]]
+)
+def test_a_half_written_last_line_is_left_out(half: bytes, tmp_path: Path) -> None:
     path = write_run(tmp_path / "a")
-    with (path / "metrics.jsonl").open("a") as file:
-        file.write('{"server_round": 4, "tra')
+    with (path / "metrics.jsonl").open("ab") as file:
+        file.write(half)  # it may end inside a character
     run = read_run(path)
     assert run.half_written
-    assert run.last_round == 3
+    assert run.last_round == rounds_trained(path) == 3
+    folder = RunFolder(path, run.config, resume=True)
+    folder.rewind(2)
+    folder.close()
+    assert [line.server_round for line in read_run(path).rounds] == [0, 1, 2]
 
 
 def test_data_without_labels_has_one_count_a_client(tmp_path: Path) -> None:

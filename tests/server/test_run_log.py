@@ -1,4 +1,4 @@
-"""run.log of a run in this process; tests/system/test_error_log.py has one under Flower."""
+"""run.log of a run in this process; tests/server/test_error_log.py has one under Flower."""
 
 import logging
 import re

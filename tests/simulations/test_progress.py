@@ -39,14 +39,15 @@ def test_it_follows_the_rounds_and_waits_for_the_end_of_a_line(
     console = Console(file=io.StringIO(), width=120)
     with RoundProgress(tmp_path, 5, console) as progress:
         look()  # no file yet
-        with (tmp_path / "metrics.jsonl").open("a") as file:
-            file.write(rows(0, 1) + '{"server_round": 2, "tr')
+        failures = '"failures": [{"client": 1, "error": "ü"}, {"client": 2, "error": "no"}]'
+        line = f'{{"server_round": 2, "train": {{}}, {failures}}}\n'.encode()
+        half = line.index(b"\xbc")  # inside a character
+        with (tmp_path / "metrics.jsonl").open("ab") as file:
+            file.write(rows(0, 1).encode() + line[:half])
             file.flush()
             look()
             assert progress.bar.tasks[0].completed == 1
-            file.write(
-                'ain": {}, "failures": [{"client": 1, "error": "no"}, {"client": 2, "error": "no"}]}\n'
-            )
+            file.write(line[half:])
         look()
         assert progress.bar.tasks[0].completed == 2
         assert progress.bar.tasks[0].fields["shown"] == "  [red]2 failed[/red]"

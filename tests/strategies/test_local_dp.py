@@ -48,11 +48,11 @@ def test_a_reply_by_hand() -> None:
 
 def test_the_noise_has_the_deviation_that_epsilon_is_counted_for() -> None:
     strategy = strategy_of("LocalDP", "clipping_norm = 0.25, noise_multiplier = 4.0")
-    orders = ConfigRecord({"server-round": 1})
+    config = ConfigRecord({"server-round": 1})
     grid = ScriptedGrid({client: lambda _: None for client in range(4)})
-    strategy.configure_train(1, ArrayRecord({"w": Array(np.zeros(1, np.float32))}), orders, grid)
+    strategy.configure_train(1, ArrayRecord({"w": Array(np.zeros(1, np.float32))}), config, grid)
     same = {"w": np.zeros(40_000, np.float32)}
-    reply, _ = ClipAndNoise(orders).reply(same, same, torch.Generator().manual_seed(0))
+    reply, _ = ClipAndNoise(config).reply(same, same, torch.Generator().manual_seed(0))
     assert np.std(reply["w"]) == pytest.approx(4.0 * 0.25, rel=0.02)
     assert abs(np.mean(reply["w"])) < 3 / 200
 
@@ -90,8 +90,8 @@ def play(strategy: Any, server_round: int) -> dict[str, Any]:
     """Return what a round tells whose first client failed."""
     grid = ScriptedGrid({client: lambda _: None for client in range(4)})
     start = ArrayRecord({"w": Array(np.zeros((), np.float32))})
-    orders = ConfigRecord({"server-round": server_round})
-    messages = list(strategy.configure_train(server_round, start, orders, grid))
+    config = ConfigRecord({"server-round": server_round})
+    messages = list(strategy.configure_train(server_round, start, config, grid))
     metrics = MetricRecord({"num-examples": 2, "loss": 1.5})
     replies = [Message(RecordDict({"arrays": start, "metrics": metrics}), reply_to=messages[-1])]
     return dict(strategy.aggregate_train(server_round, replies)[1])
