@@ -8,7 +8,7 @@ from pathlib import Path
 import tomli_w
 from filelock import BaseFileLock, FileLock, Timeout
 
-from models.core.config import RunConfig, TaskConfig
+from models.core.config import RunConfig, TaskConfig, read
 from models.core.errors import UserError
 from server.config import ServerConfig
 from server.provenance import git_commit, lock_sha256, machine, source, versions
@@ -49,7 +49,7 @@ class RunFolder:
         self.path = path
         self.run_config = run_config
         self.started = time.time()
-        self.threads = int(run_config["threads"]) if "threads" in run_config else 1
+        self.threads = read(TaskConfig, run_config).threads
         self._lock = claim(path, run_config, resume=resume)
         self.begun = False
         """Whether this run may write here: one that is resumed may once it is known that it can go on."""
