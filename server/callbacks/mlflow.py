@@ -14,6 +14,13 @@ if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
 
 EXPERIMENT = "polyfed"
+SETTINGS = {
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    # With MLflow's own, a run would wait four minutes for each request to a server that is not there.
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
+}
+"""Settings of MLflow, where the environment does not say otherwise."""
 TOKEN, ROUND = "polyfed.token", "server_round"
 
 
@@ -27,7 +34,8 @@ class MLflow(Tracker):
 
     def on_run_start(self, run: RoundLoop) -> None:
         """Open the run."""
-        os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+        for setting, value in SETTINGS.items():
+            os.environ.setdefault(setting, value)
         from mlflow.entities import Metric, Param
         from mlflow.tracking import MlflowClient
 

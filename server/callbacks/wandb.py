@@ -22,7 +22,7 @@ class WeightsAndBiases(Tracker):
 
     def on_run_start(self, run: RoundLoop) -> None:
         """Open the run."""
-        mode = os.environ.get("WANDB_MODE", "offline")
+        mode = os.environ.get("WANDB_MODE") or "offline"
         if mode != "online":  # the package would send reports of its own errors
             os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
         import wandb

@@ -20,6 +20,8 @@ from simulations.runtime.terminal import num_warnings
 PAUSE = 0.2
 """Seconds between two looks at the processes."""
 LOG = "output.log"
+REASONS = ("failed:", "polyfed:")
+"""How the lines begin with which a run says why it failed."""
 POOLS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
@@ -49,17 +51,30 @@ def run_trials(trials: Sequence[Trial], workers: int, console: Console) -> None:
             for one in list(running):
                 progress.update(one.bar, completed=_rounds_done(one.trial.folder))
                 if one.process.poll() is not None:
+                    _note_silent_death(one)
                     running.remove(one)
                     progress.remove_task(one.bar)
                     progress.advance(whole)
                     console.print(_ending(one.trial), soft_wrap=True, highlight=False, markup=False)
 
 
+def _note_silent_death(one: _Running) -> None:
+    """Add to a run's output how its process ended, where the process itself has not said what went wrong."""
+    code, log = one.process.returncode, one.trial.folder / LOG
+    said = log.read_text(errors="replace").splitlines() if log.is_file() else []
+    explained = any(line.startswith(REASONS) for line in said)
+    if one.trial.run() or explained or (code > 0 and said):  # where Python has said it, in its last line
+        return
+    how = f"was killed by signal {-code} (out of memory?)" if code < 0 else f"ended with exit code {code}"
+    with log.open("a") as file:
+        file.write(f"failed: its process {how}, without a word\n")
+
+
 def last_words(trial: Trial) -> str:
     """Return why a run failed: what its result says, else the last line of its output."""
     log = trial.folder / LOG
     lines = log.read_text(errors="replace").splitlines() if log.is_file() else []
-    said = [line for line in lines if line.startswith(("failed:", "polyfed:"))] or lines
+    said = [line for line in lines if line.startswith(REASONS)] or lines
     return said[-1] if said else "it has not run"
 
 

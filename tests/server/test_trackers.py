@@ -5,6 +5,7 @@ import os
 import struct
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -187,3 +188,15 @@ def test_mlflow_goes_where_the_environment_says(tiny: Make, tmp_path: Path) -> N
     run = run_apart(config, MLFLOW_TRACKING_URI=f"sqlite:///{tmp_path / 'elsewhere.db'}")
     assert (tmp_path / "elsewhere.db").stat().st_size > 10_000
     assert not (run["folder"] / "mlruns").exists()
+
+
+def test_mlflow_whose_server_is_not_there_does_not_hold_a_run_up(
+    tiny: Make, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    pytest.importorskip("mlflow")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    monkeypatch.delenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", raising=False)
+    started = time.monotonic()
+    run_in_process(tiny(num_clients=2, num_server_rounds=1, trackers="mlflow"))
+    assert "The callback MLflow failed in on_run_start" in caplog.text
+    assert time.monotonic() - started < 90  # with MLflow's own retries, 250 s

@@ -7,10 +7,13 @@ from pathlib import Path
 
 import pytest
 from places import ROOT
+from rich.console import Console
 
 from models.core.errors import UserError
 from server.plan import make_plan
+from simulations.experiments import parallel
 from simulations.experiments.sweep import Space, parse_seeds, parse_space, plan_sweep, read_arms
+from simulations.experiments.trial import Trial
 from simulations.runs.reader import read_run
 from simulations.scenario import load_scenario
 from strategies.registry import STRATEGIES
@@ -160,3 +163,29 @@ def test_a_sweep_runs_once_and_goes_on(scenario: Path, tmp_path: Path) -> None:
     (diverged,) = (path for path in (tmp_path / "runs").glob("*/errors.log") if path.parent not in folders)
     assert "FloatingPointError: loss is" in diverged.read_text()
     assert {path: (path / "result.json").stat().st_mtime_ns for path in folders} == ended
+
+
+@pytest.mark.parametrize(
+    ("code", "reason"),
+    [
+        ("import os; os._exit(0)", "failed: its process ended with exit code 0, without a word"),
+        (
+            "import os; print('warning: x', flush=True); os.kill(os.getpid(), 9)",
+            "failed: its process was killed by signal 9 (out of memory?), without a word",
+        ),
+        ("print('failed: no memory'); raise SystemExit(1)", "failed: no memory"),
+        ("raise LookupError('no such thing')", "LookupError: no such thing"),
+    ],
+)
+def test_a_run_whose_process_dies_is_not_said_to_have_not_run(
+    monkeypatch: pytest.MonkeyPatch, scenario: Path, tmp_path: Path, code: str, reason: str
+) -> None:
+    def start(trial: Trial, mark: Path) -> subprocess.Popen[bytes]:
+        trial.folder.mkdir()
+        with (trial.folder / parallel.LOG).open("w") as log:
+            return subprocess.Popen([sys.executable, "-c", code], stdout=log, stderr=log)
+
+    monkeypatch.setattr(parallel, "_start", start)
+    trial = Trial("a trial", scenario, (), 1, tmp_path / "trial")
+    parallel.run_trials([trial], 1, Console(quiet=True))
+    assert parallel.last_words(trial) == reason
