@@ -26,7 +26,8 @@ def checkpoint_to_resume(plan: Plan, run_dir: Path) -> Checkpoint | None:
         has = "none of its checkpoints can be used" if folder.oldest_round() else "it has kept no checkpoint"
         raise UserError(
             f"the run in {run_dir} has trained to round {rounds}, but {has}: it is not resumed, and left as "
-            "it is; give another run-dir to start over, or put a whole checkpoint back"
+            "it is; to start over give another run-dir, or delete this one; "
+            "to go on put a whole checkpoint back"
         )
     return checkpoint
 

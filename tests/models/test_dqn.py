@@ -1,10 +1,7 @@
 """Deep Q-learning: its mathematics in exact numbers, its memory, and that it learns."""
 
-import json
 import os
 import signal
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, cast
@@ -13,9 +10,9 @@ import gymnasium
 import numpy as np
 import pytest
 import torch
-from finished import result_of
+from finished import result_of, run_killed
 from gymnasium.spaces import Box, Discrete
-from places import CONFIGS, TESTS
+from places import CONFIGS
 from safetensors.torch import load_file
 from torch import nn
 
@@ -329,11 +326,7 @@ def test_sigkill_and_resume_bring_the_replay_buffer_back(tiny: Make, tmp_path: P
         task_options=f"{SMALL}, unless = '{survivor}'",
         checkpoint_every=2,
     )
-    code = "import json, sys; from simulations.runtime.in_process import run_in_process as run\n"
-    code += "run(json.loads(sys.argv[1]), 1)"
-    command = [sys.executable, "-c", code, json.dumps(config)]
-    ended = subprocess.run(command, cwd=TESTS / "models", check=False, timeout=120)
-    assert ended.returncode == -signal.SIGKILL
+    run_killed(config, num_nodes=1)
     assert not (killed / "result.json").exists()
 
     survivor.touch()

@@ -160,9 +160,23 @@ def test_a_sweep_runs_once_and_goes_on(scenario: Path, tmp_path: Path) -> None:
     more = sweep("--grid", "learning-rate=[0.01, 0.1, 1e30]")
     assert more.returncode == 1
     assert "lower the learning rate" in more.stdout
-    (diverged,) = (path for path in (tmp_path / "runs").glob("*/errors.log") if path.parent not in folders)
-    assert "FloatingPointError: loss is" in diverged.read_text()
+    diverged = [path for path in (tmp_path / "runs").glob("*/errors.log") if path.parent not in folders]
+    assert len(diverged) == 2  # one a seed
+    assert all("FloatingPointError: loss is" in path.read_text() for path in diverged)
     assert {path: (path / "result.json").stat().st_mtime_ns for path in folders} == ended
+
+
+def test_a_trial_without_a_checkpoint_is_set_aside_and_starts_over(scenario: Path, tmp_path: Path) -> None:
+    """It could not go on, and a resume is refused."""
+    (trial,) = plan_sweep(scenario, [{"checkpoint-every": 0}], [1], tmp_path / "runs")
+    parallel.run_trials([trial], 1, Console(quiet=True))
+    (trial.folder / "result.json").unlink()  # as if it had been killed
+    metrics = (trial.folder / "metrics.jsonl").read_bytes()
+    assert (trial.begun, trial.resumable, trial.run()) == (True, False, None)
+    parallel.run_trials([trial], 1, Console(quiet=True))
+    assert trial.run() is not None
+    aside = trial.folder.with_name(f"{trial.folder.name}.cut-1")
+    assert (aside / "metrics.jsonl").read_bytes() == metrics
 
 
 @pytest.mark.parametrize(

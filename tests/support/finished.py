@@ -1,6 +1,7 @@
 """Runs in this process, to their end."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -42,10 +43,11 @@ def result_of(folder: Path) -> dict[str, Any]:
     return result
 
 
-def run_killed(config: dict[str, Value]) -> None:
+def run_killed(config: dict[str, Value], num_nodes: int = 2) -> None:
     """Run in a process of its own, which must die of SIGKILL."""
     code = "import json, sys; from simulations.runtime.in_process import run_in_process as run\n"
-    code += "run(json.loads(sys.argv[1]), 2)"
+    code += f"run(json.loads(sys.argv[1]), {num_nodes})"
     command = [sys.executable, "-c", code, json.dumps(config)]
-    ended = subprocess.run(command, cwd=SUPPORT, check=False, timeout=120)
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}  # it finds what the test does
+    ended = subprocess.run(command, cwd=SUPPORT, env=env, check=False, timeout=120)
     assert ended.returncode == -signal.SIGKILL

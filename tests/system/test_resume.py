@@ -116,7 +116,7 @@ def test_a_run_without_a_whole_checkpoint_is_not_resumed_and_nothing_of_it_is_lo
         run_in_process({**config, "num-server-rounds": 5, "resume": True})
     assert str(caught.value) == (
         f"the run in {folder} has trained to round 3, but {why}: it is not resumed, and left as it is; "
-        "give another run-dir to start over, or put a whole checkpoint back"
+        "to start over give another run-dir, or delete this one; to go on put a whole checkpoint back"
     )
     assert everything_in(folder) == before
 
