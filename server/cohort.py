@@ -151,22 +151,7 @@ class CohortGrid(Grid):
         training = next(iter(asked.values())).metadata.message_type.startswith("train")
         info = info if training else replace(info, weighted_by="")  # every client's metrics are wanted
         traffic = _Traffic()
-        assigned = self.node_registry.assign(asked, list(self.grid.get_node_ids()))
-        packed = {
-            node: self._pack(node, [asked[client] for client in clients], info, traffic)
-            for node, clients in assigned.items()
-        }
-        # Not by node: the SuperLink answers in its own name for a node that has gone.
-        returned = {
-            reply.metadata.reply_to_message_id: reply
-            for reply in exchange(self.grid, packed.values(), timeout)
-        }
-        parts = [
-            _unpack(returned.get(packed[node].metadata.message_id), clients, traffic).on_node(node)
-            for node, clients in assigned.items()
-        ]
-        away = sorted(asked.keys() - {client for clients in assigned.values() for client in clients})
-        parts.append(NodeReply.of_failed_node(away, "its node has gone"))
+        parts = self._ask_nodes(asked, info, timeout, traffic)
         replies = sorted((reply for part in parts for reply in part.replies), key=lambda each: each.client)
         failures = sorted((each for part in parts for each in part.failures), key=lambda each: each.client)
         if training:
@@ -186,6 +171,27 @@ class CohortGrid(Grid):
             node_seconds=traffic.node_seconds,
             seconds=time.perf_counter() - started,
         )
+
+    def _ask_nodes(
+        self, asked: Mapping[int, Message], info: RoundInfo, timeout: float, traffic: _Traffic
+    ) -> list[NodeReply]:
+        """Send each node one message, and return what the nodes reply, or why they do not."""
+        assigned = self.node_registry.assign(asked, list(self.grid.get_node_ids()))
+        packed = {
+            node: self._pack(node, [asked[client] for client in clients], info, traffic)
+            for node, clients in assigned.items()
+        }
+        # Not by node: the SuperLink answers in its own name for a node that has gone.
+        returned = {
+            reply.metadata.reply_to_message_id: reply
+            for reply in exchange(self.grid, packed.values(), timeout)
+        }
+        parts = [
+            _unpack(returned.get(packed[node].metadata.message_id), clients, traffic).on_node(node)
+            for node, clients in assigned.items()
+        ]
+        away = sorted(asked.keys() - {client for clients in assigned.values() for client in clients})
+        return [*parts, NodeReply.of_failed_node(away, "its node has gone")]
 
     def _pack(self, node: int, messages: list[Message], info: RoundInfo, traffic: _Traffic) -> Message:
         contents = [(message.metadata.dst_node_id, message.content) for message in messages]
