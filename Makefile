@@ -37,7 +37,7 @@ endif
 
 # What a developer runs all day.
 check: $(VENV)/installed-dev
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal -m "not slow"
 
 # Write the run config's keys, defaults and comments into pyproject.toml, from the config classes.
 config: $(VENV)/installed

@@ -130,6 +130,7 @@ def wandb_history(folder: Path) -> dict[int, dict[str, Any]]:
     return found
 
 
+@pytest.mark.slow
 def test_weights_and_biases_writes_offline_files_that_hold_the_metrics(tiny: Make) -> None:
     pytest.importorskip("wandb")
     config = tiny(num_clients=2, num_server_rounds=1, trackers="wandb")
@@ -150,6 +151,7 @@ def test_weights_and_biases_writes_offline_files_that_hold_the_metrics(tiny: Mak
     assert "https://" not in logs
 
 
+@pytest.mark.slow
 def test_mlflow_writes_a_store_of_the_runs_own_and_a_resumed_run_goes_on_in_it(tiny: Make) -> None:
     pytest.importorskip("mlflow")
     config = tiny(num_clients=2, num_server_rounds=1, trackers="mlflow")
@@ -182,6 +184,7 @@ def test_mlflow_writes_a_store_of_the_runs_own_and_a_resumed_run_goes_on_in_it(t
     assert artifacts == [f"figures/confusion-matrix-round-{number}.svg" for number in (1, 2)]
 
 
+@pytest.mark.slow
 def test_mlflow_goes_where_the_environment_says(tiny: Make, tmp_path: Path) -> None:
     pytest.importorskip("mlflow")
     config = tiny(num_clients=2, num_server_rounds=1, trackers="mlflow")
@@ -190,6 +193,7 @@ def test_mlflow_goes_where_the_environment_says(tiny: Make, tmp_path: Path) -> N
     assert not (run["folder"] / "mlruns").exists()
 
 
+@pytest.mark.slow
 def test_mlflow_whose_server_is_not_there_does_not_hold_a_run_up(
     tiny: Make, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

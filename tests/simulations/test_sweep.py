@@ -166,6 +166,7 @@ def test_a_sweep_runs_once_and_goes_on(scenario: Path, tmp_path: Path) -> None:
     assert {path: (path / "result.json").stat().st_mtime_ns for path in folders} == ended
 
 
+@pytest.mark.slow
 def test_a_trial_without_a_checkpoint_is_set_aside_and_starts_over(scenario: Path, tmp_path: Path) -> None:
     """It could not go on, and a resume is refused."""
     (trial,) = plan_sweep(scenario, [{"checkpoint-every": 0}], [1], tmp_path / "runs")
