@@ -65,12 +65,13 @@ def outgoing(
 
     A rule may clip or add noise: those of a private strategy come last among its rules.
     """
-    noise = generator_for(worker.config.seed, "reply", request.info.server_round, request.client)
     steps: list[Step] = []
     if tampers(worker, request.client):
         steps.append(partial(tampered, worker, request))
     steps.append(finite)
-    steps += [partial(rule_replies, rule, request, noise) for rule in rules]
+    if rules:
+        noise = generator_for(worker.config.seed, "reply", request.info.server_round, request.client)
+        steps += [partial(rule_replies, rule, request, noise) for rule in rules]
     if worker.config.compression:
         steps.append(partial(compressed, worker, request, state.residual))
     return steps
@@ -95,7 +96,7 @@ def send_reply(
         update = step(update)
     kept = own_state(result.state, worker.initial, request.given.keys(), worker.federated)
     after = ClientState(ModelMemory(kept, result.optimizer, result.rule), result.personal, update.residual)
-    if after.as_file() or before.as_file():
+    if after or before:
         info = request.info
         states.save(request.client, info.server_round, after, info.restorable_round)
     content = RecordDict({METRICS: MetricRecord({**update.metrics}), **update.encoded})

@@ -34,6 +34,10 @@ class ModelMemory:
     rule: Tensors = field(default_factory=dict)
     """KIND/NAME -> what the local rule keeps beside a weight."""
 
+    def __bool__(self) -> bool:
+        """Return whether there is anything to remember."""
+        return bool(self.model or self.optimizer or self.rule)
+
     def cloned(self) -> "ModelMemory":
         """Return copies, which stay as they are when the model goes on."""
         copies = (
@@ -67,6 +71,10 @@ class ClientState:
     residual: Tensors = field(default_factory=dict)
     """What compression left out of the client's last reply."""
 
+    def __bool__(self) -> bool:
+        """Return whether there is anything to remember."""
+        return bool(self.shared or self.personal or self.residual)
+
     def as_file(self) -> dict[str, Tensor]:
         """Return the tensors by the names that they have in a file."""
         residual = {RESIDUAL + name: tensor for name, tensor in self.residual.items()}
@@ -94,7 +102,7 @@ class ClientStates:
     def load(self, client: int, before: int) -> ClientState:
         """Return the client's newest state that is older than round `before`; empty if there is none."""
         older = [saved for saved in self._rounds(client) if saved < before]
-        return ClientState.from_file(load_file(self._path(client, max(older))) if older else {})
+        return ClientState.from_file(load_file(self._path(client, max(older)))) if older else ClientState()
 
     def save(self, client: int, server_round: int, state: ClientState, restorable_round: int) -> None:
         """Write the state after this round, and drop what no resume from `restorable_round` can ask for.
