@@ -1,5 +1,6 @@
 """What one client does when it is asked to evaluate."""
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -44,6 +45,8 @@ def evaluate_client(worker: Worker, request: ClientRequest, states: ClientStates
         sums = {name: [float(total), float(weight)] for name, (total, weight) in metrics.items()}
         content[prefix + SUMS] = ConfigRecord({**sums})
         for name, ratio in worker.task.ratios(metrics).items():
+            if not math.isfinite(ratio):
+                raise FloatingPointError(f"{prefix}{name} is {ratio} on the client's own examples")
             content.metric_records[METRICS][prefix + name] = ratio
     return content
 

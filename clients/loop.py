@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from models.data.dataset import Examples
+from models.state import start_training
 from models.task import Objective, Task
 
 Optimizers = Sequence[tuple[Objective, torch.optim.Optimizer]]
@@ -31,8 +32,7 @@ def train_epochs(
     FloatingPointError when a loss is no longer finite, and ValueError when there is no batch, so that no
     such update reaches the server.
     """
-    if not model.training:
-        model.train()
+    start_training(model, task.freeze)
     mixed_precision = torch.autocast(device.type, torch.bfloat16) if autocast else nullcontext()
     totals = {objective.name: torch.zeros((), device=device) for objective, _ in optimizers}
     seen = 0

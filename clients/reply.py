@@ -2,7 +2,8 @@
 
 Before an update leaves a client it goes through `outgoing`, one list of steps in their order. Then the
 client remembers what stays with it, and only then is its reply collected: a client that cannot remember
-fails, and has not replied.
+fails, and has not replied. Statistics, which no optimizer trains, take no such way: they are averaged as they
+are, beside the strategy.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -87,25 +88,27 @@ def send_reply(
     reply: NodeReply,
 ) -> None:
     """Take an update through `outgoing`, remember what stays with the client, and collect its reply."""
-    arrays: Arrays = {name: result.state[name].cpu().numpy() for name in worker.federated}
+    arrays: Arrays = {name: result.state[name].cpu().numpy() for name in worker.federated.parameters}
     for kind, tensors in result.aux.items():
         own_kind = {name: tensor.cpu().numpy() for name, tensor in tensors.items()}
         arrays = {**arrays, **aux_arrays(kind, own_kind)}
+    statistics = {name: result.state[name].cpu().numpy() for name in worker.federated.statistics}
+    check_finite(statistics)
     update = Update(arrays, result.metrics)
     for step in outgoing(worker, request, rules, before):
         update = step(update)
-    kept = own_state(result.state, worker.initial, request.given.keys(), worker.federated)
+    kept = own_state(result.state, worker.initial, request.given.keys(), worker.federated.all)
     after = ClientState(ModelMemory(kept, result.optimizer, result.rule), result.personal, update.residual)
     if after or before:
         info = request.info
         states.save(request.client, info.server_round, after, info.restorable_round)
     content = RecordDict({METRICS: MetricRecord({**update.metrics}), **update.encoded})
-    reply.add(request.client, content, update.arrays or None)
+    reply.add(request.client, content, update.arrays or None, statistics)
 
 
 def tampered(worker: Worker, request: ClientRequest, update: Update) -> Update:
     """Put what an attacker sends in place of its weights."""
-    weights = {name: torch.from_numpy(update.arrays[name]) for name in worker.federated}
+    weights = {name: torch.from_numpy(update.arrays[name]) for name in worker.federated.parameters}
     wrong = tamper(worker, request, weights)
     return replace(update, arrays={**update.arrays, **{name: each.numpy() for name, each in wrong.items()}})
 

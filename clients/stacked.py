@@ -22,6 +22,7 @@ from clients.state import ClientState, ClientStates
 from clients.worker import Worker
 from models.core.seeds import generator_for
 from models.optimizers import make_optimizers
+from models.state import start_training
 from models.task import Batch, Objective, State
 from strategies.rule import RuleResult
 from strategies.wire.reply import NodeReply
@@ -101,8 +102,7 @@ class _Stack:
 
     def train(self) -> None:
         """Train all clients; collect each one's reply once it has no more batches."""
-        if not self.worker.model.training:
-            self.worker.model.train()
+        start_training(self.worker.model, self.worker.task.freeze)
         while self.learners:
             batches: list[Batch] = []
             going: list[int] = []

@@ -98,10 +98,10 @@ def _train_personal(
     worker.put(personal_model(request.given, remembered))
     try:
         trained = _train(worker, request, examples, remembered, rules, PERSONAL)
-        check_finite({name: worker.state[name].cpu().numpy() for name in worker.federated})
+        check_finite({name: worker.state[name].cpu().numpy() for name in worker.federated.all})
     except FloatingPointError as error:
         raise FloatingPointError(f"personal model: {error}") from error
-    kept = own_state(worker.state, worker.initial, request.fixed.keys(), worker.federated)
+    kept = own_state(worker.state, worker.initial, request.fixed.keys(), worker.federated.all)
     memory = ModelMemory(kept, trained.optimizer, trained.rule)
     losses = {PERSONAL + name: loss for name, loss in trained.losses.items()}
     return _Personal(losses, memory.cloned())  # copies, as the shared model takes its place

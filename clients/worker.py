@@ -16,7 +16,7 @@ from models.data.dataset import Dataset, Examples
 from models.data.datasets import find_source, load_dataset
 from models.data.partition import Partition, make_partition, split_local_test
 from models.registry import load_task
-from models.state import build_model, federated_names
+from models.state import FederatedNames, build_model, federated_names, model_state
 from models.task import Task
 
 
@@ -35,8 +35,8 @@ class Worker:
     """The model's entries, by name; writing to them writes to the model."""
     initial: dict[str, Tensor]
     """A copy of the state as it was built."""
-    federated: tuple[str, ...]
-    """Names of the entries that are sent and averaged, in the order of the state."""
+    federated: FederatedNames
+    """Names of the entries that are sent and averaged."""
 
     def examples(self, client: int) -> tuple[Examples, Examples]:
         """Return the client's examples for training and for its own evaluation."""
@@ -65,9 +65,9 @@ def load_worker(config: TaskConfig, data_path: str) -> Worker:
     task = load_task(config, dataset)
     device = worker_device(config.device)
     model = build_model(task, config.seed).to(device)
-    state = model.state_dict()
+    state = model_state(model)
     initial = {name: tensor.clone() for name, tensor in state.items()}
-    federated = federated_names(model, task.local)
+    federated = federated_names(model, task)
     deal = None if data_path else make_partition(dataset, config)
     return Worker(config, task, dataset, deal, device, model, state, initial, federated)
 

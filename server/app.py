@@ -19,7 +19,7 @@ from models.core.tracebacks import line_of, plain_line, traceback_of
 from models.data.attackers import attackers
 from models.data.fingerprint import data_sha256
 from models.data.partition import count_labels
-from models.state import describe_state, federated_names, weights_sha256
+from models.state import describe_state, federated_names, model_state, weights_sha256
 from server.callbacks.build import in_order
 from server.checkpoint import write_safetensors
 from server.cohort import CohortGrid
@@ -91,7 +91,7 @@ def _prepare(grid: Grid, plan: Plan, folder: RunFolder, errors: ErrorLog) -> Rou
     """Wait for the nodes, and put the round loop together."""
     checkpoint = checkpoint_to_resume(plan, folder.path) if plan.config.resume else None
     num_clients = plan.task_config.num_clients
-    state = {name: tensor.clone() for name, tensor in plan.model.state_dict().items()}
+    state = {name: tensor.clone() for name, tensor in model_state(plan.model).items()}
     fixed = _begin_with(plan.transfer, state, folder) if plan.transfer else {}
     # Simulated nodes are workers of one machine or cluster, with one disk under them.
     shared_disk = isinstance(grid, InMemoryGrid) or getattr(grid, "interchangeable_nodes", False)
@@ -111,6 +111,7 @@ def _prepare(grid: Grid, plan: Plan, folder: RunFolder, errors: ErrorLog) -> Rou
         classes = tuple(plan.dataset.classes)
         picture = PartitionCounts(num_clients=num_clients, classes=classes, counts=counts)
         write_json(folder.path / PARTITION, picture)
+    federated = federated_names(plan.model, plan.task)
     loop = RoundLoop(
         plan.config,
         plan.task_config.seed,
@@ -123,7 +124,8 @@ def _prepare(grid: Grid, plan: Plan, folder: RunFolder, errors: ErrorLog) -> Rou
         ),
         CentralEvaluation(plan.task, plan.model, plan.task_config),
         folder,
-        {name: state[name] for name in federated_names(plan.model, plan.task.local)},
+        {name: state[name] for name in federated.parameters},
+        {name: state[name] for name in federated.statistics},
         fixed,
         _state_path(folder, shared_disk),
         errors,

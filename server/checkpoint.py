@@ -24,7 +24,7 @@ class Checkpoint:
 
     server_round: int
     weights: dict[str, Tensor]
-    """The federated state."""
+    """The federated state: parameters and statistics."""
     progress: dict[str, Any] = field(default_factory=dict)
     """What the round loop remembers, as JSON."""
     strategy: Any = None

@@ -1,5 +1,6 @@
 """What clients found on their own examples: merged, and client by client."""
 
+import math
 from collections.abc import Collection, Mapping
 
 from flwr.app import RecordDict
@@ -27,7 +28,9 @@ def metrics_by_client(task: Task, contents: Mapping[int, RecordDict]) -> dict[st
     columns: dict[str, list[float | None]] = {"client": list(found)}
     for name in names:
         values = (metrics.get(name) for metrics in found.values())
-        columns[name] = [None if value is None else float(f"{value:.6g}") for value in values]
+        columns[name] = [
+            None if value is None or not math.isfinite(value) else float(f"{value:.6g}") for value in values
+        ]
     return columns
 
 

@@ -3,12 +3,15 @@
 import math
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from typing import Any
 
+import numpy as np
 from flwr.app import ArrayRecord, Error, Message, RecordDict
 from flwr.common.constant import ErrorCode
 from flwr.serverapp import Grid
 from flwr.supercore.run import Run
+from numpy.typing import NDArray
 from torch import Tensor
 
 from models.core.tracebacks import line_of, traceback_of
@@ -17,7 +20,7 @@ from server.exchange import exchange, one_line
 from server.node_registry import NodeRegistry
 from strategies.wire.compression import decompress
 from strategies.wire.exact_sum import ExactSum
-from strategies.wire.records import num_bytes, to_record
+from strategies.wire.records import num_bytes, to_arrays, to_record
 from strategies.wire.reply import (
     ARRAYS,
     METRICS,
@@ -32,6 +35,7 @@ from strategies.wire.request import RoundInfo, pack_requests
 # How Ray names an actor that has gone; Flower puts it back into its pool, and all later messages to it fail.
 DEAD_WORKER = ("ActorDiedError", "ActorUnavailableError", "OutOfMemoryError", "RayActorError")
 
+Shapes = Mapping[str, tuple[int, ...]]
 
 REFUSAL = "the round loop exchanges messages: clients that share a node answer together"
 
@@ -46,6 +50,8 @@ class CohortResult:
     """Clients that answered, in order."""
     failures: Sequence[ClientFailure] = ()
     """Clients that failed, in order."""
+    statistics: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
+    """Means of what no optimizer trains, weighted by examples; empty where the model has none."""
     num_examples: int = 0
     """Examples of the clients that answered."""
     bytes_down: int = 0
@@ -139,8 +145,16 @@ class CohortGrid(Grid):
         """Refuse, as `push_messages` does."""
         raise NotImplementedError(REFUSAL)
 
-    def exchange(self, messages: Iterable[Message], info: RoundInfo, timeout: float) -> CohortResult:
+    def exchange(
+        self,
+        messages: Iterable[Message],
+        info: RoundInfo,
+        timeout: float,
+        statistics: Mapping[str, Tensor] | None = None,
+    ) -> CohortResult:
         """Send the strategy's messages to clients with what polyfed says beside them, and wait for replies.
+
+        Every node gets the `statistics` once a message, as it gets what is fixed.
 
         Raises RunFailedError for a worker that died, and for a cohort without examples to train on.
         """
@@ -150,8 +164,8 @@ class CohortGrid(Grid):
             return CohortResult()
         training = next(iter(asked.values())).metadata.message_type.startswith("train")
         info = info if training else replace(info, weighted_by="")  # every client's metrics are wanted
-        traffic = _Traffic()
-        parts = self._ask_nodes(asked, info, timeout, traffic)
+        traffic, beside = _Traffic(), ArrayRecord(dict(statistics)) if statistics else None
+        parts = self._ask_nodes(asked, info, timeout, traffic, beside)
         replies = sorted((reply for part in parts for reply in part.replies), key=lambda each: each.client)
         failures = sorted((each for part in parts for each in part.failures), key=lambda each: each.client)
         if training:
@@ -165,6 +179,7 @@ class CohortGrid(Grid):
             replies=_with_errors(answered, failures, asked, in_order=not info.weighted_by),
             clients=[reply.client for reply in replies],
             failures=failures,
+            statistics=_mean_statistics(parts),
             num_examples=int(sum(reply.weight("num-examples") for reply in replies)),
             bytes_down=traffic.down,
             bytes_up=traffic.up,
@@ -173,12 +188,17 @@ class CohortGrid(Grid):
         )
 
     def _ask_nodes(
-        self, asked: Mapping[int, Message], info: RoundInfo, timeout: float, traffic: _Traffic
+        self,
+        asked: Mapping[int, Message],
+        info: RoundInfo,
+        timeout: float,
+        traffic: _Traffic,
+        statistics: ArrayRecord | None,
     ) -> list[NodeReply]:
         """Send each node one message, and return what the nodes reply, or why they do not."""
         assigned = self.node_registry.assign(asked, list(self.grid.get_node_ids()))
         packed = {
-            node: self._pack(node, [asked[client] for client in clients], info, traffic)
+            node: self._pack(node, [asked[client] for client in clients], info, traffic, statistics)
             for node, clients in assigned.items()
         }
         # Not by node: the SuperLink answers in its own name for a node that has gone.
@@ -186,21 +206,30 @@ class CohortGrid(Grid):
             reply.metadata.reply_to_message_id: reply
             for reply in exchange(self.grid, packed.values(), timeout)
         }
+        training = bool(packed) and next(iter(packed.values())).metadata.message_type.startswith("train")
+        wanted = _shapes(to_arrays(statistics)) if training and statistics else {}
         parts = [
-            _unpack(returned.get(packed[node].metadata.message_id), clients, traffic).on_node(node)
+            _unpack(returned.get(packed[node].metadata.message_id), clients, traffic, wanted).on_node(node)
             for node, clients in assigned.items()
         ]
         away = sorted(asked.keys() - {client for clients in assigned.values() for client in clients})
         return [*parts, NodeReply.of_failed_node(away, "its node has gone")]
 
-    def _pack(self, node: int, messages: list[Message], info: RoundInfo, traffic: _Traffic) -> Message:
+    def _pack(
+        self,
+        node: int,
+        messages: list[Message],
+        info: RoundInfo,
+        traffic: _Traffic,
+        statistics: ArrayRecord | None,
+    ) -> Message:
         contents = [(message.metadata.dst_node_id, message.content) for message in messages]
-        content = pack_requests(contents, info, self.fixed)
+        content = pack_requests(contents, info, self.fixed, statistics)
         traffic.down += num_bytes(content)
         return Message(content, node, messages[0].metadata.message_type)
 
 
-def _unpack(returned: Message | None, clients: list[int], traffic: _Traffic) -> NodeReply:
+def _unpack(returned: Message | None, clients: list[int], traffic: _Traffic, statistics: Shapes) -> NodeReply:
     """Return a node's replies; whatever befell the whole node befell each of its clients."""
     if returned is None:
         return NodeReply.of_failed_node(clients, "its node did not answer in time")
@@ -218,6 +247,7 @@ def _unpack(returned: Message | None, clients: list[int], traffic: _Traffic) -> 
     try:
         reply = NodeReply.unpack(returned.content)
         _check_answered(reply, clients)
+        _check_statistics(reply, statistics)
     except Exception as error:  # a node may send anything
         why = f"the reply of its node cannot be read: {line_of(error)}"
         return NodeReply.of_failed_node(clients, why, traceback_of(error))
@@ -230,6 +260,30 @@ def _check_answered(reply: NodeReply, clients: Sequence[int]) -> None:
     answered = sorted([each.client for each in reply.replies] + [each.client for each in reply.failures])
     if answered != sorted(clients):
         raise ValueError(f"it answers for clients {answered}, and was asked for {sorted(clients)}")
+
+
+def _check_statistics(reply: NodeReply, wanted: Shapes) -> None:
+    """Raise ValueError for statistics that are not those of the model, or that are not finite."""
+    total = reply.statistics or ExactSum()
+    found = _shapes(total.high)
+    if (reply.replies and found != wanted) or found != _shapes(total.low):
+        raise ValueError(f"it sends statistics {sorted(found)}, and the model has {sorted(wanted)}")
+    sums = (*total.high.values(), *total.low.values())
+    if not (0 <= total.weight < math.inf and all(np.isfinite(each).all() for each in sums)):
+        raise ValueError("its statistics are not finite")
+
+
+def _mean_statistics(parts: Sequence[NodeReply]) -> dict[str, NDArray[np.float64]]:
+    """Return the mean of the statistics over all clients' examples; nothing where there are no examples."""
+    total = ExactSum()
+    for part in parts:
+        if part.statistics is not None:
+            total.merge(part.statistics)
+    return total.mean() if total.weight else {}
+
+
+def _shapes(arrays: Mapping[str, NDArray[Any]]) -> Shapes:
+    return {name: array.shape for name, array in arrays.items()}
 
 
 def _check_examples(replies: Sequence[ClientReply], weighted_by: str) -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from logging import WARNING
 
 import torch
 from flwr.serverapp.strategy import Strategy
@@ -9,18 +10,26 @@ from torch import nn
 
 from models.core.config import RunConfig, TaskConfig, read, require
 from models.core.device import choose_device
-from models.data.attackers import check_attack
+from models.core.log import log
+from models.data.attackers import attackers, check_attack
 from models.data.dataset import Dataset
 from models.data.datasets import load_dataset
 from models.data.partition import Partition, make_partition
 from models.optimizers import make_optimizers
 from models.registry import load_task
-from models.state import build_model
+from models.state import build_model, federated_names
 from models.task import Task
 from server.callbacks.build import make_guests
 from server.callbacks.callback import Callback
 from server.config import ServerConfig
-from server.strategy import check_compression, check_engine, check_memory, check_optimizers, load_strategy
+from server.strategy import (
+    check_compression,
+    check_engine,
+    check_memory,
+    check_optimizers,
+    check_statistics,
+    load_strategy,
+)
 from server.transfer import Transfer, starting_point, take_over
 
 
@@ -63,9 +72,13 @@ def make_plan(run_config: RunConfig) -> Plan:
     check_attack(task_config, dataset)
     task = load_task(task_config, dataset)
     model = build_model(task, task_config.seed)
+    statistics = federated_names(model, task).statistics
+    check_statistics(strategy, statistics)
+    if statistics and attackers(task_config):
+        log(WARNING, "Attacks and robust strategies concern parameters; statistics are averaged beside them")
     # Their options are checked by making them.
     optimizers = make_optimizers(task, model.named_parameters(), task_config)
     check_optimizers(strategy, (optimizer for _, optimizer in optimizers))
     deal = make_partition(dataset, task_config)
-    transfer = take_over(starting_point(config), model, task.local) if config.init_from else None
+    transfer = take_over(starting_point(config), model, task.local, task.freeze) if config.init_from else None
     return Plan(config, task_config, dataset, task, model, strategy, deal, transfer, guests)

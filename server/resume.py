@@ -5,7 +5,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from models.core.errors import UserError
-from models.state import federated_names
+from models.state import federated_names, model_state
 from server.checkpoint import Checkpoint, CheckpointFolder
 from server.plan import Plan
 from server.run_schema import CHECKPOINTS, METRICS, explain, whole_record
@@ -18,8 +18,8 @@ def checkpoint_to_resume(plan: Plan, run_dir: Path) -> Checkpoint | None:
     for broken metrics, which could not be continued.
     """
     rounds = rounds_trained(run_dir)
-    state = plan.model.state_dict()
-    like = {name: state[name] for name in federated_names(plan.model, plan.task.local)}
+    state = model_state(plan.model)
+    like = {name: state[name] for name in federated_names(plan.model, plan.task).all}
     folder = CheckpointFolder(run_dir / CHECKPOINTS)
     checkpoint = folder.load_newest(like)
     if checkpoint is None and rounds:

@@ -1,8 +1,9 @@
 """The round loop, over a strategy's public methods."""
 
+import math
 import random
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from logging import INFO, WARNING
@@ -29,6 +30,8 @@ from server.run_folder import RunFolder
 from server.run_schema import CHECKPOINTS, ERRORS, FailureRecord, RoundRecord
 from strategies.declaration import declaration_of
 from strategies.memory import restore
+from strategies.rule import Arrays
+from strategies.wire.records import to_arrays
 from strategies.wire.reply import SUMS
 from strategies.wire.request import RoundInfo
 from strategies.wire.train_config import SERVER_ROUND
@@ -62,6 +65,7 @@ class RoundLoop:
         evaluation: CentralEvaluation,
         folder: RunFolder,
         weights: dict[str, Tensor],
+        statistics: dict[str, Tensor],
         fixed: dict[str, Tensor],
         state_path: str,
         errors: ErrorLog,
@@ -75,6 +79,7 @@ class RoundLoop:
         self.task: Task = evaluation.task
         self.folder = folder
         self.weights = weights
+        self.statistics = statistics
         self.fixed = fixed
         self.state_path = state_path
         self.errors = errors
@@ -87,14 +92,20 @@ class RoundLoop:
     @property
     def model(self) -> dict[str, Tensor]:
         """All that the server knows of the model: what is averaged, and what it has given the clients."""
-        return {**self.weights, **self.fixed}
+        return {**self.averaged, **self.fixed}
+
+    @property
+    def averaged(self) -> dict[str, Tensor]:
+        """What is averaged: the parameters, which the strategy sees, and the statistics beside them."""
+        return {**self.weights, **self.statistics}
 
     def resume(self, checkpoint: Checkpoint | None) -> None:
         """Go back to a checkpoint; to the start without one, which is for runs that have not trained."""
         if checkpoint is None:
             log(WARNING, "The run in %s has trained no round: starting from round 1", self.folder.path)
         else:
-            self.weights = checkpoint.weights
+            self.weights = {name: checkpoint.weights[name] for name in self.weights}
+            self.statistics = {name: checkpoint.weights[name] for name in self.statistics}
             self.progress = Progress(**checkpoint.progress)
             self.folder.started -= self.progress.seconds
             restore(self.strategy, checkpoint.strategy, checkpoint.strategy_arrays)
@@ -107,7 +118,7 @@ class RoundLoop:
         self.callbacks.on_run_start(self)
         self._last_record = time.perf_counter()
         if self.progress.server_round == 0 and self.config.evaluate_every:
-            central = self._evaluate_centrally()
+            central = self._evaluate_centrally(0)
             self._tell(self._record({"server_round": 0, "central": central}))
         while self.progress.server_round < self.config.num_server_rounds:
             if self.stop_reason:
@@ -121,21 +132,21 @@ class RoundLoop:
 
     def _round(self, server_round: int) -> RoundRecord:
         row: dict[str, Any] = {"server_round": server_round, "train": {}, "evaluate": {}, "central": {}}
-        cohort = CohortResult()
+        row |= _cohort(CohortResult())
         try:
             cohort = self._train(server_round)
-            row["train"] = self._aggregate(server_round, cohort)
-        except RunFailedError:
-            self._record(row | _cohort(cohort))
+            row |= _cohort(cohort)
+            row["train"] = self._finite(server_round, self._aggregate(server_round, cohort))
+            evaluated = self._evaluate_on_clients(server_round)
+            row |= self._client_metrics(server_round, evaluated)
+            also = _cohort(evaluated)
+            row["failures"] += also["failures"]
+            row["bytes"] = {way: row["bytes"][way] + also["bytes"][way] for way in row["bytes"]}
+            if self._is_evaluated(server_round):
+                row["central"] = self._evaluate_centrally(server_round)
+        except RunFailedError:  # what is known of the round is written all the same
+            self._record(row)
             raise
-        row |= _cohort(cohort)
-        evaluated = self._evaluate_on_clients(server_round)
-        row |= self._client_metrics(server_round, evaluated)
-        also = _cohort(evaluated)
-        row["failures"] += also["failures"]
-        row["bytes"] = {way: row["bytes"][way] + also["bytes"][way] for way in row["bytes"]}
-        if self._is_evaluated(server_round):
-            row["central"] = self._evaluate_centrally()
         self.progress.server_round = server_round
         return self._record(row)
 
@@ -164,7 +175,9 @@ class RoundLoop:
                     server_round, ArrayRecord(self.weights), _words(server_round), self.grid
                 )
             )
-        cohort = self.grid.exchange(messages, self._info(server_round), self.config.round_timeout)
+        cohort = self.grid.exchange(
+            messages, self._info(server_round), self.config.round_timeout, self.statistics
+        )
         self.seconds["training"] = cohort.node_seconds
         self.seconds["transport"] = cohort.seconds - cohort.node_seconds
         self._tell_failures(server_round, cohort, "failed")
@@ -187,6 +200,8 @@ class RoundLoop:
                     f"{type(self.strategy).__name__} returned no model in round {server_round}"
                 )
             self._take_over(arrays, server_round)
+            if cohort.statistics:
+                self.statistics = self._checked(self.statistics, cohort.statistics, server_round)
         return {**_plain(metrics), "num-examples": cohort.num_examples}
 
     def _tell_failures(self, server_round: int, cohort: CohortResult, what: str) -> None:
@@ -197,12 +212,18 @@ class RoundLoop:
             log(WARNING, "Round %d: %s", server_round, said)
 
     def _take_over(self, arrays: ArrayRecord, server_round: int) -> None:
-        """Cast what the strategy returned, which may be float64, to the model's types."""
-        for name, old in self.weights.items():
-            new = torch.from_numpy(np.asarray(arrays[name].numpy())).to(old.dtype)
-            if not torch.isfinite(new).all():
+        """Take the strategy's new weights."""
+        self.weights = self._checked(self.weights, to_arrays(arrays), server_round)
+
+    def _checked(self, old: Mapping[str, Tensor], new: Arrays, server_round: int) -> dict[str, Tensor]:
+        """Return new tensors, which may be float64, in the model's types; raise RunFailedError for others."""
+        cast = {
+            name: torch.from_numpy(np.asarray(new[name])).to(tensor.dtype) for name, tensor in old.items()
+        }
+        for name, tensor in cast.items():
+            if not torch.isfinite(tensor).all():
                 raise RunFailedError(f"{name} is not finite after round {server_round}: training diverged")
-            self.weights[name] = new
+        return cast
 
     def _evaluate_on_clients(self, server_round: int) -> CohortResult:
         """Let the strategy's choice of clients evaluate the new model on their own examples."""
@@ -214,7 +235,9 @@ class RoundLoop:
                     server_round, ArrayRecord(self.weights), _words(server_round), self.grid
                 )
             )
-            cohort = self.grid.exchange(messages, self._info(server_round), self.config.round_timeout)
+            cohort = self.grid.exchange(
+                messages, self._info(server_round), self.config.round_timeout, self.statistics
+            )
         self._tell_failures(server_round, cohort, "failed to evaluate")
         return cohort
 
@@ -227,19 +250,33 @@ class RoundLoop:
         self.strategy.aggregate_evaluate(server_round, replies)
         found = {each.metadata.src_node_id: each.content for each in replies if each.has_content()}
         return {
-            "evaluate": client_metrics(self.task, found.values()),
+            "evaluate": self._finite(server_round, client_metrics(self.task, found.values())),
             "by_client": metrics_by_client(self.task, found),
         }
+
+    def _finite(self, server_round: int, metrics: dict[str, float]) -> dict[str, float]:
+        """Return the metrics without those that are not finite, which no JSON can hold; say which."""
+        for name, value in metrics.items():
+            if not math.isfinite(value):
+                log(WARNING, "Round %d: the clients' %s is %s and is left out", server_round, name, value)
+        return {name: value for name, value in metrics.items() if math.isfinite(value)}
 
     def _is_evaluated(self, server_round: int) -> bool:
         every = self.config.evaluate_every
         return server_round == self.config.num_server_rounds or bool(every and server_round % every == 0)
 
-    def _evaluate_centrally(self) -> dict[str, float]:
-        """Evaluate on the held-out examples."""
+    def _evaluate_centrally(self, server_round: int) -> dict[str, float]:
+        """Evaluate on the held-out examples; raise RunFailedError for a metric that is not finite."""
         with self.timed("evaluation"):
-            self.progress.final = self.evaluation.metrics(self.weights)
-        return self.progress.final
+            metrics = self.evaluation.metrics(self.averaged)
+        for name, value in metrics.items():
+            if not math.isfinite(value):
+                raise RunFailedError(
+                    f"{name} is {value} on the held-out examples after round {server_round}: training "
+                    "diverged; lower the learning rate"
+                )
+        self.progress.final = metrics
+        return metrics
 
     def _info(self, server_round: int) -> RoundInfo:
         """Return what polyfed says to every client beside the strategy's own words."""

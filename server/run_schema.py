@@ -39,7 +39,7 @@ Number = int | float
 class RunFile(BaseModel):
     """What one of the JSON files holds; a value of another type, or an unknown key, is an error."""
 
-    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, ser_json_inf_nan="constants")
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, ser_json_inf_nan="null")
 
 
 class FailureRecord(RunFile):

@@ -1,6 +1,6 @@
 """Building the strategy that the run config names."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from flwr.serverapp.strategy import Strategy
@@ -136,6 +136,16 @@ def check_engine(strategy: Strategy, name: str, engine: str) -> None:
         raise UserError(
             f'engine = "stacked" does not fit strategy {name}, whose clients keep personal models: '
             'set engine = "loop"'
+        )
+
+
+def check_statistics(strategy: Strategy, statistics: Sequence[str]) -> None:
+    """Raise UserError for statistics under a private strategy: they would leave clients without noise."""
+    if statistics and declaration_of(strategy).private:
+        raise UserError(
+            f"{type(strategy).__name__} clips and noises parameters alone, and the model sends statistics as "
+            f"they are, such as {statistics[0]}: set norm = 'group' in task-options, or keep them with the "
+            "clients by local = ['*running_*']"
         )
 
 

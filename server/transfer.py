@@ -10,7 +10,14 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from models.core.errors import UserError
-from models.state import by_module, frozen_names, shareable_names, weights_sha256
+from models.state import (
+    by_module,
+    frozen_names,
+    model_state,
+    shareable_names,
+    tied_names,
+    weights_sha256,
+)
 from models.text.adapters import plain_name
 from server.config import ServerConfig
 from server.run_schema import BEST_MODEL, LAST_MODEL, START_MODEL, TransferSummary
@@ -81,18 +88,19 @@ def starting_point(config: ServerConfig) -> Path:
     raise UserError(f"init-from {given} is no run that has kept a model: it holds neither {neither}")
 
 
-def take_over(path: Path, model: nn.Module, local: Sequence[str]) -> Transfer:
+def take_over(path: Path, model: nn.Module, local: Sequence[str], freeze: Sequence[str] = ()) -> Transfer:
     """Load the weights in `path` that have the name and shape of an entry of `model`, in place.
 
     Raises UserError where the file cannot be read, or nothing in it fits.
     """
     weights = _read(path)
     given = {plain_name(name): tensor for name, tensor in weights.items()}
-    state, shareable = model.state_dict(), set(shareable_names(model, local))
+    state, tied, shareable = model_state(model), tied_names(model), set(shareable_names(model, local))
     loaded: dict[str, Tensor] = {}
     new, other_shape, stays = [], [], []
     for name, tensor in state.items():
-        old = given.get(plain_name(name))
+        # A file of another network may hold a tied weight under another of its names.
+        old = next((given[plain] for plain in map(plain_name, tied[name]) if plain in given), None)
         if old is None:
             new.append(name)
         elif name not in shareable:
@@ -101,7 +109,7 @@ def take_over(path: Path, model: nn.Module, local: Sequence[str]) -> Transfer:
             other_shape.append(name)
         else:
             loaded[name] = old
-    places = {plain_name(name) for name in state}
+    places = {plain_name(name) for names in tied.values() for name in names}
     unused = [name for name in weights if plain_name(name) not in places]
     if not loaded:
         raise UserError(_nothing_fits(path, weights, state, other_shape, stays))
@@ -109,7 +117,7 @@ def take_over(path: Path, model: nn.Module, local: Sequence[str]) -> Transfer:
         if not torch.isfinite(tensor).all():
             raise UserError(f"init-from {path} is broken: {name} is not finite; give another run")
     model.load_state_dict(loaded, strict=False)
-    frozen = [name for name in frozen_names(model) if name in shareable]
+    frozen = [name for name in frozen_names(model, freeze) if name in shareable]
     return Transfer(str(path), weights_sha256(weights), [*loaded], new, other_shape, stays, unused, frozen)
 
 

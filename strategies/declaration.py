@@ -44,6 +44,8 @@ class Declaration:
     """Whether clients reply aux tensors beside the weights."""
     check_optimizer: "Callable[[Optimizer], None] | None" = None
     """Raises ValueError for an optimizer that the strategy's theory does not hold for."""
+    private: bool = False
+    """Whether it promises privacy for all that leaves a client, so that no statistics may go beside it."""
     not_kept: tuple[str, ...] = ()
     """Attributes that checkpoints leave out: a resumed run has them as the constructor sets them."""
 

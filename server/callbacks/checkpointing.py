@@ -27,4 +27,6 @@ class Checkpointing(Callback):
             return
         tree, arrays = capture(run.strategy)
         run.progress.seconds = time.time() - run.folder.started
-        run.checkpoints.save(Checkpoint(record.server_round, run.weights, asdict(run.progress), tree, arrays))
+        run.checkpoints.save(
+            Checkpoint(record.server_round, run.averaged, asdict(run.progress), tree, arrays)
+        )

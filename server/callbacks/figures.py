@@ -33,7 +33,7 @@ class Figures(Callback):
 
     def draw(self, server_round: int) -> None:
         """Draw, keep and show the figures."""
-        figures = self.run.evaluation.figures(self.run.weights)
+        figures = self.run.evaluation.figures(self.run.averaged)
         self.run.callbacks.on_figures(figures, server_round)
 
     def on_figures(self, figures: Mapping[str, "Figure"], server_round: int) -> None:

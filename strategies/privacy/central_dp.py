@@ -12,7 +12,7 @@ from. Metrics of clients, such as their losses, are not noised.
 import math
 from collections.abc import Iterable, Sequence
 from copy import copy
-from dataclasses import KW_ONLY, InitVar, dataclass
+from dataclasses import KW_ONLY, InitVar, dataclass, replace
 from typing import ClassVar, cast
 
 import numpy as np
@@ -92,7 +92,7 @@ class CentralDP(Strategy):
     @property
     def declaration(self) -> Declaration:
         """The strategy's own, and what clipping needs."""
-        return self.place.declare(declaration_of(self.strategy))
+        return replace(self.place.declare(declaration_of(self.strategy)), private=True)
 
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid

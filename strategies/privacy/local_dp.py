@@ -16,7 +16,7 @@ who do not know the seed. Who simulates a federation knows it, and could take th
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import InitVar, dataclass
+from dataclasses import InitVar, dataclass, replace
 from typing import cast
 
 import numpy as np
@@ -107,7 +107,7 @@ class LocalDP(Strategy):
     @property
     def declaration(self) -> Declaration:
         """The strategy's own, and clipping and noise after its rules."""
-        return declaration_of(self.strategy).around(RULE)
+        return replace(declaration_of(self.strategy).around(RULE), private=True)
 
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid

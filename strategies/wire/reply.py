@@ -18,6 +18,10 @@ SUMS = "sums"
 """Key of what a client found on its own examples, metric -> [total, weight]."""
 HIGH, LOW = "sum-high", "sum-low"
 """Keys of the two halves of a node's sum."""
+STATISTICS_HIGH, STATISTICS_LOW = "statistics-high", "statistics-low"
+"""Keys of the two halves of its sum of statistics."""
+NUM_EXAMPLES = "num-examples"
+"""Metric that statistics are weighted by, whatever the strategy weights by."""
 UPDATES_IN_A_SUM = 4
 """Updates in float32 that are as large as one sum, of two float64 an element."""
 LONGEST_ERROR = 1_000
@@ -84,6 +88,8 @@ class NodeReply:
     """The clients' arrays, weighted and added up; the replies then hold none."""
     weighted_by: str = ""
     """The metric that weights them in the sum."""
+    statistics: ExactSum | None = None
+    """The clients' statistics, weighted by their examples and added up; None where the model has none."""
     seconds: float = 0.0
     """Time that the node computed."""
     debug: bool = False
@@ -102,13 +108,20 @@ class NodeReply:
         return NodeReply(total=ExactSum() if adds_up else None, weighted_by=weighted_by, debug=debug)
 
     def add(
-        self, client: int, content: RecordDict, arrays: Mapping[str, NDArray[np.generic]] | None = None
+        self,
+        client: int,
+        content: RecordDict,
+        arrays: Mapping[str, NDArray[np.generic]] | None = None,
+        statistics: Mapping[str, NDArray[np.generic]] | None = None,
     ) -> None:
         """Add a client's reply; its arrays are added up or copied at once, so they may be views."""
         if arrays is not None and self.total is not None:
             self.total.add(arrays, weight_of(content, self.weighted_by))
         elif arrays is not None:
             content[ARRAYS] = to_record(arrays)
+        if statistics:
+            self.statistics = self.statistics or ExactSum()
+            self.statistics.add(statistics, weight_of(content, NUM_EXAMPLES))
         self.replies.append(ClientReply(client, content))
 
     def fail(self, client: int, error: Exception) -> None:
@@ -124,9 +137,9 @@ class NodeReply:
         plan["failures"] = json.dumps([[each.client, each.error, each.traceback] for each in self.failures])
         plan["seconds"] = self.seconds
         if self.total is not None and self.replies:
-            plan["weight"] = self.total.weight
-            content[HIGH] = to_record(self.total.high)
-            content[LOW] = to_record(self.total.low)
+            _pack_sum(content, self.total, "weight", HIGH, LOW)
+        if self.statistics is not None:
+            _pack_sum(content, self.statistics, "statistics-weight", STATISTICS_HIGH, STATISTICS_LOW)
         return content
 
     @staticmethod
@@ -134,14 +147,11 @@ class NodeReply:
         """Return what `pack` packed."""
         plan = content.config_records[PLAN]
         failures = [ClientFailure(*each) for each in json.loads(str(plan["failures"]))]
-        total = None
-        if "weight" in plan:
-            total = ExactSum()
-            total.weight = float(plan["weight"])  # type: ignore[arg-type]
-            total.high = to_arrays(content.array_records[HIGH])
-            total.low = to_arrays(content.array_records[LOW])
+        total = _unpack_sum(content, "weight", HIGH, LOW)
+        statistics = _unpack_sum(content, "statistics-weight", STATISTICS_HIGH, STATISTICS_LOW)
         replies = [ClientReply(client, records) for client, records in unpack(content)]
-        return NodeReply(replies, failures, total, seconds=float(plan["seconds"]))  # type: ignore[arg-type]
+        seconds = float(plan["seconds"])  # type: ignore[arg-type]
+        return NodeReply(replies, failures, total, statistics=statistics, seconds=seconds)
 
     @staticmethod
     def of_failed_node(clients: Sequence[int], error: str, traceback: str = "") -> "NodeReply":
@@ -151,6 +161,25 @@ class NodeReply:
     def on_node(self, node: int) -> "NodeReply":
         """Return the same, with the failures on this node."""
         return replace(self, failures=[replace(each, node=node) for each in self.failures])
+
+
+def _pack_sum(content: RecordDict, total: ExactSum, weight: str, high: str, low: str) -> None:
+    """Put a sum into a message, under these keys."""
+    content.config_records[PLAN][weight] = total.weight
+    content[high] = to_record(total.high)
+    content[low] = to_record(total.low)
+
+
+def _unpack_sum(content: RecordDict, weight: str, high: str, low: str) -> ExactSum | None:
+    """Return the sum under these keys; None where the message has none."""
+    plan = content.config_records[PLAN]
+    if weight not in plan:
+        return None
+    total = ExactSum()
+    total.weight = float(plan[weight])  # type: ignore[arg-type]
+    total.high = to_arrays(content.array_records[high])
+    total.low = to_arrays(content.array_records[low])
+    return total
 
 
 def add_update(total: ExactSum, content: RecordDict, weighted_by: str) -> None:

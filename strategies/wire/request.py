@@ -1,7 +1,7 @@
 """The client request: what the server asks of one client, and how the requests of a node travel."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any, get_origin
 
 import torch
@@ -15,6 +15,8 @@ ROUND = "round"
 """Key of the record that holds the RoundInfo."""
 FIXED = "fixed"
 """Key of the record of weights that nobody trains and clients cannot build; strategies never see it."""
+STATISTICS = "statistics"
+"""Key of the record of what no optimizer trains, and what is averaged beside the strategy."""
 
 
 @dataclass(frozen=True)
@@ -64,18 +66,20 @@ class ClientRequest:
     client: int
     info: RoundInfo
     weights: Mapping[str, Tensor]
-    """The federated state to start from."""
+    """The parameters to start from."""
     aux: Mapping[str, Mapping[str, Tensor]]
     """What the strategy sends beside the weights: kind -> weight's name -> tensor."""
     fixed: Mapping[str, Tensor]
     """Weights that nobody trains and the client cannot build."""
     config: Mapping[str, object]
     """What the strategy says beside them."""
+    statistics: Mapping[str, Tensor] = field(default_factory=dict)
+    """What no optimizer trains, such as BatchNorm's running means, to start from."""
 
     @property
     def given(self) -> dict[str, Tensor]:
         """All that the server gives of the model's state."""
-        return {**self.weights, **self.fixed}
+        return {**self.weights, **self.statistics, **self.fixed}
 
     @property
     def received(self) -> Arrays:
@@ -87,13 +91,17 @@ class ClientRequest:
 
 
 def pack_requests(
-    contents: Sequence[tuple[int, RecordDict]], info: RoundInfo, fixed: ArrayRecord | None
+    contents: Sequence[tuple[int, RecordDict]],
+    info: RoundInfo,
+    fixed: ArrayRecord | None = None,
+    statistics: ArrayRecord | None = None,
 ) -> RecordDict:
     """Return the message to a node, of what the strategy addresses to its clients."""
     content = pack(contents)
     content[ROUND] = info.to_config()
-    if fixed is not None:
-        content[FIXED] = fixed
+    for key, record in ((FIXED, fixed), (STATISTICS, statistics)):
+        if record is not None:
+            content[key] = record
     return content
 
 
@@ -103,7 +111,9 @@ def unpack_requests(content: RecordDict) -> tuple[RoundInfo, list[ClientRequest]
     Weights and words that clients share are decoded once, and are the same objects in their requests.
     """
     info = RoundInfo.from_config(content.config_records[ROUND])
-    fixed = _decode(content.array_records[FIXED]) if FIXED in content else {}
+    fixed, statistics = (
+        _decode(content.array_records[key]) if key in content else {} for key in (FIXED, STATISTICS)
+    )
     decoded: dict[int, tuple[dict[str, Tensor], dict[str, dict[str, Tensor]]]] = {}
     requests = []
     for client, records in unpack(content):
@@ -112,7 +122,7 @@ def unpack_requests(content: RecordDict) -> tuple[RoundInfo, list[ClientRequest]
         if id(record) not in decoded:
             decoded[id(record)] = split_aux(_decode(record))
         weights, aux = decoded[id(record)]
-        requests.append(ClientRequest(client, info, weights, aux, fixed, config))
+        requests.append(ClientRequest(client, info, weights, aux, fixed, config, statistics))
     return info, requests
 
 

@@ -43,7 +43,7 @@ def test_attackers_follow_from_the_seed() -> None:
 def test_a_turned_update_by_hand(attack: str, scale: float, expected: list[float]) -> None:
     config = TaskConfig(dataset="digits", attack=attack, attack_fraction=1.0, attack_scale=scale)
     worker = load_worker(config, "")
-    sent = {name: torch.zeros_like(worker.state[name]) for name in worker.federated}
+    sent = {name: torch.zeros_like(worker.state[name]) for name in worker.federated.all}
     sent["classifier.2.bias"][:2] = torch.tensor([1.0, 3.0])
     state = {name: tensor.clone() for name, tensor in sent.items()}
     state["classifier.2.bias"][:2] = torch.tensor([3.0, 1.0])
@@ -53,7 +53,7 @@ def test_a_turned_update_by_hand(attack: str, scale: float, expected: list[float
 def test_noise_has_its_standard_deviation_and_its_seed() -> None:
     config = TaskConfig(dataset="digits", attack="gaussian", attack_fraction=1.0, attack_scale=2.0)
     worker = load_worker(config, "")
-    sent = {name: torch.ones_like(worker.state[name]) for name in worker.federated}
+    sent = {name: torch.ones_like(worker.state[name]) for name in worker.federated.all}
     first, again, other = (
         tamper(worker, request_of(sent, server_round=number), sent) for number in (1, 1, 2)
     )

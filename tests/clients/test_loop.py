@@ -138,10 +138,12 @@ def test_an_optimizer_that_cannot_be_made(task: TwoWeights, config: TaskConfig, 
 
 def test_what_is_federated(task: TwoWeights) -> None:
     model = task.build()
-    assert federated_names(model, ()) == ("first", "second")
-    assert federated_names(model, ("f*",)) == ("second",)
+    assert federated_names(model, task).all == ("first", "second")
+    task.local = ("f*",)
+    assert federated_names(model, task).all == ("second",)
+    task.local = ()
     model.get_parameter("second").requires_grad_(False)
-    assert federated_names(model, ()) == ("first",)
+    assert federated_names(model, task).all == ("first",)
 
 
 def test_metrics_merge_as_sums() -> None:

@@ -211,9 +211,10 @@ def test_a_client_that_comes_late_starts_from_what_the_server_sent() -> None:
 
 
 def test_what_stays_with_the_client() -> None:
-    agent = build_model(corridor(), seed=1)
+    task = corridor()
+    agent = build_model(task, seed=1)
     state = agent.state_dict()
-    assert {name.split(".")[0] for name in federated_names(agent, QLearning.local)} == {"online"}
+    assert {name.split(".")[0] for name in federated_names(agent, task).all} == {"online"}
     assert {name for name, tensor in state.items() if name.startswith("replay.")} == {
         f"replay.{column}"
         for column in ("observation", "action", "reward", "following", "terminated", "added")

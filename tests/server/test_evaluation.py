@@ -17,6 +17,7 @@ from models.data.dataset import Examples
 from models.images.cnn import ImageClassification
 from models.state import weights_sha256
 from models.task import Metrics
+from server.errors import RunFailedError
 from server.evaluation import CentralEvaluation
 from simulations.runtime.in_process import run_in_process
 from simulations.scenario import defaults
@@ -219,14 +220,19 @@ def test_the_best_model_is_that_of_the_best_round(
     assert [best for best, _ in hashes] == [of_round[0], of_round[1], of_round[1]]
 
 
-def test_a_metric_that_is_no_number_is_never_the_best(
-    tiny: Make, scripted: Callable[[list[float]], None]
+@pytest.mark.parametrize("wrong", [float("nan"), float("inf")])
+def test_a_central_metric_that_is_not_finite_ends_the_run(
+    tiny: Make, scripted: Callable[[list[float]], None], wrong: float
 ) -> None:
-    scripted([float("nan"), 0.5, float("nan"), 0.4])
+    scripted([0.4, 0.5, wrong, 0.9])
     config = tiny(num_server_rounds=3)
-    run_in_process(config)
+    reason = f"accuracy is {wrong} on the held-out examples after round 2: training diverged"
+    with pytest.raises(RunFailedError, match=reason):
+        run_in_process(config)
     result = result_of(config)
-    assert (result["best_round"], result["best"]) == (1, {"accuracy": 0.5})
+    assert (result["status"], result["best_round"], result["best"]) == ("failed", 1, {"accuracy": 0.5})
+    assert reason in result["reason"]
+    assert [row["central"] for row in rows_of(config)] == [{"accuracy": 0.4}, {"accuracy": 0.5}, {}]
 
 
 def test_patience_counts_over_a_resume(

@@ -258,7 +258,7 @@ def test_a_check_is_made_where_it_says_something() -> None:
 def test_the_kits_shapes_are_of_all_kinds(task: str) -> None:
     plan = make_plan(toy(task))
     state = plan.model.state_dict()
-    names = federated_names(plan.model, plan.task.local)
+    names = federated_names(plan.model, plan.task).parameters
     assert {state[name].ndim for name in names} <= {len(shape) for shape in SHAPES.values()}
     assert {state[name].dtype for name in names} == {torch.float32}
     assert not any(
