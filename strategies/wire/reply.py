@@ -1,6 +1,7 @@
 """The client reply: what one client answers, or why it failed, and how the replies of a node travel."""
 
 import json
+import math
 import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -9,17 +10,17 @@ import numpy as np
 from flwr.app import MetricRecord, RecordDict
 from numpy.typing import NDArray
 
-from strategies.wire.exact_sum import ExactSum
+from strategies.wire.exact_sum import Element, ExactSum
 from strategies.wire.records import PLAN, pack, to_arrays, to_record, unpack
 
 ARRAYS, METRICS = "arrays", "metrics"
 """Keys of a client's weights and metrics."""
 SUMS = "sums"
 """Key of what a client found on its own examples, metric -> [total, weight]."""
-HIGH, LOW = "sum-high", "sum-low"
-"""Keys of the two halves of a node's sum."""
-STATISTICS_HIGH, STATISTICS_LOW = "statistics-high", "statistics-low"
-"""Keys of the two halves of its sum of statistics."""
+SUM, STATISTICS_SUM = "sum", "statistics-sum"
+"""Prefixes of the records of a node's sums, of updates and of statistics."""
+HIGH, LOW, REST, WEIGHTS = "-high", "-low", "-rest", "-weights"
+"""What follows the prefix: see `ExactSum`."""
 NUM_EXAMPLES = "num-examples"
 """Metric that statistics are weighted by, whatever the strategy weights by."""
 UPDATES_IN_A_SUM = 4
@@ -137,9 +138,9 @@ class NodeReply:
         plan["failures"] = json.dumps([[each.client, each.error, each.traceback] for each in self.failures])
         plan["seconds"] = self.seconds
         if self.total is not None and self.replies:
-            _pack_sum(content, self.total, "weight", HIGH, LOW)
+            _pack_sum(content, SUM, self.total)
         if self.statistics is not None:
-            _pack_sum(content, self.statistics, "statistics-weight", STATISTICS_HIGH, STATISTICS_LOW)
+            _pack_sum(content, STATISTICS_SUM, self.statistics)
         return content
 
     @staticmethod
@@ -147,8 +148,8 @@ class NodeReply:
         """Return what `pack` packed."""
         plan = content.config_records[PLAN]
         failures = [ClientFailure(*each) for each in json.loads(str(plan["failures"]))]
-        total = _unpack_sum(content, "weight", HIGH, LOW)
-        statistics = _unpack_sum(content, "statistics-weight", STATISTICS_HIGH, STATISTICS_LOW)
+        total = _unpack_sum(content, SUM)
+        statistics = _unpack_sum(content, STATISTICS_SUM)
         replies = [ClientReply(client, records) for client, records in unpack(content)]
         seconds = float(plan["seconds"])  # type: ignore[arg-type]
         return NodeReply(replies, failures, total, statistics=statistics, seconds=seconds)
@@ -163,23 +164,46 @@ class NodeReply:
         return replace(self, failures=[replace(each, node=node) for each in self.failures])
 
 
-def _pack_sum(content: RecordDict, total: ExactSum, weight: str, high: str, low: str) -> None:
-    """Put a sum into a message, under these keys."""
-    content.config_records[PLAN][weight] = total.weight
-    content[high] = to_record(total.high)
-    content[low] = to_record(total.low)
+def _pack_sum(content: RecordDict, prefix: str, total: ExactSum) -> None:
+    """Put a sum into a message, under keys with this prefix."""
+    content.config_records[PLAN][prefix + WEIGHTS] = total.weights
+    parts = {HIGH: {}, LOW: {}, REST: {}}  # type: dict[str, dict[str, NDArray[np.float64]]]
+    for name, sums in total.elements.items():
+        parts[HIGH][name], parts[LOW][name] = sums.high, sums.low
+        if sums.rest.size:
+            parts[REST][name] = sums.rest
+    for key, arrays in parts.items():
+        content[prefix + key] = to_record(arrays)
 
 
-def _unpack_sum(content: RecordDict, weight: str, high: str, low: str) -> ExactSum | None:
-    """Return the sum under these keys; None where the message has none."""
-    plan = content.config_records[PLAN]
-    if weight not in plan:
+def _unpack_sum(content: RecordDict, prefix: str) -> ExactSum | None:
+    """Return the sum under these keys, None where there is none; raise ValueError for one that is no sum."""
+    weights = content.config_records[PLAN].get(prefix + WEIGHTS)
+    if weights is None:
         return None
+    high, low, rest = (to_arrays(content.array_records[prefix + key]) for key in (HIGH, LOW, REST))
     total = ExactSum()
-    total.weight = float(plan[weight])  # type: ignore[arg-type]
-    total.high = to_arrays(content.array_records[high])
-    total.low = to_arrays(content.array_records[low])
+    total.weights = [float(weight) for weight in weights]  # type: ignore[union-attr,arg-type]
+    total.elements = {name: Element(high[name], low[name], rest.get(name, np.empty((2, 0)))) for name in high}
+    check_sum(total)
     return total
+
+
+def check_sum(total: ExactSum) -> None:
+    """Raise ValueError for a sum that came by wire and that nothing can be added to."""
+    if not all(0 <= weight < math.inf for weight in total.weights):
+        raise ValueError(f"its weights must be finite and >= 0, got {total.weights}")
+    for name, sums in total.elements.items():
+        parts = (sums.high, sums.low, sums.rest)
+        if any(part.dtype != np.float64 for part in parts):
+            raise ValueError(f"its sum of {name} must be of float64")
+        if sums.high.shape != sums.low.shape or sums.rest.shape[:1] != (2,) or sums.rest.ndim != 2:
+            raise ValueError(f"its sum of {name} has parts of shapes {[part.shape for part in parts]}")
+        if not all(np.isfinite(part).all() for part in parts):
+            raise ValueError(f"its sum of {name} is not finite")
+        places = sums.rest[0]
+        if ((places < 0) | (places >= sums.high.size) | (places != np.floor(places))).any():
+            raise ValueError(f"its sum of {name} has places outside of it")
 
 
 def add_update(total: ExactSum, content: RecordDict, weighted_by: str) -> None:

@@ -1,10 +1,16 @@
 """Sums that do not depend on the grouping of their terms."""
 
+import itertools
+import math
 import random
+from fractions import Fraction
 
 import numpy as np
+import pytest
+from flwr.app import MetricRecord, RecordDict
 
 from strategies.wire.exact_sum import BLOCK, ExactSum
+from strategies.wire.reply import NodeReply
 
 
 def summed(arrays: list[np.ndarray], weights: list[float]) -> ExactSum:
@@ -58,3 +64,78 @@ def test_a_single_number_stays_an_array() -> None:
     mean = total.mean()["w"]
     assert isinstance(mean, np.ndarray)
     assert (mean.shape, mean.item()) == ((), 3.0)
+
+
+HARD = (1.0, 2.0**-60, 2.0**-120, -1.0, -(2.0**-60))
+"""Terms that span 120 bits; the pair alone gave 0 or 1.5e-37 by grouping."""
+
+
+def merged(groups: list[list[float]]) -> ExactSum:
+    total = ExactSum()
+    for group in groups:
+        total.merge(summed([np.array([value]) for value in group], [1.0] * len(group)))
+    return total
+
+
+@pytest.mark.parametrize("order", list(itertools.permutations(HARD)))
+def test_terms_that_no_pair_holds_add_up_exactly(order: tuple[float, ...]) -> None:
+    for cut in range(5):
+        groups = [list(order[:cut]), list(order[cut:])]
+        assert merged(groups).mean()["w"][0] == 2.0**-120 / 5
+    assert merged([[value] for value in order]).mean()["w"][0] == 2.0**-120 / 5
+
+
+def test_the_whole_range_of_float32_in_any_grouping() -> None:
+    rng = np.random.default_rng(3)
+    exponents = rng.integers(-149, 127, size=(12, 200))
+    updates = [np.ldexp(rng.standard_normal(200), each).astype(np.float32) for each in exponents]
+    weights = [float(weight) for weight in rng.integers(1, 2**20, size=12)]
+    expected = [
+        float(
+            sum(
+                Fraction(float(update[i])) * Fraction(weight)
+                for update, weight in zip(updates, weights, strict=True)
+            )
+        )
+        / math.fsum(weights)
+        for i in range(200)
+    ]
+    shuffle = random.Random(4)
+    for num_groups in (1, 2, 5, 12):
+        order = list(range(12))
+        shuffle.shuffle(order)
+        total = ExactSum()
+        for group in range(num_groups):
+            members = order[group::num_groups]
+            total.merge(summed([updates[i] for i in members], [weights[i] for i in members]))
+        assert total.mean()["w"].tolist() == expected
+
+
+def test_weights_that_are_no_whole_numbers_do_not_depend_on_the_grouping() -> None:
+    weights = [0.1 * place for place in range(1, 12)]
+    updates = [np.ones(1)] * 11
+    one = summed(updates, weights)
+    other = ExactSum()
+    for place in (3, 0, 10, 5, 7, 1, 2, 4, 6, 8, 9):
+        other.merge(summed([updates[place]], [weights[place]]))
+    assert one.weight == other.weight == math.fsum(weights)
+    assert sum(weights) != sum(reversed(weights)), "float64 alone would have done: the test shows nothing"
+
+
+def test_one_zero_keeps_its_sign_in_every_grouping_and_two_have_none() -> None:
+    zero = np.array([-0.0])
+    for total in (summed([zero], [2.0]), merged([[-0.0]]), merged([[], [-0.0]])):
+        assert np.signbit(total.mean()["w"]).tolist() == [True]
+    for total in (summed([zero, zero], [1.0, 1.0]), merged([[-0.0], [-0.0]]), merged([[-0.0, -0.0]])):
+        assert np.signbit(total.mean()["w"]).tolist() == [False]
+
+
+def test_what_the_pairs_cannot_hold_travels_with_a_nodes_sum() -> None:
+    content = RecordDict({"metrics": MetricRecord({"n": 1})})
+    reply = NodeReply(total=ExactSum(), weighted_by="n")
+    for client, value in enumerate(HARD[:4]):
+        reply.add(client, content, {"w": np.array([0.0, value])})
+    back = NodeReply.unpack(reply.pack())
+    assert back.total is not None
+    back.total.add({"w": np.array([0.0, HARD[4]])}, 1.0)
+    assert back.total.mean()["w"].tolist() == [0.0, 2.0**-120 / 5]

@@ -10,7 +10,7 @@ from strategies.algorithms.fedprox import Proximal
 from strategies.wire.exact_sum import ExactSum
 from strategies.wire.node import NodeDescription, NodeError
 from strategies.wire.records import num_bytes, pack, unpack
-from strategies.wire.reply import HIGH, ClientFailure, ClientReply, NodeReply, mean_metrics
+from strategies.wire.reply import HIGH, SUM, ClientFailure, ClientReply, NodeReply, mean_metrics
 from strategies.wire.request import RoundInfo, pack_requests, unpack_requests
 from strategies.wire.train_config import number, whole_number
 
@@ -126,7 +126,7 @@ def test_without_a_sum_updates_travel_as_they_were_collected(reply: NodeReply) -
 
 
 def test_a_sum_of_nobody_is_not_sent() -> None:
-    assert HIGH not in NodeReply(failures=[ClientFailure(1, "x")], total=ExactSum()).pack()
+    assert SUM + HIGH not in NodeReply(failures=[ClientFailure(1, "x")], total=ExactSum()).pack()
 
 
 def test_metrics_merge_by_weight() -> None:
