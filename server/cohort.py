@@ -264,8 +264,7 @@ def _check_answered(reply: NodeReply, clients: Sequence[int]) -> None:
 
 def _check_statistics(reply: NodeReply, wanted: Shapes) -> None:
     """Raise ValueError for statistics that are not those of the model."""
-    sums = reply.statistics.elements if reply.statistics else {}
-    found = {name: each.high.shape for name, each in sums.items()}
+    found = reply.statistics.shapes if reply.statistics else {}
     if reply.replies and found != wanted:
         raise ValueError(f"it sends statistics {sorted(found)}, and the model has {sorted(wanted)}")
 

@@ -9,8 +9,7 @@ rounded once, by `mean`, and so is the sum of the weights (math.fsum).
 """
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,23 +20,18 @@ Floats = NDArray[np.float64]
 BLOCK = 16_384
 
 
-@dataclass
-class Element:
-    """The sum of one array."""
-
-    high: Floats
-    low: Floats
-    rest: Floats
-    """What the pairs could not hold, (2, R): places in the flattened array, and numbers to add there."""
-
-
 class ExactSum:
     """Sum of weighted arrays, by name."""
 
     def __init__(self) -> None:
         self.weights: list[float] = []
-        self.elements: dict[str, Element] = {}
-        self._scratch = np.empty((4, BLOCK))
+        self.shapes: dict[str, tuple[int, ...]] = {}
+        """Of the arrays, in the order in which they lie in the sums; empty before the first are added."""
+        self.high: Floats = np.empty(0)
+        self.low: Floats = np.empty(0)
+        """The pairs, of all arrays one behind the other."""
+        self.rest: Floats = np.empty((2, 0))
+        """What the pairs cannot hold, (2, R): places in them, and numbers to add there."""
 
     @property
     def weight(self) -> float:
@@ -45,44 +39,57 @@ class ExactSum:
         return math.fsum(self.weights)
 
     def add(self, arrays: Mapping[str, NDArray[np.generic]], weight: float) -> None:
-        """Add `weight` times each array; all calls must bring the same names and shapes."""
+        """Add `weight` times each array; raise ValueError where a call brings other names or shapes."""
+        self._expect({name: array.shape for name, array in arrays.items()})
         self.weights.append(weight)
-        for name, array in arrays.items():
-            # NumPy turns an array without axes into a number, which cannot be added to in place.
-            self._add(name, np.asarray(np.multiply(array, weight, dtype=np.float64)))
+        block, start = np.empty((5, BLOCK)), 0
+        for size in _fill(block[4], (arrays[name] for name in self.shapes), weight):
+            self._add(start, block[4, :size], block)
+            start += size
 
     def merge(self, other: "ExactSum") -> None:
         """Add another sum to this one."""
+        if not other.weights:
+            return
+        self._expect(other.shapes)
         self.weights += other.weights
-        for name, sums in other.elements.items():
-            if name not in self.elements:  # of one term, nothing is lost, not even the sign of a zero
-                self.elements[name] = Element(sums.high.copy(), sums.low.copy(), sums.rest)
-                continue
-            self._add(name, sums.high)
-            self._add(name, sums.low)
-            mine = self.elements[name]
-            mine.rest = np.concatenate([mine.rest, sums.rest], axis=1)
+        if len(self.weights) == len(other.weights):  # of one term not even the sign of a zero is lost
+            self.high, self.low, self.rest = other.high.copy(), other.low.copy(), other.rest
+            return
+        block = np.empty((5, BLOCK))
+        for start in range(0, self.high.size, BLOCK):
+            for part in (other.high, other.low):
+                self._add(start, part[start : start + BLOCK], block)
+        self.rest = np.concatenate([self.rest, other.rest], axis=1)
 
     def mean(self) -> dict[str, Floats]:
         """Return the sum divided by the sum of the weights, each rounded to float64 before and after."""
-        return {name: np.asarray(_rounded(sums) / self.weight) for name, sums in self.elements.items()}
+        return self.by_name(self._rounded() / self.weight)
 
-    def _add(self, name: str, term: Floats) -> None:
-        if name not in self.elements:
-            self.elements[name] = Element(term.copy(), np.zeros_like(term), np.empty((2, 0)))
+    def by_name(self, flat: Floats) -> dict[str, Floats]:
+        """Return views of numbers that lie as the sums do, in the shapes of the arrays."""
+        ends = np.cumsum([math.prod(shape) for shape in self.shapes.values()])
+        parts = np.split(flat, ends[:-1])
+        return {
+            name: part.reshape(shape) for (name, shape), part in zip(self.shapes.items(), parts, strict=True)
+        }
+
+    def _expect(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
+        """Make room for the first arrays; compare later ones with them."""
+        if not self.weights:
+            self.shapes = dict(shapes)
+            size = sum(math.prod(shape) for shape in shapes.values())
+            self.high, self.low = np.zeros(size), np.zeros(size)
+        elif self.shapes != shapes:
+            raise ValueError(f"arrays {dict(shapes)} cannot be added to {self.shapes}")
+
+    def _add(self, start: int, term: Floats, block: Floats) -> None:
+        """Add a term to the pairs from `start` on; the rows of `block` are memory to compute in."""
+        high, low = (part[start : start + term.size] for part in (self.high, self.low))
+        if len(self.weights) == 1:
+            high[:] = term
             return
-        sums = self.elements[name]
-        high, low, flat = sums.high.reshape(-1), sums.low.reshape(-1), term.reshape(-1)
-        for start in range(0, flat.size, BLOCK):
-            block = slice(start, start + BLOCK)
-            rest = self._add_block(high[block], low[block], flat[block])
-            if rest.any():
-                places = np.flatnonzero(rest)
-                sums.rest = np.concatenate([sums.rest, [start + places, rest[places]]], axis=1)
-
-    def _add_block(self, high: Floats, low: Floats, term: Floats) -> Floats:
-        """Add a term to the pairs in place; return what they cannot hold, in memory that is used again."""
-        total, error, rest, spare = (row[: term.size] for row in self._scratch)
+        total, error, rest, spare = (row[: term.size] for row in block[:4])
         _two_sum(high, term, total, error, spare)
         tail = high
         _two_sum(error, low, tail, rest, spare)
@@ -91,7 +98,34 @@ class ExactSum:
         np.subtract(spare, total, out=low)
         np.subtract(tail, low, out=low)
         high[:] = spare
-        return rest
+        if rest.any():
+            places = np.flatnonzero(rest)
+            self.rest = np.concatenate([self.rest, [start + places, rest[places]]], axis=1)
+
+    def _rounded(self) -> Floats:
+        """Return the float64 that is nearest to each sum."""
+        if not self.rest.size:
+            return self.high
+        total, places = self.high.copy(), self.rest[0].astype(np.int64)
+        for place in np.unique(places):
+            total[place] = math.fsum([total[place], self.low[place], *self.rest[1, places == place]])
+        return total
+
+
+def _fill(block: Floats, arrays: Iterable[NDArray[np.generic]], weight: float) -> Iterator[int]:
+    """Write `weight` times the arrays into `block`, one behind the other; yield its size whenever it is full."""
+    size = 0
+    for array in arrays:
+        flat, done = array.reshape(-1), 0
+        while done < flat.size:
+            step = min(block.size - size, flat.size - done)
+            np.multiply(flat[done : done + step], weight, out=block[size : size + step], dtype=np.float64)
+            done, size = done + step, size + step
+            if size == block.size:
+                yield size
+                size = 0
+    if size:
+        yield size
 
 
 def _two_sum(a: Floats, b: Floats, total: Floats, error: Floats, spare: Floats) -> None:
@@ -102,15 +136,3 @@ def _two_sum(a: Floats, b: Floats, total: Floats, error: Floats, spare: Floats) 
     np.subtract(total, spare, out=spare)
     np.subtract(a, spare, out=spare)
     np.add(spare, error, out=error)
-
-
-def _rounded(sums: Element) -> Floats:
-    """Return the float64 that is nearest to each sum."""
-    places = sums.rest[0].astype(np.int64)
-    if not places.size:
-        return sums.high
-    total, low = sums.high.reshape(-1).copy(), sums.low.reshape(-1)
-    for place in np.unique(places):
-        numbers = sums.rest[1, places == place]
-        total[place] = math.fsum([total[place], low[place], *numbers])
-    return total.reshape(sums.high.shape)

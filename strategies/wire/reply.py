@@ -10,7 +10,7 @@ import numpy as np
 from flwr.app import MetricRecord, RecordDict
 from numpy.typing import NDArray
 
-from strategies.wire.exact_sum import Element, ExactSum
+from strategies.wire.exact_sum import ExactSum
 from strategies.wire.records import PLAN, pack, to_arrays, to_record, unpack
 
 ARRAYS, METRICS = "arrays", "metrics"
@@ -167,13 +167,8 @@ class NodeReply:
 def _pack_sum(content: RecordDict, prefix: str, total: ExactSum) -> None:
     """Put a sum into a message, under keys with this prefix."""
     content.config_records[PLAN][prefix + WEIGHTS] = total.weights
-    parts = {HIGH: {}, LOW: {}, REST: {}}  # type: dict[str, dict[str, NDArray[np.float64]]]
-    for name, sums in total.elements.items():
-        parts[HIGH][name], parts[LOW][name] = sums.high, sums.low
-        if sums.rest.size:
-            parts[REST][name] = sums.rest
-    for key, arrays in parts.items():
-        content[prefix + key] = to_record(arrays)
+    content[prefix + HIGH] = to_record(total.by_name(total.high))
+    content[prefix + LOW] = to_record({LOW: total.low, REST: total.rest})
 
 
 def _unpack_sum(content: RecordDict, prefix: str) -> ExactSum | None:
@@ -181,29 +176,31 @@ def _unpack_sum(content: RecordDict, prefix: str) -> ExactSum | None:
     weights = content.config_records[PLAN].get(prefix + WEIGHTS)
     if weights is None:
         return None
-    high, low, rest = (to_arrays(content.array_records[prefix + key]) for key in (HIGH, LOW, REST))
+    high, others = (to_arrays(content.array_records[prefix + key]) for key in (HIGH, LOW))
     total = ExactSum()
     total.weights = [float(weight) for weight in weights]  # type: ignore[union-attr,arg-type]
-    total.elements = {name: Element(high[name], low[name], rest.get(name, np.empty((2, 0)))) for name in high}
-    check_sum(total)
+    total.shapes = {name: array.shape for name, array in high.items()}
+    total.high = np.concatenate([array.reshape(-1) for array in high.values()])
+    total.low, total.rest = others[LOW], others[REST]
+    _check_sum(total)
     return total
 
 
-def check_sum(total: ExactSum) -> None:
-    """Raise ValueError for a sum that came by wire and that nothing can be added to."""
+def _check_sum(total: ExactSum) -> None:
+    """Raise ValueError for a sum that nothing can be added to."""
+    parts, size = (total.high, total.low, total.rest), total.high.size
     if not all(0 <= weight < math.inf for weight in total.weights):
-        raise ValueError(f"its weights must be finite and >= 0, got {total.weights}")
-    for name, sums in total.elements.items():
-        parts = (sums.high, sums.low, sums.rest)
-        if any(part.dtype != np.float64 for part in parts):
-            raise ValueError(f"its sum of {name} must be of float64")
-        if sums.high.shape != sums.low.shape or sums.rest.shape[:1] != (2,) or sums.rest.ndim != 2:
-            raise ValueError(f"its sum of {name} has parts of shapes {[part.shape for part in parts]}")
-        if not all(np.isfinite(part).all() for part in parts):
-            raise ValueError(f"its sum of {name} is not finite")
-        places = sums.rest[0]
-        if ((places < 0) | (places >= sums.high.size) | (places != np.floor(places))).any():
-            raise ValueError(f"its sum of {name} has places outside of it")
+        raise ValueError(f"weights of its sum must be finite and >= 0, got {total.weights}")
+    shapes = [part.shape for part in parts]
+    if shapes != [(size,), (size,), (2, total.rest.size // 2)] or {part.dtype.str for part in parts} != {
+        "<f8"
+    }:
+        raise ValueError(f"its sum has parts of shapes {shapes} and types {[part.dtype for part in parts]}")
+    if not all(np.isfinite(part).all() for part in parts):
+        raise ValueError("its sum is not finite")
+    places = total.rest[0]
+    if ((places < 0) | (places >= size) | (places != np.floor(places))).any():
+        raise ValueError("its sum has places outside of it")
 
 
 def add_update(total: ExactSum, content: RecordDict, weighted_by: str) -> None:

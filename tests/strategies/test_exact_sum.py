@@ -90,16 +90,9 @@ def test_the_whole_range_of_float32_in_any_grouping() -> None:
     exponents = rng.integers(-149, 127, size=(12, 200))
     updates = [np.ldexp(rng.standard_normal(200), each).astype(np.float32) for each in exponents]
     weights = [float(weight) for weight in rng.integers(1, 2**20, size=12)]
-    expected = [
-        float(
-            sum(
-                Fraction(float(update[i])) * Fraction(weight)
-                for update, weight in zip(updates, weights, strict=True)
-            )
-        )
-        / math.fsum(weights)
-        for i in range(200)
-    ]
+    terms = [list(zip(updates, weights, strict=True))] * 200
+    exact = [sum(Fraction(float(u[i])) * int(w) for u, w in each) for i, each in enumerate(terms)]
+    expected = [float(total) / math.fsum(weights) for total in exact]
     shuffle = random.Random(4)
     for num_groups in (1, 2, 5, 12):
         order = list(range(12))
