@@ -113,7 +113,7 @@ class ExactSum:
 
 
 def _fill(block: Floats, arrays: Iterable[NDArray[np.generic]], weight: float) -> Iterator[int]:
-    """Write `weight` times the arrays into `block`, one behind the other; yield its size whenever it is full."""
+    """Write `weight` times the arrays into `block`, one behind the other; yield how many, whenever full."""
     size = 0
     for array in arrays:
         flat, done = array.reshape(-1), 0

@@ -191,11 +191,9 @@ def _check_sum(total: ExactSum) -> None:
     parts, size = (total.high, total.low, total.rest), total.high.size
     if not all(0 <= weight < math.inf for weight in total.weights):
         raise ValueError(f"weights of its sum must be finite and >= 0, got {total.weights}")
-    shapes = [part.shape for part in parts]
-    if shapes != [(size,), (size,), (2, total.rest.size // 2)] or {part.dtype.str for part in parts} != {
-        "<f8"
-    }:
-        raise ValueError(f"its sum has parts of shapes {shapes} and types {[part.dtype for part in parts]}")
+    found = [(part.shape, part.dtype.str) for part in parts]
+    if found != [(shape, "<f8") for shape in ((size,), (size,), (2, total.rest.size // 2))]:
+        raise ValueError(f"its sum has parts of these shapes and types: {found}")
     if not all(np.isfinite(part).all() for part in parts):
         raise ValueError("its sum is not finite")
     places = total.rest[0]
