@@ -8,7 +8,8 @@ from torch import Tensor, nn
 
 from models.core.probe import probe
 from models.data.dataset import Dataset, Examples
-from models.data.tagged_sentences import OUTSIDE, read
+from models.data.tag_schemes import OUTSIDE
+from models.data.tagged_sentences import read
 from models.task import Metrics
 from models.text.backbone import SCRATCH
 from models.text.masked_lm import MaskedLanguageModel

@@ -9,7 +9,8 @@ from torch.nn import functional as F
 
 from models.core.config import require
 from models.data.dataset import Dataset, Examples
-from models.data.tagged_sentences import OUTSIDE, read
+from models.data.tag_schemes import OUTSIDE
+from models.data.tagged_sentences import read
 from models.task import Batch, Metrics, Objective, Task
 from models.text.adapters import add_lora
 from models.text.backbone import SCRATCH, load_backbone
