@@ -160,7 +160,8 @@ def _spans_a_hole(series: Series, cut: Cut) -> NDArray[np.bool_]:
     step = np.diff(series.time)
     too_long = step > cut.max_step * np.median(step) if cut.max_step else np.zeros(len(step), dtype=bool)
     # Example i has the steps i to i + before_target - 1.
-    return np.lib.stride_tricks.sliding_window_view(too_long, cut.before_target).any(1)
+    spans = np.lib.stride_tricks.sliding_window_view(too_long, cut.before_target)  # (N, steps of each)
+    return np.asarray(spans.any(1), dtype=np.bool_)
 
 
 def _join(parts: Sequence[Examples]) -> Examples:

@@ -56,11 +56,11 @@ def load_csv(
     cut = Cut(window, horizon, max_step)
     rows = read_rows(source_path(config))
     value, numeric = _numbers(rows.value), None if time_format else _numbers(rows.time)
-    for row in np.flatnonzero(~np.isfinite(value)):
+    for row in np.flatnonzero(~np.isfinite(value)).tolist():
         raise rows.refuse(row, "value", "a finite number")
     time = _days(rows, time_format) if numeric is None or not np.isfinite(numeric).all() else numeric
     frame = pd.DataFrame({"client": rows.client, "time": time, "value": value})
-    for row in np.flatnonzero(frame.duplicated(["client", "time"])):
+    for row in np.flatnonzero(frame.duplicated(["client", "time"])).tolist():
         raise rows.refuse(row, "time", f"another than in all other rows of client {rows.client[row]!r}")
     groups = frame.sort_values("time").groupby("client")
     series = [Series(str(name), part["time"].to_numpy(), part["value"].to_numpy()) for name, part in groups]

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 OUTSIDE = "O"
 _PREFIXED = re.compile(r"[BIESLU]-.+")
 _BRACKETS = re.compile(r"(?:\((?P<type>[^()*\s]+))?\*?(?P<closes>\))?")
-"""Of CoNLL-2012: "(PERSON*" begins an entity, "*" goes on with what there is, "*)" ends it, "(GPE)" is one word."""
+"""Of CoNLL-2012: "(PERSON*" begins an entity, "*" goes on, "*)" ends it, and "(GPE)" is one of one word."""
 
 
 def is_tag(text: str) -> bool:
     """Whether a text is a tag of one of the schemes."""
-    return text == OUTSIDE or bool(_PREFIXED.fullmatch(text)) or _is_bracket(text)
+    return text == OUTSIDE or bool(_PREFIXED.fullmatch(text) or _bracket(text))
 
 
 def to_iob2(tags: Sequence[str]) -> list[str]:
@@ -24,8 +24,7 @@ def to_iob2(tags: Sequence[str]) -> list[str]:
     """
     converted, open_type = [], ""
     for tag in tags:
-        if _is_bracket(tag):
-            found = _BRACKETS.fullmatch(tag)
+        if found := _bracket(tag):
             kind, begins, ends = found["type"] or open_type, bool(found["type"]), bool(found["closes"])
         else:
             prefix, _, kind = tag.partition("-")
@@ -38,5 +37,5 @@ def to_iob2(tags: Sequence[str]) -> list[str]:
     return converted
 
 
-def _is_bracket(tag: str) -> bool:
-    return ("*" in tag or tag[:1] == "(") and bool(_BRACKETS.fullmatch(tag))
+def _bracket(tag: str) -> re.Match[str] | None:
+    return _BRACKETS.fullmatch(tag) if "*" in tag or tag[:1] == "(" else None

@@ -55,7 +55,7 @@ def test_of_the_chosen_pieces_80_percent_are_hidden_and_10_are_others() -> None:
 
 def test_ends_and_padding_are_never_asked_for(toy: Dataset, bert_folder: Path) -> None:
     task = MaskedSentences(toy, str(bert_folder), mask_ratio=0.999)
-    batch = task.hide(toy.test, torch.Generator().manual_seed(1))
+    batch = task.batch(toy.test, torch.Generator().manual_seed(1))
     asked = (batch["labels"] != NOT_ASKED).sum(1).tolist()
     assert asked == [7, 1, 2]
     assert batch["input_ids"][:, 0].tolist() == [CLS] * 3
@@ -238,7 +238,7 @@ def test_documents_together_guess_better_than_any_answer_that_is_always_the_same
         load_dataset(TaskConfig(dataset="pydoc")),
     )
     assert isinstance(task, MaskedLanguageModel)
-    labels = task.hide(task.dataset.test, torch.Generator().manual_seed(1))["labels"]
+    labels = task.batch(task.dataset.test, torch.Generator().manual_seed(1))["labels"]
     counts = labels[labels != NOT_ASKED].bincount()
     assert result["untrained"]["accuracy"] < 0.01
     assert result["final"]["accuracy"] > 1.3 * float(counts.max() / counts.sum())
