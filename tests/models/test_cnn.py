@@ -191,7 +191,7 @@ def test_a_task_that_cannot_be_made(config: dict[str, str], changes: dict[str, A
 
 @pytest.mark.parametrize("shape", [(1, 3, 3), (3, 3, 32), (1, 8, 2)])
 def test_images_that_are_too_small_are_refused(shape: tuple[int, int, int]) -> None:
-    message = f"sides of images must be 4 pixels or more for cnn, got {shape[1]}x{shape[2]}"
+    message = f"sides of images must be 4 pixels or more for cnn, got '{shape[1]}x{shape[2]}'"
     with pytest.raises(UserError) as error:
         ImageClassification(dataset(shape=shape))
     assert str(error.value) == message

@@ -197,7 +197,7 @@ def test_one_hash_on_text_for_one_node_and_three(tiny: Make, bert_folder: Path, 
     documents = tmp_path / "documents"
     documents.mkdir()
     for name, times in (("a", 30), ("b", 20), ("c", 10)):
-        (documents / name).write_text("Anna lives in Berlin. " * times)
+        (documents / name).write_text("Anna lives in Berlin. " * times, encoding="utf-8")
     result = finish_alike(
         tiny,
         tmp_path,

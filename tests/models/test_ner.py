@@ -321,6 +321,7 @@ def test_every_process_learns_the_same_data_and_vocabulary(task: str, data: str)
             text=True,
             check=True,
             env={"PYTHONHASHSEED": seed},
+            encoding="utf-8",
         ).stdout
         for seed in ("1", "2")
     }
