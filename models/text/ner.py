@@ -105,8 +105,10 @@ class EntityRecognition(SentenceTask):
         }
 
     def ratios(self, metrics: Metrics) -> dict[str, float]:
-        """Return the ratios; a metric is 0 where there was nothing to find, as with seqeval."""
-        return {name: total / weight if weight else 0.0 for name, (total, weight) in metrics.items()}
+        """Return the ratios; a score is 0 where there was nothing to find, as with seqeval."""
+        nothing = dict.fromkeys((name for name, (_, weight) in metrics.items() if not weight), 0.0)
+        nothing.pop("loss", None)  # of no word there is none
+        return super().ratios(metrics) | nothing
 
     def figures(self, model: nn.Module, data: Examples, generator: torch.Generator) -> "dict[str, Figure]":
         """Draw the classification report of the held-out examples, and a few of their sentences with tags."""

@@ -14,7 +14,7 @@ from models.core.config import TaskConfig
 from models.core.errors import UserError
 from models.data.dataset import Dataset
 from models.data.datasets import load_dataset
-from models.data.tagged_sentences import dataset_of
+from models.data.tagged_sentences import Sentence, dataset_of
 from models.data.text import windows_of
 from models.registry import load_task
 from models.state import build_model
@@ -126,6 +126,22 @@ def test_metrics_are_sums_over_what_is_asked(toy: Dataset, bert_folder: Path) ->
     assert metrics["accuracy"][1] == 10
     # Berlin, Paris, Anna, Paris; and the control character, tagged as a name, that has no piece.
     assert metrics["probe-accuracy"][1] == 8 * 5
+
+
+@torch.no_grad()
+def test_a_client_without_entities_or_without_a_hidden_token(bert_folder: Path) -> None:
+    """Its metrics have no denominator, and its training has a loss of 0, not of NaN."""
+    plain = Sentence(["in", "Paris", "."], ["O", "O", "O"])
+    dataset = dataset_of("toy", [*SENTENCES, plain], [plain])
+    task = MaskedSentences(dataset, str(bert_folder), mask_ratio=1e-6)
+    model = build_model(task, seed=1).eval()
+    metrics = task.evaluate(model, dataset.test, torch.Generator().manual_seed(1))
+    assert metrics == {"probe-accuracy": (0, 0), "loss": (0, 0), "accuracy": (0, 0)}
+    assert task.ratios(metrics) == {}
+    (batch,) = task.batches(model, dataset.test, torch.Generator().manual_seed(1), 4)
+    assert task.objectives[0].loss(model, batch).item() == 0
+    nowhere = MaskedSentences(dataset_of("toy", [plain], SENTENCES), str(bert_folder))
+    assert nowhere.evaluate(model, nowhere.dataset.test, torch.Generator())["probe-accuracy"] == (0, 0)
 
 
 @pytest.mark.rounding

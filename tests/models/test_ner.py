@@ -116,6 +116,7 @@ def test_scores_count_entities_of_words(toy: Dataset, bert_folder: Path) -> None
     ratios = task.ratios({**metrics, "precision-ORG": (0, 0)})
     assert ratios["f1"] == 0.75
     assert ratios["precision-ORG"] == 0
+    assert task.ratios({"loss": (0.0, 0), "f1": (0, 0)}) == {"f1": 0}
 
 
 LONG = Sentence(["in"] * 40 + ["Paris"], ["O"] * 40 + ["B-LOC"])

@@ -89,3 +89,9 @@ def test_folders_that_are_refused(tmp_path: Path, content: bytes | None, message
 def test_a_folder_that_is_not_there() -> None:
     with pytest.raises(UserError, match="must name a folder of text files, got /no/such"):
         load_dataset(TaskConfig(dataset="text:/no/such"))
+
+
+def test_a_byte_order_mark_is_no_text(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_bytes(b"\xef\xbb\xbf" + b"ab" * 100)
+    dataset = load_dataset(TaskConfig(dataset=f"text:{tmp_path}"))
+    assert predicted(dataset.train)[:4] == b"abab"
