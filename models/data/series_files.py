@@ -33,7 +33,7 @@ class Rows:
 
     def refuse(self, row: int, column: str, allowed: str) -> UserError:
         """Return the error for the value of a column in a row."""
-        given = getattr(self, column)[row]
+        given = getattr(self, column)[row][:60]
         return UserError(f"{self.path}, line {self.line[row]}: {column} must be {allowed}, got {given!r}")
 
 
