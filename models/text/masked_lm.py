@@ -109,7 +109,9 @@ class MaskedLanguageModel(SentenceTask):
         from matplotlib.figure import Figure
 
         device = next(model.parameters()).device
-        batch = self.batch(data.take(torch.arange(min(SHOWN, len(data)))), generator)
+        sentences = self.words(data.take(torch.arange(min(SHOWN, len(data)))))
+        pieces = self.long_sentences.pieces(sentences)[:SHOWN]
+        batch = self.ask(data, sentences, pieces, generator)
         tokenizer = self.backbone.tokenizer
         asked = batch["labels"] != NOT_ASKED
         hidden = batch["input_ids"].masked_fill(asked, tokenizer.mask_token_id)

@@ -13,7 +13,7 @@ from models.core.config import TaskConfig, Value
 from models.core.errors import UserError
 from models.data.dataset import Examples
 from models.data.datasets import load_dataset
-from models.data.series import Series, windows_of
+from models.data.series import Cut, Series, windows_of
 from models.registry import load_task
 from models.series.lstm_forecast import EVALUATION_BATCH, Forecaster, Forecasting
 from models.task import merge_metrics
@@ -134,6 +134,15 @@ def test_the_figure_shows_forecast_and_truth_of_each_series() -> None:
     assert list(truth.get_ydata()) == list(range(540, 550))
     assert np.allclose(forecast.get_ydata(), np.arange(524.5, 534.5))  # the mean of the 30 values before
     assert truth.get_xdata()[0] == np.datetime64("2022-02-17")  # day 19,040
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(("horizon", "said"), [(1, "One step ahead"), (7, "7 steps ahead")])
+def test_the_figure_says_how_far_ahead_it_looks(horizon: int, said: str) -> None:
+    numbers = np.arange(50, dtype=np.float64)
+    dataset = windows_of("toy", [Series("one", numbers, numbers)], "m", False, Cut(horizon=horizon))
+    (figure,) = Forecasting(dataset).figures(Fixed(0.0), dataset.test, torch.Generator()).values()
+    assert figure.get_suptitle() == f"{said}, held-out steps"
 
 
 @pytest.mark.parametrize(
