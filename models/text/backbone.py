@@ -153,7 +153,8 @@ def _places(name: str, tokenizer: "PreTrainedTokenizerBase", config: "Pretrained
         with torch.device("meta"):
             network = _transformers().AutoModel.from_config(config)
     except ValueError as error:
-        raise UserError(f"backbone {name!r} is no network that transformers can build: {error}") from error
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(f"backbone {name!r} is no network that transformers can build ({reason})") from error
     known, needed = network.get_input_embeddings().num_embeddings, len(tokenizer)
     if known < needed:
         raise UserError(
