@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from models.core.config import TaskConfig
 from models.core.device import choose_device
 from models.core.errors import UserError
+from models.core.log import log
 from models.data.dataset import Dataset, Examples
 from models.data.datasets import find_source, load_dataset
 from models.data.partition import Partition, make_partition, split_local_test
@@ -63,6 +64,9 @@ def load_worker(config: TaskConfig, data_path: str) -> Worker:
         )
     dataset = load_dataset(config.model_copy(update={"data_dir": data_path}) if data_path else config)
     task = load_task(config, dataset)
+    if data_path:  # else the server says it
+        for level, line in task.notes():
+            log(level, line)
     device = worker_device(config.device)
     model = build_model(task, config.seed).to(device)
     state = model_state(model)

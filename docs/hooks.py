@@ -31,7 +31,7 @@ def on_post_page(output: str, page: Any, **_: Any) -> str:
 
 def included(mark: re.Match[str]) -> str:
     """Return a file of the root folder; its links are seen from docs/."""
-    text = (ROOT / mark[1]).read_text()
+    text = (ROOT / mark[1]).read_text(encoding="utf-8")
     return re.sub(r"\]\((?!https?:|#)([^)]+)\)", lambda link: seen_from_docs(link[1]), text)
 
 
@@ -42,7 +42,7 @@ def seen_from_docs(target: str) -> str:
 
 def run_config() -> str:
     """Return the block of pyproject.toml that holds every run-config key."""
-    text = (ROOT / "pyproject.toml").read_text()
+    text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
     return text[text.index("[tool.flwr.app.config]") :].split("\n[", 1)[0].strip()
 
 

@@ -112,6 +112,10 @@ class Task(ABC):
     def after_step(self, model: nn.Module) -> None:  # noqa: B027  (a hook that few tasks need)
         """Act after all objectives of a batch have stepped, as a DQN does for its target network."""
 
+    def notes(self) -> Sequence[tuple[int, str]]:
+        """Return what a person should know of the data before round 1, as lines with their logging level."""
+        return ()
+
     @abstractmethod
     def evaluate(self, model: nn.Module, data: Examples, generator: torch.Generator) -> Metrics:
         """Return the sums of every metric over the examples; the model is in eval mode, without gradients.

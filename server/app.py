@@ -103,6 +103,8 @@ def _prepare(grid: Grid, plan: Plan, folder: RunFolder, errors: ErrorLog) -> Rou
     )
     node_registry.wait_for_all(grid, plan.config.node_timeout)
     log(INFO, "%d clients on %d nodes", num_clients, len(node_registry.partitions))
+    for level, line in plan.task.notes():
+        log(level, line)
     if attacking := attackers(plan.task_config):
         log(WARNING, "Attack %s by %d clients: %s", plan.task_config.attack, len(attacking), list(attacking))
     if not node_registry.own_data:

@@ -50,7 +50,13 @@ def git_commit(folder: Path) -> str | None:
     command = ["git", "-C", str(folder), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
     try:
         said = subprocess.run(
-            command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=GIT_TIMEOUT, check=True
+            command,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=GIT_TIMEOUT,
+            check=True,
+            encoding="utf-8",
         )
     except (OSError, subprocess.SubprocessError):  # no git, or a checkout that it refuses to read
         return None
@@ -70,7 +76,9 @@ def machine(threads: int) -> Machine:
 
 def _cpu() -> str:
     info = Path("/proc/cpuinfo")
-    named = re.search(r"^model name\s*:\s*(.+)$", info.read_text() if info.exists() else "", re.MULTILINE)
+    named = re.search(
+        r"^model name\s*:\s*(.+)$", info.read_text(encoding="utf-8") if info.exists() else "", re.MULTILINE
+    )
     return named[1] if named else platform.processor() or platform.machine()
 
 
@@ -79,7 +87,7 @@ def _declared() -> list[str]:
     path = _carried(Path(__file__).resolve().parents[1], "pyproject.toml")
     if path is None:
         return []
-    project = tomllib.loads(path.read_text())["project"]
+    project = tomllib.loads(path.read_text(encoding="utf-8"))["project"]
     texts = list(project["dependencies"])
     for name, extra in project["optional-dependencies"].items():
         texts += extra if name not in FOR_DEVELOPERS else []

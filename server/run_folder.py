@@ -66,8 +66,8 @@ class RunFolder:
         """Return a name that no other run has; a resumed run keeps it, its folder's next run does not."""
         path = self.path / TOKEN
         if not path.exists():
-            path.write_text(uuid.uuid4().hex[:8])
-        return path.read_text()
+            path.write_text(uuid.uuid4().hex[:8], encoding="utf-8")
+        return path.read_text(encoding="utf-8")
 
     def rewind(self, server_round: int) -> None:
         """Drop the metrics of the rounds after this one, which will be done again."""

@@ -4,6 +4,7 @@ import json
 import logging
 import sys
 from dataclasses import dataclass
+from io import TextIOWrapper
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -202,7 +203,7 @@ def sweep(
         console.print(line, soft_wrap=True, markup=False)
     if runs:
         console.print(tabulate(arms_of(runs), target))
-        (where / "table.md").write_text(markdown(arms_of(runs), target))
+        (where / "table.md").write_text(markdown(arms_of(runs), target), encoding="utf-8")
         page = write_report([run.path for run in runs], where / REPORT)
         console.print(f"report: {page}", soft_wrap=True, markup=False, highlight=False)
     if len(runs) < len(trials):
@@ -249,6 +250,9 @@ def draw_partition(
 def main() -> None:
     """Run the command line; a mistake of its user is one line and exit code 2."""
     logging.captureWarnings(True)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):  # a terminal of another encoding shows "?" for what it lacks
+            stream.reconfigure(errors="replace")
     asked = Asked()
     try:
         code = cli(standalone_mode=False, obj=asked)

@@ -64,7 +64,7 @@ def _lines(key: str, field: FieldInfo) -> Iterator[str]:
 def main() -> None:
     """Write the block into the pyproject.toml of the checkout."""
     path = Path(sys.argv[1] if len(sys.argv) > 1 else "pyproject.toml")
-    path.write_text(with_block(path.read_text()))
+    path.write_text(with_block(path.read_text(encoding="utf-8")), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -30,7 +30,7 @@ def load_scenario(path: Path, overrides: Sequence[str] = ()) -> dict[str, Value]
             f"scenario {path} is not there: give the path of a TOML file, as in simulations/configs"
         )
     try:
-        scenario = tomllib.loads(path.read_text())
+        scenario = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UserError(f"scenario {path} is not TOML: {error}") from error
     given = {**scenario, **dict(_parse(text) for text in overrides)}

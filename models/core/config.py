@@ -120,6 +120,8 @@ class TaskConfig(Config):
     [patterns], what stays with the client, and freeze = [patterns], what stays as it is."""
     dataset: str = "mnist-5k"
     """Dataset name."""
+    dataset_options: str = ""
+    """Inline TOML for the dataset, e.g. "word_column = 2"; polyfed takes a table too."""
     data_dir: str = ""
     """Absolute folder of raw files, for datasets that need one."""
     download: bool = False

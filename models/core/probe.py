@@ -31,8 +31,11 @@ def probe(
     """Return (right, asked) answers over all draws of classifiers that saw a few training examples.
 
     `embed` gives the features (n, D) of training examples (n,), `labels` (N,) their classes; the classifiers
-    are asked about `features` (M, D) whose classes are `truth` (M,).
+    are asked about `features` (M, D) whose classes are `truth` (M,). Where nothing is asked, or there is
+    nothing to learn from, both are 0.
     """
+    if not len(truth) or not len(labels):
+        return 0, 0
     right = 0
     for rows in few_labels(labels):
         predicted = fit_linear(embed(rows), labels[rows])(features)

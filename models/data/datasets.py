@@ -1,13 +1,14 @@
 """Datasets by name."""
 
 import functools
+import inspect
 from collections.abc import Mapping
 from pathlib import Path
 
-from models.core.config import TaskConfig
+from models.core.config import TaskConfig, parse_options
 from models.core.errors import UserError, unknown
-from models.core.plugins import offers
-from models.data import environments, images, pii, series, tagged_sentences, text
+from models.core.plugins import check_options, offers
+from models.data import conll, environments, images, pii, series, series_files, text
 from models.data.dataset import Dataset
 from models.data.source import Source
 
@@ -19,11 +20,11 @@ DATASETS: Mapping[str, Source] = {
     "cifar10": Source("images", images.load_cifar10),
     "stocks": Source("series", series.load_stocks, packaged=True),
     "sine": Source("series", series.load_sine, packaged=True),
-    "csv:": Source("series", series.load_csv),
+    "csv:": Source("series", series_files.load_csv),
     "pydoc": Source("text", text.load_pydoc, packaged=True),
     "text:": Source("text", text.load_text),
     "pii": Source("tagged-sentences", pii.load_pii, packaged=True),
-    "conll:": Source("tagged-sentences", tagged_sentences.load_conll),
+    "conll:": Source("tagged-sentences", conll.load_conll),
     "gym:": Source("environments", environments.load_environments, packaged=True),
 }
 ENTRY_POINTS = "polyfed.datasets"
@@ -34,11 +35,16 @@ ENTRY_POINTS = "polyfed.datasets"
 def load_dataset(config: TaskConfig) -> Dataset:
     """Load the dataset that `config.dataset` names.
 
-    Raises UserError for an unknown name, a data-dir that is not absolute, and files that are missing.
+    Raises UserError for an unknown name, options that it does not take, a data-dir that is not absolute, and
+    files that are missing.
     """
     if config.data_dir and not Path(config.data_dir).is_absolute():
         raise UserError(f"data-dir must be an absolute folder, got {config.data_dir!r}")
-    return find_source(config.dataset).load(config)
+    load = find_source(config.dataset).load
+    options = parse_options("dataset-options", config.dataset_options)
+    given = tuple(inspect.signature(load).parameters)[:1]  # the config
+    check_options(f"dataset {config.dataset}", load, options, given)
+    return load(config, **options)
 
 
 def find_source(name: str) -> Source:

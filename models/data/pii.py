@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 from models.core.config import TaskConfig
 from models.data.dataset import Dataset
 from models.data.pii_grammar import GRAMMAR, TEST_TEMPLATES
-from models.data.tagged_sentences import OUTSIDE, Sentence, dataset_of
+from models.data.tag_schemes import OUTSIDE
+from models.data.tagged_sentences import Sentence, dataset_of
 
 if TYPE_CHECKING:
     from faker import Faker

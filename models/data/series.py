@@ -1,28 +1,23 @@
-"""Time series in windows: daily stock prices, noisy sines, and any CSV file.
+"""Time series in windows: daily stock prices, noisy sines, and the windows of any series.
 
-An example is a window of the values before a target. The last fifth of every series' targets are held out, so
-that nothing which is trained on lies behind the time of a forecast that is judged.
+An example is a window of values and a target after it. The last fifth of every series' targets are held out,
+so that nothing which is trained on lies behind the time of a forecast that is judged.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from models.core.config import TaskConfig
+from models.core.config import TaskConfig, require
 from models.core.errors import UserError
 from models.data.dataset import Dataset, Examples
-from models.data.source import source_path
 
-# pandas is imported where it is used: it costs every worker a part of a second.
-
-WINDOW = 30
-"""Values that a forecast is made from."""
+WINDOW, HORIZON = 30, 1
+"""Values that a forecast is made from, and steps from the last of them to the target."""
 TEST_FRACTION = 0.2
-COLUMNS = ("client", "time", "value")
 _SINES, _SINE_STEPS, _SINE_PERIOD = 5, 1000, 25
 
 
@@ -37,7 +32,35 @@ class Series:
     """(num_steps,), in the series' own unit."""
 
 
-def load_stocks(config: TaskConfig) -> Dataset:
+@dataclass(frozen=True)
+class Cut:
+    """How series are cut into examples; raises UserError for numbers that do not fit."""
+
+    window: int = WINDOW
+    """Values that a forecast is made from."""
+    horizon: int = HORIZON
+    """Steps from the window's last value to the target."""
+    max_step: float = 0.0
+    """Longest step of time within an example, in median steps of its series; 0 = of any length."""
+
+    def __post_init__(self) -> None:
+        require(self.window >= 1, "window", ">= 1", self.window)
+        require(self.horizon >= 1, "horizon", ">= 1", self.horizon)
+        fits = self.max_step == 0 or self.max_step >= 1
+        require(fits, "max_step", "0 or >= 1", self.max_step)
+
+    @property
+    def before_target(self) -> int:
+        """Steps from a window's first value to the target."""
+        return self.window + self.horizon - 1
+
+
+AS_USUAL = Cut()
+
+
+def load_stocks(
+    config: TaskConfig, window: int = WINDOW, horizon: int = HORIZON, max_step: float = 0.0
+) -> Dataset:
     """Return bokeh-sampledata's daily prices of AAPL, FB, GOOG, IBM and MSFT, 2000 to 2013, in US dollars.
 
     They are closing prices adjusted for splits and dividends: an unadjusted one halves at a split, which
@@ -51,10 +74,12 @@ def load_stocks(config: TaskConfig) -> Dataset:
         return Series(ticker, days, np.array(prices["adj_close"]))
 
     tickers = [read(ticker) for ticker in ("AAPL", "FB", "GOOG", "IBM", "MSFT")]
-    return windows_of("stocks", tickers, unit="US dollars", dates=True)
+    return windows_of("stocks", tickers, "US dollars", True, Cut(window, horizon, max_step))
 
 
-def load_sine(config: TaskConfig) -> Dataset:
+def load_sine(
+    config: TaskConfig, window: int = WINDOW, horizon: int = HORIZON, max_step: float = 0.0
+) -> Dataset:
     """Return five sines of a period of 25 steps, in noise of a twentieth of their amplitude.
 
     Each has its own amplitude, phase and level, the same whatever the seed of the run. Noise is what no
@@ -68,58 +93,19 @@ def load_sine(config: TaskConfig) -> Dataset:
         noise = rng.normal(0, 0.05, _SINE_STEPS)
         return Series(f"sine {number}", steps, level + amplitude * (wave + noise))
 
-    return windows_of("sine", [draw(number) for number in range(_SINES)], unit="", dates=False)
+    sines = [draw(number) for number in range(_SINES)]
+    return windows_of("sine", sines, "", False, Cut(window, horizon, max_step))
 
 
-def load_csv(config: TaskConfig) -> Dataset:
-    """Return the series of "csv:PATH": a file with the columns time, value and client, in any order.
-
-    A client is one series; its rows may come unsorted. Times are numbers or dates in any form that pandas
-    knows. Raises UserError for a file that is not there, or that holds something else.
-    """
-    import pandas as pd
-
-    path = source_path(config)
-    try:
-        frame = pd.read_csv(path, dtype={"client": str})
-    except (OSError, ValueError) as error:  # pandas' own errors are ValueErrors
-        raise UserError(f"dataset {config.dataset!r} cannot be read from {path}: {error}") from error
-    missing = [column for column in COLUMNS if column not in frame]
-    if missing:
-        raise UserError(
-            f"{path} needs the columns {', '.join(COLUMNS)}, and lacks {', '.join(missing)}: rename its own"
-        )
-    dates = not pd.api.types.is_numeric_dtype(frame["time"])
-    try:
-        frame["time"] = _days(frame["time"]) if dates else frame["time"].astype(float)
-        frame["value"] = frame["value"].astype(float)
-    except ValueError as error:
-        raise UserError(f"{path} holds a time or a value that cannot be read: {error}") from error
-    if not np.isfinite(frame[["time", "value"]].to_numpy()).all() or frame["client"].isna().any():
-        raise UserError(f"{path} has rows without a time, a value or a client: fill or drop them")
-    if frame.duplicated(["client", "time"]).any():
-        raise UserError(f"{path} has several values for one client and time: keep one of them")
-    groups = frame.sort_values("time").groupby("client")
-    series = [Series(str(name), rows["time"].to_numpy(), rows["value"].to_numpy()) for name, rows in groups]
-    return windows_of(config.dataset, series, unit="", dates=dates)
-
-
-def _days(time: Any) -> Any:
-    """Return dates as days since 1970; those without a zone are taken as UTC."""
-    import pandas as pd
-
-    return (pd.to_datetime(time, utc=True) - pd.Timestamp(0, tz="UTC")) / pd.Timedelta(days=1)
-
-
-def windows_of(name: str, series: Sequence[Series], unit: str, dates: bool) -> Dataset:
-    """Cut series into examples of `window` (N, WINDOW), `target` (N,), `scale`, `series` and `time` (N,).
+def windows_of(name: str, series: Sequence[Series], unit: str, dates: bool, cut: Cut = AS_USUAL) -> Dataset:
+    """Cut series into examples of `window` (N, T), `target` (N,), `scale`, `series` and `time` (N,).
 
     `scale` is the deviation of the series' training values, in its own unit; `time` is the target's. Each
     series is a natural client. Raises UserError for a series that is too short.
     """
     if not series:
         raise UserError(f"dataset {name!r} holds no series")
-    halves = [_cut(name, number, one) for number, one in enumerate(series)]
+    halves = [_examples(name, number, one, cut) for number, one in enumerate(series)]
     train, test = (_join([pair[side] for pair in halves]) for side in (0, 1))
     return Dataset(
         name,
@@ -128,32 +114,54 @@ def windows_of(name: str, series: Sequence[Series], unit: str, dates: bool) -> D
         test,
         client=train["series"].numpy(),
         ordered=True,
-        info={"series": tuple(one.name for one in series), "unit": unit, "dates": dates},
+        info={
+            "series": tuple(one.name for one in series),
+            "unit": unit,
+            "dates": dates,
+            "horizon": cut.horizon,
+        },
     )
 
 
-def _cut(dataset: str, number: int, series: Series) -> tuple[Examples, Examples]:
-    """Return the training and the held-out windows of one series, by the time of their targets."""
-    steps = len(series.value)
+def _examples(dataset: str, number: int, series: Series, cut: Cut) -> tuple[Examples, Examples]:
+    """Return the training and the held-out examples of one series, by the time of their targets."""
+    steps, lead = len(series.value), cut.before_target
     first_test = steps - max(1, round(TEST_FRACTION * steps))
-    if first_test <= WINDOW:
+    if first_test <= lead:
         raise UserError(
             f"series {series.name!r} of dataset {dataset!r} has {steps} values, too few for windows of "
-            f"{WINDOW} before a held-out fifth: leave it out or give more"
+            f"{cut.window} before a held-out fifth: leave it out, give more, or set a smaller window"
         )
     scale = float(series.value[:first_test].std()) or 1.0
-    targets = np.arange(WINDOW, steps)
-    windows = np.lib.stride_tricks.sliding_window_view(series.value[:-1], WINDOW)  # (N, WINDOW)
-    rows = Examples(
+    targets = np.arange(lead, steps)
+    targets = targets[~_spans_a_hole(series, cut)]
+    if not len(targets) or targets[0] >= first_test or targets[-1] < first_test:
+        half = "training" if not len(targets) or targets[0] >= first_test else "held-out"
+        raise UserError(
+            f"series {series.name!r} of dataset {dataset!r} has no {half} window without a step of more than "
+            f"{cut.max_step:g} median steps: set a larger max_step, or 0 for windows over holes"
+        )
+    windows = np.lib.stride_tricks.sliding_window_view(series.value, cut.window)  # (steps - T + 1, T)
+    examples = Examples(
         {
-            "window": torch.from_numpy(windows.copy()),
+            "window": torch.from_numpy(windows[targets - lead]),
             "target": torch.from_numpy(series.value[targets]),
             "scale": torch.full((len(targets),), scale, dtype=torch.float64),
             "series": torch.full((len(targets),), number),
             "time": torch.from_numpy(series.time[targets]),
         }
     )
-    return rows.take(np.flatnonzero(targets < first_test)), rows.take(np.flatnonzero(targets >= first_test))
+    is_test = targets >= first_test
+    return examples.take(np.flatnonzero(~is_test)), examples.take(np.flatnonzero(is_test))
+
+
+def _spans_a_hole(series: Series, cut: Cut) -> NDArray[np.bool_]:
+    """Return for each target whether a step between its window's first value and itself is too long."""
+    step = np.diff(series.time)
+    too_long = step > cut.max_step * np.median(step) if cut.max_step else np.zeros(len(step), dtype=bool)
+    # Example i has the steps i to i + before_target - 1.
+    spans = np.lib.stride_tricks.sliding_window_view(too_long, cut.before_target)  # (N, steps of each)
+    return np.asarray(spans.any(1), dtype=np.bool_)
 
 
 def _join(parts: Sequence[Examples]) -> Examples:

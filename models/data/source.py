@@ -15,7 +15,8 @@ class Source:
 
     kind: str
     """What its examples are; the `kind` of the dataset and of the tasks that learn from it."""
-    load: Callable[[TaskConfig], Dataset]
+    load: Callable[..., Dataset]
+    """Takes the config, and as further parameters with defaults the options of `dataset-options`."""
     packaged: bool = False
     """Whether it comes with a dependency, and is read from no folder."""
 

@@ -3,6 +3,8 @@
 Bytes of UTF-8 need no vocabulary on which clients would first have to agree, and know every script.
 """
 
+from codecs import BOM_UTF8
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -37,7 +39,7 @@ def load_text(config: TaskConfig) -> Dataset:
     files = sorted(file for file in folder.iterdir() if file.is_file() and not file.name.startswith("."))
     if not files:
         raise UserError(f"{folder} holds no text files: put one a client there")
-    return windows_of(config.dataset, {file.name: file.read_bytes() for file in files})
+    return windows_of(config.dataset, {file.name: file.read_bytes().removeprefix(BOM_UTF8) for file in files})
 
 
 def windows_of(name: str, documents: dict[str, bytes]) -> Dataset:

@@ -69,6 +69,9 @@ class ImageClassification(Task):
         if not dataset.classes:
             raise UserError(f"task cnn needs labels, and dataset {dataset.name!r} has none")
         require(norm in NORMS, "norm", f"one of {', '.join(NORMS)}", norm)
+        height, width = dataset.train["image"].shape[-2:]
+        sides = f"{STRIDE} pixels or more for cnn"
+        require(min(height, width) >= STRIDE, "sides of images", sides, f"{height}x{width}")
         self.norm = norm
         self.stackable = norm != "batch"  # a stack would lose running statistics
         self.max_value = float(dataset.info["max_value"])

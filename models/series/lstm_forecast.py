@@ -1,4 +1,4 @@
-"""Forecasting the next value of a series with an LSTM."""
+"""Forecasting a value of a series with an LSTM."""
 
 import math
 from collections.abc import Sequence
@@ -38,14 +38,14 @@ class Forecaster(nn.Module):
 
 
 class Forecasting(Task):
-    """Forecast the value that follows a window.
+    """Forecast a value that follows a window: the next, or the one `horizon` steps on.
 
     A window enters as its distance from its own mean, as in RevIN (Kim et al. 2022, "Reversible Instance
     Normalization"): prices leave the range of the training years, and a network that had to say their
     level would fail there. It is divided by the deviation of its series' training values, so that series
     in different units learn alike.
 
-    Options: `hidden_size` and `num_layers` of the LSTM.
+    Options: `hidden_size` and `num_layers` of the LSTM. `window` and `horizon` are options of the dataset.
     """
 
     kind = "series"
@@ -111,7 +111,9 @@ class Forecasting(Task):
         figure.legend(
             *panels[0].get_legend_handles_labels(), loc="outside upper right", ncols=2, frameon=False
         )
-        figure.suptitle("One step ahead, held-out steps", x=0.01, ha="left")
+        horizon = self.dataset.info.get("horizon", 1)
+        ahead = "One step" if horizon == 1 else f"{horizon} steps"
+        figure.suptitle(f"{ahead} ahead, held-out steps", x=0.01, ha="left")
         return {"forecast": figure}
 
     def _draw(self, axes: "Axes", number: int, data: Examples, forecast: Tensor) -> None:

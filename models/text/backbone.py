@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
@@ -33,11 +33,24 @@ class Backbone:
     config: "PretrainedConfig"
     source: str
     """Folder or hub name that holds the weights; "" where there are none."""
+    max_length: int
+    """Tokens that the network has places for, with those that begin and end a sentence."""
+    _token_counts: dict[str, int] = field(default_factory=dict, repr=False, compare=False)
+    """Word -> its tokens, for words that were counted before."""
 
     @property
-    def max_length(self) -> int:
-        """Tokens that the network has room for."""
-        return min(getattr(self.config, "max_position_embeddings", 512), self.tokenizer.model_max_length)
+    def room(self) -> int:
+        """Tokens of words that the network has places for."""
+        return self.max_length - self.tokenizer.num_special_tokens_to_add()
+
+    def count_tokens(self, words: Sequence[str]) -> list[int]:
+        """Return how many tokens each word becomes; a tokenizer of words makes the same of one everywhere."""
+        if new := list({word: None for word in words if word not in self._token_counts}):
+            encoding = self.tokenizer(
+                [[word] for word in new], is_split_into_words=True, add_special_tokens=False
+            )
+            self._token_counts.update(zip(new, map(len, encoding["input_ids"]), strict=True))
+        return [self._token_counts[word] for word in words]
 
     def encode(self, sentences: list[list[str]]) -> tuple[dict[str, Tensor], Tensor]:
         """Return the tokens of sentences of words, padded to the longest; and the word each is the first of.
@@ -63,18 +76,28 @@ class Backbone:
 
     def build(self, auto: str) -> nn.Module:
         """Return the network as `transformers.AUTO` builds it; what has no weights yet draws from torch."""
+        factory = getattr(_transformers(), auto)
+        if type(self.config) not in factory._model_mapping:
+            raise UserError(
+                f"backbone {self.source!r} is a {self.config.model_type} network, which transformers has no "
+                f"{auto} of: give an encoder such as BERT or RoBERTa"
+            )
         if not self.source:
-            return cast(nn.Module, getattr(_transformers(), auto).from_config(self.config))
-        return cast(
-            nn.Module,
-            getattr(_transformers(), auto).from_pretrained(
+            return cast(nn.Module, factory.from_config(self.config))
+        try:
+            network = factory.from_pretrained(
                 self.source,
                 config=self.config,
                 dtype=torch.float32,
                 ignore_mismatched_sizes=True,  # the head of another task
                 local_files_only=_is_folder(self.source),
-            ),
-        )
+            )
+        except OSError as error:
+            raise UserError(
+                f"backbone {self.source!r} has no weights that can be loaded: give a folder that "
+                f"save_pretrained wrote ({' '.join(str(error).split())[:200]})"
+            ) from error
+        return cast(nn.Module, network)
 
 
 def _first_tokens(words: Sequence[int | None]) -> list[int]:
@@ -112,7 +135,41 @@ def load_backbone(name: str, sentences: Iterable[str], **config: Any) -> Backbon
         raise UserError(
             f"backbone {name!r} has no fast tokenizer, which alone knows where its tokens are from"
         )
-    return Backbone(tokenizer, found, source)
+    if tokenizer.pad_token_id is None:
+        raise UserError(
+            f"backbone {name!r} has no padding token, so that sentences of several lengths make no batch: "
+            "give an encoder such as BERT or RoBERTa, or set pad_token in its tokenizer's files"
+        )
+    return Backbone(tokenizer, found, source, _places(name, tokenizer, found))
+
+
+def _places(name: str, tokenizer: "PreTrainedTokenizerBase", config: "PretrainedConfig") -> int:
+    """Return the tokens that a network has places for; UserError where it has too few, or too few tokens.
+
+    The config counts rows of the table of positions. Networks like RoBERTa begin in the row after that of
+    padding, which only the network itself tells: it is laid out without weights.
+    """
+    try:
+        with torch.device("meta"):
+            network = _transformers().AutoModel.from_config(config)
+    except ValueError as error:
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(f"backbone {name!r} is no network that transformers can build ({reason})") from error
+    known, needed = network.get_input_embeddings().num_embeddings, len(tokenizer)
+    if known < needed:
+        raise UserError(
+            f"backbone {name!r} has a tokenizer of {needed} tokens, and a network that knows {known}: give "
+            "the tokenizer that belongs to it"
+        )
+    limits = [tokenizer.model_max_length, getattr(config, "max_position_embeddings", None) or 512]
+    for path, module in network.named_modules():
+        if isinstance(module, nn.Embedding) and "position" in path and module.padding_idx is not None:
+            limits.append(module.num_embeddings - module.padding_idx - 1)
+    places = min(limit for limit in limits if limit > 0)
+    least = tokenizer.num_special_tokens_to_add() + 1
+    if places < least:
+        raise UserError(f"backbone {name!r} must have places for {least} tokens or more, it has {places}")
+    return int(places)
 
 
 def _from_scratch(sentences: Iterable[str], config: dict[str, Any]) -> Backbone:
@@ -129,7 +186,7 @@ def _from_scratch(sentences: Iterable[str], config: dict[str, Any]) -> Backbone:
         "vocab_size": len(tokenizer),
         "pad_token_id": tokenizer.pad_token_id,
     }
-    return Backbone(tokenizer, _transformers().BertConfig(**(sizes | config)), source="")
+    return Backbone(tokenizer, _transformers().BertConfig(**(sizes | config)), "", MAX_LENGTH)
 
 
 def train_tokenizer(sentences: Iterable[str], vocabulary_size: int) -> "PreTrainedTokenizerBase":

@@ -1,5 +1,6 @@
 """Language pre-training by predicting hidden tokens of words (BERT: Devlin et al. 2019, arXiv:1810.04805)."""
 
+import re
 import textwrap
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, ClassVar
@@ -9,10 +10,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models.core.config import require
+from models.core.errors import UserError
 from models.data.dataset import Dataset, Examples
 from models.data.text import read
-from models.task import Batch, Metrics, Objective, Task
-from models.text.backbone import SCRATCH, load_backbone
+from models.task import Batch, Metrics, Objective
+from models.text.backbone import SCRATCH, Backbone, load_backbone
+from models.text.pieces import OVERLAP, SPLIT, Piece, Sentences, encode, is_asked
+from models.text.sentence_task import SentenceTask
 from models.text.tokens import EVALUATION_BATCH, NOT_ASKED, logits_of, objective
 
 if TYPE_CHECKING:
@@ -20,15 +24,17 @@ if TYPE_CHECKING:
 
 MASKED, REPLACED = 0.8, 0.1
 """Parts of the predicted tokens that are hidden, and that another stands for; the rest is left as it is."""
+_WORD = re.compile(r"[^ \t\n\r\f\v]+")
+"""What lies between blanks and ends of lines; a no-break space is part of a word, as in a column file."""
 SHOWN, GUESSES, LINE = 8, 3, 140
 """Held-out examples that are drawn, guesses for each of their hidden tokens, and characters of a line."""
 
 
-class MaskedLanguageModel(Task):
+class MaskedLanguageModel(SentenceTask):
     """Predict hidden tokens of the words of a text.
 
     Options: `backbone`, as `load_backbone` takes it; `mask_ratio`, the part of the tokens
-    that is predicted; `warmup_steps` of each round.
+    that is predicted; and those of `SentenceTask`.
 
     Metrics: `loss` in nats and `accuracy`, both over predicted tokens.
     """
@@ -39,13 +45,20 @@ class MaskedLanguageModel(Task):
     metrics: ClassVar[tuple[str, ...]] = ("accuracy",)
 
     def __init__(
-        self, dataset: Dataset, backbone: str = SCRATCH, mask_ratio: float = 0.15, warmup_steps: int = 10
+        self,
+        dataset: Dataset,
+        backbone: str = SCRATCH,
+        mask_ratio: float = 0.15,
+        warmup_steps: int = 10,
+        long_sentences: str = SPLIT,
+        overlap: int = OVERLAP,
     ) -> None:
-        super().__init__(dataset)
         require(0 < mask_ratio < 1, "mask_ratio", "in (0, 1)", mask_ratio)
-        require(warmup_steps >= 0, "warmup_steps", ">= 0", warmup_steps)
-        self.mask_ratio, self.warmup_steps = mask_ratio, warmup_steps
-        self.backbone = load_backbone(backbone, (" ".join(words) for words in self.words(dataset.train)))
+        self.mask_ratio = mask_ratio
+        self.dataset = dataset  # which tells the words
+        loaded = load_backbone(backbone, (" ".join(words) for words in self.words(dataset.train)))
+        _check_mask(backbone, loaded)
+        super().__init__(dataset, loaded, warmup_steps, long_sentences, overlap)
         self.agreed = (self.backbone.vocabulary_sha256,)
 
     def build(self) -> nn.Module:
@@ -57,17 +70,20 @@ class MaskedLanguageModel(Task):
         """Cross-entropy of the predicted tokens by AdamW, with the settings of BERT (ibid., A.2)."""
         return [objective(self.backbone, self.warmup_steps)]
 
-    def batch(self, examples: Examples, generator: torch.Generator) -> Batch:
-        """Return the tokens, some of them hidden, as long as the longest example."""
-        return self.hide(examples, generator)
-
-    def hide(self, data: Examples, generator: torch.Generator) -> Batch:
+    def ask(
+        self, data: Examples, sentences: Sentences, pieces: Sequence[Piece], generator: torch.Generator
+    ) -> Batch:
         """Draw which tokens are predicted: `input_ids`, `attention_mask` and `labels`, all (B, L)."""
-        batch, _ = self.backbone.encode(self.words(data))
+        batch, first = encode(self.backbone, sentences, pieces)
         tokenizer = self.backbone.tokenizer
         special = torch.isin(batch["input_ids"], torch.tensor(tokenizer.all_special_ids))
         tokens, labels = corrupt(
-            batch["input_ids"], ~special, self.mask_ratio, tokenizer.mask_token_id, len(tokenizer), generator
+            batch["input_ids"],
+            ~special & is_asked(first, pieces),
+            self.mask_ratio,
+            tokenizer.mask_token_id,
+            len(tokenizer),
+            generator,
         )
         return {**batch, "input_ids": tokens, "labels": labels}
 
@@ -75,8 +91,11 @@ class MaskedLanguageModel(Task):
         """Return the sums of loss and of right answers over predicted tokens."""
         device = next(model.parameters()).device
         loss, right, asked = 0.0, 0, 0
-        for rows in torch.arange(len(data)).split(EVALUATION_BATCH):
-            batch = {name: value.to(device) for name, value in self.hide(data.take(rows), generator).items()}
+        sentences = self.words(data)
+        pieces = self.long_sentences.pieces(sentences)
+        for start in range(0, len(pieces), EVALUATION_BATCH):
+            hidden = self.ask(data, sentences, pieces[start : start + EVALUATION_BATCH], generator)
+            batch = {name: value.to(device) for name, value in hidden.items()}
             predicted = batch["labels"] != NOT_ASKED
             logits, labels = logits_of(model, batch)[predicted].double(), batch["labels"][predicted]
             loss += float(F.cross_entropy(logits, labels, reduction="sum"))
@@ -90,7 +109,9 @@ class MaskedLanguageModel(Task):
         from matplotlib.figure import Figure
 
         device = next(model.parameters()).device
-        batch = self.hide(data.take(torch.arange(min(SHOWN, len(data)))), generator)
+        sentences = self.words(data.take(torch.arange(min(SHOWN, len(data)))))
+        pieces = self.long_sentences.pieces(sentences)[:SHOWN]
+        batch = self.ask(data, sentences, pieces, generator)
         tokenizer = self.backbone.tokenizer
         asked = batch["labels"] != NOT_ASKED
         hidden = batch["input_ids"].masked_fill(asked, tokenizer.mask_token_id)
@@ -120,7 +141,16 @@ class MaskedLanguageModel(Task):
 
     def words(self, data: Examples) -> list[list[str]]:
         """Return the words of each example."""
-        return [text.split() for text in read(data["text"])]
+        return [_WORD.findall(text) for text in read(data["text"])]
+
+
+def _check_mask(name: str, backbone: Backbone) -> None:
+    """Raise UserError for a backbone that has no token which stands for a hidden one."""
+    if backbone.tokenizer.mask_token_id is None:
+        raise UserError(
+            f"backbone {name!r} has no mask token, so that nothing can be hidden from it: give a masked "
+            "language model such as BERT or RoBERTa"
+        )
 
 
 def corrupt(

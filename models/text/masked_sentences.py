@@ -8,10 +8,12 @@ from torch import Tensor, nn
 
 from models.core.probe import probe
 from models.data.dataset import Dataset, Examples
-from models.data.tagged_sentences import OUTSIDE, read
+from models.data.tag_schemes import OUTSIDE
+from models.data.tagged_sentences import read
 from models.task import Metrics
 from models.text.backbone import SCRATCH
 from models.text.masked_lm import MaskedLanguageModel
+from models.text.pieces import OVERLAP, SPLIT, encode, is_asked
 from models.text.tokens import EVALUATION_BATCH
 
 
@@ -32,9 +34,15 @@ class MaskedSentences(MaskedLanguageModel):
     metrics = ("accuracy", "loss")
 
     def __init__(
-        self, dataset: Dataset, backbone: str = SCRATCH, mask_ratio: float = 0.15, warmup_steps: int = 10
+        self,
+        dataset: Dataset,
+        backbone: str = SCRATCH,
+        mask_ratio: float = 0.15,
+        warmup_steps: int = 10,
+        long_sentences: str = SPLIT,
+        overlap: int = OVERLAP,
     ) -> None:
-        super().__init__(dataset, backbone, mask_ratio, warmup_steps)
+        super().__init__(dataset, backbone, mask_ratio, warmup_steps, long_sentences, overlap)
         tags: tuple[str, ...] = dataset.info["tags"]
         types = sorted({tag[2:] for tag in tags if tag != OUTSIDE})
         self._type_of_tag = torch.tensor([types.index(tag[2:]) if tag != OUTSIDE else -1 for tag in tags])
@@ -74,13 +82,20 @@ class MaskedSentences(MaskedLanguageModel):
         """Return the features of words (W, 2), those of their first tokens: (W, D), 0 for words without."""
         device = next(model.parameters()).device
         rows, sentence = words[:, 0].unique(return_inverse=True)
+        sentences = self.words(data.take(rows))
+        pieces = self.long_sentences.pieces(sentences)
         features = torch.zeros(len(words), model.config.hidden_size)
-        for start, chosen in enumerate(rows.split(EVALUATION_BATCH)):
-            batch, first = self.backbone.encode(self.words(data.take(chosen)))
+        for start in range(0, len(pieces), EVALUATION_BATCH):
+            chosen = pieces[start : start + EVALUATION_BATCH]
+            batch, first = encode(self.backbone, sentences, chosen)
             inputs = {name: value.to(device) for name, value in batch.items()}
             states = model.base_model(**inputs).last_hidden_state.float().cpu()  # (B, L, D)
-            here = (sentence // EVALUATION_BATCH == start).nonzero().flatten()
-            lines = sentence[here] % EVALUATION_BATCH
-            found, place = (first[lines] == words[here, 1:]).max(1)  # (w, L) -> (w,)
-            features[here] = states[lines, place] * found[:, None]
+            line, place = ((first >= 0) & is_asked(first, chosen)).nonzero(as_tuple=True)
+            # Word of a sentence -> its token among those that are asked about here.
+            token = torch.full((len(rows), data["word"].shape[1]), -1)
+            in_sentence = torch.tensor([piece.sentence for piece in chosen])[line]
+            token[in_sentence, first[line, place]] = torch.arange(len(line))
+            wanted = token[sentence, words[:, 1]]
+            here = wanted >= 0
+            features[here] = states[line[wanted[here]], place[wanted[here]]]
         return features

@@ -9,11 +9,14 @@ from torch.nn import functional as F
 
 from models.core.config import require
 from models.data.dataset import Dataset, Examples
-from models.data.tagged_sentences import OUTSIDE, read
-from models.task import Batch, Metrics, Objective, Task
+from models.data.tag_schemes import OUTSIDE
+from models.data.tagged_sentences import read
+from models.task import Batch, Metrics, Objective
 from models.text.adapters import add_lora
 from models.text.backbone import SCRATCH, load_backbone
 from models.text.entities import entity_metrics
+from models.text.pieces import OVERLAP, SPLIT, Piece, Sentences, encode, is_asked
+from models.text.sentence_task import SentenceTask
 from models.text.tokens import EVALUATION_BATCH, NOT_ASKED, logits_of, objective
 
 if TYPE_CHECKING:
@@ -22,12 +25,15 @@ if TYPE_CHECKING:
 _MODEL = "AutoModelForTokenClassification"
 
 
-class EntityRecognition(Task):
+class EntityRecognition(SentenceTask):
     """Tag the words of a sentence with the entities that they belong to.
 
     Options: `backbone`, as `load_backbone` takes it; `lora`, the rank of adapters (Hu et al.
     2021, arXiv:2106.09685) that are trained and sent with the head instead of the whole, 0 for none;
-    `warmup_steps` of each round; `strict`, whether an entity must begin with a B- tag.
+    `strict`, whether an entity must begin with a B- tag; and those of `SentenceTask`.
+
+    Metrics: `loss` is the mean over the words that the network was asked about; an entity of words that were
+    cut off counts as missed.
     """
 
     kind = "tagged-sentences"
@@ -41,20 +47,21 @@ class EntityRecognition(Task):
         lora: int = 0,
         warmup_steps: int = 10,
         strict: bool = False,
+        long_sentences: str = SPLIT,
+        overlap: int = OVERLAP,
     ) -> None:
-        super().__init__(dataset)
         require(lora >= 0, "lora", ">= 0", lora)
-        require(warmup_steps >= 0, "warmup_steps", ">= 0", warmup_steps)
-        self.lora, self.warmup_steps, self.strict = lora, warmup_steps, strict
-        self.words: tuple[str, ...] = dataset.info["words"]
+        self.lora, self.strict = lora, strict
+        self.vocabulary: tuple[str, ...] = dataset.info["words"]
         self.tags: tuple[str, ...] = dataset.info["tags"]
         self.types = [tag[2:] for tag in self.tags if tag.startswith("B-")]
-        self.backbone = load_backbone(
+        loaded = load_backbone(
             backbone,
-            (" ".join(sentence) for sentence in self._sentences(dataset.train)),
+            (" ".join(sentence) for sentence in self.words(dataset.train)),
             id2label=dict(enumerate(self.tags)),
             label2id={tag: number for number, tag in enumerate(self.tags)},
         )
+        super().__init__(dataset, loaded, warmup_steps, long_sentences, overlap)
         self.agreed = (*self.tags, self.backbone.vocabulary_sha256)
 
     def build(self) -> nn.Module:
@@ -70,63 +77,78 @@ class EntityRecognition(Task):
         # Fused, a step of MiniLM's 22 million weights takes 30 ms instead of 155 on a CPU.
         return [objective(self.backbone, self.warmup_steps, fused=True)]
 
-    def batch(self, examples: Examples, generator: torch.Generator) -> Batch:
-        """Return the tokens and their tags, as long as the longest sentence."""
-        return self.encode(examples)[0]
+    def ask(
+        self, data: Examples, sentences: Sentences, pieces: Sequence[Piece], generator: torch.Generator
+    ) -> Batch:
+        """Return the tokens of pieces and their tags, as long as the longest piece."""
+        return self.encode(data, sentences, pieces)[0]
 
-    def encode(self, data: Examples) -> tuple[Batch, Tensor]:
-        """Return the tokens of all examples, as long as the longest, and which word each token begins.
+    def encode(self, data: Examples, sentences: Sentences, pieces: Sequence[Piece]) -> tuple[Batch, Tensor]:
+        """Return the tokens of pieces, as long as the longest, and the words that are asked about.
 
-        The batch holds `input_ids`, `attention_mask` and `labels`, the words' numbers are -1 for all other
-        tokens: all (B, L). Tokens beyond the network's length are dropped.
+        The batch holds `input_ids`, `attention_mask` and `labels`; the words' numbers in their sentences are
+        -1 for all tokens but the first of a word that is asked about: all (B, L).
         """
-        batch, first = self.backbone.encode(self._sentences(data))
-        labels = data["tag"].gather(1, first.clamp(min=0)).where(first >= 0, NOT_ASKED)
-        return {**batch, "labels": labels}, first
+        batch, first = encode(self.backbone, sentences, pieces)
+        word = first.where(is_asked(first, pieces), -1)
+        tags = data["tag"][[piece.sentence for piece in pieces]]
+        labels = tags.gather(1, word.clamp(min=0)).where(word >= 0, NOT_ASKED)
+        return {**batch, "labels": labels}, word
 
     def evaluate(self, model: nn.Module, data: Examples, generator: torch.Generator) -> Metrics:
         """Return the sums of loss over words, and of precision, recall and F1 over entities."""
-        loss, predicted = self._predict(model, data)
+        loss, seen, predicted = self._predict(model, data)
         pairs = zip(self._tags(data["tag"], data), self._tags(predicted, data), strict=True)
         return {
             **entity_metrics(pairs, self.types, self.strict),
-            "loss": (loss, int(data["length"].sum())),
+            "loss": (loss, seen),
         }
 
     def ratios(self, metrics: Metrics) -> dict[str, float]:
-        """Return the ratios; a metric is 0 where there was nothing to find, as with seqeval."""
-        return {name: total / weight if weight else 0.0 for name, (total, weight) in metrics.items()}
+        """Return the ratios; a score is 0 where there was nothing to find, as with seqeval."""
+        nothing = dict.fromkeys((name for name, (_, weight) in metrics.items() if not weight), 0.0)
+        nothing.pop("loss", None)  # of no word there is none
+        return super().ratios(metrics) | nothing
 
     def figures(self, model: nn.Module, data: Examples, generator: torch.Generator) -> "dict[str, Figure]":
         """Draw the classification report of the held-out examples, and a few of their sentences with tags."""
         # Only the server draws; workers are spared the second that these imports take.
         from models.text.ner_figures import report_figure, sentences_figure
 
-        _, predicted = self._predict(model, data)
+        _, _, predicted = self._predict(model, data)
         true, given = self._tags(data["tag"], data), self._tags(predicted, data)
         metrics = entity_metrics(zip(true, given, strict=True), self.types, self.strict)
         shown = torch.randperm(len(data), generator=generator)[:8].tolist()
-        words = self._sentences(data)
+        words = self.words(data)
         return {
             "classification-report": report_figure(metrics, self.types),
             "sentences": sentences_figure([(words[row], true[row], given[row]) for row in shown], self.types),
         }
 
-    def _predict(self, model: nn.Module, data: Examples) -> tuple[float, Tensor]:
-        """Return the loss summed over words, and the tag (N, T) of each; O for words without a token."""
+    def words(self, data: Examples) -> list[list[str]]:
+        """Return the words of each sentence."""
+        return read(data["word"], data["length"], self.vocabulary)
+
+    def _predict(self, model: nn.Module, data: Examples) -> tuple[float, int, Tensor]:
+        """Return the loss summed over words, how many these are, and the tag of each word (N, T).
+
+        The tag is O for words without a token, and for those that were cut off.
+        """
         device = next(model.parameters()).device
-        total, predicted = 0.0, torch.full_like(data["tag"], self.tags.index(OUTSIDE))
-        for rows in torch.arange(len(data)).split(EVALUATION_BATCH):
-            batch, first = self.encode(data.take(rows))
+        total, seen, predicted = 0.0, 0, torch.full_like(data["tag"], self.tags.index(OUTSIDE))
+        sentences = self.words(data)
+        pieces = self.long_sentences.pieces(sentences)
+        for start in range(0, len(pieces), EVALUATION_BATCH):
+            chosen = pieces[start : start + EVALUATION_BATCH]
+            batch, word = self.encode(data, sentences, chosen)
             inputs = {name: batch[name].to(device) for name in ("input_ids", "attention_mask")}
             logits = logits_of(model, inputs).double().cpu()
             total += float(F.cross_entropy(logits.flatten(0, 1), batch["labels"].flatten(), reduction="sum"))
-            row, place = (first >= 0).nonzero(as_tuple=True)
-            predicted[rows[row], first[row, place]] = logits[row, place].argmax(1)
-        return total, predicted
-
-    def _sentences(self, data: Examples) -> list[list[str]]:
-        return read(data["word"], data["length"], self.words)
+            row, place = (word >= 0).nonzero(as_tuple=True)
+            seen += len(row)
+            sentence = torch.tensor([piece.sentence for piece in chosen])
+            predicted[sentence[row], word[row, place]] = logits[row, place].argmax(1)
+        return total, seen, predicted
 
     def _tags(self, tags: Tensor, data: Examples) -> list[list[str]]:
         return read(tags, data["length"], self.tags)

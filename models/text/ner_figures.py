@@ -41,7 +41,7 @@ def report_figure(metrics: Metrics, types: Sequence[str]) -> Figure:
     figure = Figure(figsize=(6.5, 0.9 + 0.3 * len(lines)), layout="constrained")
     axes = figure.add_subplot()
     axes.axis("off")
-    axes.set_title("Classification report, held-out rows")
+    axes.set_title("Classification report, held-out examples")
     table = axes.table(
         cellText=[[*(f"{value:.3f}" for value in scores), f"{size:,}"] for _, scores, size in lines],
         rowLabels=[name for name, _, _ in lines],

@@ -17,13 +17,13 @@ from strategies.declaration import Declaration
 
 def note_start(clock: Path) -> None:
     """Append the time of day, in seconds, to the file `clock`."""
-    with clock.open("a") as file:
+    with clock.open("a", encoding="utf-8") as file:
         file.write(f"{time.time()!r}\n")
 
 
 def read_starts(clock: Path) -> list[float]:
     """Return the times that were noted, in seconds."""
-    return [float(line) for line in clock.read_text().split()]
+    return [float(line) for line in clock.read_text(encoding="utf-8").split()]
 
 
 def warm_rounds(starts: Sequence[float], warm_up: int) -> list[float]:

@@ -80,7 +80,7 @@ def show(families: list[Family], output: Path, console: Console) -> bool:
     """Print and write the table, and say what went wrong in it; return whether all runs ended well."""
     rows, seeds = [row_of(family) for family in families], [family.seed for family in families]
     console.print(tabulate(rows, seeds))
-    output.write_text(markdown(rows, seeds))
+    output.write_text(markdown(rows, seeds), encoding="utf-8")
     console.print(f"table: {output}", soft_wrap=True, highlight=False)
     trials = [trial for family in families for trial in family.trials]
     for line in failures(trials):

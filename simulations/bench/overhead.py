@@ -74,7 +74,7 @@ def run_stock(folder: Path, num_rounds: int) -> None:
     if outcome.error:
         raise RunFailedError(f"the stock app: {outcome.error}")
     full = f"aggregate_train: Received {CLIENTS_PER_ROUND} results and 0 failures"
-    if (folder / FLOWER_LOG).read_text().count(full) != num_rounds:
+    if (folder / FLOWER_LOG).read_text(encoding="utf-8").count(full) != num_rounds:
         raise RunFailedError(
             f"the stock app: not all of the {CLIENTS_PER_ROUND} clients answered in every round"
         )
@@ -143,7 +143,7 @@ def main(
             "cpus": os.cpu_count(),
             "versions": versions(),
         }
-        output.write_text(json.dumps(numbers, indent=1))
+        output.write_text(json.dumps(numbers, indent=1), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -56,12 +56,17 @@ def run_once(num_clients: int, num_rounds: int, *, in_process: bool) -> Cost:
         command += ["--run-dir", f"{folder}/run", *(["--in-process"] if in_process else [])]
         log = Path(folder, "log")
         memory, started = 0.0, time.time()
-        with log.open("w") as file, psutil.Popen(command, stdout=file, stderr=file) as process:
+        with (
+            log.open("w", encoding="utf-8") as file,
+            psutil.Popen(command, stdout=file, stderr=file) as process,
+        ):
             while process.poll() is None:
                 memory = max(memory, memory_of(process))
                 time.sleep(TICK)
         if process.returncode:
-            raise RunFailedError(f"the run with {num_clients} clients failed: {log.read_text()}")
+            raise RunFailedError(
+                f"the run with {num_clients} clients failed: {log.read_text(encoding='utf-8')}"
+            )
         starts = read_starts(clock)
     return Cost(starts[0] - started, median(warm_rounds(starts, WARM_UP)), memory)
 
@@ -118,7 +123,7 @@ def main(
     console.print(tabulate(costs))
     if output:
         numbers = {str(num_clients): [asdict(cost) for cost in found] for num_clients, found in costs.items()}
-        output.write_text(json.dumps({"costs": numbers, "cpus": os.cpu_count()}, indent=1))
+        output.write_text(json.dumps({"costs": numbers, "cpus": os.cpu_count()}, indent=1), encoding="utf-8")
 
 
 if __name__ == "__main__":

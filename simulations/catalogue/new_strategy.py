@@ -33,5 +33,5 @@ def new_strategy(name: str, folder: Path | None) -> Path:
     for template in environment.list_templates():
         file = template.removesuffix(".j2").replace("strategy.py", f"{module}.py")
         text = environment.get_template(template).render(name=name, package=package, module=module)
-        (folder / file).write_text(text)
+        (folder / file).write_text(text, encoding="utf-8")
     return folder

@@ -102,7 +102,7 @@ def read_arms(path: Path) -> list[Overrides]:
     Raises UserError for a file that is not there, or holds anything else.
     """
     try:
-        found = tomllib.loads(path.read_text())
+        found = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UserError(f"cannot read the arms in {path} ({error}): give a file of [[arm]] tables") from error
     arms = found.get("arm")

@@ -94,7 +94,7 @@ def _follow(chunks: Iterable[str], log_file: Path, on_tick: Callable[[], None] |
 
     def copy() -> None:
         try:
-            with log_file.open("a") as file:
+            with log_file.open("a", encoding="utf-8") as file:
                 for chunk in chunks:
                     plain = COLOURS.sub("", chunk)
                     tail.append(plain)

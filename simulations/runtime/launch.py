@@ -117,7 +117,7 @@ def _result(path: Path, before: tuple[int, int] | None, reason: str) -> RunResul
     The result of the run that was to be resumed stays where this one has not begun.
     """
     if _stamp(path) not in (None, before):
-        return RunResult.model_validate_json(path.read_text())
+        return RunResult.model_validate_json(path.read_text(encoding="utf-8"))
     why = reason or "the ServerApp wrote no result"
     failed = RunResult(schema_number=SCHEMA, status="failed", reason=why)
     if not path.exists():

@@ -36,7 +36,7 @@ class SuperLink:
         command += ["--port", str(self.port), "--disable-runtime-dependency-installation"]
         # Ray looks for modules in the SuperLink's working folder before it looks in the app.
         (folder / "empty").mkdir()
-        with (folder / "superlink.log").open("w") as log:
+        with (folder / "superlink.log").open("w", encoding="utf-8") as log:
             self.process = subprocess.Popen(
                 command,
                 cwd=folder / "empty",
@@ -64,7 +64,7 @@ class SuperLink:
 
     def log(self) -> str:
         """Return all that it has said."""
-        return COLOURS.sub("", (self.folder / "superlink.log").read_text(errors="replace"))
+        return COLOURS.sub("", (self.folder / "superlink.log").read_text(errors="replace", encoding="utf-8"))
 
     def _listens(self) -> bool:
         # What answers on the port may be another run's SuperLink, so ask whose socket it is.

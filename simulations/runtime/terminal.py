@@ -62,7 +62,7 @@ class FollowedLog:
 
 def num_warnings(path: Path) -> int:
     """Return how many warnings and errors a run.log holds that a terminal has shown."""
-    lines = path.read_text(errors="replace").splitlines() if path.exists() else []
+    lines = path.read_text(errors="replace", encoding="utf-8").splitlines() if path.exists() else []
     return sum(logging.WARNING <= _shown(line)[0] < logging.CRITICAL for line in lines)
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from places import CASES
 from torch import nn
 
 from clients.worker import load_worker
@@ -37,6 +38,18 @@ def test_a_node_with_its_own_data_does_not_train_on_a_packaged_dataset(tmp_path:
     """Every node would hold all of it, and nobody would know."""
     with pytest.raises(UserError, match="digits"):
         load_worker(TaskConfig(dataset="digits"), str(tmp_path))
+
+
+def test_a_node_says_what_is_cut_of_its_own_data(bert_folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    config = TaskConfig(
+        task="ner",
+        task_options=f"backbone = '{bert_folder}', long_sentences = 'cut'",
+        dataset="conll:conll_long",
+        data_dir="/elsewhere",
+    )
+    with caplog.at_level("INFO", logger="polyfed"):
+        load_worker(config, str(CASES))
+    assert "2,036 of 3,200 words (63.6%) are cut off" in caplog.text
 
 
 class Overshoots(ImageClassification):

@@ -187,3 +187,15 @@ def test_a_task_that_cannot_be_made(config: dict[str, str], changes: dict[str, A
     with pytest.raises(UserError) as error:
         load_task(TaskConfig(**config), toy)  # type: ignore[arg-type]
     assert str(error.value).startswith(message)
+
+
+@pytest.mark.parametrize("shape", [(1, 3, 3), (3, 3, 32), (1, 8, 2)])
+def test_images_that_are_too_small_are_refused(shape: tuple[int, int, int]) -> None:
+    message = f"sides of images must be 4 pixels or more for cnn, got '{shape[1]}x{shape[2]}'"
+    with pytest.raises(UserError) as error:
+        ImageClassification(dataset(shape=shape))
+    assert str(error.value) == message
+    assert build_model(ImageClassification(dataset(shape=(1, 4, 4))), 1)(torch.zeros(1, 1, 4, 4)).shape == (
+        1,
+        3,
+    )

@@ -119,7 +119,7 @@ def test_every_scenario_is_a_valid_config(path: Path) -> None:
 
 def test_overrides_win_over_the_scenario(tmp_path: Path) -> None:
     path = tmp_path / "s.toml"
-    path.write_text('num-clients = 3\ndataset = "digits"\ndata-dir = "here"\n')
+    path.write_text('num-clients = 3\ndataset = "digits"\ndata-dir = "here"\n', encoding="utf-8")
     config = load_scenario(path, ["num-clients=7", "task-options=norm = 'group'"])
     assert (config["num-clients"], config["dataset"]) == (7, "digits")
     assert config["task-options"] == "norm = 'group'"

@@ -275,7 +275,10 @@ def test_federated_clients_learn_to_draw(tiny: Make, tmp_path: Path, options: st
         evaluate_every=25,
     )
     run_in_process(config)
-    rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    rows = [
+        json.loads(line)
+        for line in (tmp_path / "run" / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    ]
     untrained, trained = rows[0]["central"], rows[-1]["central"]
     assert trained["fid"] < untrained["fid"] / 4
     assert trained["fid"] > trained["fid-floor"] > 0

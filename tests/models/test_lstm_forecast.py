@@ -13,7 +13,7 @@ from models.core.config import TaskConfig, Value
 from models.core.errors import UserError
 from models.data.dataset import Examples
 from models.data.datasets import load_dataset
-from models.data.series import Series, windows_of
+from models.data.series import Cut, Series, windows_of
 from models.registry import load_task
 from models.series.lstm_forecast import EVALUATION_BATCH, Forecaster, Forecasting
 from models.task import merge_metrics
@@ -136,6 +136,15 @@ def test_the_figure_shows_forecast_and_truth_of_each_series() -> None:
     assert truth.get_xdata()[0] == np.datetime64("2022-02-17")  # day 19,040
 
 
+@torch.no_grad()
+@pytest.mark.parametrize(("horizon", "said"), [(1, "One step ahead"), (7, "7 steps ahead")])
+def test_the_figure_says_how_far_ahead_it_looks(horizon: int, said: str) -> None:
+    numbers = np.arange(50, dtype=np.float64)
+    dataset = windows_of("toy", [Series("one", numbers, numbers)], "m", False, Cut(horizon=horizon))
+    (figure,) = Forecasting(dataset).figures(Fixed(0.0), dataset.test, torch.Generator()).values()
+    assert figure.get_suptitle() == f"{said}, held-out steps"
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -166,7 +175,7 @@ def test_hash_does_not_depend_on_who_shares_a_node(tiny: Make, tmp_path: Path) -
 def test_a_clients_own_test_rows_are_its_last(tiny: Make) -> None:
     config = sines(tiny, task_options="hidden_size = 4", num_server_rounds=1, batch_size=128)
     finish({**config, "local-test-fraction": 0.25, "fraction-evaluate": 1.0})
-    lines = (Path(str(config["run-dir"])) / "metrics.jsonl").read_text().splitlines()
+    lines = (Path(str(config["run-dir"])) / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
     # Persistence needs no training, so what it scores tells which rows were judged.
     rows = load_dataset(TaskConfig(dataset="sine")).train
     last = np.concatenate([np.flatnonzero(rows["series"].numpy() == number)[-192:] for number in range(5)])

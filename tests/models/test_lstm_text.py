@@ -170,7 +170,7 @@ def folder(tmp_path: Path) -> Path:
     folder = tmp_path / "documents"
     folder.mkdir()
     for number in range(4):
-        (folder / f"{number}.txt").write_text("the quick brown fox " * (40 + number))
+        (folder / f"{number}.txt").write_text("the quick brown fox " * (40 + number), encoding="utf-8")
     return folder
 
 

@@ -14,7 +14,7 @@ from models.core.config import TaskConfig
 from models.core.errors import UserError
 from models.data.dataset import Dataset
 from models.data.datasets import load_dataset
-from models.data.tagged_sentences import dataset_of
+from models.data.tagged_sentences import Sentence, dataset_of
 from models.data.text import windows_of
 from models.registry import load_task
 from models.state import build_model
@@ -55,7 +55,7 @@ def test_of_the_chosen_pieces_80_percent_are_hidden_and_10_are_others() -> None:
 
 def test_ends_and_padding_are_never_asked_for(toy: Dataset, bert_folder: Path) -> None:
     task = MaskedSentences(toy, str(bert_folder), mask_ratio=0.999)
-    batch = task.hide(toy.test, torch.Generator().manual_seed(1))
+    batch = task.batch(toy.test, torch.Generator().manual_seed(1))
     asked = (batch["labels"] != NOT_ASKED).sum(1).tolist()
     assert asked == [7, 1, 2]
     assert batch["input_ids"][:, 0].tolist() == [CLS] * 3
@@ -128,6 +128,22 @@ def test_metrics_are_sums_over_what_is_asked(toy: Dataset, bert_folder: Path) ->
     assert metrics["probe-accuracy"][1] == 8 * 5
 
 
+@torch.no_grad()
+def test_a_client_without_entities_or_without_a_hidden_token(bert_folder: Path) -> None:
+    """Its metrics have no denominator, and its training has a loss of 0, not of NaN."""
+    plain = Sentence(["in", "Paris", "."], ["O", "O", "O"])
+    dataset = dataset_of("toy", [*SENTENCES, plain], [plain])
+    task = MaskedSentences(dataset, str(bert_folder), mask_ratio=1e-6)
+    model = build_model(task, seed=1).eval()
+    metrics = task.evaluate(model, dataset.test, torch.Generator().manual_seed(1))
+    assert metrics == {"probe-accuracy": (0, 0), "loss": (0, 0), "accuracy": (0, 0)}
+    assert task.ratios(metrics) == {}
+    (batch,) = task.batches(model, dataset.test, torch.Generator().manual_seed(1), 4)
+    assert task.objectives[0].loss(model, batch).item() == 0
+    nowhere = MaskedSentences(dataset_of("toy", [plain], SENTENCES), str(bert_folder))
+    assert nowhere.evaluate(model, nowhere.dataset.test, torch.Generator())["probe-accuracy"] == (0, 0)
+
+
 @pytest.mark.rounding
 @torch.no_grad()
 def test_a_word_has_the_features_of_its_first_piece(toy: Dataset, bert_folder: Path) -> None:
@@ -197,7 +213,7 @@ def test_one_hash_on_text_for_one_node_and_three(tiny: Make, bert_folder: Path, 
     documents = tmp_path / "documents"
     documents.mkdir()
     for name, times in (("a", 30), ("b", 20), ("c", 10)):
-        (documents / name).write_text("Anna lives in Berlin. " * times)
+        (documents / name).write_text("Anna lives in Berlin. " * times, encoding="utf-8")
     result = finish_alike(
         tiny,
         tmp_path,
@@ -238,7 +254,7 @@ def test_documents_together_guess_better_than_any_answer_that_is_always_the_same
         load_dataset(TaskConfig(dataset="pydoc")),
     )
     assert isinstance(task, MaskedLanguageModel)
-    labels = task.hide(task.dataset.test, torch.Generator().manual_seed(1))["labels"]
+    labels = task.batch(task.dataset.test, torch.Generator().manual_seed(1))["labels"]
     counts = labels[labels != NOT_ASKED].bincount()
     assert result["untrained"]["accuracy"] < 0.01
     assert result["final"]["accuracy"] > 1.3 * float(counts.max() / counts.sum())

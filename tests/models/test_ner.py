@@ -12,7 +12,7 @@ import pytest
 import torch
 from finished import Make, finish
 from matplotlib.figure import Figure
-from places import CONLL
+from places import CASES, CONLL
 from safetensors.torch import save_file
 from tiny_bert import AN, BER, CLS, DOT, IN, LIN, LIVES, NA, PARIS, PIECES, SENTENCES, SEP
 from torch import Tensor, nn
@@ -20,10 +20,11 @@ from transformers import BertForTokenClassification
 
 from models.core.config import TaskConfig, Value
 from models.core.errors import UserError
-from models.data.dataset import Dataset
+from models.data.dataset import Dataset, Examples
 from models.data.tagged_sentences import Sentence, dataset_of
 from models.registry import load_task
 from models.state import build_model
+from models.task import Batch
 from models.text.ner import EntityRecognition
 from server.transfer import take_over
 from simulations.catalogue.tasks import CONFIGS
@@ -37,8 +38,14 @@ def toy() -> Dataset:
     return dataset_of("toy", SENTENCES, SENTENCES)
 
 
+def encode(task: EntityRecognition, data: Examples) -> tuple[Batch, Tensor]:
+    """Return all pieces of the data as one batch."""
+    words = task.words(data)
+    return task.encode(data, words, task.long_sentences.pieces(words))
+
+
 def test_labels_are_on_first_pieces_only(toy: Dataset, bert_folder: Path) -> None:
-    batch, first = EntityRecognition(toy, str(bert_folder)).encode(toy.train)
+    batch, first = encode(EntityRecognition(toy, str(bert_folder)), toy.train)
     assert batch["input_ids"].tolist() == [
         [CLS, AN, NA, LIVES, IN, BER, LIN, DOT, SEP],
         [CLS, PARIS, SEP, 0, 0, 0, 0, 0, 0],
@@ -105,26 +112,88 @@ def test_scores_count_entities_of_words(toy: Dataset, bert_folder: Path) -> None
     assert metrics["precision-PER"] == (1, 1)
     assert metrics["recall-PER"] == (1, 2)
     right, wrong = torch.tensor([2.0, 0, 0, 0, 0]).log_softmax(0)[:2].neg().tolist()
-    assert metrics["loss"] == (pytest.approx(7 * right + wrong), 9)
+    assert metrics["loss"] == (pytest.approx(7 * right + wrong), 8)
     ratios = task.ratios({**metrics, "precision-ORG": (0, 0)})
     assert ratios["f1"] == 0.75
     assert ratios["precision-ORG"] == 0
+    assert task.ratios({"loss": (0.0, 0), "f1": (0, 0)}) == {"f1": 0}
+
+
+LONG = Sentence(["in"] * 40 + ["Paris"], ["O"] * 40 + ["B-LOC"])
+
+
+@pytest.mark.rounding
+@pytest.mark.parametrize(("how", "found", "seen"), [("cut", 1, 30 + 1), ("split", 2, 41 + 1)])
+@torch.no_grad()
+def test_words_that_are_cut_off_are_missed_but_have_no_loss(
+    bert_folder: Path, how: str, found: int, seen: int
+) -> None:
+    """The network has places for 30 tokens beside the two ends."""
+    dataset = dataset_of("toy", SENTENCES, [LONG, SENTENCES[1]])
+    task = EntityRecognition(dataset, str(bert_folder), long_sentences=how)
+    metrics = task.evaluate(Fixed(FOUND), dataset.test, torch.Generator())
+    assert metrics["recall-LOC"] == (found, 2)
+    right = -torch.tensor([2.0, 0, 0, 0, 0]).log_softmax(0)[0].item()
+    assert metrics["loss"] == (pytest.approx(seen * right), seen)
 
 
 @torch.no_grad()
-def test_words_beyond_the_networks_length_count_as_missed(bert_folder: Path) -> None:
-    long = Sentence(["in"] * 40 + ["Paris"], ["O"] * 40 + ["B-LOC"])
-    dataset = dataset_of("toy", SENTENCES, [long, SENTENCES[1]])
-    task = EntityRecognition(dataset, str(bert_folder))
-    assert task.encode(dataset.test)[0]["input_ids"].shape == (2, 32)
-    metrics = task.evaluate(Fixed(FOUND), dataset.test, torch.Generator())
-    assert metrics["recall-LOC"] == (1, 2)
+def test_an_entity_across_a_cut_is_one(bert_folder: Path) -> None:
+    """The network reads 30 words at a time, and the entity is words 30 and 31."""
+    tags = ["O"] * 29 + ["B-PER", "I-PER"] + ["O"] * 20
+    dataset = dataset_of("toy", SENTENCES, [Sentence(["in"] * 29 + ["Anna", "lives"] + ["in"] * 20, tags)])
+    for overlap in (0, 1, 5):
+        task = EntityRecognition(dataset, str(bert_folder), overlap=overlap)
+        i_per = task.tags.index("I-PER")
+        metrics = task.evaluate(Fixed({AN: B_PER, LIVES: i_per}), dataset.test, torch.Generator())
+        assert metrics["recall-PER"] == (1, 1)
+        assert metrics["precision"] == (1, 1)
+        assert metrics["loss"][1] == 51
+
+
+def test_batches_are_of_pieces_and_ask_about_each_word_once(bert_folder: Path) -> None:
+    dataset = dataset_of("toy", [LONG, *SENTENCES], SENTENCES)
+    task = EntityRecognition(dataset, str(bert_folder), overlap=6)
+    generator = torch.Generator().manual_seed(1)
+    batches = list(task.batches(nn.Module(), dataset.train, generator, batch_size=2))
+    assert [len(batch["labels"]) for batch in batches] == [2, 2, 1]
+    assert max(batch["input_ids"].shape[1] for batch in batches) == 32
+    # 41 words, and the 8 of the others that have a token.
+    assert sum(int((batch["labels"] != -100).sum()) for batch in batches) == 41 + 8
+
+
+@pytest.mark.parametrize(
+    ("how", "said"),
+    [
+        (
+            "cut",
+            "WARNING: {}: 2,036 of 3,200 words (63.6%) are cut off; long_sentences = 'split' in task-options",
+        ),
+        ("split", "INFO: {}: read in pieces that share 8 words, none is lost"),
+    ],
+)
+def test_what_is_cut_is_said_once(tiny: Make, bert_folder: Path, tmp_path: Path, how: str, said: str) -> None:
+    config = conll(
+        tiny,
+        bert_folder,
+        f"long_sentences = '{how}', overlap = 8",
+        dataset=f"conll:{CASES / 'conll_long'}",
+        partitioner="iid",
+        run_dir=str(tmp_path / "run"),
+        num_server_rounds=1,
+    )
+    log = (finish(config)["folder"] / "run.log").read_text(encoding="utf-8")
+    train, test = [line for line in log.splitlines() if "sentences are longer" in line]
+    level, text = said.split(": ", 1)
+    assert f" {level} polyfed: training examples: " in train
+    assert text.format("40 of 40 sentences are longer than the network's 30 tokens") in train
+    assert f" {level} polyfed: held-out examples: 10 of 10 sentences are longer" in test
 
 
 @pytest.mark.rounding
 def test_the_loss_is_the_mean_over_words(toy: Dataset, bert_folder: Path) -> None:
     task = EntityRecognition(toy, str(bert_folder))
-    batch, _ = task.encode(toy.train)
+    batch, _ = encode(task, toy.train)
     (objective,) = task.objectives
     right, wrong = torch.tensor([2.0, 0, 0, 0, 0]).log_softmax(0)[:2].neg().tolist()
     assert objective.loss(Fixed(FOUND), batch).item() == pytest.approx((7 * right + wrong) / 8)
@@ -183,6 +252,8 @@ def test_weights_of_a_local_folder_are_used(toy: Dataset, bert_folder: Path) -> 
         ("backbone = '/nowhere'", "backbone must be a folder that exists, got '/nowhere'"),
         ("lora = -1", "lora must be >= 0, got -1"),
         ("warmup_steps = -1", "warmup_steps must be >= 0, got -1"),
+        ("long_sentences = 'drop'", "long_sentences must be 'split' or 'cut', got 'drop'"),
+        ("overlap = -1", "overlap must be >= 0, got -1"),
         ("lora = 'x'", "lora must be a whole number, got 'x'"),
     ],
 )
@@ -251,6 +322,7 @@ def test_every_process_learns_the_same_data_and_vocabulary(task: str, data: str)
             text=True,
             check=True,
             env={"PYTHONHASHSEED": seed},
+            encoding="utf-8",
         ).stdout
         for seed in ("1", "2")
     }

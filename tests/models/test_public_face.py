@@ -10,7 +10,7 @@ from places import ROOT
 
 import models
 
-SOURCE = ast.parse((ROOT / "models" / "__init__.py").read_text())
+SOURCE = ast.parse((ROOT / "models" / "__init__.py").read_text(encoding="utf-8"))
 TYPED = {
     (alias.name, str(node.module))
     for block in SOURCE.body
@@ -48,7 +48,12 @@ def test_another_name_is_no_attribute() -> None:
 def test_what_needs_no_torch_imports_none(code: str, without: set[str]) -> None:
     command = f"import sys; {code}; print(*sys.modules)"
     ended = subprocess.run(
-        [sys.executable, "-c", command], cwd=ROOT, capture_output=True, text=True, check=True
+        [sys.executable, "-c", command],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+        encoding="utf-8",
     )
     assert not without & set(ended.stdout.split())
 

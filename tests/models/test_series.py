@@ -1,18 +1,16 @@
-"""Time series in windows: exact cuts, nothing of the held-out steps in training, any CSV file."""
+"""Time series in windows: exact cuts, nothing of the held-out steps in training."""
 
 import datetime
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
 from models.core.config import TaskConfig
-from models.core.errors import UserError
 from models.data.dataset import Dataset
 from models.data.datasets import load_dataset
-from models.data.series import WINDOW, Series, windows_of
+from models.data.series import WINDOW, Cut, Series, windows_of
 
 
 def steps(num: int, start: float = 0.0, name: str = "one") -> Series:
@@ -37,7 +35,7 @@ def test_windows_and_targets_are_cut_in_the_order_of_time() -> None:
     assert dataset.client is not None
     assert dataset.client.tolist() == [0] * 10 + [1] * 2
     assert dataset.test["series"].tolist() == [0] * 10 + [1] * 8
-    assert dataset.info == {"series": ("one", "two"), "unit": "m", "dates": False}
+    assert dataset.info == {"series": ("one", "two"), "unit": "m", "dates": False, "horizon": 1}
 
 
 def test_scale_is_the_deviation_of_the_training_values_of_each_series() -> None:
@@ -79,66 +77,20 @@ def test_stocks_are_adjusted_prices_by_day() -> None:
     assert 0.9 < dataset.train["target"][row] / dataset.train["window"][row, -1] < 1.1
 
 
-def write(path: Path, text: str) -> TaskConfig:
-    path.write_text(text)
-    return TaskConfig(dataset=f"csv:{path}")
+def test_a_target_lies_horizon_steps_after_its_window() -> None:
+    dataset = windows_of("toy", [steps(20)], "m", False, Cut(window=3, horizon=4))
+    # Of 20 values the last 4 are held out; the first target is the seventh value.
+    assert dataset.train["target"].tolist() == [*range(6, 16)]
+    assert dataset.test["target"].tolist() == [16, 17, 18, 19]
+    assert dataset.train["window"][0].tolist() == [0, 1, 2]
+    assert dataset.test["window"][-1].tolist() == [13, 14, 15]
+    assert dataset.info["horizon"] == 4
 
 
-def rows(num: int, client: str, first_day: str = "2024-01-01") -> list[str]:
-    day = datetime.date.fromisoformat(first_day)
-    return [f"{number},{day + datetime.timedelta(number)},{client}" for number in range(num)]
-
-
-def test_csv_of_dates_unsorted_and_with_more_columns(tmp_path: Path) -> None:
-    lines = [f"{line},x" for line in reversed(rows(40, "07") + rows(50, "b"))]
-    dataset = load_dataset(write(tmp_path / "a.csv", "\n".join(["value,time,client,note", *lines])))
-    assert dataset.info == {"series": ("07", "b"), "unit": "", "dates": True}
-    assert dataset.train["target"].tolist() == [30, 31, *range(30, 40)]
-    days = (datetime.date(2024, 1, 31) - datetime.date(1970, 1, 1)).days
-    assert dataset.train["time"][:2].tolist() == [days, days + 1]
-
-
-def test_csv_of_numbered_times_below_the_data_dir(tmp_path: Path) -> None:
-    lines = [f"{number * 10},{number / 2},a" for number in range(40)]
-    (tmp_path / "b.csv").write_text("\n".join(["time,value,client", *lines]))
-    dataset = load_dataset(TaskConfig(dataset="csv:b.csv", data_dir=str(tmp_path)))
-    assert dataset.test["time"].tolist() == [*range(320, 400, 10)]
-    assert dataset.test["target"].tolist() == [number / 2 for number in range(32, 40)]
-    assert not dataset.info["dates"]
-
-
-@pytest.mark.parametrize(
-    ("lines", "message"),
-    [
-        (["time,price,client", "1,2,a"], "needs the columns client, time, value, and lacks value: rename"),
-        (
-            ["value,time,client", *rows(30, "a")],
-            "series 'a' of dataset .* has 30 values, too few for windows",
-        ),
-        (["value,time,client"], "holds no series"),
-        (["value,time,client", ",1,a"], "has rows without a time, a value or a client: fill or drop them"),
-        (["value,time,client", "1,1,"], "has rows without a time, a value or a client: fill or drop them"),
-        (["value,time,client", "1,1,a", "2,1,a"], "has several values for one client and time"),
-        (["value,time,client", "high,1,a"], "holds a time or a value that cannot be read: could not convert"),
-        (["value,time,client", "1,noon,a"], "holds a time or a value that cannot be read: "),
-        ([], "cannot be read from .*: No columns"),
-    ],
-)
-def test_csv_that_is_refused(tmp_path: Path, lines: list[str], message: str) -> None:
-    with pytest.raises(UserError, match=message):
-        load_dataset(write(tmp_path / "c.csv", "\n".join(lines)))
-
-
-@pytest.mark.parametrize(
-    ("dataset", "data_dir", "message"),
-    [
-        ("csv:/no/such.csv", "", "dataset 'csv:/no/such.csv' cannot be read from /no/such.csv: "),
-        ("csv:a.csv", "", "'csv:' and an absolute path, or a path relative to data-dir .* got 'csv:a.csv'"),
-        ("csv:/a.csv", "/data", "'csv:' and an absolute path, or a path relative to data-dir"),
-        ("csv:", "/data", "'csv:' and an absolute path, or a path relative to data-dir"),
-        ("csv", "", "unknown dataset 'csv': did you mean csv:"),
-    ],
-)
-def test_csv_that_is_not_there(dataset: str, data_dir: str, message: str) -> None:
-    with pytest.raises(UserError, match=message):
-        load_dataset(TaskConfig(dataset=dataset, data_dir=data_dir))
+@pytest.mark.parametrize("name", ["stocks", "sine"])
+def test_packaged_series_take_window_and_horizon(name: str) -> None:
+    dataset = load_dataset(TaskConfig(dataset=name, dataset_options="window = 7, horizon = 5"))
+    assert dataset.train["window"].shape[1] == 7
+    series = dataset.train["series"] == 0
+    window, target = dataset.train["window"][series], dataset.train["target"][series]
+    assert torch.equal(window[5:, -1], target[:-5])

@@ -57,9 +57,9 @@ def test_pydoc_is_all_there() -> None:
 
 
 def test_each_file_of_a_folder_is_a_client(tmp_path: Path) -> None:
-    (tmp_path / "b.txt").write_text("b" * 200)
-    (tmp_path / "a.md").write_text("ä" * 10)
-    (tmp_path / ".hidden").write_text("no")
+    (tmp_path / "b.txt").write_text("b" * 200, encoding="utf-8")
+    (tmp_path / "a.md").write_text("ä" * 10, encoding="utf-8")
+    (tmp_path / ".hidden").write_text("no", encoding="utf-8")
     (tmp_path / "below").mkdir()
     dataset = load_dataset(TaskConfig(dataset=f"text:{tmp_path}"))
     assert (dataset.name, dataset.kind) == (f"text:{tmp_path}", "text")
@@ -89,3 +89,9 @@ def test_folders_that_are_refused(tmp_path: Path, content: bytes | None, message
 def test_a_folder_that_is_not_there() -> None:
     with pytest.raises(UserError, match="must name a folder of text files, got /no/such"):
         load_dataset(TaskConfig(dataset="text:/no/such"))
+
+
+def test_a_byte_order_mark_is_no_text(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_bytes(b"\xef\xbb\xbf" + b"ab" * 100)
+    dataset = load_dataset(TaskConfig(dataset=f"text:{tmp_path}"))
+    assert predicted(dataset.train)[:4] == b"abab"

@@ -15,7 +15,7 @@ class Notes(Callback):
         CALLS.append(("start", run.progress.server_round))
 
     def on_round_end(self, record: RoundRecord) -> None:
-        written = (self.run.folder.path / "metrics.jsonl").read_text().splitlines()[-1]
+        written = (self.run.folder.path / "metrics.jsonl").read_text(encoding="utf-8").splitlines()[-1]
         assert RoundRecord.model_validate_json(written) == record  # the line is there before
         CALLS.append(("round", record.server_round))
         CALLS.append(("checkpointed", self.run.checkpoints.load_newest(self.run.weights) is not None))

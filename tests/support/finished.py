@@ -22,9 +22,9 @@ def finish(config: dict[str, Value], num_nodes: int = 1) -> dict[str, Any]:
     """Return the result, the run's "folder", its "rows" of metrics, and those of the "untrained" model."""
     run_in_process(config, num_nodes)
     folder = Path(str(config["run-dir"]))
-    result = json.loads((folder / "result.json").read_text())
+    result = json.loads((folder / "result.json").read_text(encoding="utf-8"))
     assert result["status"] == "completed"
-    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
     return {**result, "folder": folder, "rows": rows, "untrained": rows[0].get("central", {})}
 
 
@@ -39,7 +39,7 @@ def finish_alike(tiny: Make, folder: Path, **changes: Any) -> dict[str, Any]:
 
 
 def result_of(folder: Path) -> dict[str, Any]:
-    result: dict[str, Any] = json.loads((folder / "result.json").read_text())
+    result: dict[str, Any] = json.loads((folder / "result.json").read_text(encoding="utf-8"))
     return result
 
 

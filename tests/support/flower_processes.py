@@ -40,7 +40,7 @@ def environment(home: Path) -> dict[str, str]:
 def started(command: list[str], folder: Path, env: Mapping[str, str], log: Path) -> Iterator[None]:
     """Keep a server running in an empty folder."""
     folder.mkdir(parents=True, exist_ok=True)
-    with log.open("w") as output:
+    with log.open("w", encoding="utf-8") as output:
         process = subprocess.Popen(
             [str(BIN / command[0]), *command[1:]], cwd=folder, env=env, stdout=output, stderr=output
         )
@@ -62,14 +62,18 @@ def wait_for_port(port: int, log: Path) -> None:
             if sock.connect_ex(("127.0.0.1", port)) == 0:
                 return
         time.sleep(0.1)
-    raise TimeoutError(log.read_text())
+    raise TimeoutError(log.read_text(encoding="utf-8"))
 
 
 def flwr_run(app: Path, env: Mapping[str, str], home: Path, port: int, *arguments: str) -> str:
     """Run `flwr run APP here --stream ...` against the SuperLink on `port`; return its output."""
-    (home / "config.toml").write_text(f'[superlink.here]\naddress = "127.0.0.1:{port}"\ninsecure = true\n')
+    (home / "config.toml").write_text(
+        f'[superlink.here]\naddress = "127.0.0.1:{port}"\ninsecure = true\n', encoding="utf-8"
+    )
     command = [str(BIN / "flwr"), "run", str(app), "here", "--stream", *arguments]
-    ended = subprocess.run(command, env=env, capture_output=True, text=True, timeout=300, check=False)
+    ended = subprocess.run(
+        command, env=env, capture_output=True, text=True, timeout=300, check=False, encoding="utf-8"
+    )
     return ended.stdout + ended.stderr
 
 

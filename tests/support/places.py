@@ -7,3 +7,5 @@ TESTS = SUPPORT.parent
 ROOT = TESTS.parent
 CONFIGS = ROOT / "simulations" / "configs"
 CONLL = SUPPORT / "conll"
+CASES = SUPPORT / "cases"
+"""Small inputs that are awkward in one way each."""

@@ -22,6 +22,13 @@ def finish(folder: Path, site: Path, *command: object) -> None:
     words = [sys.executable, "-m", *map(str, command)]
     environment = os.environ | {"PYTHONPATH": f"{site}{os.pathsep}{ROOT}"}
     ended = subprocess.run(
-        words, cwd=folder, env=environment, capture_output=True, text=True, timeout=300, check=False
+        words,
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+        encoding="utf-8",
     )
     assert ended.returncode == 0, ended.stdout + ended.stderr

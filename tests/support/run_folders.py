@@ -63,14 +63,14 @@ def write_run(
 ) -> Path:
     """Write a run of three rounds; `config` adds to CONFIG, `result` to RESULT ({} for none)."""
     path.mkdir(parents=True)
-    (path / "config.toml").write_text(tomli_w.dumps(CONFIG | (config or {})))
+    (path / "config.toml").write_text(tomli_w.dumps(CONFIG | (config or {})), encoding="utf-8")
     lines = [metrics_line(number) for number in range(4)] if rounds is None else rounds
-    (path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    (path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
     if result != {}:
-        (path / "result.json").write_text(json.dumps(RESULT | (result or {})))
+        (path / "result.json").write_text(json.dumps(RESULT | (result or {})), encoding="utf-8")
     if partition is not None:
-        (path / "partition.json").write_text(json.dumps(partition))
+        (path / "partition.json").write_text(json.dumps(partition), encoding="utf-8")
     for name, svg in (figures or {}).items():
         (path / "figures").mkdir(exist_ok=True)
-        (path / "figures" / f"{name}.svg").write_text(svg)
+        (path / "figures" / f"{name}.svg").write_text(svg, encoding="utf-8")
     return path

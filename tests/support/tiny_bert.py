@@ -18,7 +18,7 @@ SENTENCES = [
 
 def write_bert(path: Path) -> None:
     """Write a network of two layers, 16 wide, and its tokenizer into a folder."""
-    (path / "vocab.txt").write_text("\n".join(PIECES))
+    (path / "vocab.txt").write_text("\n".join(PIECES), encoding="utf-8")
     BertTokenizerFast(str(path / "vocab.txt"), model_max_length=32).save_pretrained(path)
     config = BertConfig(
         vocab_size=len(PIECES),
