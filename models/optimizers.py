@@ -3,7 +3,7 @@
 import functools
 import inspect
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
 from types import NoneType
 from typing import Any, get_args, get_origin
@@ -82,20 +82,32 @@ def _make_optimizer(
         raise UserError(f"optimizer {choice.name!r} cannot train here: {UNUSABLE[choice.name]}")
     if choice.name not in OPTIMIZERS:
         raise unknown("optimizer", choice.name, OPTIMIZERS)
-    matching = [
-        parameter
-        for name, parameter in named
-        if any(fnmatchcase(name, pattern) for pattern in objective.parameters)
-    ]
-    parameters = [parameter for parameter in matching if parameter.requires_grad]
-    if not parameters:
+    matching = [(name, parameter) for name, parameter in named if _matches(name, objective.parameters)]
+    trained = [(name, parameter) for name, parameter in matching if parameter.requires_grad]
+    if not trained:
         why = f"all {len(matching)} are frozen" if matching else f"none matches {objective.parameters}"
         raise UserError(f"objective {objective.name!r} trains no parameter: {why}")
     options = _check_options(choice)
+    groups: list[dict[str, Any]] = [{"params": [parameter for _, parameter in trained]}]
+    if options.get("weight_decay") and objective.not_decayed:
+        groups = _apart(trained, objective.not_decayed)
     try:
-        return OPTIMIZERS[choice.name](parameters, lr=choice.learning_rate, **options)
+        return OPTIMIZERS[choice.name](groups, lr=choice.learning_rate, **options)
     except ValueError as error:  # torch's own checks of ranges and shapes
         raise UserError(f"optimizer {choice.name} does not fit: {error}") from error
+
+
+def _apart(trained: Iterable[tuple[str, nn.Parameter]], not_decayed: Sequence[str]) -> list[dict[str, Any]]:
+    """Return the groups of what decays, and of what does not; none is empty."""
+    members: dict[bool, list[nn.Parameter]] = {}
+    for name, parameter in trained:
+        members.setdefault(_matches(name, not_decayed), []).append(parameter)
+    options: dict[bool, dict[str, Any]] = {False: {}, True: {"weight_decay": 0.0}}
+    return [{"params": members[apart], **options[apart]} for apart in (False, True) if apart in members]
+
+
+def _matches(name: str, patterns: Iterable[str]) -> bool:
+    return any(fnmatchcase(name, pattern) for pattern in patterns)
 
 
 def _check_options(choice: OptimizerChoice) -> dict[str, Any]:

@@ -42,6 +42,8 @@ class Objective:
     """What trains them where the run config names nothing else."""
     max_grad_norm: float = math.inf
     """Norm to which the gradients of all its parameters together are clipped before a step."""
+    not_decayed: tuple[str, ...] = ()
+    """fnmatch patterns of parameter names that an optimizer's `weight_decay` leaves alone."""
     warmup_steps: int = 0
     """Steps in a round over which the learning rate grows linearly to its full size."""
 

@@ -102,12 +102,14 @@ class ContrastiveLearning(ImagePretraining):
 def nt_xent(first: Tensor, second: Tensor, temperature: float) -> Tensor:
     """Return the normalised temperature-scaled cross-entropy of pairs (B, D) (ibid., eq. 1), in nats.
 
-    Each of the 2 B views is asked which of the other 2 B - 1 is of its image, by cosine similarity.
+    Each of the 2 B views is asked which of the other 2 B - 1 is of its image, by cosine similarity. It is
+    computed in float32 at least: bfloat16 has 8 bits, and a small temperature magnifies their rounding.
     """
-    views = F.normalize(torch.cat([first, second]).float(), dim=1)
-    similarity = (views @ views.T / temperature).fill_diagonal_(-torch.inf)
-    partner = torch.arange(len(views), device=views.device).roll(len(first))
-    return F.cross_entropy(similarity, partner)
+    with torch.autocast(first.device.type, enabled=False):
+        views = F.normalize(torch.cat([first, second]).float(), dim=1)
+        similarity = (views @ views.T / temperature).fill_diagonal_(-torch.inf)
+        partner = torch.arange(len(views), device=views.device).roll(len(first))
+        return F.cross_entropy(similarity, partner)
 
 
 def nearest(features: Tensor) -> Tensor:

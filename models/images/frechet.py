@@ -29,11 +29,11 @@ class Moments:
 
     @classmethod
     def of(cls, features: Tensor) -> "Moments":
-        """Fit the Gaussian to features (N, D), N >= 1."""
+        """Fit the Gaussian to features (N, D), N >= 1; the covariance is over N - 1, as theirs is."""
         wide = features.double()
         mean = wide.mean(0)
         centred = wide - mean
-        return cls(mean, centred.T @ centred / len(wide))
+        return cls(mean, centred.T @ centred / max(1, len(wide) - 1))
 
 
 def frechet_distance(a: Moments, b: Moments) -> float:

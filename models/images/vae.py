@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import Tensor, nn
+from torch.distributions import ContinuousBernoulli
 from torch.nn import functional as F
 
 from models.core.config import require
@@ -20,6 +21,16 @@ GRID = 8
 """Rows and columns of the drawn samples."""
 PAIRS = 12
 """Held-out images that are drawn over their reconstructions."""
+LIKELIHOODS = ("bernoulli", "binarised", "continuous-bernoulli")
+"""What a pixel x in [0, 1] is taken for.
+
+- "bernoulli": the probability of a one. A usual shortcut, and no likelihood of x, so that its bounds compare
+  among such models alone.
+- "binarised": a one with probability x, drawn anew for each batch (Burda et al. 2016, arXiv:1509.00519), as
+  most papers on MNIST report.
+- "continuous-bernoulli": a number (Loaiza-Ganem & Cunningham 2019, arXiv:1907.06845); it has a density, so
+  the bound may be positive.
+"""
 _CHUNK = 200
 
 
@@ -42,9 +53,11 @@ class ImageVae(Task):
     """Learn to encode and to draw images of 8x8 to 32x32 pixels, grey or RGB.
 
     Options: `latent`, numbers in a code; `width`, channels of the layers next to the image; `blocks`,
-    "plain" or "resnet"; `beta`, the weight of the KL divergence in training (Higgins et al. 2017).
+    "plain" or "resnet"; `beta`, the weight of the KL divergence in training (Higgins et al. 2017);
+    `likelihood`, what a pixel x in [0, 1] is: see `LIKELIHOODS`.
 
     Metrics, in nats an image: `elbo` = -(`reconstruction` + `kl`), whatever beta is, so that betas compare.
+    Likelihoods do not: each is of other data.
     """
 
     kind = "images"
@@ -59,10 +72,13 @@ class ImageVae(Task):
         width: int = 32,
         blocks: str = "plain",
         beta: float = 1.0,
+        likelihood: str = "bernoulli",
     ) -> None:
         super().__init__(dataset)
         check_pyramid(latent, width, blocks)
         require(beta >= 0, "beta", ">= 0", beta)
+        require(likelihood in LIKELIHOODS, "likelihood", f"one of {', '.join(LIKELIHOODS)}", likelihood)
+        self.likelihood = likelihood
         self.shape = image_shape(dataset)
         self.latent, self.width, self.blocks, self.beta = latent, width, blocks, beta
         self.max_value = float(dataset.info["max_value"])
@@ -78,7 +94,8 @@ class ImageVae(Task):
 
     def batch(self, examples: Examples, generator: torch.Generator) -> Batch:
         """Return the images and the noise of their codes."""
-        return {"image": self._pixels(examples["image"]), "noise": self._noise(len(examples), generator)}
+        noise = self._noise(len(examples), generator)
+        return {"image": self._data(examples["image"], generator), "noise": noise}
 
     def evaluate(self, model: nn.Module, data: Examples, generator: torch.Generator) -> Metrics:
         """Return the sums of the bound and its two terms, with one code drawn for each image."""
@@ -86,8 +103,9 @@ class ImageVae(Task):
         noise = self._noise(len(data), generator)
         reconstruction = kl = 0.0
         for rows in torch.arange(len(data)).split(_CHUNK):
-            image = self._pixels(data["image"][rows]).to(device)
-            terms = bound_terms(image, *model(image, noise[rows].to(device)))
+            image = self._data(data["image"][rows], generator).to(device)
+            logits, mean, log_variance = model(image, noise[rows].to(device))
+            terms = bound_terms(image, logits, mean, log_variance, self.likelihood)
             reconstruction += float(terms[0].double().sum())
             kl += float(terms[1].double().sum())
         sums = {"elbo": -(reconstruction + kl), "reconstruction": reconstruction, "kl": kl}
@@ -98,30 +116,49 @@ class ImageVae(Task):
         device = next(model.parameters()).device
         image = self._pixels(data["image"][:PAIRS])
         logits, _, _ = model(image.to(device), torch.zeros(len(image), self.latent, device=device))
-        samples = cast(Vae, model).decoder(self._noise(GRID * GRID, generator).to(device)).sigmoid()
-        pairs = torch.cat([image, logits.sigmoid().cpu()])
+        samples = self._mean(cast(Vae, model).decoder(self._noise(GRID * GRID, generator).to(device)))
+        pairs = torch.cat([image, self._mean(logits).cpu()])
         return {
             "reconstructions": image_grid(pairs, "Held-out images over reconstructions", len(image)),
             "samples": image_grid(samples, "Samples from fixed noise", GRID),
         }
 
     def _loss(self, model: nn.Module, batch: Batch) -> Tensor:
-        reconstruction, kl = bound_terms(batch["image"], *model(batch["image"], batch["noise"]))
+        logits, mean, log_variance = model(batch["image"], batch["noise"])
+        reconstruction, kl = bound_terms(batch["image"], logits, mean, log_variance, self.likelihood)
         return (reconstruction + self.beta * kl).mean()
 
     def _noise(self, num_rows: int, generator: torch.Generator) -> Tensor:
         return torch.randn(num_rows, self.latent, generator=generator)
 
+    def _data(self, image: Tensor, generator: torch.Generator) -> Tensor:
+        """Return what is to be encoded and explained: the pixels, or for "binarised" zeros and ones."""
+        pixels = self._pixels(image)
+        return torch.bernoulli(pixels, generator=generator) if self.likelihood == "binarised" else pixels
+
+    def _mean(self, logits: Tensor) -> Tensor:
+        """Return the mean of the pixels that the decoder describes."""
+        if self.likelihood == "continuous-bernoulli":
+            mean: Tensor = ContinuousBernoulli(logits=logits, validate_args=False).mean
+            return mean
+        return logits.sigmoid()
+
     def _pixels(self, image: Tensor) -> Tensor:
         return image.float() / self.max_value
 
 
-def bound_terms(image: Tensor, logits: Tensor, mean: Tensor, log_variance: Tensor) -> tuple[Tensor, Tensor]:
+def bound_terms(
+    image: Tensor, logits: Tensor, mean: Tensor, log_variance: Tensor, likelihood: str = "bernoulli"
+) -> tuple[Tensor, Tensor]:
     """Return both terms of the negative bound for each image (B,), in nats (ibid., eq. 10 and appendix B).
 
-    The first is -log p(x | z) for Bernoulli pixels, the second KL(q(z | x) || N(0, 1)).
+    The first is -log p(x | z) under the `likelihood` of a pixel, the second KL(q(z | x) || N(0, 1)).
     """
-    surprise = F.binary_cross_entropy_with_logits(logits.float(), image, reduction="none")
+    if likelihood == "continuous-bernoulli":
+        # Without validation, which would look at values under torch.func.vmap.
+        surprise = -ContinuousBernoulli(logits=logits.float(), validate_args=False).log_prob(image)
+    else:
+        surprise = F.binary_cross_entropy_with_logits(logits.float(), image, reduction="none")
     mean, log_variance = mean.float(), log_variance.float()
     divergence = 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance)
     return surprise.flatten(1).sum(1), divergence.sum(1)

@@ -9,6 +9,8 @@ from models.task import Batch, Objective, OptimizerChoice
 from models.text.backbone import Backbone
 
 EVALUATION_BATCH = 64
+BIASES_AND_NORMS = ("*bias", "*[Nn]orm*")
+"""What the authors' code of BERT decays no more than its biases: LayerNorm, under the names of its kin."""
 NOT_ASKED = -100
 """Label of the tokens that nothing is asked about, padding among them."""
 
@@ -38,5 +40,6 @@ def objective(backbone: Backbone, warmup_steps: int, **options: Any) -> Objectiv
         cross_entropy,
         optimizer=OptimizerChoice("adamw", rate, {"weight_decay": 0.01, **options}),
         max_grad_norm=1.0,
+        not_decayed=BIASES_AND_NORMS,
         warmup_steps=warmup_steps,
     )

@@ -57,7 +57,9 @@ def test_it_is_the_formula_of_the_paper() -> None:
 def test_moments_are_those_of_the_rows() -> None:
     moments = Moments.of(torch.tensor([[0.0, 0.0], [2.0, 0.0], [0.0, 4.0], [2.0, 4.0]]))
     assert moments.mean.tolist() == [1, 2]
-    assert moments.covariance.tolist() == [[1, 0], [0, 4]]
+    torch.testing.assert_close(
+        moments.covariance, torch.tensor([[4 / 3, 0], [0, 16 / 3]], dtype=torch.float64)
+    )
     assert Moments.of(torch.tensor([[5.0, 6.0]])).covariance.tolist() == [[0, 0], [0, 0]]
 
 

@@ -22,9 +22,11 @@ from models.core.config import TaskConfig, Value
 from models.core.errors import UserError
 from models.data.dataset import Dataset, Examples
 from models.data.tagged_sentences import Sentence, dataset_of
+from models.optimizers import make_optimizers
 from models.registry import load_task
 from models.state import build_model
 from models.task import Batch
+from models.text.masked_sentences import MaskedSentences
 from models.text.ner import EntityRecognition
 from server.transfer import take_over
 from simulations.catalogue.tasks import CONFIGS
@@ -191,6 +193,18 @@ def test_what_is_cut_is_said_once(tiny: Make, bert_folder: Path, tmp_path: Path,
 
 
 @pytest.mark.rounding
+@pytest.mark.parametrize("kind", [EntityRecognition, MaskedSentences])
+def test_matrices_alone_decay(toy: Dataset, bert_folder: Path, kind: type[EntityRecognition]) -> None:
+    task = kind(toy, str(bert_folder))
+    model = build_model(task, 1)
+    ((_, optimizer),) = make_optimizers(task, model.named_parameters(), TaskConfig())
+    decay = {weight: group["weight_decay"] for group in optimizer.param_groups for weight in group["params"]}
+    by_name = {name: decay[weight] for name, weight in model.named_parameters()}
+    assert set(by_name.values()) == {0.0, 0.01}
+    is_plain = {name: name.endswith("bias") or "LayerNorm" in name for name in by_name}
+    assert by_name == {name: 0.0 if plain else 0.01 for name, plain in is_plain.items()}
+
+
 def test_the_loss_is_the_mean_over_words(toy: Dataset, bert_folder: Path) -> None:
     task = EntityRecognition(toy, str(bert_folder))
     batch, _ = encode(task, toy.train)

@@ -140,3 +140,23 @@ def test_muon_says_that_it_takes_matrices_alone() -> None:
     model.bias = nn.Parameter(torch.zeros(2))
     with pytest.raises(UserError, match="optimizer muon does not fit: Muon only supports 2D parameters"):
         make(model, optimizer="muon")
+
+
+def test_weight_decay_leaves_alone_what_the_objective_names() -> None:
+    """The gradients are zero, so that decay alone moves a weight."""
+
+    class Decays(Shrink):
+        @property
+        def objectives(self) -> Sequence[Objective]:
+            return [Objective("loss", lambda model, batch: torch.zeros(()), not_decayed=("*bias", "norm.*"))]
+
+    model = nn.ModuleDict({"dense": nn.Linear(2, 2), "norm": nn.LayerNorm(2)})
+    before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+    config = TaskConfig(optimizer="adamw", learning_rate=0.5, optimizer_options="weight_decay = 0.5")
+    ((_, optimizer),) = make_optimizers(Decays(TASK.dataset), model.named_parameters(), config)
+    for parameter in model.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    optimizer.step()
+    after = dict(model.named_parameters())
+    assert torch.equal(after["dense.weight"], before["dense.weight"] * 0.75)
+    assert [name for name in before if not torch.equal(after[name], before[name])] == ["dense.weight"]

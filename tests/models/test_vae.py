@@ -38,6 +38,43 @@ def test_the_terms_of_the_bound() -> None:
     assert kl.tolist() == pytest.approx([0, (1 + 4) / 2, (4 - 1 - math.log(4)) / 2 + 1 / 2])
 
 
+@pytest.mark.rounding
+def test_the_continuous_bernoulli_by_hand() -> None:
+    """Its density is C(p) p^x (1 - p)^(1 - x), C(p) = 2 artanh(1 - 2 p) / (1 - 2 p), and C(1/2) = 2."""
+    image = torch.tensor([0.25, 1.0]).reshape(2, 1, 1, 1)
+    logits = torch.tensor([math.log(3), 0.0]).reshape(2, 1, 1, 1)  # p of 3/4 and 1/2
+    code = torch.zeros(2, 1)
+    surprise, _ = bound_terms(image, logits, code, code, "continuous-bernoulli")
+    density = 2 * math.atanh(-0.5) / -0.5 * 0.75**0.25 * 0.25**0.75
+    assert surprise.tolist() == pytest.approx([-math.log(density), 0.0], abs=1e-5)
+
+
+def test_binarised_pixels_are_ones_with_their_probability() -> None:
+    task = ImageVae(toy(400), latent=2, likelihood="binarised")  # of pixels of full white
+    assert task.batch(task.dataset.train, torch.Generator().manual_seed(1))["image"].eq(1).all()
+    grey = Examples({"image": torch.ones(400, 1, 8, 8, dtype=torch.uint8)})  # a quarter
+    first, again = (task.batch(grey, torch.Generator().manual_seed(1))["image"] for _ in range(2))
+    assert set(first.unique().tolist()) == {0.0, 1.0}
+    assert float(first.mean()) == pytest.approx(0.25, abs=0.01)
+    assert torch.equal(first, again)
+
+
+def test_an_unknown_likelihood_is_refused() -> None:
+    message = "likelihood must be one of bernoulli, binarised, continuous-bernoulli, got 'gaussian'"
+    with pytest.raises(UserError, match=message):
+        ImageVae(toy(2), likelihood="gaussian")
+
+
+@pytest.mark.parametrize("engine", ["loop", "stacked"])
+@pytest.mark.parametrize("likelihood", ["binarised", "continuous-bernoulli"])
+def test_every_likelihood_trains(tiny: Make, likelihood: str, engine: str) -> None:
+    options = f"likelihood = '{likelihood}', latent = 2, width = 8"
+    config = tiny(task="vae", engine=engine, task_options=options, examples_per_client=32, evaluate_every=1)
+    result = finish(config)
+    bounds = [row["central"]["elbo"] for row in result["rows"]]
+    assert bounds[-1] > bounds[0]
+
+
 class Known(nn.Module):
     """Encodes to N(1, 1) in two numbers; gives every pixel the code's first number as its logit."""
 
