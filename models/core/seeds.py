@@ -4,6 +4,9 @@ import hashlib
 
 import torch
 
+SCHEME = 1
+"""Number of the way in which random numbers follow from a seed; another way, another number."""
+
 
 def derive_seed(run_seed: int, *place: int | str) -> int:
     """Return a seed in [0, 2**63) for a place such as ("train", server_round, client).
