@@ -105,7 +105,7 @@ def _prepare(grid: Grid, plan: Plan, folder: RunFolder, errors: ErrorLog) -> Rou
         interchangeable=shared_disk,
     )
     node_registry.wait_for_all(grid, plan.config.node_timeout)
-    folder.nodes = tuple(sorted(node_registry.machines))
+    folder.nodes = sorted(node_registry.machines)
     log(INFO, "%d clients on %d nodes", num_clients, len(node_registry.partitions))
     for level, line in plan.task.notes():
         log(level, line)

@@ -117,7 +117,7 @@ def machine(threads: int, device: str) -> Machine:
         cpu=cpu_name(),
         instruction_set=instruction_set(),
         threads=threads,
-        features=cpu_features(),
+        features=list(cpu_features()),
         settings=settings(),
         system=f"{platform.system()} {platform.machine()}" + (f", {libc}" if libc else ""),
         device=_device_name(device),

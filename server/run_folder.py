@@ -53,7 +53,7 @@ class RunFolder:
         self.task_config = read(TaskConfig, run_config)
         self.used: Used | None = None
         """What the run uses, once it is known."""
-        self.nodes: tuple[str, ...] = ()
+        self.nodes: list[str] = []
         """What its nodes compute with, once they have said it."""
         self._lock = claim(path, run_config, resume=resume)
         self.begun = False

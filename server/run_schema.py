@@ -148,7 +148,7 @@ class Machine(RunFile):
     """The best that torch uses here, such as "AVX2"."""
     threads: int
     """CPU threads that a model is computed with."""
-    features: tuple[str, ...] = ()
+    features: list[str] = []
     """The processor's vector instructions, as Linux names them."""
     settings: dict[str, str] = {}
     """Environment variables that are set of those that choose kernels, such as ATEN_CPU_CAPABILITY."""
@@ -186,12 +186,12 @@ class DataFile(RunFile):
 class Used(RunFile):
     """What a run really used, where its config leaves the choice to others."""
 
-    optimizers: tuple[OptimizerUsed, ...] = ()
+    optimizers: list[OptimizerUsed] = []
     """One an objective of the task."""
     data_sha256: str = ""
     """Of the shapes and a sample of the examples that the server loaded, whatever files they came from."""
-    data_files: tuple[DataFile, ...] = ()
-    """() for data that comes with a package, whose version is in `packages`."""
+    data_files: list[DataFile] = []
+    """[] for data that comes with a package, whose version is in `packages`."""
 
 
 class RunResult(RunFile):
@@ -224,7 +224,7 @@ class RunResult(RunFile):
     """Of the lock file of the dependencies; null without one."""
     machine: Machine | None = None
     """Where the server ran; workers may run elsewhere."""
-    nodes: tuple[str, ...] = ()
+    nodes: list[str] = []
     """What the nodes computed with, a line for each kind of them."""
     seed_scheme: int | None = None
     """How random numbers follow from the seed; see `SCHEME` in models/core/seeds.py."""

@@ -18,9 +18,9 @@ def used_by(plan: Plan) -> Used:
     """Return what the plan uses."""
     optimizers = make_optimizers(plan.task, plan.model.named_parameters(), plan.task_config)
     return Used(
-        optimizers=tuple(_used(objective, optimizer) for objective, optimizer in optimizers),
+        optimizers=[_used(objective, optimizer) for objective, optimizer in optimizers],
         data_sha256=data_sha256(plan.dataset),
-        data_files=tuple(DataFile(**file._asdict()) for file in data_files(plan.task_config)),
+        data_files=[DataFile(**file._asdict()) for file in data_files(plan.task_config)],
     )
 
 

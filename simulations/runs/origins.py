@@ -51,6 +51,11 @@ def explained(one: Run, other: Run) -> list[str]:
     if hashes[0] == hashes[1]:
         return [f"{names} and the same weights, {hashes[0]}", *found]
     line = f"{names}, other weights ({hashes[0]} | {hashes[1]})"
+    unknown = [
+        what for what, value in ORIGINS.items() if NOT_RECORDED in (_shown(one, value), _shown(other, value))
+    ]
+    if unknown:
+        found.append(f"  not recorded of both: {', '.join(unknown)}")
     if not found:
         return [f"{line}; nothing that was recorded differs{_hint(one, other)}"]
     return [f"{line}; what differs:", *found]
@@ -61,7 +66,7 @@ def differences_of_origin(one: Run, other: Run) -> list[Difference]:
     found = []
     for what, value in ORIGINS.items():
         pair = [_shown(run, value) for run in (one, other)]
-        if pair[0] != pair[1]:
+        if pair[0] != pair[1] and NOT_RECORDED not in pair:
             found.append(Difference(what, *pair))
     if one.result and other.result:
         found += _features(one.result, other.result)
@@ -77,7 +82,7 @@ def origin_rows(runs: Sequence[Run]) -> dict[str, list[str]]:
         name: [run.result.versions.get(name, NOT_RECORDED) if run.result else NOT_RECORDED for run in runs]
         for name in dict.fromkeys(name for run in runs if run.result for name in run.result.versions)
     }
-    return {what: row for what, row in {**rows, **packages}.items() if len(set(row)) > 1}
+    return {what: row for what, row in {**rows, **packages}.items() if len({*row} - {NOT_RECORDED}) > 1}
 
 
 def _machine(name: str) -> Callable[[RunResult], str | None]:

@@ -63,9 +63,10 @@ class Run:
         """The metric of the run; for one that was cut its task's, or the first measured beside the loss."""
         if self.result and self.result.metric:
             return self.result.metric
-        if declared := _declared_metric(str(self.config["task"])):
-            return declared[0]
         measured = dict.fromkeys(name for line in self.rounds for name in line.central)
+        declared = _declared_metric(str(self.config["task"])) if measured else None
+        if declared and declared[0] in measured:
+            return declared[0]
         return min(measured, key=lambda name: name == "loss", default="")
 
     @property
@@ -74,7 +75,7 @@ class Run:
         if self.result and self.result.metric:
             return self.result.maximize
         declared = _declared_metric(str(self.config["task"]))
-        return declared[1] if declared else None
+        return declared[1] if declared and declared[0] == self.metric else None
 
     @property
     def best(self) -> Best | None:

@@ -7,7 +7,7 @@ from run_folders import RESULT, SVG, metrics_line, write_run
 from models.core.errors import UserError
 from server.resume import rounds_trained
 from server.run_folder import RunFolder
-from server.run_schema import SCHEMA, RoundRecord, RunResult
+from server.run_schema import SCHEMA, RoundRecord, RunResult, Traffic
 from simulations.runs.reader import read_run, read_runs
 from simulations.runs.record import Failure
 
@@ -28,7 +28,7 @@ def test_reads_what_the_server_wrote(tmp_path: Path) -> None:
     assert run.rounds[2].central == {"accuracy": 0.9312, "loss": 0.5}
     assert [line.total_seconds for line in run.rounds] == [0.5, 2.25, 2.25]
     assert run.failures == (Failure(1, 7, "ValueError: bad batch"),)
-    assert (run.bytes_down, run.bytes_up) == (4_000_000, 8_000_000)
+    assert run.traffic == Traffic(down=4_000_000, up=8_000_000, clients_down=12_000_000, clients_up=6_000_000)
     assert run.result is not None
     assert run.result.weights_sha256 == RESULT["weights_sha256"]
     assert run.partition is not None

@@ -148,8 +148,11 @@ def test_a_sweep_runs_once_and_goes_on(scenario: Path, tmp_path: Path) -> None:
     assert "rounds to 0.05" in first.stdout
     assert (tmp_path / "runs" / "report.html").stat().st_size > 10_000
     table = (tmp_path / "runs" / "table.md").read_text().splitlines()
-    assert table[0] == "| rank | learning-rate | seeds | accuracy ↑ | behind the first | rounds to 0.05 |"
-    assert [line.split(" | ")[1] for line in table[2:4]] == ["0.1", "0.01"]
+    assert table[0] == (
+        "| learning-rate | seeds | final accuracy ↑ | difference to the best | against the best | "
+        "rounds to 0.05 |"
+    )
+    assert [line.split(" | ")[0] for line in table[2:4]] == ["| 0.1", "| 0.01"]
     folders = sorted(path.parent for path in (tmp_path / "runs").glob("*/result.json"))
     assert len(folders) == 4
     ended = {path: (path / "result.json").stat().st_mtime_ns for path in folders}
