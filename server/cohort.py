@@ -238,10 +238,10 @@ class CohortGrid(Grid):
         return Message(content, node, messages[0].metadata.message_type)
 
 
-def _received_by_clients(messages: Sequence[Message], fixed: ArrayRecord | None) -> int:
-    """Return the bytes that clients would receive in messages of their own."""
+def _received_by_clients(messages: Sequence[Message], *beside: ArrayRecord | None) -> int:
+    """Return the bytes that clients would receive in messages of their own, each with what goes beside."""
     sizes: dict[int, int] = {}  # of records that clients share, once
-    total = num_value_bytes(fixed) * len(messages) if fixed is not None else 0
+    total = sum(num_value_bytes(record) for record in beside if record is not None) * len(messages)
     for message in messages:
         for record in message.content.array_records.values():
             if id(record) not in sizes:

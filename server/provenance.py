@@ -14,11 +14,11 @@ from typing import Any
 
 import torch
 
-from models.core import seeds
 from models.core.config import TaskConfig
 from models.core.device import choose_device
 from models.core.errors import UserError
 from models.core.machine import cpu_features, cpu_name, device_name, instruction_set, settings
+from models.core.seeds import STREAMS
 from server.run_schema import Machine
 
 SOURCE = "POLYFED_SOURCE"
@@ -43,7 +43,7 @@ def provenance(config: TaskConfig) -> dict[str, Any]:
         "git_commit": git_commit(source()),
         "lock_sha256": lock_sha256(source()),
         "machine": machine(config.threads, config.device),
-        "seed_scheme": seeds.SCHEME,
+        "streams": STREAMS,
     }
 
 

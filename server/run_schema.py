@@ -3,11 +3,19 @@
 Older folders still load: what their version did not write has a default here.
 """
 
-from collections.abc import Mapping
+import math
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 CONFIG = "config.toml"
 """The run config."""
@@ -33,11 +41,11 @@ START_MODEL = Path("models", "start.safetensors")
 
 SCHEMA = 3
 """Of result.json. The first had no number, and no `git_commit`, `lock_sha256` and `machine`; the second no
-`used`, `packages`, `nodes` and `seed_scheme`, and less of `machine`."""
+`used`, `packages` and `nodes`, and less of `machine`."""
 
 Number = int | float
-Metrics = dict[str, Number | None]
-"""Name -> value; null for one that is not finite, or that nothing was measured for."""
+Metrics = dict[str, Annotated[Number, BeforeValidator(lambda value: math.nan if value is None else value)]]
+"""Name -> value. JSON has no numbers that are not finite: they are written as null, which is read as nan."""
 
 
 class RunFile(BaseModel):
@@ -102,23 +110,15 @@ class RoundRecord(RunFile):
         return self.model_dump_json(exclude_unset=True) + "\n"
 
     def scalars(self) -> dict[str, Number]:
-        """Return all numbers of the round by names such as "central/accuracy", as trackers show them.
-
-        What is null is left out.
-        """
-        groups: dict[str, Mapping[str, Number | None]] = {
+        """Return all numbers of the round by names such as "central/accuracy", as trackers show them."""
+        groups = {
             "train": self.train,
             "evaluate": self.evaluate,
             "central": self.central,
             "seconds": self.seconds,
-            "bytes": self.bytes.model_dump(exclude_unset=True),
+            "bytes": self.bytes.model_dump(exclude_unset=True, exclude_none=True),
         }
-        return {
-            f"{group}/{name}": value
-            for group, found in groups.items()
-            for name, value in found.items()
-            if value is not None
-        }
+        return {f"{group}/{name}": value for group, found in groups.items() for name, value in found.items()}
 
     @property
     def total_seconds(self) -> float:
@@ -226,8 +226,8 @@ class RunResult(RunFile):
     """Where the server ran; workers may run elsewhere."""
     nodes: list[str] = []
     """What the nodes computed with, a line for each kind of them."""
-    seed_scheme: int | None = None
-    """How random numbers follow from the seed; see `SCHEME` in models/core/seeds.py."""
+    streams: int = 1
+    """How random numbers were derived from the seed (`models.core.seeds.STREAMS`)."""
     used: Used | None = None
     """Null where the run failed before it was known."""
 

@@ -4,8 +4,8 @@ import hashlib
 
 import torch
 
-SCHEME = 1
-"""Number of the way in which random numbers follow from a seed; another way, another number."""
+STREAMS = 1
+"""Which random numbers a place stands for."""
 
 
 def derive_seed(run_seed: int, *place: int | str) -> int:

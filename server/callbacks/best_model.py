@@ -24,9 +24,9 @@ class BestModel(Callback):
             return
         progress, task = self.run.progress, self.run.task
         value, best = record.central[task.metric], progress.best.get(task.metric, math.nan)
-        if value is not None and (math.isnan(best) or (value > best if task.maximize else value < best)):
-            measured = {name: number for name, number in record.central.items() if number is not None}
-            progress.best, progress.best_round, progress.stale = measured, record.server_round, 0
+        better = value > best if task.maximize else value < best
+        if better or math.isnan(best):
+            progress.best, progress.best_round, progress.stale = record.central, record.server_round, 0
             write_safetensors(self.run.folder.path / BEST_MODEL, self.run.model)
         else:
             progress.stale += 1

@@ -20,6 +20,5 @@ class LogLine(Callback):
     def on_round_end(self, record: RoundRecord) -> None:
         """Log the line; the untrained model has none."""
         if record.server_round:
-            measured = {**record.train, **record.central}
-            shown = {name: value if value is None else round(value, 4) for name, value in measured.items()}
+            shown = {name: round(value, 4) for name, value in {**record.train, **record.central}.items()}
             log(INFO, "[ROUND %d/%d] %s", record.server_round, self.num_rounds, shown)

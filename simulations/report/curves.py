@@ -1,6 +1,5 @@
 """The curves of one run, or of several over one another: what was reached, and at what cost."""
 
-import math
 from collections.abc import Sequence
 from itertools import accumulate
 
@@ -34,7 +33,7 @@ def learning_curves(runs: Sequence[Run]) -> list[Chart]:
         for index, run in enumerate(runs):
             for dash, (source, where) in enumerate(SOURCES.items()):
                 measured = [(line.server_round, getattr(line, source)) for line in run.rounds]
-                points = [(float(at), _or_nan(metrics[name])) for at, metrics in measured if name in metrics]
+                points = [(float(at), metrics[name]) for at, metrics in measured if name in metrics]
                 label, colour = (where, dash) if len(runs) == 1 else (f"{run.name}, {where}", index)
                 if points:
                     lines.append(Line(label, colour, dash, points))
@@ -64,7 +63,7 @@ def cost_curves(runs: Sequence[Run]) -> list[Chart]:
         total_mb = accumulate(_moved(line.bytes, of_clients) / 1e6 for line in run.rounds)
         total_seconds = accumulate(line.total_seconds for line in run.rounds)
         measured = [
-            (mb, seconds, _or_nan(line.central[metric]))
+            (mb, seconds, line.central[metric])
             for mb, seconds, line in zip(total_mb, total_seconds, run.rounds, strict=True)
             if metric in line.central
         ]
@@ -108,11 +107,6 @@ def distribution_curves(run: Run) -> Chart | None:
         for index, (name, distribution) in enumerate(client_distributions(run).items())
     ]
     return line_chart("From the worst client to the best", "% of the clients", lines, "{} % of the clients")
-
-
-def _or_nan(value: float | None) -> float:
-    """Return nan, which breaks a line, for what was not finite or not measured."""
-    return math.nan if value is None else value
 
 
 def _moved(traffic: Traffic, of_clients: bool) -> int:

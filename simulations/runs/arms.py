@@ -66,8 +66,7 @@ class Arm:
         for seed, run in self.runs.items():
             sign = 1 if maximizes(run) else -1
             for line in run.rounds:
-                value = line.central.get(run.metric)
-                if value is not None and sign * value >= sign * target:
+                if run.metric in line.central and sign * line.central[run.metric] >= sign * target:
                     found[seed] = float(line.server_round)
                     break
         return found

@@ -115,7 +115,7 @@ ORIGINS: Mapping[str, Callable[[RunResult], str | None]] = {
     "rounds done": lambda result: str(result.server_round),
     "commit of the code": lambda result: result.git_commit,
     "lock of dependencies": lambda result: result.lock_sha256 and result.lock_sha256[:SHORT],
-    "way of seeding": lambda result: None if result.seed_scheme is None else str(result.seed_scheme),
+    "streams of random numbers": lambda result: str(result.streams),
     "data": _data,
     "optimizers": _optimizers,
     "instruction set of the CPU": _machine("instruction_set"),

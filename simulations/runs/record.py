@@ -137,7 +137,7 @@ class Run:
 
 def _measured(metrics: Metrics) -> dict[str, float]:
     """Return what there is a finite number of."""
-    return {name: value for name, value in metrics.items() if value is not None and math.isfinite(value)}
+    return {name: value for name, value in metrics.items() if math.isfinite(value)}
 
 
 @cache

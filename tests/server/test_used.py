@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from models.core.config import Value
+from models.core.seeds import STREAMS
 from models.data import data_files
 from server.plan import make_plan
 from server.run_schema import DataFile, OptimizerUsed, PartitionCounts, RoundRecord, RunResult
@@ -96,7 +97,7 @@ def test_a_run_writes_it_and_a_failed_one_too(tiny: Tiny, tmp_path: Path) -> Non
     (node,) = result.nodes
     assert node.endswith(", 1 thread, cpu")
     assert result.packages["numpy"] == result.versions["numpy"]
-    assert result.seed_scheme is not None
+    assert result.streams == STREAMS
     diverging = tiny(num_server_rounds=1, learning_rate=1e30, run_dir=str(tmp_path / "failed"))
     with pytest.raises(Exception, match="failed"):
         run_in_process(diverging)

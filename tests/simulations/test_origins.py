@@ -17,7 +17,7 @@ ONE = {
     "packages": {"torch": "2.14.1", "sympy": "1.13", "pytest": "8.0"},
     "git_commit": "c" * 40,
     "lock_sha256": "e" * 64,
-    "seed_scheme": 1,
+    "streams": 1,
     "machine": {
         "cpu": "Some CPU",
         "instruction_set": "AVX2",
@@ -62,7 +62,7 @@ def test_code_versions_seeding_threads_device_and_data_are_told(tmp_path: Path) 
     changes = {
         "git_commit": "0" * 40,
         "lock_sha256": "9" * 64,
-        "seed_scheme": 2,
+        "streams": 2,
         "versions": {"python": "3.11.7", "torch": "2.9.1"},
         "packages": {"torch": "2.9.1", "sympy": "1.14"},
         "machine": machine,
@@ -72,7 +72,7 @@ def test_code_versions_seeding_threads_device_and_data_are_told(tmp_path: Path) 
     assert lines == [
         f"  commit of the code: {'c' * 40} | {'0' * 40}",
         "  lock of dependencies: eeeeeeeeeeee | 999999999999",
-        "  way of seeding: 1 | 2",
+        "  streams of random numbers: 1 | 2",
         "  data: dddddddddddd | ffffffffffff",
         "  optimizers: SGD(lr=0.05) | SGD(lr=0.1)",
         "  settings of kernels: none | ATEN_CPU_CAPABILITY=avx2",
