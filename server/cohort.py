@@ -234,7 +234,7 @@ class CohortGrid(Grid):
         contents = [(message.metadata.dst_node_id, message.content) for message in messages]
         content = pack_requests(contents, info, self.fixed, statistics)
         traffic.down += num_bytes(content)
-        traffic.client_down += _received_by_clients(messages, self.fixed)
+        traffic.client_down += _received_by_clients(messages, self.fixed, statistics)
         return Message(content, node, messages[0].metadata.message_type)
 
 

@@ -119,7 +119,9 @@ class NodeReply:
     ) -> None:
         """Add a client's reply; its arrays are added up or copied at once, so they may be views."""
         self.client_bytes += sum(num_value_bytes(record) for record in content.array_records.values())
-        self.client_bytes += sum(array.nbytes for array in (arrays or {}).values())
+        self.client_bytes += sum(
+            array.nbytes for sent in (arrays, statistics) for array in (sent or {}).values()
+        )
         if arrays is not None and self.total is not None:
             self.total.add(arrays, weight_of(content, self.weighted_by))
         elif arrays is not None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from safetensors.torch import load_file
 
 from models.core.config import Value
 from models.core.seeds import STREAMS
@@ -154,6 +155,17 @@ def test_what_clients_move_does_not_depend_on_how_many_nodes_host_them(
         assert (traffic.clients_down, traffic.clients_up) == (9 * model, 6 * model)
     assert 2 * model <= moved[1].down < 2.1 * model  # one message to train, one to evaluate
     assert 9 * model <= moved[6].down < 9.1 * model
+
+
+def test_statistics_and_frozen_weights_are_moved_too(tiny: Tiny, tmp_path: Path) -> None:
+    run_in_process(tiny(num_server_rounds=1, task_options="norm = 'batch'"))
+    line = (tmp_path / "run" / "metrics.jsonl").read_bytes().splitlines()[1]
+    traffic = RoundRecord.model_validate_json(line).bytes
+    model = load_file(tmp_path / "run" / "models" / "last.safetensors")
+    size = sum(tensor.nbytes for tensor in model.values() if tensor.is_floating_point())
+    assert size > 4 * result_of(tmp_path / "run").num_parameters
+    trained = len(RoundRecord.model_validate_json(line).clients)
+    assert (traffic.clients_down, traffic.clients_up) == (trained * size, trained * size)
 
 
 def test_compressed_updates_are_counted_as_they_are_sent(tiny: Tiny, tmp_path: Path) -> None:
