@@ -8,12 +8,14 @@ from pathlib import Path
 import pytest
 from places import ROOT
 from rich.console import Console
+from run_folders import write_run
 
 from models.core.errors import UserError
 from server.plan import make_plan
 from simulations.experiments import parallel
 from simulations.experiments.sweep import Space, parse_seeds, parse_space, plan_sweep, read_arms
 from simulations.experiments.trial import Trial
+from simulations.runs.arms import arms_of, rows
 from simulations.runs.reader import read_run
 from simulations.scenario import load_scenario
 from strategies.registry import STRATEGIES
@@ -207,3 +209,10 @@ def test_a_run_whose_process_dies_is_not_said_to_have_not_run(
     trial = Trial("a trial", scenario, (), 1, tmp_path / "trial")
     parallel.run_trials([trial], 1, Console(quiet=True))
     assert parallel.last_words(trial) == reason
+
+
+def test_the_line_of_a_run_says_the_final_metric_as_the_table_does(scenario: Path, tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "trial")
+    line = parallel._ending(Trial("a trial", scenario, (), 3, folder))
+    assert line == "a trial: final accuracy 0.9512 (best 0.9876) in 61 s"
+    assert rows(arms_of([read_run(folder)]))[0][1] == "final accuracy ↑"
