@@ -26,9 +26,12 @@ class Source:
         """Return the files that it reads for this config; those in folders further down are not named."""
         if self.files:
             return self.files(config)
-        if self.packaged or ":" not in config.dataset:
+        _, _, named = config.dataset.partition(":")  # a path, or whatever else a package makes of it
+        if self.packaged or not named:
             return ()
-        path = source_path(config)
+        path = Path(config.data_dir, named)
+        if not path.is_absolute():
+            return ()
         if not path.is_dir():
             return [path] if path.is_file() else []
         return sorted(file for file in path.iterdir() if file.is_file() and not file.name.startswith("."))

@@ -9,9 +9,11 @@ from typing import Any
 import pytest
 from safetensors.torch import load_file
 
-from models.core.config import Value
+from models.core.config import TaskConfig, Value
 from models.core.seeds import STREAMS
 from models.data import data_files
+from models.data.images import load_digits
+from models.data.source import Source
 from server.plan import make_plan
 from server.run_schema import DataFile, OptimizerUsed, PartitionCounts, RoundRecord, RunResult
 from server.used import used_by
@@ -88,6 +90,19 @@ def test_files_of_a_folder_are_named_below_it_and_large_ones_are_not_hashed(
     assert found[0].sha256 == hashlib.sha256(b"a.txt" * 100).hexdigest()
     monkeypatch.setattr(data_files, "MOST_BYTES", 999)
     assert [file.sha256 for file in used_by(make_plan(config)).data_files] == [None, None]
+
+
+def test_a_name_of_a_package_need_be_no_path(tiny: Tiny, tmp_path: Path) -> None:
+    read = []
+    source = Source("images", load=load_digits)
+    for name, folder in (("hub:someone/something", ""), ("hub:", ""), ("hub:here.txt", str(tmp_path))):
+        config = TaskConfig(dataset=name, data_dir=folder)
+        read.append(list(source.files_of(config)))
+    assert read == [[], [], []]
+    (tmp_path / "here.txt").write_text("1")
+    assert list(source.files_of(config)) == [tmp_path / "here.txt"]
+    given = Source("images", load=load_digits, files=lambda config: [tmp_path / config.dataset])
+    assert list(given.files_of(TaskConfig(dataset="a.bin"))) == [tmp_path / "a.bin"]
 
 
 def test_a_run_writes_it_and_a_failed_one_too(tiny: Tiny, tmp_path: Path) -> None:
