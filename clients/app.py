@@ -14,6 +14,7 @@ from clients.train import train_one_by_one
 from clients.worker import Worker, load_worker
 from models.core.config import TaskConfig, read
 from models.core.device import pinned
+from models.core.machine import described
 from models.core.tracebacks import line_of, traceback_of
 from models.data.fingerprint import data_sha256
 from models.state import describe_state
@@ -63,6 +64,7 @@ def _description(context: Context) -> NodeDescription:
         own_data=bool(node.data_path),
         data=data_sha256(worker.dataset),
         state=(*describe_state(worker.initial), *worker.task.agreed),
+        machine=described(worker.config.threads, worker.device),
     )
 
 

@@ -18,7 +18,7 @@ from models.core.log import log
 from models.core.tracebacks import line_of, plain_line, traceback_of
 from models.data.attackers import attackers
 from models.data.fingerprint import data_sha256
-from models.data.partition import count_labels
+from models.data.partition import client_names, count_labels
 from models.state import describe_state, federated_names, model_state, weights_sha256
 from server.callbacks.build import in_order
 from server.checkpoint import write_safetensors
@@ -43,6 +43,7 @@ from server.run_schema import (
     RunResult,
 )
 from server.transfer import Transfer
+from server.used import used_by
 from strategies.wire.node import debugged
 
 # Clients that the picture of who holds what can show.
@@ -66,7 +67,9 @@ def _run(grid: Grid, run_config: RunConfig, folder: RunFolder, errors: ErrorLog)
     """Run, and leave behind how it ended."""
     loop = None
     try:
-        loop = _prepare(grid, make_plan(run_config), folder, errors)
+        plan = make_plan(run_config)
+        folder.used = used_by(plan)
+        loop = _prepare(grid, plan, folder, errors)
         status = loop.run()
         _finish(loop, RunResult(status=status, reason=loop.stop_reason if status == "stopped" else ""))
     except (Exception, SystemExit) as error:  # code that exits would else end the run without a word
@@ -102,6 +105,7 @@ def _prepare(grid: Grid, plan: Plan, folder: RunFolder, errors: ErrorLog) -> Rou
         interchangeable=shared_disk,
     )
     node_registry.wait_for_all(grid, plan.config.node_timeout)
+    folder.nodes = sorted(node_registry.machines)
     log(INFO, "%d clients on %d nodes", num_clients, len(node_registry.partitions))
     for level, line in plan.task.notes():
         log(level, line)
@@ -111,7 +115,13 @@ def _prepare(grid: Grid, plan: Plan, folder: RunFolder, errors: ErrorLog) -> Rou
         shown = range(min(num_clients, PICTURED_CLIENTS))
         counts = count_labels(plan.dataset, plan.partition, shown)
         classes = tuple(plan.dataset.classes)
-        picture = PartitionCounts(num_clients=num_clients, classes=classes, counts=counts)
+        picture = PartitionCounts(
+            num_clients=num_clients,
+            classes=classes,
+            counts=counts,
+            names=client_names(plan.dataset, plan.task_config),
+            attackers=attacking,
+        )
         write_json(folder.path / PARTITION, picture)
     federated = federated_names(plan.model, plan.task)
     loop = RoundLoop(

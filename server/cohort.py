@@ -20,7 +20,7 @@ from server.exchange import exchange, one_line
 from server.node_registry import NodeRegistry
 from strategies.wire.compression import decompress
 from strategies.wire.exact_sum import ExactSum
-from strategies.wire.records import num_bytes, to_arrays, to_record
+from strategies.wire.records import num_bytes, num_value_bytes, to_arrays, to_record
 from strategies.wire.reply import (
     ARRAYS,
     METRICS,
@@ -58,6 +58,10 @@ class CohortResult:
     """Bytes of arrays sent to nodes."""
     bytes_up: int = 0
     """Bytes of arrays received from nodes."""
+    client_bytes_down: int = 0
+    """Bytes of arrays that the clients received, each for itself."""
+    client_bytes_up: int = 0
+    """Bytes of arrays that the clients sent, before their nodes added any up."""
     node_seconds: float = 0.0
     """Seconds that the busiest node computed."""
     seconds: float = 0.0
@@ -70,6 +74,8 @@ class _Traffic:
 
     down: int = 0
     up: int = 0
+    client_down: int = 0
+    client_up: int = 0
     node_seconds: float = 0.0
 
 
@@ -183,6 +189,8 @@ class CohortGrid(Grid):
             num_examples=int(sum(reply.weight("num-examples") for reply in replies)),
             bytes_down=traffic.down,
             bytes_up=traffic.up,
+            client_bytes_down=traffic.client_down,
+            client_bytes_up=traffic.client_up,
             node_seconds=traffic.node_seconds,
             seconds=time.perf_counter() - started,
         )
@@ -226,7 +234,20 @@ class CohortGrid(Grid):
         contents = [(message.metadata.dst_node_id, message.content) for message in messages]
         content = pack_requests(contents, info, self.fixed, statistics)
         traffic.down += num_bytes(content)
+        traffic.client_down += _received_by_clients(messages, self.fixed, statistics)
         return Message(content, node, messages[0].metadata.message_type)
+
+
+def _received_by_clients(messages: Sequence[Message], *beside: ArrayRecord | None) -> int:
+    """Return the bytes that clients would receive in messages of their own, each with what goes beside."""
+    sizes: dict[int, int] = {}  # of records that clients share, once
+    total = sum(num_value_bytes(record) for record in beside if record is not None) * len(messages)
+    for message in messages:
+        for record in message.content.array_records.values():
+            if id(record) not in sizes:
+                sizes[id(record)] = num_value_bytes(record)
+            total += sizes[id(record)]
+    return total
 
 
 def _unpack(returned: Message | None, clients: list[int], traffic: _Traffic, statistics: Shapes) -> NodeReply:
@@ -251,6 +272,7 @@ def _unpack(returned: Message | None, clients: list[int], traffic: _Traffic, sta
     except Exception as error:  # a node may send anything
         why = f"the reply of its node cannot be read: {line_of(error)}"
         return NodeReply.of_failed_node(clients, why, traceback_of(error))
+    traffic.client_up += reply.client_bytes
     traffic.node_seconds = max(traffic.node_seconds, reply.seconds)
     return reply
 

@@ -32,6 +32,8 @@ class NodeRegistry:
     partitions: dict[int, int] = field(default_factory=dict)
     """Node -> its partition-id."""
     num_partitions: int = 0
+    machines: set[str] = field(default_factory=set)
+    """What the nodes that were ever admitted compute with, a line for each kind of them."""
     own_data: bool = False
     """Whether a node brought data of its own, which the server does not see."""
 
@@ -129,6 +131,7 @@ class NodeRegistry:
             raise RunFailedError(f"{who} loaded other data than the server: same dataset files there?")
         self.num_partitions = num_partitions
         self.own_data |= description.own_data
+        self.machines.add(description.machine)
         self.partitions[node_id] = partition
 
 

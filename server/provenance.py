@@ -5,13 +5,20 @@ import os
 import platform
 import re
 import subprocess
+import sys
 import tomllib
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
 import torch
 
+from models.core.config import TaskConfig
+from models.core.device import choose_device
+from models.core.errors import UserError
+from models.core.machine import cpu_features, cpu_name, device_name, instruction_set, settings
+from models.core.seeds import STREAMS
 from server.run_schema import Machine
 
 SOURCE = "POLYFED_SOURCE"
@@ -28,6 +35,18 @@ def source() -> Path:
     return Path(os.environ.get(SOURCE) or Path(__file__).resolve().parents[1])
 
 
+def provenance(config: TaskConfig) -> dict[str, Any]:
+    """Return the entries of result.json that say what computed it."""
+    return {
+        "versions": versions(),
+        "packages": packages(),
+        "git_commit": git_commit(source()),
+        "lock_sha256": lock_sha256(source()),
+        "machine": machine(config.threads, config.device),
+        "streams": STREAMS,
+    }
+
+
 @cache
 def versions() -> dict[str, str]:
     """Return Python's version, polyfed's, and those of the packages that its pyproject.toml names.
@@ -40,6 +59,28 @@ def versions() -> dict[str, str]:
         if installed := _version(package):
             found[package] = installed
     return found
+
+
+def _device_name(requested: str) -> str:
+    try:
+        return device_name(choose_device(requested, torch.cuda.device_count(), granted=None))
+    except UserError:  # the run has failed for it
+        return ""
+
+
+@cache
+def packages() -> dict[str, str]:
+    """Return the version of every package that is installed, by its name in lower case with dashes.
+
+    They are read off the names of the folders NAME-VERSION.dist-info, of which Python takes the first: to
+    open the files in them would take a hundred times as long.
+    """
+    found: dict[str, str] = {}
+    for place in map(Path, sys.path):
+        for folder in place.glob("*.dist-info") if place.is_dir() else ():
+            name, _, installed = folder.stem.partition("-")
+            found.setdefault(name.lower().replace("_", "-"), installed)
+    return dict(sorted(found.items()))
 
 
 @cache
@@ -69,17 +110,18 @@ def lock_sha256(folder: Path) -> str | None:
     return hashlib.sha256(path.read_bytes()).hexdigest() if path else None
 
 
-def machine(threads: int) -> Machine:
-    """Return what computes here, with `threads` threads."""
-    return Machine(cpu=_cpu(), instruction_set=torch.backends.cpu.get_cpu_capability(), threads=threads)
-
-
-def _cpu() -> str:
-    info = Path("/proc/cpuinfo")
-    named = re.search(
-        r"^model name\s*:\s*(.+)$", info.read_text(encoding="utf-8") if info.exists() else "", re.MULTILINE
+def machine(threads: int, device: str) -> Machine:
+    """Return what computes here, with `threads` threads on the device of the run config."""
+    libc = " ".join(filter(None, platform.libc_ver()))
+    return Machine(
+        cpu=cpu_name(),
+        instruction_set=instruction_set(),
+        threads=threads,
+        features=list(cpu_features()),
+        settings=settings(),
+        system=f"{platform.system()} {platform.machine()}" + (f", {libc}" if libc else ""),
+        device=_device_name(device),
     )
-    return named[1] if named else platform.processor() or platform.machine()
 
 
 def _declared() -> list[str]:

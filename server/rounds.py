@@ -310,7 +310,12 @@ def _cohort(cohort: CohortResult) -> dict[str, Any]:
     return {
         "clients": tuple(cohort.clients),
         "failures": tuple(FailureRecord(client=each.client, error=each.error) for each in cohort.failures),
-        "bytes": {"down": cohort.bytes_down, "up": cohort.bytes_up},
+        "bytes": {
+            "down": cohort.bytes_down,
+            "up": cohort.bytes_up,
+            "clients_down": cohort.client_bytes_down,
+            "clients_up": cohort.client_bytes_up,
+        },
     }
 
 

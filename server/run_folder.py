@@ -11,7 +11,7 @@ from filelock import BaseFileLock, FileLock, Timeout
 from models.core.config import RunConfig, TaskConfig, read
 from models.core.errors import UserError
 from server.config import ServerConfig
-from server.provenance import git_commit, lock_sha256, machine, source, versions
+from server.provenance import provenance
 from server.run_schema import (
     CONFIG,
     LOCK,
@@ -22,6 +22,7 @@ from server.run_schema import (
     RoundRecord,
     RunFile,
     RunResult,
+    Used,
     whole_record,
 )
 
@@ -49,7 +50,11 @@ class RunFolder:
         self.path = path
         self.run_config = run_config
         self.started = time.time()
-        self.threads = read(TaskConfig, run_config).threads
+        self.task_config = read(TaskConfig, run_config)
+        self.used: Used | None = None
+        """What the run uses, once it is known."""
+        self.nodes: list[str] = []
+        """What its nodes compute with, once they have said it."""
         self._lock = claim(path, run_config, resume=resume)
         self.begun = False
         """Whether this run may write here: one that is resumed may once it is known that it can go on."""
@@ -89,10 +94,9 @@ class RunFolder:
         found = {
             "schema_number": SCHEMA,
             "seconds": time.time() - self.started,
-            "versions": versions(),
-            "git_commit": git_commit(source()),
-            "lock_sha256": lock_sha256(source()),
-            "machine": machine(self.threads),
+            **provenance(self.task_config),
+            "nodes": self.nodes,
+            "used": self.used,
         }
         write_json(self.path / RESULT, result.model_copy(update=found))
 

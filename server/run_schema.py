@@ -3,10 +3,19 @@
 Older folders still load: what their version did not write has a default here.
 """
 
+import math
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 CONFIG = "config.toml"
 """The run config."""
@@ -30,10 +39,13 @@ BEST_MODEL, LAST_MODEL = Path("models", "best.safetensors"), Path("models", "las
 START_MODEL = Path("models", "start.safetensors")
 """What the run itself began with. A resumed run reads this: the earlier run may have changed, or be gone."""
 
-SCHEMA = 2
-"""Of result.json. The first had no number, and no `git_commit`, `lock_sha256` and `machine`."""
+SCHEMA = 3
+"""Of result.json. The first had no number, and no `git_commit`, `lock_sha256` and `machine`; the second no
+`used`, `packages` and `nodes`, and less of `machine`."""
 
 Number = int | float
+Metrics = dict[str, Annotated[Number, BeforeValidator(lambda value: math.nan if value is None else value)]]
+"""Name -> value. JSON has no numbers that are not finite: they are written as null, which is read as nan."""
 
 
 class RunFile(BaseModel):
@@ -50,25 +62,33 @@ class FailureRecord(RunFile):
 
 
 class Traffic(RunFile):
-    """Bytes of arrays in a round."""
+    """Bytes of arrays in a round: what the messages of nodes held, and what clients moved.
+
+    Clients of one node share its messages. `down` and `up` are of this packing, so they depend on the number
+    of nodes; what clients moved is as if each had messages of its own, as real devices have.
+    """
 
     down: int = 0
-    """From the server to the nodes."""
+    """In messages from the server to the nodes."""
     up: int = 0
-    """From the nodes to the server."""
+    """In messages from the nodes to the server."""
+    clients_down: int | None = None
+    """What all clients that were asked received; null where an older polyfed did not count it."""
+    clients_up: int | None = None
+    """What all clients that answered sent, compressed where they compress."""
 
 
 class RoundRecord(RunFile):
     """One line of metrics.jsonl; round 0 is the evaluation of the initial model."""
 
     server_round: int
-    train: dict[str, Number] = {}
+    train: Metrics = {}
     """Weighted means over the clients that trained."""
-    evaluate: dict[str, Number] = {}
+    evaluate: Metrics = {}
     """Metrics merged over the clients that evaluated; empty where none did."""
     by_client: dict[str, list[Number | None]] = {}
     """A column of client numbers, "client", and one a metric, of what each found on its own examples."""
-    central: dict[str, Number] = {}
+    central: Metrics = {}
     """Metrics on the server's held-out examples; empty in rounds without."""
     clients: tuple[int, ...] = ()
     """Those that trained."""
@@ -96,7 +116,7 @@ class RoundRecord(RunFile):
             "evaluate": self.evaluate,
             "central": self.central,
             "seconds": self.seconds,
-            "bytes": self.bytes.model_dump(exclude_unset=True),
+            "bytes": self.bytes.model_dump(exclude_unset=True, exclude_none=True),
         }
         return {f"{group}/{name}": value for group, found in groups.items() for name, value in found.items()}
 
@@ -128,6 +148,50 @@ class Machine(RunFile):
     """The best that torch uses here, such as "AVX2"."""
     threads: int
     """CPU threads that a model is computed with."""
+    features: list[str] = []
+    """The processor's vector instructions, as Linux names them."""
+    settings: dict[str, str] = {}
+    """Environment variables that are set of those that choose kernels, such as ATEN_CPU_CAPABILITY."""
+    system: str = ""
+    """The operating system and the architecture, such as "Linux x86_64, glibc 2.36"."""
+    device: str = ""
+    """What the server computed on: "cpu", or the GPU's model with the versions of CUDA and cuDNN."""
+
+
+class OptimizerUsed(RunFile):
+    """How clients train an objective, unless a strategy says otherwise for a round."""
+
+    objective: str
+    optimizer: str
+    """A class of torch.optim."""
+    learning_rate: float
+    options: dict[str, Any] = {}
+    """Its other options, defaults too; a list of values where groups of parameters differ."""
+    max_grad_norm: float | None = None
+    """Norm to which gradients are clipped; null where they are not."""
+    warmup_steps: int = 0
+    """Steps of a round over which the learning rate grows to its full size."""
+
+
+class DataFile(RunFile):
+    """A file that the server read its data from."""
+
+    name: str
+    """Its path below the dataset's folder."""
+    num_bytes: int
+    sha256: str | None
+    """Null where the files are too large to be hashed at every start."""
+
+
+class Used(RunFile):
+    """What a run really used, where its config leaves the choice to others."""
+
+    optimizers: list[OptimizerUsed] = []
+    """One an objective of the task."""
+    data_sha256: str = ""
+    """Of the shapes and a sample of the examples that the server loaded, whatever files they came from."""
+    data_files: list[DataFile] = []
+    """[] for data that comes with a package, whose version is in `packages`."""
 
 
 class RunResult(RunFile):
@@ -143,8 +207,8 @@ class RunResult(RunFile):
     """What the best model goes by; "" where the run failed too early to know."""
     maximize: bool = True
     best_round: int | None = None
-    best: dict[str, Number] = {}
-    final: dict[str, Number] = {}
+    best: Metrics = {}
+    final: Metrics = {}
     num_parameters: int = 0
     weights_sha256: str = ""
     """"" where the run failed."""
@@ -152,12 +216,20 @@ class RunResult(RunFile):
     """Wall-clock seconds, over all legs of a resumed run."""
     versions: dict[str, str] = {}
     """Python's, polyfed's and those of the packages that its pyproject.toml names, as installed."""
+    packages: dict[str, str] = {}
+    """The version of every package that is installed."""
     git_commit: str | None = None
     """Of the checkout that the run's code is from, with "-dirty" where that was changed; null without one."""
     lock_sha256: str | None = None
     """Of the lock file of the dependencies; null without one."""
     machine: Machine | None = None
     """Where the server ran; workers may run elsewhere."""
+    nodes: list[str] = []
+    """What the nodes computed with, a line for each kind of them."""
+    streams: int = 1
+    """How random numbers were derived from the seed (`models.core.seeds.STREAMS`)."""
+    used: Used | None = None
+    """Null where the run failed before it was known."""
 
 
 class PartitionCounts(RunFile):
@@ -168,6 +240,10 @@ class PartitionCounts(RunFile):
     """Class names; empty for data without labels."""
     counts: list[list[int]]
     """Client -> class -> examples; a single number a client for data without labels."""
+    names: tuple[str, ...] = ()
+    """What the data calls each of its clients, such as a ticker or a file; () where it does not."""
+    attackers: tuple[int, ...] = ()
+    """Clients that attack."""
 
     @field_validator("counts", mode="before")
     @classmethod

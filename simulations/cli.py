@@ -148,18 +148,41 @@ def schema() -> None:
 
 
 @cli.command()
-def compare(runs: Runs, target: Target = None) -> None:
-    """Print runs side by side; of configs with several seeds, their means and intervals."""
+def compare(
+    runs: Runs,
+    target: Target = None,
+    all_metrics: Annotated[
+        bool, typer.Option("--all-metrics", help="Show every metric, not only the task's own.")
+    ] = False,
+    each_run: Annotated[
+        bool, typer.Option("--each-run", help="Show every run by itself, also of several seeds.")
+    ] = False,
+    output: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--output", "-o", help="Also write the table to a .csv, .json or .tex; may be repeated."
+        ),
+    ] = None,
+) -> None:
+    """Print runs side by side, and why those of one config differ; of several seeds, means and intervals."""
     from simulations.runs.arms import arms_of, have_seeds, tabulate
-    from simulations.runs.compare import print_comparison, print_endings
+    from simulations.runs.compare import print_comparison, print_endings, print_origins
+    from simulations.runs.frame import check_output, write_arms, write_runs
     from simulations.runs.reader import read_runs
 
+    for path in output or ():
+        check_output(path)
     read = read_runs(runs)
-    if have_seeds(read):
-        console.print(tabulate(arms_of(read), target))
+    if have_seeds(read) and not each_run:
+        console.print(tabulate(arms_of(read), target, all_metrics=all_metrics))
         print_endings(read, console)
+        print_origins(read, console)
+        for path in output or ():
+            write_arms(arms_of(read), path, target, all_metrics=all_metrics)
     else:
-        print_comparison(read, console)
+        print_comparison(read, console, all_metrics=all_metrics)
+        for path in output or ():
+            write_runs(read, path)
 
 
 @cli.command()

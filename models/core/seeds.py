@@ -4,6 +4,9 @@ import hashlib
 
 import torch
 
+STREAMS = 1
+"""Which random numbers a place stands for."""
+
 
 def derive_seed(run_seed: int, *place: int | str) -> int:
     """Return a seed in [0, 2**63) for a place such as ("train", server_round, client).

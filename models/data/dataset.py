@@ -50,6 +50,8 @@ class Dataset:
     """Class names, in the order of the integers in the label column."""
     client: Indices | None = None
     """Natural client, 0 to n - 1, of every training example; None where the data knows of none."""
+    client_names: tuple[str, ...] = ()
+    """What the data calls its natural clients, such as a ticker or a file; () where they have no names."""
     ordered: bool = False
     """Whether examples follow one another, as in time: a client then keeps its last for its evaluation."""
     info: Mapping[str, Any] = field(default_factory=dict)

@@ -15,9 +15,9 @@ from models.data.source import Source
 DATASETS: Mapping[str, Source] = {
     "digits": Source("images", images.load_digits, packaged=True),
     "mnist-5k": Source("images", images.load_mnist_5k, packaged=True),
-    "mnist": Source("images", images.load_mnist),
-    "fashion-mnist": Source("images", images.load_fashion_mnist),
-    "cifar10": Source("images", images.load_cifar10),
+    "mnist": Source("images", images.load_mnist, files=images.files_of_mnist),
+    "fashion-mnist": Source("images", images.load_fashion_mnist, files=images.files_of_fashion_mnist),
+    "cifar10": Source("images", images.load_cifar10, files=images.files_of_cifar10),
     "stocks": Source("series", series.load_stocks, packaged=True),
     "sine": Source("series", series.load_sine, packaged=True),
     "csv:": Source("series", series_files.load_csv),

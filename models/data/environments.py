@@ -61,12 +61,14 @@ def load_environments(config: TaskConfig) -> Dataset:
     _checked_spaces(wanted.id, highest)
     rng = np.random.default_rng(_PHYSICS_SEED)
     owners = np.repeat(np.arange(wanted.worlds), wanted.envs)
+    worlds = _spread(wanted.worlds, wanted.bounds, rng)
     return Dataset(
         name=config.dataset,
         kind="environments",
-        train=_rows(_spread(wanted.worlds, wanted.bounds, rng)[owners]),
+        train=_rows(worlds[owners]),
         test=_rows(_spread(EPISODES, wanted.bounds, rng)),
         client=owners,
+        client_names=_names(wanted, worlds),
         info=info,
     )
 
@@ -124,6 +126,14 @@ def _spread(count: int, bounds: Mapping[str, tuple[float, float]], rng: np.rando
 
 def _rows(physics: NDArray[Any]) -> Examples:
     return Examples({"physics": torch.from_numpy(physics)})
+
+
+def _names(wanted: _Wanted, worlds: NDArray[Any]) -> tuple[str, ...]:
+    """Return the physics in which each world differs from others, such as "length 0.35"."""
+    varied = [(at, name) for at, (name, (low, high)) in enumerate(wanted.bounds.items()) if low < high]
+    if not varied:
+        return ()
+    return tuple(", ".join(f"{name} {world[at]:.4g}" for at, name in varied) for world in worlds)
 
 
 def _make(id_: str, physics: Mapping[str, float]) -> "Env[Any, Any]":

@@ -86,6 +86,16 @@ def load_torchvision(class_name: str, config: TaskConfig) -> Dataset:
     )
 
 
+def files_of_torchvision(class_name: str, config: TaskConfig) -> list[Path]:
+    """Return the files that a torchvision dataset is read from: archives where they are packed."""
+    import torchvision.datasets
+
+    folder = Path(config.data_dir)
+    archives = _archives(getattr(torchvision.datasets, class_name))
+    read = [file if (folder / file).is_file() else archive for file, archive in archives.items()]
+    return [folder / file for file in dict.fromkeys(read) if (folder / file).is_file()]
+
+
 def _split(name: str, images: NDArray[Any], labels: NDArray[Any], num_test: int, max_value: int) -> Dataset:
     """Hold out `num_test` of the examples, the same part of every class; images are (N, C, H, W)."""
     from sklearn.model_selection import train_test_split
@@ -207,3 +217,6 @@ def _examples(half: Any) -> Examples:
 load_mnist = functools.partial(load_torchvision, "MNIST")
 load_fashion_mnist = functools.partial(load_torchvision, "FashionMNIST")
 load_cifar10 = functools.partial(load_torchvision, "CIFAR10")
+files_of_mnist = functools.partial(files_of_torchvision, "MNIST")
+files_of_fashion_mnist = functools.partial(files_of_torchvision, "FashionMNIST")
+files_of_cifar10 = functools.partial(files_of_torchvision, "CIFAR10")

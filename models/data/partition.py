@@ -72,6 +72,11 @@ def split_local_test(
     return indices[~is_test], indices[is_test]
 
 
+def client_names(dataset: Dataset, config: TaskConfig) -> tuple[str, ...]:
+    """Return what the data calls each client; () unless its natural clients are the run's clients."""
+    return dataset.client_names if config.partitioner == "natural" else ()
+
+
 def count_labels(dataset: Dataset, partition: Partition, clients: Iterable[int]) -> list[list[int]]:
     """Count the examples of each class that each of the clients holds; without labels, its examples."""
     if dataset.label is None:

@@ -10,6 +10,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
+_RED = "#b8383d"
+_LONGEST_NAME = 16
 _BLUE, _INK, _FAINT, _BLANK = "#2f6fa8", "#333333", "#d9dde2", "#f6f6f6"
 _SHADES = LinearSegmentedColormap.from_list("blues", colormaps["Blues"](np.linspace(0.15, 1, 256)))
 """One hue, light to dark, which every kind of sight tells apart; the lightest differs from blank."""
@@ -17,11 +19,18 @@ _MOST_NUMBERED = 25
 """Clients, and classes, up to which there is room to write the numbers into the cells."""
 
 
-def partition_figure(counts: list[list[int]], classes: Sequence[str], num_clients: int) -> Figure:
+def partition_figure(
+    counts: list[list[int]],
+    classes: Sequence[str],
+    num_clients: int,
+    names: Sequence[str] = (),
+    attackers: Sequence[int] = (),
+) -> Figure:
     """Draw the examples of each class that each client holds, and above them a bar of all its examples.
 
     `counts` is [client][class] for the first clients of `num_clients`. Where `classes` is empty it is
-    [client][0], and the bars are the picture.
+    [client][0], and the bars are the picture. `names` are what the data calls the clients; bars of those
+    that attack are red.
     """
     table = np.array(counts).T  # (num_clients, num_classes) -> (num_classes, num_clients)
     shown = table.shape[1]
@@ -37,9 +46,13 @@ def partition_figure(counts: list[list[int]], classes: Sequence[str], num_client
         lowest = grid
     else:
         bars = lowest = figure.subplots()
-    _draw_bars(bars, table.sum(axis=0))
-    lowest.set_xlabel("client")
-    lowest.xaxis.set_major_locator(MaxNLocator(nbins=25, integer=True, steps=[1, 2, 5, 10], min_n_ticks=1))
+    _draw_bars(bars, table.sum(axis=0), attackers)
+    lowest.set_xlabel("client" + "; red ones attack" * any(client < shown for client in attackers))
+    if names and shown <= _MOST_NUMBERED:
+        lowest.set_xticks(range(shown), [_short(name) for name in names[:shown]], rotation=45, ha="right")
+    else:
+        ticks = MaxNLocator(nbins=25, integer=True, steps=[1, 2, 5, 10], min_n_ticks=1)
+        lowest.xaxis.set_major_locator(ticks)
     for axes in figure.axes:
         axes.tick_params(colors=_INK, labelsize=8, length=0)
     return figure
@@ -51,10 +64,17 @@ def _title(shown: int, num_clients: int) -> str:
     return f"Who holds what: {num_clients:,} client{'s' if num_clients > 1 else ''}"
 
 
-def _draw_bars(axes: Axes, totals: NDArray[np.int64]) -> None:
+def _short(name: str) -> str:
+    """Return a name as there is room for; "$" would begin a formula."""
+    plain = name.replace("$", r"\$")
+    return plain if len(plain) <= _LONGEST_NAME else f"{plain[: _LONGEST_NAME - 1]}…"
+
+
+def _draw_bars(axes: Axes, totals: NDArray[np.int64], attackers: Sequence[int]) -> None:
     """Draw all examples of each client (num_clients,), and a line at their mean."""
     mean = totals.mean()
-    axes.bar(np.arange(len(totals)), totals, width=0.8, color=_BLUE)
+    colours = [_RED if client in attackers else _BLUE for client in range(len(totals))]
+    axes.bar(np.arange(len(totals)), totals, width=0.8, color=colours)
     axes.axhline(mean, color=_INK, linewidth=0.8, linestyle=(0, (4, 3)))
     axes.set_title(f"- - -  mean {mean:,.0f}", loc="right", fontsize=8, color=_INK)
     axes.set_ylabel("rows")

@@ -48,7 +48,7 @@ def load_pii(config: TaskConfig) -> Dataset:
         fake.seed_instance(client)
         train += [_sentence(fake, GRAMMAR["sentence"], client) for _ in range(TRAIN_SENTENCES)]
         test += [_sentence(fake, TEST_TEMPLATES, client) for _ in range(TEST_SENTENCES)]
-    return dataset_of("pii", train, test, natural=True)
+    return dataset_of("pii", train, test, natural=True, client_names=LOCALES)
 
 
 def _sentence(fake: "Faker", templates: Sequence[str], client: int) -> Sentence:

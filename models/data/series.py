@@ -113,6 +113,7 @@ def windows_of(name: str, series: Sequence[Series], unit: str, dates: bool, cut:
         train,
         test,
         client=train["series"].numpy(),
+        client_names=tuple(one.name for one in series),
         ordered=True,
         info={
             "series": tuple(one.name for one in series),

@@ -1,6 +1,6 @@
 """Where datasets come from: a package, the folder data-dir, or the path in their name, as in "csv:PATH"."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +19,22 @@ class Source:
     """Takes the config, and as further parameters with defaults the options of `dataset-options`."""
     packaged: bool = False
     """Whether it comes with a dependency, and is read from no folder."""
+    files: Callable[[TaskConfig], Sequence[Path]] | None = None
+    """The files that it reads; unless given, those at the path in the dataset's name."""
+
+    def files_of(self, config: TaskConfig) -> Sequence[Path]:
+        """Return the files that it reads for this config; those in folders further down are not named."""
+        if self.files:
+            return self.files(config)
+        _, _, named = config.dataset.partition(":")  # a path, or whatever else a package makes of it
+        if self.packaged or not named:
+            return ()
+        path = Path(config.data_dir, named)
+        if not path.is_absolute():
+            return ()
+        if not path.is_dir():
+            return [path] if path.is_file() else []
+        return sorted(file for file in path.iterdir() if file.is_file() and not file.name.startswith("."))
 
 
 def source_path(config: TaskConfig) -> Path:

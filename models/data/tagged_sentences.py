@@ -24,7 +24,12 @@ class Sentence(NamedTuple):
 
 
 def dataset_of(
-    name: str, train: Sequence[Sentence], test: Sequence[Sentence], *, natural: bool = False
+    name: str,
+    train: Sequence[Sentence],
+    test: Sequence[Sentence],
+    *,
+    natural: bool = False,
+    client_names: tuple[str, ...] = (),
 ) -> Dataset:
     """Turn sentences into columns: `word` (N, T) and `tag` (N, T), padded with NO_WORD, and `length` (N,).
 
@@ -50,6 +55,7 @@ def dataset_of(
         train=columns(train),
         test=columns(test),
         client=np.array([sentence.client for sentence in train], dtype=np.int64) if natural else None,
+        client_names=client_names,
         info={"words": words, "tags": tags},
     )
 

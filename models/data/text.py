@@ -54,7 +54,7 @@ def windows_of(name: str, documents: dict[str, bytes]) -> Dataset:
     train, test = (Examples({"text": torch.cat([half[side] for half in halves])}) for side in (0, 1))
     rows = [len(half[0]) for half in halves]
     client = np.repeat(np.arange(len(documents)), rows)
-    return Dataset(name, "text", train, test, client=client, ordered=True)
+    return Dataset(name, "text", train, test, client=client, client_names=tuple(documents), ordered=True)
 
 
 def read(text: Tensor) -> list[str]:

@@ -14,6 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 
 from server.run_schema import ERRORS, METRICS, RUN_LOG
 from simulations.experiments.trial import Trial
+from simulations.runs.compare import number
 from simulations.runtime import reaper
 from simulations.runtime.terminal import num_warnings
 
@@ -120,8 +121,9 @@ def _ending(trial: Trial) -> str:
     run = trial.run()
     if run is None or run.result is None:
         return f"{trial.name} failed: {last_words(trial)}"
-    best = run.result.best.get(run.metric, float("nan"))
-    ended = f"{trial.name}: {run.metric} {best:.4g} in {run.seconds:.0f} s"
+    final = number(run.final[run.metric]) if run.metric in run.final else "not measured"
+    best = f" (best {number(run.best.metrics[run.metric])})" if run.best else ""
+    ended = f"{trial.name}: final {run.metric} {final}{best} in {run.seconds:.0f} s"
     log = trial.folder / RUN_LOG
     warnings = num_warnings(log)
     return f"{ended}; {warnings} warnings in {log}" if warnings else ended

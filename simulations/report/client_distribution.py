@@ -33,14 +33,14 @@ class ClientDistribution:
 def client_distributions(run: Run) -> dict[str, ClientDistribution]:
     """Return those of the run's metric in the last round in which clients evaluated, personal models' too.
 
-    Empty where no client did, and before a run has ended, which then says whether more is better.
+    Empty where no client did, and where nobody says whether more of the metric is better.
     """
     last = next((line for line in reversed(run.rounds) if line.by_client), None)
-    if last is None or run.result is None:
+    if last is None or run.maximize is None:
         return {}
-    sign = 1 if run.result.maximize else -1
+    sign = 1 if run.maximize else -1
     found = {}
-    for name in (run.result.metric, PERSONAL + run.result.metric):
+    for name in (run.metric, PERSONAL + run.metric):
         if measured := last.client_metrics.get(name):
             worst_first = sorted(
                 measured.items(),

@@ -3,13 +3,18 @@
 from collections.abc import Sequence
 from itertools import accumulate
 
+from server.run_schema import Traffic
 from simulations.report.charts import Chart, Key, Line, line_chart
 from simulations.report.client_distribution import client_distributions
+from simulations.runs.compare import NO_METRIC
 from simulations.runs.record import Run
+from strategies.rule import PERSONAL
 
 SOURCES = {"central": "held-out examples", "evaluate": "clients' own examples", "train": "training"}
 """Where a round's metrics were measured."""
-NOT_PLOTTED = "num-examples"
+MOVED, ON_THE_WIRE = "MB to and from clients", "MB between server and nodes"
+MOST_CLIENTS = 8
+"""Clients that a chart has a line each for: as many as there are colours."""
 
 
 def learning_curves(runs: Sequence[Run]) -> list[Chart]:
@@ -20,7 +25,7 @@ def learning_curves(runs: Sequence[Run]) -> list[Chart]:
         for run in runs
         for line in run.rounds
         for name in getattr(line, source)
-        if name != NOT_PLOTTED
+        if name != NO_METRIC
     )
     drawn = []
     for name in sorted(found, key=lambda name: name != runs[0].metric):
@@ -46,12 +51,16 @@ def _two_part_legend(runs: Sequence[Run], lines: Sequence[Line]) -> list[Key] | 
 
 
 def cost_curves(runs: Sequence[Run]) -> list[Chart]:
-    """The first run's metric over what had been spent by then: bytes both ways, and seconds."""
+    """The first run's metric over what had been spent by then: bytes both ways, and seconds.
+
+    The bytes are those of clients where every run has counted them, else those of the nodes' messages.
+    """
     metric = runs[0].metric
+    of_clients = all(run.traffic.clients_down is not None for run in runs)
     sent, spent = [], []
     for index, run in enumerate(runs):
         label = run.name if len(runs) > 1 else SOURCES["central"]
-        total_mb = accumulate((line.bytes.down + line.bytes.up) / 1e6 for line in run.rounds)
+        total_mb = accumulate(_moved(line.bytes, of_clients) / 1e6 for line in run.rounds)
         total_seconds = accumulate(line.total_seconds for line in run.rounds)
         measured = [
             (mb, seconds, line.central[metric])
@@ -64,11 +73,31 @@ def cost_curves(runs: Sequence[Run]) -> list[Chart]:
     return [
         chart
         for chart in (
-            line_chart(f"{metric} by traffic", "MB sent, down and up", sent, "{} MB"),
+            line_chart(f"{metric} by traffic", MOVED if of_clients else ON_THE_WIRE, sent, "{} MB"),
             line_chart(f"{metric} by time", "seconds", spent, "{} s"),
         )
         if chart
     ]
+
+
+def client_curves(run: Run) -> list[Chart]:
+    """The run's metric on each client's own examples, by the clients' names; [] where they are many."""
+    drawn = []
+    for metric in (run.metric, PERSONAL + run.metric):
+        measured = [(float(line.server_round), line.client_metrics.get(metric, {})) for line in run.rounds]
+        clients = sorted({client for _, values in measured for client in values})
+        lines = [
+            Line(
+                run.label(client),
+                at,
+                0,
+                [(where, each[client]) for where, each in measured if client in each],
+            )
+            for at, client in enumerate(clients[:MOST_CLIENTS])
+        ]
+        if 1 < len(clients) <= MOST_CLIENTS:
+            drawn.append(line_chart(f"{metric} by client, on its own examples", "round", lines))
+    return [chart for chart in drawn if chart]
 
 
 def distribution_curves(run: Run) -> Chart | None:
@@ -78,3 +107,9 @@ def distribution_curves(run: Run) -> Chart | None:
         for index, (name, distribution) in enumerate(client_distributions(run).items())
     ]
     return line_chart("From the worst client to the best", "% of the clients", lines, "{} % of the clients")
+
+
+def _moved(traffic: Traffic, of_clients: bool) -> int:
+    if of_clients:
+        return (traffic.clients_down or 0) + (traffic.clients_up or 0)
+    return traffic.down + traffic.up

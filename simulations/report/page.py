@@ -16,9 +16,27 @@ from server.run_schema import REPORT, PartitionCounts
 from simulations.report import charts
 from simulations.report.charts import Chart, bar_chart
 from simulations.report.client_distribution import ClientDistribution, client_distributions
-from simulations.report.curves import NOT_PLOTTED, SOURCES, cost_curves, distribution_curves, learning_curves
+from simulations.report.clients import MOST_ROWS, ClientRow, client_table
+from simulations.report.curves import (
+    SOURCES,
+    client_curves,
+    cost_curves,
+    distribution_curves,
+    learning_curves,
+)
 from simulations.runs.arms import CAPTION, arms_of, have_seeds, rows
-from simulations.runs.compare import NOT_COMPARED, client_rows, differences, megabytes, number, show, summary
+from simulations.runs.compare import (
+    NOT_COMPARED,
+    client_rows,
+    differences,
+    megabytes,
+    metric_table,
+    number,
+    show,
+    summary,
+    ways,
+)
+from simulations.runs.origins import describe_optimizer, origin_lines, origin_rows
 from simulations.runs.reader import read_runs
 from simulations.runs.record import Run
 from simulations.scenario import defaults
@@ -34,15 +52,20 @@ class RunView:
     summary: Mapping[str, str]
     metrics: Mapping[str, Sequence[float | None]]
     """Metric -> final, best, last on the clients' own examples, last in training."""
+    clients: Sequence[ClientRow]
+    client_curves: Sequence[Chart]
     client_distributions: Mapping[str, ClientDistribution]
     distribution_curves: Chart | None
     time: Chart | None
     phases: Mapping[str, float]
     """Phase -> seconds over the whole run."""
-    traffic: Chart | None
+    traffic: Sequence[Chart]
+    """What clients moved, and what the messages of nodes held."""
     partition: str | None
     """A data URI, as are the figures."""
     figures: Mapping[str, str]
+    config: Mapping[str, str]
+    """Config key -> its value; of what was left to the task, what the task chose."""
     changed: Mapping[str, str]
     """Config key -> its default, for the keys that have another value."""
 
@@ -63,6 +86,8 @@ def write_report(runs: Sequence[Path], output: Path | None = None) -> Path:
             costs=cost_curves(read),
             client_rows=client_rows(read),
             differences=differences(read),
+            origins=origin_rows(read),
+            origin_lines=origin_lines(read),
             arms=rows(arms_of(read)) if have_seeds(read) else [],
             arms_caption=CAPTION,
         )
@@ -83,31 +108,60 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(number=number, megabytes=megabytes, show=show, duration=_duration)
-    environment.globals.update(sources=SOURCES, failures_shown=FAILURES_SHOWN, chart=charts)
+    environment.filters.update(
+        number=number, megabytes=megabytes, show=show, duration=_duration, optimizer=describe_optimizer
+    )
+    environment.globals.update(
+        sources=SOURCES, failures_shown=FAILURES_SHOWN, clients_shown=MOST_ROWS, chart=charts, ways=ways
+    )
     return environment
 
 
 def _view(run: Run) -> RunView:
     time = _time_by_phase(run)
     numbers = [line.server_round for line in run.rounds]
-    traffic = {
+    of_clients = {
+        "down": [(line.bytes.clients_down or 0) / 1e6 for line in run.rounds],
+        "up": [(line.bytes.clients_up or 0) / 1e6 for line in run.rounds],
+    }
+    of_nodes = {
         "down": [line.bytes.down / 1e6 for line in run.rounds],
         "up": [line.bytes.up / 1e6 for line in run.rounds],
     }
+    traffic = [
+        bar_chart("MB a round, to and from clients", numbers, of_clients),
+        bar_chart("MB a round, to and from nodes", numbers, of_nodes),
+    ]
     return RunView(
         run=run,
         summary=summary(run),
-        metrics=_metric_table(run),
+        metrics=metric_table(run),
+        clients=client_table(run),
+        client_curves=client_curves(run),
         client_distributions=client_distributions(run),
         distribution_curves=distribution_curves(run),
         time=bar_chart("Seconds a round", numbers, time),
         phases={phase: sum(seconds) for phase, seconds in time.items()},
-        traffic=bar_chart("MB a round", numbers, traffic),
+        traffic=[chart for chart in traffic if chart],
         partition=_partition_picture(run.partition) if run.partition else None,
         figures={name: _data_uri(svg) for name, svg in run.figures.items()},
+        config=_config(run),
         changed=_changed(run.config),
     )
+
+
+def _config(run: Run) -> dict[str, str]:
+    """Return what the page says of each config key."""
+    shown = {key: show(value) for key, value in run.config.items()}
+    optimizers = run.result.used.optimizers if run.result and run.result.used else ()
+    if optimizers:
+        chosen = {
+            "optimizer": [each.optimizer for each in optimizers],
+            "learning-rate": [f"{each.learning_rate:g}" for each in optimizers],
+        }
+        left = {key: values for key, values in chosen.items() if not run.config[key]}
+        shown |= {key: f"{', '.join(dict.fromkeys(values))} (the task's own)" for key, values in left.items()}
+    return shown
 
 
 def _changed(config: RunConfig) -> dict[str, str]:
@@ -115,16 +169,6 @@ def _changed(config: RunConfig) -> dict[str, str]:
     declared = defaults()
     changed = (key for key, default in declared.items() if config[key] != default)
     return {key: show(declared[key]) for key in changed if key not in NOT_COMPARED}
-
-
-def _metric_table(run: Run) -> dict[str, list[float | None]]:
-    """Return metric -> final, best, last on the clients' own examples, last in training."""
-    best = run.result.best if run.result else {}
-    evaluate = next((line.evaluate for line in reversed(run.rounds) if line.evaluate), {})
-    train = next((line.train for line in reversed(run.rounds) if line.train), {})
-    columns: list[Mapping[str, float]] = [run.final, best, evaluate, train]
-    names = dict.fromkeys(name for column in columns for name in column if name != NOT_PLOTTED)
-    return {name: [column.get(name) for column in columns] for name in names}
 
 
 def _time_by_phase(run: Run) -> dict[str, list[float]]:
@@ -139,7 +183,9 @@ def _time_by_phase(run: Run) -> dict[str, list[float]]:
 
 
 def _partition_picture(partition: PartitionCounts) -> str:
-    figure = partition_figure(partition.counts, partition.classes, partition.num_clients)
+    figure = partition_figure(
+        partition.counts, partition.classes, partition.num_clients, partition.names, partition.attackers
+    )
     svg = io.BytesIO()
     figure.savefig(svg, format="svg", bbox_inches="tight", metadata={"Date": None})
     return _data_uri(svg.getvalue())

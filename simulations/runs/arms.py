@@ -19,9 +19,14 @@ from simulations.runs.compare import NOT_COMPARED, NOTHING, number, show
 from simulations.runs.record import Run
 
 CONFIDENCE = 0.95
+BEST, BEHIND, NOT_BEHIND, NOT_TESTED = "best mean", "behind", "not behind", "not tested"
+"""What is said of an arm beside the one with the best mean."""
 CAPTION = (
-    f"Means over seeds of the final model, with {CONFIDENCE:.0%} intervals (Student). An arm ranks behind "
-    "those that are better than it beyond the interval of the paired difference; others share its rank."
+    f"Means of the final model over the seeds, with {CONFIDENCE:.0%} intervals (Student). Each arm is tested "
+    "against the one with the best mean by a paired t-test over the seeds that both have: it is behind where "
+    f"the {CONFIDENCE:.0%} interval of the difference lies above 0. Not behind means that these seeds do not "
+    "tell the two apart, not that they are equal; with fewer than two common seeds nothing is tested. Every "
+    "arm is tested by itself: of twenty that are equal, one will be called behind by chance."
 )
 
 
@@ -46,10 +51,14 @@ class Arm:
     runs: Mapping[int, Run]
     """Seed -> run."""
 
-    def values(self) -> dict[int, float]:
-        """Return the final value of the run's metric by seed; runs without a good end have none."""
+    def values(self, metric: str = "") -> dict[int, float]:
+        """Return the final value of a metric by seed, unless given the run's own.
+
+        Runs without a good end have none, nor have those in which it is not finite.
+        """
         done = {seed: run for seed, run in self.runs.items() if run.ended_with_metrics}
-        return {seed: run.final[run.metric] for seed, run in done.items() if run.metric in run.final}
+        names = {seed: metric or run.metric for seed, run in done.items()}
+        return {seed: run.final[names[seed]] for seed, run in done.items() if names[seed] in run.final}
 
     def rounds_to(self, target: float) -> dict[int, float]:
         """Return the first round that reaches the target, by seed; of those that do."""
@@ -88,34 +97,61 @@ def paired(one: Arm, other: Arm) -> Interval:
     return interval([sign * (first[seed] - second[seed]) for seed in sorted(first.keys() & second.keys())])
 
 
-def ranks(arms: Sequence[Arm]) -> list[int]:
-    """Return each arm's rank: one more than the arms that are better beyond the paired interval."""
-    return [1 + sum(_is_better(other, arm) for other in arms) for arm in arms]
+def verdict(best: Arm, arm: Arm) -> str:
+    """Say whether an arm is behind the one with the best mean, by the paired t-test of the caption."""
+    if arm is best:
+        return BEST if arm.values() else NOT_TESTED
+    difference = paired(best, arm)
+    if not math.isfinite(difference.reach):
+        return NOT_TESTED
+    return BEHIND if difference.mean - difference.reach > 0 else NOT_BEHIND
 
 
-def rows(arms: Sequence[Arm], target: float | None = None) -> list[list[str]]:
+def in_order(arms: Sequence[Arm]) -> list[Arm]:
+    """Return the arms, the best mean first."""
+    some = next(run for arm in arms for run in arm.runs.values())
+    return sorted(arms, key=lambda arm: _order(arm, maximizes(some)))
+
+
+def final_metrics(arms: Sequence[Arm]) -> list[str]:
+    """Return the names of all metrics of the final models, the runs' own first."""
+    runs = [run for arm in arms for run in arm.runs.values()]
+    names = dict.fromkeys(name for run in runs if run.ended_with_metrics for name in run.final)
+    return sorted(names, key=lambda name: name != runs[0].metric)
+
+
+def rows(arms: Sequence[Arm], target: float | None = None, *, all_metrics: bool = False) -> list[list[str]]:
     """Return the table of arms as texts, headings first, then the best mean first.
 
-    `target` adds the rounds until the metric reaches it.
+    `target` adds the rounds until the metric reaches it, `all_metrics` the other metrics of the final model.
     """
-    some = next(run for arm in arms for run in arm.runs.values())
-    ordered = sorted(arms, key=lambda arm: _order(arm, maximizes(some)))
-    varied, arrow = _varied_keys(ordered), "↑" if maximizes(some) else "↓"
-    table = [["rank", *varied, "seeds", f"{some.metric} {arrow}", "behind the first"]]
-    if target is not None:
-        table[0].append(f"rounds to {show(target)}")
-    for arm, rank in zip(ordered, ranks(ordered), strict=True):
-        behind = NOTHING if arm is ordered[0] else str(paired(ordered[0], arm))
+    ordered = in_order(arms)
+    some = next(iter(ordered[0].runs.values()))
+    varied, arrow = varied_keys(ordered), "↑" if maximizes(some) else "↓"
+    others = [name for name in final_metrics(ordered) if name != some.metric] if all_metrics else []
+    headings = [
+        *varied,
+        "seeds",
+        f"final {some.metric} {arrow}",
+        "difference to the best",
+        "against the best",
+    ]
+    headings += [f"final {name}" for name in others]
+    table = [headings + ([f"rounds to {show(target)}"] if target is not None else [])]
+    for arm in ordered:
         values = [show(arm.config[key]) if key in arm.config else NOTHING for key in varied]
-        cells = [str(rank), *values, _seeds(arm), str(interval(list(arm.values().values()))), behind]
+        shown = NOTHING if arm is ordered[0] else _shown(paired(ordered[0], arm))
+        cells = [*values, _seeds(arm), _shown(interval(list(arm.values().values()))), shown]
+        cells.append(verdict(ordered[0], arm))
+        cells += [_shown(interval(list(arm.values(name).values()))) for name in others]
         table.append([*cells, _rounds_to(arm, target)] if target is not None else cells)
     return table
 
 
-def tabulate(arms: Sequence[Arm], target: float | None = None) -> Table:
+def tabulate(arms: Sequence[Arm], target: float | None = None, *, all_metrics: bool = False) -> Table:
     """Return the table for a terminal."""
     table = Table(title="Arms", title_justify="left", caption=CAPTION, caption_justify="left")
-    headings, *lines = rows(arms, target)
+    headings, *lines = rows(arms, target, all_metrics=all_metrics)
     for heading in headings:
         table.add_column(Text(heading), overflow="fold")
     for line in lines:
@@ -138,14 +174,7 @@ def have_seeds(runs: Sequence[Run]) -> bool:
 
 def maximizes(run: Run) -> bool:
     """Whether more of the run's metric is better."""
-    return run.result.maximize if run.result else True
-
-
-def _is_better(one: Arm, other: Arm) -> bool:
-    if one is other:
-        return False
-    ahead = paired(one, other)
-    return ahead.mean - ahead.reach > 0  # false for nan and for a single seed
+    return run.maximize is not False
 
 
 def _order(arm: Arm, maximize: bool) -> float:
@@ -153,9 +182,14 @@ def _order(arm: Arm, maximize: bool) -> float:
     return math.inf if not values else -mean(values) if maximize else mean(values)
 
 
-def _varied_keys(arms: Sequence[Arm]) -> list[str]:
+def varied_keys(arms: Sequence[Arm]) -> list[str]:
+    """Return the config keys whose values differ between the arms."""
     keys = dict.fromkeys(key for arm in arms for key in arm.config)
     return [key for key in keys if len({json.dumps(arm.config.get(key)) for arm in arms}) > 1]
+
+
+def _shown(found: Interval) -> str:
+    return NOTHING if math.isnan(found.mean) else str(found)
 
 
 def _seeds(arm: Arm) -> str:

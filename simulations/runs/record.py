@@ -1,11 +1,15 @@
 """What a run wrote, as one frozen value."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
+from typing import NamedTuple
 
 from models.core.config import RunConfig
-from server.run_schema import PartitionCounts, RoundRecord, RunResult, TransferSummary
+from models.core.plugins import offers
+from server.run_schema import Metrics, PartitionCounts, RoundRecord, RunResult, Traffic, TransferSummary
 
 UNFINISHED = "unfinished"
 
@@ -17,6 +21,13 @@ class Failure:
     server_round: int
     client: int
     error: str
+
+
+class Best(NamedTuple):
+    """The round whose model is best, and what was measured of it."""
+
+    server_round: int
+    metrics: Mapping[str, float]
 
 
 @dataclass(frozen=True)
@@ -49,11 +60,34 @@ class Run:
 
     @property
     def metric(self) -> str:
-        """The metric of the run, or, for one without a good end, the first measured beside the loss."""
+        """The metric of the run; for one that was cut its task's, or the first measured beside the loss."""
         if self.result and self.result.metric:
             return self.result.metric
         measured = dict.fromkeys(name for line in self.rounds for name in line.central)
+        declared = _declared_metric(str(self.config["task"])) if measured else None
+        if declared and declared[0] in measured:
+            return declared[0]
         return min(measured, key=lambda name: name == "loss", default="")
+
+    @property
+    def maximize(self) -> bool | None:
+        """Whether more of `metric` is better; None where nobody says so."""
+        if self.result and self.result.metric:
+            return self.result.maximize
+        declared = _declared_metric(str(self.config["task"]))
+        return declared[1] if declared and declared[0] == self.metric else None
+
+    @property
+    def best(self) -> Best | None:
+        """The best round by its metric on held-out examples, also of a run that was cut; None without one."""
+        if self.result and self.result.best and self.result.best_round is not None:
+            return Best(self.result.best_round, _measured(self.result.best))
+        found = [Best(line.server_round, _measured(line.central)) for line in self.rounds]
+        found = [each for each in found if self.metric in each.metrics]
+        if not found or self.maximize is None:
+            return None
+        sign = 1 if self.maximize else -1
+        return max(found, key=lambda each: sign * each.metrics[self.metric])
 
     @property
     def ended_with_metrics(self) -> bool:
@@ -64,23 +98,32 @@ class Run:
     def final(self) -> Mapping[str, float]:
         """Metrics of the last model on held-out examples; without a result, the last that were measured."""
         if self.result and self.result.final:
-            return self.result.final
-        return next((line.central for line in reversed(self.rounds) if line.central), {})
+            return _measured(self.result.final)
+        return next((_measured(line.central) for line in reversed(self.rounds) if line.central), {})
 
     @property
     def seconds(self) -> float:
         """Wall-clock seconds of the run; without a result, those of its rounds."""
-        return self.result.seconds if self.result else sum(line.total_seconds for line in self.rounds)
+        return (self.result and self.result.seconds) or sum(line.total_seconds for line in self.rounds)
 
     @property
-    def bytes_down(self) -> int:
-        """Bytes from the server to the clients."""
-        return sum(line.bytes.down for line in self.rounds)
+    def traffic(self) -> Traffic:
+        """Bytes over all rounds; what clients moved is null where some round does not say it."""
+        moved = [line.bytes for line in self.rounds]
+        down = [each.clients_down for each in moved if each.clients_down is not None]
+        up = [each.clients_up for each in moved if each.clients_up is not None]
+        silent = [each for each in moved if each.clients_down is None and each.down + each.up]
+        return Traffic(
+            down=sum(each.down for each in moved),
+            up=sum(each.up for each in moved),
+            clients_down=None if silent or not down else sum(down),
+            clients_up=None if silent or not up else sum(up),
+        )
 
-    @property
-    def bytes_up(self) -> int:
-        """Bytes from the clients to the server."""
-        return sum(line.bytes.up for line in self.rounds)
+    def label(self, client: int) -> str:
+        """Return how people call a client: by the data's own name of it, or else by its number."""
+        names = self.partition.names if self.partition else ()
+        return names[client] if client < len(names) else str(client)
 
     @property
     def failures(self) -> tuple[Failure, ...]:
@@ -90,3 +133,25 @@ class Run:
             for line in self.rounds
             for failure in line.failures
         )
+
+
+def _measured(metrics: Metrics) -> dict[str, float]:
+    """Return what there is a finite number of."""
+    return {name: value for name, value in metrics.items() if math.isfinite(value)}
+
+
+@cache
+def _declared_metric(task: str) -> tuple[str, bool] | None:
+    """Return the metric of a task and whether more of it is better; None for a task that is not installed.
+
+    A class outside of all packages, "module:Class", is not imported for what a folder says.
+    """
+    from models.registry import ENTRY_POINTS, TASKS, task_classes  # imports all families: a second or two
+
+    try:
+        offer = offers(TASKS, ENTRY_POINTS).get(task)
+        classes = task_classes(task, offer.load()) if offer else ()
+    except Exception:  # of a plugin's code: a run is read all the same
+        return None
+    declared = {(cls.metric, cls.maximize) for cls in classes if hasattr(cls, "metric")}
+    return declared.pop() if len(declared) == 1 else None

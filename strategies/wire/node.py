@@ -44,6 +44,8 @@ class NodeDescription(BaseModel):
     """Hash of its data."""
     state: tuple[str, ...]
     """Entries of its model, and whatever else all nodes must have alike."""
+    machine: str = ""
+    """What it computes with: versions, processor and device, in one line."""
 
     def pack(self) -> RecordDict:
         """Return the message to the server."""

@@ -5,6 +5,7 @@ plan says which client gets which record under which name.
 """
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -29,6 +30,11 @@ def to_arrays(record: ArrayRecord) -> dict[str, np.ndarray]:
 def num_bytes(content: RecordDict) -> int:
     """Return the size of the arrays in a message."""
     return sum(len(array.data) for record in content.array_records.values() for array in record.values())
+
+
+def num_value_bytes(record: ArrayRecord) -> int:
+    """Return the size of a record's values, without what a message says of each array beside them."""
+    return sum(math.prod(array.shape) * np.dtype(array.dtype).itemsize for array in record.values())
 
 
 def pack(contents: Sequence[tuple[int, RecordDict]]) -> RecordDict:

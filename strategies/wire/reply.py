@@ -11,7 +11,7 @@ from flwr.app import MetricRecord, RecordDict
 from numpy.typing import NDArray
 
 from strategies.wire.exact_sum import ExactSum
-from strategies.wire.records import PLAN, pack, to_arrays, to_record, unpack
+from strategies.wire.records import PLAN, num_value_bytes, pack, to_arrays, to_record, unpack
 
 ARRAYS, METRICS = "arrays", "metrics"
 """Keys of a client's weights and metrics."""
@@ -93,6 +93,8 @@ class NodeReply:
     """The clients' statistics, weighted by their examples and added up; None where the model has none."""
     seconds: float = 0.0
     """Time that the node computed."""
+    client_bytes: int = 0
+    """Size of what the clients sent, each for itself, before the node added anything up."""
     debug: bool = False
     """Whether a client's failure is raised, for a debugger, instead of collected."""
 
@@ -116,6 +118,10 @@ class NodeReply:
         statistics: Mapping[str, NDArray[np.generic]] | None = None,
     ) -> None:
         """Add a client's reply; its arrays are added up or copied at once, so they may be views."""
+        self.client_bytes += sum(num_value_bytes(record) for record in content.array_records.values())
+        self.client_bytes += sum(
+            array.nbytes for sent in (arrays, statistics) for array in (sent or {}).values()
+        )
         if arrays is not None and self.total is not None:
             self.total.add(arrays, weight_of(content, self.weighted_by))
         elif arrays is not None:
@@ -136,7 +142,7 @@ class NodeReply:
         content = pack([(reply.client, reply.content) for reply in self.replies])
         plan = content.config_records[PLAN]
         plan["failures"] = json.dumps([[each.client, each.error, each.traceback] for each in self.failures])
-        plan["seconds"] = self.seconds
+        plan["seconds"], plan["client-bytes"] = self.seconds, self.client_bytes
         if self.total is not None and self.replies:
             _pack_sum(content, SUM, self.total)
         if self.statistics is not None:
@@ -151,8 +157,10 @@ class NodeReply:
         total = _unpack_sum(content, SUM)
         statistics = _unpack_sum(content, STATISTICS_SUM)
         replies = [ClientReply(client, records) for client, records in unpack(content)]
-        seconds = float(plan["seconds"])  # type: ignore[arg-type]
-        return NodeReply(replies, failures, total, statistics=statistics, seconds=seconds)
+        seconds, client_bytes = float(plan["seconds"]), int(plan["client-bytes"])  # type: ignore[arg-type]
+        return NodeReply(
+            replies, failures, total, statistics=statistics, seconds=seconds, client_bytes=client_bytes
+        )
 
     @staticmethod
     def of_failed_node(clients: Sequence[int], error: str, traceback: str = "") -> "NodeReply":

@@ -1,4 +1,5 @@
 import json
+import math
 from pathlib import Path
 
 import pytest
@@ -7,7 +8,7 @@ from run_folders import RESULT, SVG, metrics_line, write_run
 from models.core.errors import UserError
 from server.resume import rounds_trained
 from server.run_folder import RunFolder
-from server.run_schema import SCHEMA, RoundRecord, RunResult
+from server.run_schema import SCHEMA, RoundRecord, RunResult, Traffic
 from simulations.runs.reader import read_run, read_runs
 from simulations.runs.record import Failure
 
@@ -28,7 +29,7 @@ def test_reads_what_the_server_wrote(tmp_path: Path) -> None:
     assert run.rounds[2].central == {"accuracy": 0.9312, "loss": 0.5}
     assert [line.total_seconds for line in run.rounds] == [0.5, 2.25, 2.25]
     assert run.failures == (Failure(1, 7, "ValueError: bad batch"),)
-    assert (run.bytes_down, run.bytes_up) == (4_000_000, 8_000_000)
+    assert run.traffic == Traffic(down=4_000_000, up=8_000_000, clients_down=12_000_000, clients_up=6_000_000)
     assert run.result is not None
     assert run.result.weights_sha256 == RESULT["weights_sha256"]
     assert run.partition is not None
@@ -151,10 +152,12 @@ def test_a_round_comes_back_as_it_was_written_and_lines_have_no_more_than_was_gi
     )
     line = record.as_line()
     assert line == (
-        '{"server_round":1,"train":{"loss":Infinity,"num-examples":1797},'
+        '{"server_round":1,"train":{"loss":null,"num-examples":1797},'
         '"by_client":{"client":[3,0],"accuracy":[0.5,null]}}\n'
     )
-    assert RoundRecord.model_validate_json(line) == record
+    read = RoundRecord.model_validate_json(line)
+    assert math.isnan(read.train["loss"])  # JSON has no infinity; a gap is a gap
+    assert read.model_copy(update={"train": record.train}) == record
     assert record.client_metrics == {"accuracy": {3: 0.5}}
 
 

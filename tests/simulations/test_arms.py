@@ -1,4 +1,4 @@
-"""Several seeds: means, intervals, paired differences, and ranks that these can tell apart."""
+"""Several seeds: means, intervals, paired differences, and what they can tell apart."""
 
 import io
 import math
@@ -9,7 +9,7 @@ from rich.console import Console
 from run_folders import metrics_line, write_run
 from scipy.stats import ttest_1samp, ttest_rel
 
-from simulations.runs.arms import Arm, arms_of, have_seeds, interval, paired, ranks, rows, tabulate
+from simulations.runs.arms import Arm, arms_of, have_seeds, interval, paired, rows, tabulate, verdict
 from simulations.runs.reader import read_runs
 from simulations.runs.record import Run
 
@@ -67,7 +67,7 @@ def test_pairing_takes_out_what_a_seed_does_to_all(tmp_path: Path) -> None:
     ahead = paired(arms["a"], arms["b"])
     assert ahead.mean == pytest.approx(0.1)
     assert ahead.reach < 0.03
-    assert ranks([arms["a"], arms["b"]]) == [1, 2]
+    assert verdict(arms["a"], arms["b"]) == "behind"
 
 
 def test_intervals_are_those_of_scipys_t_tests() -> None:
@@ -81,25 +81,49 @@ def test_intervals_are_those_of_scipys_t_tests() -> None:
     assert interval([0.5, 0.5, 0.5]).reach == 0.0
 
 
-def test_what_the_intervals_cannot_separate_shares_a_rank(tmp_path: Path) -> None:
-    arms = arms_by_name(
-        runs_of(tmp_path, {"a": [0.90, 0.91, 0.92], "b": [0.92, 0.89, 0.91], "c": [0.1, 0.11, 0.12]})
-    )
-    assert ranks([arms["a"], arms["b"], arms["c"]]) == [1, 1, 3]
+def test_an_arm_that_no_test_puts_behind_is_not_behind_rather_than_first(tmp_path: Path) -> None:
+    # "wide" is Scaffold's row of the table of strategies, which a rank put first with 0.81 +- 0.29.
+    values = {"a": [0.950, 0.957, 0.946], "wide": [0.899, 0.670, 0.848], "c": [0.1, 0.11, 0.12]}
+    headings, *lines = rows(arms_of(runs_of(tmp_path, values)))
+    assert "rank" not in headings
+    assert headings[1:] == ["seeds", "final accuracy ↑", "difference to the best", "against the best"]
+    assert [(line[0], line[-1]) for line in lines] == [
+        ("a", "best mean"),
+        ("wide", "not behind"),
+        ("c", "behind"),
+    ]
+    assert lines[1][2].startswith("0.8057 ± 0.29")
 
 
-def test_a_single_seed_ranks_nothing(tmp_path: Path) -> None:
-    arms = arms_by_name(runs_of(tmp_path, {"a": [0.9], "b": [0.1]}))
-    assert ranks([arms["a"], arms["b"]]) == [1, 1]
+def test_the_verdict_is_that_of_scipys_paired_t_test(tmp_path: Path) -> None:
+    best = [0.90, 0.91, 0.92, 0.93]
+    for other in ([0.89, 0.90, 0.915, 0.92], [0.80, 0.95, 0.90, 0.92], [0.89, 0.93, 0.90, 0.91]):
+        folder = tmp_path / str(other)
+        arms = arms_by_name(runs_of(folder, {"best": best, "other": other}))
+        wanted = "behind" if ttest_rel(best, other).pvalue < 0.05 else "not behind"
+        assert verdict(arms["best"], arms["other"]) == wanted
+
+
+def test_a_single_seed_tests_nothing(tmp_path: Path) -> None:
+    lines = rows(arms_of(runs_of(tmp_path, {"a": [0.9], "b": [0.1]})))
+    assert [line[-1] for line in lines[1:]] == ["best mean", "not tested"]
+
+
+def test_a_final_metric_that_is_not_finite_is_no_value_of_its_arm(tmp_path: Path) -> None:
+    for gap in (float("nan"), float("inf"), None):
+        folder = tmp_path / str(gap)
+        runs = runs_of(folder, {"a": [0.5, 0.6, 0.7], "b": [0.8, 0.9, gap]})  # type: ignore[list-item]
+        _, first, second = rows(arms_of(runs))
+        assert first[:3] == ["b", "2 of 3", "0.8500 ± 0.6353"]
+        assert second[0] == "a"
 
 
 def test_less_is_better_where_the_metric_says_so(tmp_path: Path) -> None:
-    arms = arms_by_name(runs_of(tmp_path, {"a": [5.0, 5.25, 5.5], "b": [1.0, 1.25, 1.5]}, maximize=False))
-    assert ranks([arms["a"], arms["b"]]) == [2, 1]
-    table = rows(list(arms.values()))
-    assert table[0] == ["rank", "strategy", "seeds", "accuracy ↓", "behind the first"]
-    assert [line[1] for line in table[1:]] == ["b", "a"]
-    assert table[2][-1] == "4.0000 ± 0.0000"
+    runs = runs_of(tmp_path, {"a": [5.0, 5.25, 5.5], "b": [1.0, 1.25, 1.5]}, maximize=False)
+    headings, *lines = rows(arms_of(runs))
+    assert headings[2] == "final accuracy ↓"
+    assert [(line[0], line[-1]) for line in lines] == [("b", "best mean"), ("a", "behind")]
+    assert lines[1][-2] == "4.0000 ± 0.0000"
 
 
 def test_rounds_to_a_target(tmp_path: Path) -> None:
@@ -120,4 +144,4 @@ def test_the_table_is_printed(tmp_path: Path) -> None:
     text = console.file.getvalue()
     assert "[a]" in text
     assert "0.5000 ± 0.0000" in text
-    assert "paired difference" in text
+    assert "paired t-test" in text

@@ -63,11 +63,16 @@ def test_what_is_not_finite_is_worst_and_what_is_not_there_is_left_out(
     assert math.isnan(found.at(0))
 
 
-def test_a_run_that_did_not_evaluate_on_clients_or_has_not_ended_has_none(tmp_path: Path) -> None:
+def test_a_run_that_did_not_evaluate_on_clients_has_none(tmp_path: Path) -> None:
     assert client_distributions(read_run(write_run(tmp_path / "a"))) == {}
-    path = evaluated(tmp_path / "b")
-    (path / "result.json").unlink()
-    assert client_distributions(read_run(path)) == {}
+
+
+def test_a_run_that_was_cut_goes_by_the_metric_of_its_task(tmp_path: Path) -> None:
+    whole, cut = evaluated(tmp_path / "a"), evaluated(tmp_path / "b")
+    (cut / "result.json").unlink()
+    found = client_distributions(read_run(cut))
+    assert found == client_distributions(read_run(whole))
+    assert found["accuracy"].worst_client == 20
 
 
 def test_columns_of_unequal_length_are_refused(tmp_path: Path) -> None:

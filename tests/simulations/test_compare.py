@@ -34,7 +34,8 @@ def test_summary_has_the_run_in_numbers(tmp_path: Path) -> None:
         "best": "0.9876 (round 2)",
         "final": "0.9512",
         "seconds": "61.20",
-        "MB down / up": "6.00 / 12.00",
+        "MB to / from clients": "18.00 / 9.00",
+        "MB to / from nodes": "6.00 / 12.00",
         "client failures": "0",
         "weights": "0123456789ab",
     }
@@ -53,7 +54,7 @@ def test_runs_stand_side_by_side(tmp_path: Path) -> None:
     assert row(text, "status") == ["completed", "unfinished"]
     assert row(text, "clients") == ["20, 3 a round", "20, 1 to 3 a round"]
     assert row(text, "rounds") == ["3 of 3", "2 of 3"]
-    assert row(text, "best") == ["0.9876 (round 2)", "–"]
+    assert row(text, "best") == ["0.9876 (round 2)", "0.9312 (round 2)"]
     assert row(text, "final") == ["0.9512", "0.9312 (so far)"]
     assert row(text, "client failures") == ["0", "2"]
     assert row(text, "learning-rate") == ["0.05", "0.1"]

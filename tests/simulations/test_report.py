@@ -66,7 +66,8 @@ def test_one_run_is_told_in_numbers(tmp_path: Path) -> None:
     assert "accuracy, final 0.9512 held-out examples" in text
     assert "accuracy, best 0.9876 round 2, more is better" in text
     assert "time 1 min 1 s 2.42 s a round" in text  # 0.5 + 3 * 2.25 s over 3 rounds
-    assert "MB down / up 6.00 / 12.00" in text
+    assert "MB to / from clients 18.00 / 9.00 the weights that each client" in text
+    assert "MB to / from nodes 6.00 / 12.00 messages of nodes" in text
     assert "clients 20 3 took part" in text
     assert "client failures 0 of 9 trainings" in text
     assert "parameters 421,642" in text
@@ -89,7 +90,7 @@ def test_the_charts_hold_every_measurement(tmp_path: Path) -> None:
         ("round 3", [[0, "0.9512"], [1, "0.7500"]]),
     ]
     assert loss["stops"][3][2] == [[0, "0.3333"], [1, "0.6667"]]
-    assert [title for _, title, _ in traffic["stops"]] == ["0 MB", "6 MB", "12 MB", "18 MB"]
+    assert [title for _, title, _ in traffic["stops"]] == ["0 MB", "9 MB", "18 MB", "27 MB"]
     assert [title for _, title, _ in time["stops"]] == ["0.5 s", "2.75 s", "5 s", "7.25 s"]
 
 
@@ -142,7 +143,7 @@ def test_a_failed_run_says_why_at_the_top(tmp_path: Path) -> None:
         "accuracy, last 0.9112"
     )
     assert "1 4 ValueError: bad batch 4 1 7 ValueError: bad batch 7" in text
-    assert "accuracy, best" not in text
+    assert "accuracy, best so far 0.9112 round 1, more is better" in text
 
 
 def test_a_stopped_run_and_an_unfinished_one_say_so(tmp_path: Path) -> None:
@@ -175,8 +176,9 @@ def test_several_seeds_are_told_as_arms(tmp_path: Path) -> None:
         for seed, value in enumerate(values)
     ]
     words = " ".join(Page(write_report(paths, tmp_path / "page.html")).words)
-    assert "Arms rank strategy seeds accuracy ↑ behind the first 1 <FedAvg> 2 0.5625 ± 0.7941 –" in words
-    assert "2 Krum 2 0.3125 ± 0.7941 0.2500 ± 0.0000" in words
+    assert "Arms strategy seeds final accuracy ↑ difference to the best against the best" in words
+    assert "<FedAvg> 2 0.5625 ± 0.7941 – best mean" in words
+    assert "Krum 2 0.3125 ± 0.7941 0.2500 ± 0.0000 behind" in words
     alone = " ".join(Page(write_report(paths[:1], tmp_path / "alone.html")).words)
     assert "Arms" not in alone
 
@@ -257,3 +259,98 @@ def test_bars_stack_and_share_where_rounds_are_many() -> None:
     assert many.stops[0].values == [(0, "2.0000")]
     assert many.stops[-1].title == "round 250"
     assert bar_chart("seconds", [1], {"a": [0.0]}) is None
+
+
+def test_what_was_used_is_on_the_page(tmp_path: Path) -> None:
+    used = {
+        "optimizers": [
+            {
+                "objective": "loss",
+                "optimizer": "AdamW",
+                "learning_rate": 0.003,
+                "options": {"betas": [0.9, 0.999], "weight_decay": [0.01, 0.0]},
+                "max_grad_norm": 1.0,
+                "warmup_steps": 5,
+            }
+        ],
+        "data_sha256": "f" * 64,
+        "data_files": [
+            {"name": "train.txt", "num_bytes": 12345, "sha256": "a" * 64},
+            {"name": "huge.bin", "num_bytes": 3 * 10**9, "sha256": None},
+        ],
+    }
+    config = {"learning-rate": 0.0, "optimizer": ""}
+    text = Page(write_report([write_run(tmp_path / "a", config, result={"used": used})])).text
+    options = "lr=0.003, betas=[0.9, 0.999], weight_decay=[0.01, 0.0], max_grad_norm=1.0, warmup_steps=5"
+    assert f"loss AdamW({options})" in text
+    assert f"train.txt 12,345 bytes, SHA-256 {'a' * 64}" in text
+    assert "huge.bin 3,000,000,000 bytes, too large to be hashed at every start" in text
+    assert "learning-rate 0.003 (the task's own)" in text
+    assert "optimizer AdamW (the task's own)" in text
+    given = Page(
+        write_report([write_run(tmp_path / "b", {"learning-rate": 0.5}, result={"used": used})])
+    ).text
+    assert "learning-rate 0.5 " in given
+
+
+def test_clients_go_by_their_names_and_roles(tmp_path: Path) -> None:
+    partition = PARTITION | {"num_clients": 3, "counts": [[3, 1], [0, 4], [1, 1]]}
+    named = partition | {"names": ["AAPL", "<FB>", "IBM"], "attackers": [2]}
+    found = {"client": [0, 1, 2], "accuracy": [0.25, 0.5, 0.75]}
+    failures = [{"client": 1, "error": "ValueError: bad batch"}]
+    rounds = [metrics_line(0), metrics_line(1, clients=[0, 2], failures=failures, by_client=found)]
+    page = write_report([write_run(tmp_path / "a", {"num-clients": 3}, rounds, partition=named)])
+    text = Page(page).text
+    assert "1 <FB> ValueError: bad batch" in text
+    assert "0.2500 (AAPL)" in text  # the worst client
+    assert "client name role examples rounds trained failures accuracy last, own examples" in text
+    assert "0 AAPL honest 4 1 0 0.2500 1 <FB> honest 4 0 1 0.5000 2 IBM attacker 2 1 0 0.7500" in text
+    assert ["AAPL", "<FB>", "IBM"] in [each["series"] for each in hovers(page)]
+    figure = next(load for load in Page(page).loads).partition(",")[2]
+    assert "AAPL" in base64.b64decode(figure).decode()  # matplotlib notes each text as a comment
+    numbered = write_report([write_run(tmp_path / "b", {"num-clients": 3}, rounds, partition=partition)])
+    assert "1 1 ValueError: bad batch" in Page(numbered).text
+    assert "0.2500 (client 0)" in Page(numbered).text
+
+
+@pytest.mark.parametrize("result", [{}, {"status": "failed", "metric": "", "best": {}, "final": {}}])
+def test_a_run_that_was_cut_has_its_curves_and_its_best(tmp_path: Path, result: dict[str, Any]) -> None:
+    rounds = [metrics_line(number) for number in range(3)]
+    rounds[1]["central"] = {"accuracy": 0.99, "loss": 0.25}
+    page = write_report([write_run(tmp_path / "a", rounds=rounds, result=result)])
+    assert "accuracy, best so far 0.9900 round 1, more is better" in Page(page).text
+    assert [title for _, title, _ in hovers(page)[0]["stops"]] == ["round 0", "round 1", "round 2"]
+
+
+def test_of_a_cut_run_whose_task_wants_less_the_least_is_best(tmp_path: Path) -> None:
+    rounds = [metrics_line(at, central={"rmse": value}) for at, value in enumerate((3.0, 1.0, 2.0))]
+    config = {"task": "lstm-forecast"}
+    text = Page(write_report([write_run(tmp_path / "a", config, rounds, result={})])).text
+    assert "rmse, best so far 1.0000 round 1, less is better" in text
+    unknown = {"task": "no_such_module_of_mine:Class"}
+    text = Page(write_report([write_run(tmp_path / "b", unknown, rounds, result={})])).text
+    assert "rmse, best" not in text  # nobody says which way is better
+
+
+def test_a_gap_in_a_metric_breaks_its_curve_and_is_never_best_or_last(tmp_path: Path) -> None:
+    rounds = [metrics_line(number) for number in range(4)]
+    rounds[2]["central"] = {"accuracy": None, "loss": None}
+    rounds[3] |= {"central": {"accuracy": 0.5, "loss": None}, "evaluate": {"accuracy": None}, "train": {}}
+    page = write_report([write_run(tmp_path / "a", rounds=rounds, result={})])
+    accuracy, loss, *_ = hovers(page)
+    assert [values[0][1] for _, _, values in accuracy["stops"]] == ["0.8912", "0.9112", "nan", "0.5000"]
+    assert loss["stops"][3][2] == [[0, "nan"]]
+    text = Page(page).text
+    assert "accuracy, last 0.5000" in text
+    assert "accuracy, best so far 0.9112 round 1" in text
+    ended = write_run(tmp_path / "b", rounds=rounds, result={"final": {"accuracy": None, "loss": 0.5}})
+    assert "accuracy, final –" in Page(write_report([ended])).text
+
+
+def test_an_older_run_says_what_its_nodes_moved_and_nothing_of_its_clients(tmp_path: Path) -> None:
+    rounds = [metrics_line(1, bytes={"down": 2_000_000, "up": 4_000_000})]
+    page = write_report([write_run(tmp_path / "a", rounds=rounds)])
+    text = Page(page).text
+    assert "MB to / from clients 0" not in text
+    assert "MB to / from nodes 2.00 / 4.00" in text
+    assert "MB a round, to and from clients" not in text

@@ -8,12 +8,14 @@ from pathlib import Path
 import pytest
 from places import ROOT
 from rich.console import Console
+from run_folders import write_run
 
 from models.core.errors import UserError
 from server.plan import make_plan
 from simulations.experiments import parallel
 from simulations.experiments.sweep import Space, parse_seeds, parse_space, plan_sweep, read_arms
 from simulations.experiments.trial import Trial
+from simulations.runs.arms import arms_of, rows
 from simulations.runs.reader import read_run
 from simulations.scenario import load_scenario
 from strategies.registry import STRATEGIES
@@ -148,8 +150,11 @@ def test_a_sweep_runs_once_and_goes_on(scenario: Path, tmp_path: Path) -> None:
     assert "rounds to 0.05" in first.stdout
     assert (tmp_path / "runs" / "report.html").stat().st_size > 10_000
     table = (tmp_path / "runs" / "table.md").read_text().splitlines()
-    assert table[0] == "| rank | learning-rate | seeds | accuracy ↑ | behind the first | rounds to 0.05 |"
-    assert [line.split(" | ")[1] for line in table[2:4]] == ["0.1", "0.01"]
+    assert table[0] == (
+        "| learning-rate | seeds | final accuracy ↑ | difference to the best | against the best | "
+        "rounds to 0.05 |"
+    )
+    assert [line.split(" | ")[0] for line in table[2:4]] == ["| 0.1", "| 0.01"]
     folders = sorted(path.parent for path in (tmp_path / "runs").glob("*/result.json"))
     assert len(folders) == 4
     ended = {path: (path / "result.json").stat().st_mtime_ns for path in folders}
@@ -204,3 +209,10 @@ def test_a_run_whose_process_dies_is_not_said_to_have_not_run(
     trial = Trial("a trial", scenario, (), 1, tmp_path / "trial")
     parallel.run_trials([trial], 1, Console(quiet=True))
     assert parallel.last_words(trial) == reason
+
+
+def test_the_line_of_a_run_says_the_final_metric_as_the_table_does(scenario: Path, tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "trial")
+    line = parallel._ending(Trial("a trial", scenario, (), 3, folder))
+    assert line == "a trial: final accuracy 0.9512 (best 0.9876) in 61 s"
+    assert rows(arms_of([read_run(folder)]))[0][1] == "final accuracy ↑"

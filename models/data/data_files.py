@@ -1,0 +1,37 @@
+"""The files that a dataset was read from, each with its hash."""
+
+import hashlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from models.core.config import TaskConfig
+from models.data.datasets import find_source
+
+MOST_BYTES = 2**30
+"""Files that are larger together are not hashed: a start must not wait for them."""
+
+
+class HashedFile(NamedTuple):
+    """A file, named by its path below the folder that holds all of them."""
+
+    name: str
+    num_bytes: int
+    sha256: str | None
+    """None where the files are too large to be hashed at every start."""
+
+
+def data_files(config: TaskConfig) -> Iterator[HashedFile]:
+    """Yield the files that the config's dataset is read from; none for data that comes with a package."""
+    files = list(find_source(config.dataset).files_of(config))
+    sizes = [file.stat().st_size for file in files]
+    folder = os.path.commonpath([file.parent for file in files]) if files else ""
+    for file, size in zip(files, sizes, strict=True):
+        hashed = _sha256(file) if sum(sizes) <= MOST_BYTES else None
+        yield HashedFile(file.relative_to(folder).as_posix(), size, hashed)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
