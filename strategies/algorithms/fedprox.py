@@ -20,11 +20,11 @@ class Proximal(LocalRule):
     """Adds the gradient of mu / 2 * ||w - w_server||^2."""
 
     def __init__(self, config: Mapping[str, object]) -> None:
-        self.mu = number(config, PROXIMAL_MU)
+        self.pull = number(config, PROXIMAL_MU)
 
     def gradient(self, gradient: Tensor, weight: Tensor, aux: AuxTensors) -> Tensor:
         """Return g + mu * (w - w_server)."""
-        return gradient + self.mu * (weight - aux.anchor)
+        return gradient + self.pull * (weight - aux.anchor)
 
 
 class FedProx(FlowerFedProx):

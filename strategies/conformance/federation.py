@@ -98,7 +98,7 @@ class Client:
             for _ in range(STEPS):
                 gradient = self.curvature * (weight - self.optimum)
                 weight = weight - RATE * rule.gradient(gradient, weight, aux)
-            results[name] = ParameterResult(weight, aux, STEPS, STEPS * RATE, momentum=0.0)
+            results[name] = ParameterResult(weight, aux, STEPS, STEPS * RATE, STEPS * RATE)
         rule_result = rule.close(results)
         self.kept = {
             kind: {name: each.aux.kept[kind] for name, each in results.items()} for kind in rule.kept
