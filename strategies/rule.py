@@ -81,7 +81,7 @@ class LocalRule:
     kept: tuple[str, ...] = ()
     """Kinds of aux tensors that a client keeps; zeros before its first round."""
     pull: float = 0.0
-    """The mu of a `gradient` that adds mu * (weight - aux.anchor), as a proximal term does; set by `__init__`."""
+    """The mu of a `gradient` that adds mu * (weight - aux.anchor), as a proximal term does."""
 
     def __init__(self, config: Mapping[str, object]) -> None:
         """Read what the strategy sent to this client in this round."""

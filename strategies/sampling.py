@@ -53,7 +53,7 @@ def make(
     """Build a strategy with its options, and with what a run fills in.
 
     Of `given`, the sampling parameters, it gets those that it takes or passes on, of `named`, those of the
-    federation, only what it, or a parent that it passes them on to, takes by name. Raises what the constructor
+    federation, only what it takes by name, or a parent that it passes on to. Raises what the constructor
     raises.
     """
     parameters = inspect.signature(cls).parameters

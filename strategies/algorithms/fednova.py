@@ -19,7 +19,7 @@ from strategies.rule import LocalRule, ParameterResult, RuleResult, split_aux
 from strategies.wire.records import to_arrays, to_record
 
 DIRECTION, PATH = "direction", "effective-path"
-"""What clients reply: kind of the aux tensors, and metric. A GAN's, whose halves step apart, have a suffix."""
+"""Aux tensors and metric that clients reply. A GAN's, whose halves step apart, have a suffix."""
 
 
 class Normalized(LocalRule):

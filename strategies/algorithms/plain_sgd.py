@@ -4,7 +4,7 @@ from torch.optim import SGD, Optimizer
 
 
 def check_sgd(strategy: str, optimizer: Optimizer, momentum: bool) -> None:
-    """Raise ValueError for anything but SGD, and for its momentum where the strategy does not allow for it."""
+    """Raise ValueError for anything but SGD, and for momentum unless the strategy allows for it."""
     found = type(optimizer).__name__
     if isinstance(optimizer, SGD):
         value = optimizer.param_groups[0]["momentum"]

@@ -72,7 +72,7 @@ def test_arrays_travel_beside_the_weights() -> None:
         (
             "FedNova",
             {"optimizer": "adam"},
-            "FedNova holds for SGD and not for Adam: set optimizer = 'sgd', or",
+            "FedNova holds for SGD and not for Adam: set optimizer = 'sgd'",
         ),
         ("FedDyn", {"strategy_options": "alpha = 0.0"}, "alpha must be > 0, got 0.0"),
         ("Scaffold", {"strategy_options": "server_learning_rate = -1.0"}, "must be > 0, got -1.0"),

@@ -4,9 +4,12 @@ Given to runs as task "quadratic:Quadratic" and dataset "quadratic:valleys".
 """
 
 from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from models.core.config import TaskConfig
@@ -21,6 +24,7 @@ OPTIMUM = 0.8
 
 class Point(nn.Module):
     w: Tensor
+    part: Tensor
 
     def __init__(self) -> None:
         super().__init__()
@@ -61,6 +65,34 @@ class Quadratic(Task):
         return {"distance": (abs(float(_w(model)) - OPTIMUM), 1)}
 
 
+class Idle(Quadratic):
+    """The first client's loss, and every second batch of the second one's, does not depend on `part`."""
+
+    def __init__(self, dataset: Dataset, zeros: bool = False, **options: Any) -> None:
+        super().__init__(dataset, **options)
+        self.zeros = zeros
+        """Whether the losses depend on it all the same, with gradients of zero."""
+
+    def build(self) -> nn.Module:
+        point = Point()
+        point.part = nn.Parameter(torch.tensor([2.0, -1.0]))
+        point.idle = nn.Parameter(torch.tensor([1.0]))
+        return point
+
+    def batches(
+        self, model: nn.Module, data: Examples, generator: torch.Generator, batch_size: int
+    ) -> Iterator[Batch]:
+        for index, batch in enumerate(super().batches(model, data, generator, batch_size)):
+            uses = index % 2 * float(data["b"][0])
+            yield {**batch, "uses": torch.full((len(data),), uses)}
+
+    def loss(self, model: nn.Module, batch: Batch) -> Tensor:
+        loss = super().loss(model, batch)
+        weight: Tensor = model.part
+        uses = batch["uses"].mean()
+        return loss + uses * (weight**2).sum() / 2 if self.zeros or uses else loss
+
+
 class Slopes(Quadratic):
     """Rows are straight lines of slope a, so that gradients are the same everywhere."""
 
@@ -97,3 +129,10 @@ def _w(model: nn.Module) -> Tensor:
     # Not get_parameter: of clients that are stacked, it is a plain tensor.
     weight: Tensor = model.w
     return weight
+
+
+def idle_state(folder: Path) -> dict[str, list[float]]:
+    """Return the weights that a run of `Idle` ended with."""
+    return {
+        name: tensor.tolist() for name, tensor in load_file(folder / "models" / "last.safetensors").items()
+    }
