@@ -42,6 +42,8 @@ class Declaration:
     """Metric that the mean is weighted by; "" takes `weighted_by_key`, as subclasses of FedAvg have it."""
     replies_aux: bool = False
     """Whether clients reply aux tensors beside the weights."""
+    withstands: int | None = None
+    """How many attackers among a round's clients it is made for; None is that it says nothing of them."""
     check_optimizer: "Callable[[Optimizer], None] | None" = None
     """Raises ValueError for an optimizer that the strategy's theory does not hold for."""
     private: bool = False

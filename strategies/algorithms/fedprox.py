@@ -3,7 +3,9 @@
 The server half is Flower's: it averages like FedAvg and sends `proximal-mu` to every client.
 """
 
+import math
 from collections.abc import Mapping
+from typing import Any
 
 from flwr.serverapp.strategy import FedProx as FlowerFedProx
 from torch import Tensor
@@ -28,6 +30,14 @@ class Proximal(LocalRule):
 
 
 class FedProx(FlowerFedProx):
-    """Flower's FedProx, with the client half that it leaves to the application."""
+    """Flower's FedProx, with the client half that it leaves to the application.
+
+    `proximal_mu` must be given: 0 is FedAvg.
+    """
 
     declaration = Declaration(weighted_mean=True, local_rules=("strategies.algorithms.fedprox:Proximal",))
+
+    def __init__(self, proximal_mu: float, **options: Any) -> None:
+        if not 0 <= proximal_mu < math.inf:
+            raise ValueError(f"proximal_mu must be >= 0 and finite, got {proximal_mu}")
+        super().__init__(proximal_mu=proximal_mu, **options)

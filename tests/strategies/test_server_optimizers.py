@@ -56,3 +56,38 @@ def test_fedprox_pulls_from_the_second_step_on(rest: Callable[..., float]) -> No
     # 2.7 - 0.1 * (2.7 - 0.3) and 2.2 - 0.1 * (4.8 - 0.8): each is drawn back to 3.
     found = rest("FedProx", rounds=1, task_options="steps = 2", strategy_options="proximal_mu = 1.0")
     assert found == pytest.approx((2.46 + 1.8) / 2, abs=1e-6)
+
+
+PUBLISHED = "eta = 0.1, tau = 0.5, published = true"
+BETAS = "beta_1 = 0.9, beta_2 = 0.99"
+
+
+def by_hand(name: str, rounds: int) -> float:
+    """Return the weight after algorithm 2 of Reddi et al. 2021, written out; a client's step is 0.1."""
+    x, m, v = 3.0, 0.0, 0.5**2
+    for _ in range(rounds):
+        delta = sum(-0.1 * a * (x - b) for a, b in ((1.0, 0.0), (4.0, 1.0))) / 2
+        beta_1, beta_2 = (0.0, 0.0) if name == "FedAdagrad" else (0.9, 0.99)
+        m = beta_1 * m + (1 - beta_1) * delta
+        if name == "FedAdagrad":
+            v = v + delta**2
+        elif name == "FedYogi":
+            v = v - (1 - beta_2) * delta**2 * (1 if v > delta**2 else -1)
+        else:
+            v = beta_2 * v + (1 - beta_2) * delta**2
+        x += 0.1 * m / (v**0.5 + 0.5)
+    return x
+
+
+@pytest.mark.rounding
+@pytest.mark.parametrize("rounds", [1, 2, 5])
+@pytest.mark.parametrize("name", ["FedAdam", "FedYogi", "FedAdagrad"])
+def test_the_published_algorithm_is_to_be_had(rest: Callable[..., float], name: str, rounds: int) -> None:
+    options = PUBLISHED if name == "FedAdagrad" else f"{PUBLISHED}, {BETAS}"
+    found = rest(name, rounds=rounds, task_options="steps = 1", strategy_options=options)
+    assert found == pytest.approx(by_hand(name, rounds), abs=1e-6)
+
+
+def test_the_first_published_step_is_eta_where_flowers_is_three_quarters_of_it() -> None:
+    """Where tau is nothing beside the update, and the moments are one update's."""
+    assert pytest.approx(0.742, abs=1e-3) == (1 - 0.99**2) ** 0.5 / (1 - 0.9**2)
