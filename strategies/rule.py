@@ -23,6 +23,8 @@ CLIENT_COUNT = "num-clients"
 """Metric of a client, always 1: a strategy that weights by it counts every client alike."""
 WEIGHT = "weight"
 """What `LocalRule.settle` calls a weight itself, beside the kinds of aux tensors."""
+RECEIVED = "received-"
+"""Prefix of a client's losses at the weights that it received, before it trains."""
 PERSONAL = "personal-"
 """Prefix of what clients keep and tell of their own models."""
 

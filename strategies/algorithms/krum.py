@@ -135,10 +135,10 @@ class MultiKrum(Selecting):
 
     least_per_attacker = 2
 
-    def __init__(self, num_nodes_to_select: int = 1, **options: Any) -> None:
+    def __init__(self, num_malicious_nodes: int, num_nodes_to_select: int = 1, **options: Any) -> None:
         if num_nodes_to_select < 1:
             raise ValueError(f"num_nodes_to_select must be >= 1, got {num_nodes_to_select}")
-        super().__init__(**options)
+        super().__init__(num_malicious_nodes, **options)
         self.num_nodes_to_select = num_nodes_to_select
 
     def combine(self, updates: Sequence[Arrays]) -> Arrays:
