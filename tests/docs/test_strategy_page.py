@@ -146,7 +146,7 @@ def test_its_own_test_passes_and_every_way_of_running_gives_one_hash(
     }
     assert [result["status"] for result in ways.values()] == ["completed"] * 3, output["plain"]
     assert len({result["weights_sha256"] for result in ways.values()}) == 1, ways
-    assert "strategy-options do not fit Halfway: " in output["wrong"]
+    assert "unknown option of strategy Halfway 'stride'" in output["wrong"]
 
 
 def halfway() -> type:
