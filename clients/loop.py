@@ -52,6 +52,32 @@ def train_epochs(
     return mean_losses({name: float(total) for name, total in totals.items()}, seen)
 
 
+def losses_at(
+    task: Task,
+    model: nn.Module,
+    data: Examples,
+    *,
+    generator: torch.Generator,
+    batch_size: int,
+    device: torch.device,
+) -> dict[str, float]:
+    """Return the mean loss of each objective over one client's examples, of a model that is left as it is.
+
+    But for what the batch stream itself does, as a DQN's, which acts and remembers.
+    """
+    model.eval()
+    totals = {objective.name: torch.zeros((), device=device) for objective in task.objectives}
+    seen = 0
+    with torch.no_grad():
+        for batch in task.batches(model, data, generator, batch_size):
+            here = {name: column.to(device) for name, column in batch.items()}
+            size = len(next(iter(here.values())))
+            for objective in task.objectives:
+                totals[objective.name] += objective.loss(model, here) * size
+            seen += size
+    return mean_losses({name: float(total) for name, total in totals.items()}, seen)
+
+
 def mean_losses(totals: Mapping[str, float], seen: int) -> dict[str, float]:
     """Return each objective's loss a client has had, on average over the examples that it has seen.
 

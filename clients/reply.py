@@ -19,7 +19,7 @@ from clients.attacks import tamper, tampers
 from clients.state import ClientState, ClientStates, ModelMemory, own_state
 from clients.worker import Worker
 from models.core.seeds import generator_for
-from strategies.rule import Arrays, LocalRule, aux_arrays
+from strategies.rule import WEIGHT, Arrays, LocalRule, aux_arrays
 from strategies.wire.compression import CODECS, compress
 from strategies.wire.records import to_record
 from strategies.wire.reply import METRICS, NodeReply
@@ -54,6 +54,10 @@ class Update:
     """The records of a compressed update."""
     residual: Mapping[str, Tensor] = field(default_factory=dict)
     """What compression left out."""
+    meant: Arrays = field(default_factory=dict)
+    """The arrays before rules and compression changed them."""
+    decoded: Arrays = field(default_factory=dict)
+    """What the server will read of the encoded arrays; for rules that ask for it."""
 
 
 Step = Callable[[Update], Update]
@@ -74,7 +78,7 @@ def outgoing(
         noise = generator_for(worker.config.seed, "reply", request.info.server_round, request.client)
         steps += [partial(rule_replies, rule, request, noise) for rule in rules]
     if worker.config.compression:
-        steps.append(partial(compressed, worker, request, state.residual))
+        steps.append(partial(compressed, worker, request, state.residual, _settles(rules)))
     return steps
 
 
@@ -97,8 +101,9 @@ def send_reply(
     update = Update(arrays, result.metrics)
     for step in outgoing(worker, request, rules, before):
         update = step(update)
+    memory = settled(rules, result.rule, update) if _settles(rules) else result.rule
     kept = own_state(result.state, worker.initial, request.given.keys(), worker.federated.all)
-    after = ClientState(ModelMemory(kept, result.optimizer, result.rule), result.personal, update.residual)
+    after = ClientState(ModelMemory(kept, result.optimizer, memory), result.personal, update.residual)
     if after or before:
         info = request.info
         states.save(request.client, info.server_round, after, info.restorable_round)
@@ -116,7 +121,7 @@ def tampered(worker: Worker, request: ClientRequest, update: Update) -> Update:
 def finite(update: Update) -> Update:
     """Raise FloatingPointError for an array that is not finite; the last step's loss was still fine."""
     check_finite(update.arrays)
-    return update
+    return replace(update, meant=update.arrays)
 
 
 def rule_replies(
@@ -128,13 +133,14 @@ def rule_replies(
 
 
 def compressed(
-    worker: Worker, request: ClientRequest, residual: Mapping[str, Tensor], update: Update
+    worker: Worker, request: ClientRequest, residual: Mapping[str, Tensor], decodes: bool, update: Update
 ) -> Update:
     """Encode the arrays; what is left out is the client's to remember."""
     config = worker.config
+    codec = CODECS[config.compression]
     generator = generator_for(config.seed, "compress", request.info.server_round, request.client)
     encoded = compress(
-        CODECS[config.compression],
+        codec,
         config.compression_ratio,
         update.arrays,
         request.received,
@@ -146,7 +152,32 @@ def compressed(
         arrays={},
         encoded={key: to_record(parts) for key, parts in encoded.records.items()},
         residual={name: torch.from_numpy(array) for name, array in encoded.residual.items()},
+        decoded=encoded.decoded(codec, update.arrays, request.received) if decodes else {},
     )
+
+
+def settled(rules: Sequence[LocalRule], kept: Mapping[str, Tensor], update: Update) -> Mapping[str, Tensor]:
+    """Return what the client keeps for its rules, by KIND/NAME, given what the server will read."""
+    read = update.decoded or update.arrays
+    if read is update.meant:
+        return kept
+    lost: dict[str, dict[str, Tensor]] = {}
+    for key, array in update.meant.items():
+        kind, _, name = key.rpartition("/")
+        lost.setdefault(name, {})[kind or WEIGHT] = torch.from_numpy(np.asarray(read[key] - array))
+    memory = dict(kept)
+    for rule in rules:
+        for name, errors in lost.items():
+            own = {kind: memory[f"{kind}/{name}"].cpu() for kind in rule.kept if f"{kind}/{name}" in memory}
+            if own:
+                rule.settle(own, errors)
+                memory |= {f"{kind}/{name}": tensor for kind, tensor in own.items()}
+    return memory
+
+
+def _settles(rules: Sequence[LocalRule]) -> bool:
+    """Return whether a rule goes by what the server reads."""
+    return any(type(rule).settle is not LocalRule.settle for rule in rules)
 
 
 def check_finite(arrays: Arrays) -> None:

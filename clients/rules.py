@@ -1,20 +1,23 @@
 """The client half of a strategy at work: its aux tensors, its gradients, its result."""
 
-from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import cache
+from functools import cache, partial
 from types import EllipsisType
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from clients.loop import Optimizers
+from clients.steps import StepCount
 from models.core.plugins import load_object
 from strategies.rule import AuxTensors, Chain, LocalRule, ParameterResult, RuleResult
 from strategies.wire.request import ClientRequest
 
 Recall = Callable[[str, Tensor], Tensor]
 """(KIND/NAME, the server's weight) -> what the client remembers, or zeros like the weight."""
+BUFFERED = "buffered"
+"""Slot of an optimizer's state: `StepCount.buffered`, which a client remembers with the momentum itself."""
 
 
 class RuleAtWork:
@@ -40,22 +43,36 @@ class RuleAtWork:
             )
             for name, weight in self.weights.items()
         }
-        self.num_steps: dict[Tensor, int] = defaultdict(int)
-        self.path: dict[Tensor, float] = defaultdict(float)
-        self.momentum: dict[Tensor, float] = {}
-        for _, optimizer in optimizers:
-            optimizer.register_step_pre_hook(self._before_step)
-
-    def _before_step(self, optimizer: torch.optim.Optimizer, *_: object) -> None:
-        with torch.no_grad():
-            for group in optimizer.param_groups:
+        self.optimizers = [optimizer for _, optimizer in optimizers]
+        self.counts = {
+            (place, index): StepCount(rule.pull, _remembered(optimizer, group))
+            for place, optimizer in enumerate(self.optimizers)
+            for index, group in enumerate(optimizer.param_groups)
+        }
+        self.trained_by: dict[Tensor, list[tuple[int, int]]] = {weight: [] for weight in self.aux}
+        """Weight -> the optimizers and their groups that step it, in order."""
+        for place, optimizer in enumerate(self.optimizers):
+            for index, group in enumerate(optimizer.param_groups):
                 for weight in group["params"]:
-                    if weight.grad is None or weight not in self.aux:
+                    if weight in self.aux:
+                        self.trained_by[weight].append((place, index))
+            optimizer.register_step_pre_hook(partial(self._before_step, place))
+
+    def _before_step(self, place: int, optimizer: torch.optim.Optimizer, *_: object) -> None:
+        with torch.no_grad():
+            for index, group in enumerate(optimizer.param_groups):
+                for weight in group["params"]:
+                    if weight not in self.aux:
                         continue
-                    weight.grad.copy_(self.rule.gradient(weight.grad, weight, self.aux[weight]))
-                    self.num_steps[weight] += 1
-                    self.path[weight] += float(group["lr"])
-                    self.momentum[weight] = float(group.get("momentum", 0.0))
+                    if weight.grad is not None:
+                        weight.grad.copy_(self.rule.gradient(weight.grad, weight, self.aux[weight]))
+                        continue
+                    # The loss does not depend on it, which is a gradient of zero. The rule may move it all
+                    # the same; where it does not, the optimizer leaves the weight alone, as without a rule.
+                    moved = self.rule.gradient(torch.zeros_like(weight), weight, self.aux[weight])
+                    if moved.any():
+                        weight.grad = moved
+                self.counts[place, index].add(optimizer, group)
 
     def keep(self, rows: Sequence[int]) -> None:
         """Go on with the clients in these rows of a stack."""
@@ -67,18 +84,36 @@ class RuleAtWork:
         results = {}
         for name, weight in self.weights.items():
             whole = self.aux[weight]
+            counts = [self.counts[each] for each in self.trained_by[weight]]
             results[name] = ParameterResult(
                 weight.detach()[row],
                 AuxTensors(whole.anchor, whole.sent, {kind: kept[row] for kind, kept in whole.kept.items()}),
-                self.num_steps[weight],
-                self.path[weight],
-                self.momentum.get(weight, 0.0),
+                num_steps=sum(each.num_steps for each in counts),
+                path=sum(each.path for each in counts),
+                gradient_sum=sum(each.gradient_sum for each in counts),
+                objectives=tuple(place for place, _ in self.trained_by[weight]),
             )
+        self._remember()
         rule_result = self.rule.close(results)
         kept = {
             f"{kind}/{name}": each.aux.kept[kind] for kind in self.rule.kept for name, each in results.items()
         }
         return rule_result, kept
+
+    def _remember(self) -> None:
+        """Put beside each momentum what it is made of: whoever keeps the one must know the other."""
+        for (place, index), count in self.counts.items():
+            if count.buffered is not None:
+                optimizer = self.optimizers[place]
+                for weight in optimizer.param_groups[index]["params"]:
+                    if weight in optimizer.state:
+                        optimizer.state[weight][BUFFERED] = torch.tensor(count.buffered)
+
+
+def _remembered(optimizer: torch.optim.Optimizer, group: Mapping[str, Any]) -> float | None:
+    """Return what the client remembers of a group's momentum; all of its weights were stepped alike."""
+    slots = (optimizer.state[weight] for weight in group["params"] if weight in optimizer.state)
+    return next((float(each[BUFFERED]) for each in slots if BUFFERED in each), None)
 
 
 def load_rules(names: Sequence[str], config: Mapping[str, object]) -> tuple[LocalRule, ...]:

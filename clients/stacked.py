@@ -6,7 +6,7 @@ ones do not. Each client's result equals that of the loop up to the rounding of 
 more of, so it depends a little on who trains beside it: the loop is the default.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 
@@ -18,7 +18,7 @@ from clients.attacks import poison
 from clients.loop import Optimizers, mean_losses
 from clients.reply import LocalResult, send_reply
 from clients.rules import RuleAtWork, load_rules
-from clients.state import ClientState, ClientStates
+from clients.state import ClientState, ClientStates, shared_model
 from clients.worker import Worker
 from models.core.seeds import generator_for
 from models.optimizers import make_optimizers
@@ -51,6 +51,8 @@ class _Learner:
 
     request: ClientRequest
     num_examples: int
+    received: Mapping[str, float]
+    """Its losses at the weights that it starts from, as metrics, where the strategy asks for them."""
     batches: Iterator[Batch]
     state: ClientState
 
@@ -64,7 +66,12 @@ def _prepare(worker: Worker, request: ClientRequest, states: ClientStates) -> _L
         for _ in range(worker.config.local_epochs)
     )
     state = states.load(client, before=server_round)
-    return _Learner(request, worker.task.num_examples(examples), chain.from_iterable(epochs), state)
+    received = {}
+    if request.info.received_losses:
+        start = shared_model(request.given, state.shared)
+        received = worker.received_losses(server_round, client, start, examples)
+    num_examples = worker.task.num_examples(examples)
+    return _Learner(request, num_examples, received, chain.from_iterable(epochs), state)
 
 
 class _Stack:
@@ -187,7 +194,12 @@ class _Stack:
             rule_result, kept = self.at_work.close(row) if self.at_work else (RuleResult(), {})
             result = LocalResult(
                 state={name: stacked.detach()[row] for name, stacked in self.state.items()},
-                metrics={"num-examples": learner.num_examples, **losses, **rule_result.metrics},
+                metrics={
+                    "num-examples": learner.num_examples,
+                    **losses,
+                    **rule_result.metrics,
+                    **learner.received,
+                },
                 aux=rule_result.aux,
                 rule=kept,
             )

@@ -47,7 +47,10 @@ def train_client(worker: Worker, request: ClientRequest, states: ClientStates, r
     # Before the shared model, whose weights the reply takes from where they were trained.
     if request.info.personal_rules:
         personal = _train_personal(worker, request, examples, state.personal)
-    worker.put(shared_model(request.given, state.shared))
+    received, start = {}, shared_model(request.given, state.shared)
+    if request.info.received_losses:
+        received = worker.received_losses(request.info.server_round, request.client, start, examples)
+    worker.put(start)
     rules = load_rules(request.info.rules, request.config)
     trained = _train(worker, request, examples, state.shared, rules)
     metrics = {
@@ -55,6 +58,7 @@ def train_client(worker: Worker, request: ClientRequest, states: ClientStates, r
         **trained.losses,
         **trained.rule_result.metrics,
         **personal.losses,
+        **received,
     }
     result = LocalResult(
         state=worker.state,

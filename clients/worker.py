@@ -9,16 +9,19 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from clients.loop import losses_at
 from models.core.config import TaskConfig
 from models.core.device import choose_device
 from models.core.errors import UserError
 from models.core.log import log
+from models.core.seeds import generator_for
 from models.data.dataset import Dataset, Examples
 from models.data.datasets import find_source, load_dataset
 from models.data.partition import Partition, make_partition, split_local_test
 from models.registry import load_task
 from models.state import FederatedNames, build_model, federated_names, model_state
 from models.task import Task
+from strategies.rule import RECEIVED
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,21 @@ class Worker:
             rows, self.config.local_test_fraction, self.config.seed, client, self.dataset.ordered
         )
         return self.dataset.train.take(train), self.dataset.train.take(test)
+
+    def received_losses(
+        self, server_round: int, client: int, state: Mapping[str, Tensor], examples: Examples
+    ) -> dict[str, float]:
+        """Return a client's losses at the state that it starts a round from, as metrics."""
+        self.put(state)
+        losses = losses_at(
+            self.task,
+            self.model,
+            examples,
+            generator=generator_for(self.config.seed, "received", server_round, client),
+            batch_size=self.config.batch_size,
+            device=self.device,
+        )
+        return {RECEIVED + name: loss for name, loss in losses.items()}
 
     def put(self, state: Mapping[str, Tensor]) -> None:
         """Put this state into the model; what it does not hold becomes as it was built."""

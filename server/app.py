@@ -42,8 +42,10 @@ from server.run_schema import (
     PartitionCounts,
     RunResult,
 )
+from server.strategy import cohort_size
 from server.transfer import Transfer
 from server.used import used_by
+from strategies.declaration import declaration_of
 from strategies.wire.node import debugged
 
 # Clients that the picture of who holds what can show.
@@ -111,6 +113,7 @@ def _prepare(grid: Grid, plan: Plan, folder: RunFolder, errors: ErrorLog) -> Rou
         log(level, line)
     if attacking := attackers(plan.task_config):
         log(WARNING, "Attack %s by %d clients: %s", plan.task_config.attack, len(attacking), list(attacking))
+        _warn_of_too_many(plan, len(attacking))
     if not node_registry.own_data:
         shown = range(min(num_clients, PICTURED_CLIENTS))
         counts = count_labels(plan.dataset, plan.partition, shown)
@@ -146,6 +149,21 @@ def _prepare(grid: Grid, plan: Plan, folder: RunFolder, errors: ErrorLog) -> Rou
     if plan.config.resume:
         loop.resume(checkpoint)
     return loop
+
+
+def _warn_of_too_many(plan: Plan, attacking: int) -> None:
+    """Say where a round may have more attackers than its strategy is made for."""
+    withstands = declaration_of(plan.strategy).withstands
+    cohort = cohort_size(plan.config, plan.task_config.num_clients)
+    if withstands is not None and min(attacking, cohort) > withstands:
+        log(
+            WARNING,
+            "%s withstands %d attackers a round, and up to %d of its %d clients attack",
+            plan.config.strategy,
+            withstands,
+            min(attacking, cohort),
+            cohort,
+        )
 
 
 def _begin_with(transfer: Transfer, state: Mapping[str, Tensor], folder: RunFolder) -> dict[str, Tensor]:

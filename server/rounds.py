@@ -290,6 +290,7 @@ class RoundLoop:
             weighted_by=declaration.weighted_by if declaration.weighted_mean else "",
             rules=declaration.local_rules,
             personal_rules=declaration.personal_rules,
+            received_losses=declaration.received_losses,
         )
 
     def _seed(self, purpose: str, server_round: int) -> None:

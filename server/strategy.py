@@ -7,8 +7,8 @@ from flwr.serverapp.strategy import Strategy
 from torch.optim import Optimizer
 
 from models.core.config import parse_options, require
-from models.core.errors import UserError
-from models.core.plugins import check_options, check_required, find, load_object
+from models.core.errors import UserError, unknown
+from models.core.plugins import check_options, check_required, constructor_parameters, find, load_object
 from server.config import ServerConfig
 from strategies.declaration import declaration_of
 from strategies.memory import NotSavedError, capture
@@ -61,8 +61,12 @@ def _build(
         raise UserError(f"strategy-options do not fit {name}: {error}") from error
     except TypeError as error:
         # Of one that passes its options on, Python alone says which it does not take.
-        if not any(f"keyword argument {option!r}" in str(error) for option in options):
+        refused = [option for option in options if f"keyword argument {option!r}" in str(error)]
+        if not refused:
             raise  # a fault in its code
+        known = [each for each in constructor_parameters(cls) if each not in (*given, *named)]
+        if refused[0] not in known:
+            raise unknown(f"option of strategy {name}", refused[0], known) from error
         raise UserError(f"strategy-options do not fit {name}: {error}") from error
     try:
         check_near_misses(strategy)

@@ -42,6 +42,10 @@ class Declaration:
     """Metric that the mean is weighted by; "" takes `weighted_by_key`, as subclasses of FedAvg have it."""
     replies_aux: bool = False
     """Whether clients reply aux tensors beside the weights."""
+    received_losses: bool = False
+    """Whether clients also tell their losses at the weights that they receive, as metrics "received-NAME"."""
+    withstands: int | None = None
+    """How many attackers among a round's clients it is made for; None is that it says nothing of them."""
     check_optimizer: "Callable[[Optimizer], None] | None" = None
     """Raises ValueError for an optimizer that the strategy's theory does not hold for."""
     private: bool = False

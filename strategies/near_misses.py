@@ -28,6 +28,8 @@ EXAMPLES: dict[str, Any] = {
     "weighted_mean": True,
     "weighted_by": "num-examples",
     "replies_aux": True,
+    "received_losses": True,
+    "withstands": 1,
     "not_kept": ("attribute",),
 }
 

@@ -21,6 +21,10 @@ Arrays = Mapping[str, NDArray[Any]]
 """What travels in a message, by name."""
 CLIENT_COUNT = "num-clients"
 """Metric of a client, always 1: a strategy that weights by it counts every client alike."""
+WEIGHT = "weight"
+"""What `LocalRule.settle` calls a weight itself, beside the kinds of aux tensors."""
+RECEIVED = "received-"
+"""Prefix of a client's losses at the weights that it received, before it trains."""
 PERSONAL = "personal-"
 """Prefix of what clients keep and tell of their own models."""
 
@@ -44,11 +48,17 @@ class ParameterResult:
     weight: Tensor
     aux: AuxTensors
     num_steps: int
-    """Optimizer steps that it took in this round."""
+    """Steps of its optimizers in this round; one at which it had no gradient is a step of gradient zero."""
     path: float
     """Sum of the learning rates of these steps."""
-    momentum: float
-    """Of its optimizer; 0 for one that has none."""
+    gradient_sum: float
+    """How far these steps would have moved it, had every gradient been 1, and those in a kept momentum too.
+
+    So the weight is `anchor - gradient_sum * (a weighted mean of its gradients)`, under SGD with any schedule
+    of learning rates, momentum, dampening and nesterov, and rules that pull.
+    """
+    objectives: tuple[int, ...] = (0,)
+    """Which of the task's objectives train it, by their places."""
 
 
 @dataclass
@@ -72,6 +82,8 @@ class LocalRule:
     """Kinds of aux tensors that the strategy sends."""
     kept: tuple[str, ...] = ()
     """Kinds of aux tensors that a client keeps; zeros before its first round."""
+    pull: float = 0.0
+    """The mu of a `gradient` that adds mu * (weight - aux.anchor), as a proximal term does."""
 
     def __init__(self, config: Mapping[str, object]) -> None:
         """Read what the strategy sent to this client in this round."""
@@ -83,6 +95,14 @@ class LocalRule:
     def close(self, results: Mapping[str, ParameterResult]) -> RuleResult:
         """Act after a client's last step, on its weights by name; `aux.kept` may be set anew."""
         return RuleResult()
+
+    def settle(self, kept: dict[str, Tensor], lost: Mapping[str, Tensor]) -> None:
+        """Set anew what the client keeps for a weight, where the server will not read what `close` replied.
+
+        Compression, clipping or noise changed it on the way out: `lost` is by how much, for the weight itself
+        (WEIGHT) and for each kind of aux tensor that was replied. What is kept must answer to what is read
+        where a strategy counts on it.
+        """
 
     def reply(
         self, arrays: Arrays, received: Arrays, generator: torch.Generator
@@ -104,6 +124,7 @@ class Chain(LocalRule):
         self.rules = rules
         self.sent = tuple(dict.fromkeys(kind for rule in rules for kind in rule.sent))
         self.kept = tuple(kind for rule in rules for kind in rule.kept)
+        self.pull = sum(rule.pull for rule in rules)
         if len(set(self.kept)) < len(self.kept):
             raise ValueError(f"two local rules keep the same kind of tensor: {', '.join(self.kept)}")
 

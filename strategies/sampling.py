@@ -34,16 +34,30 @@ def wraps(cls: type[Strategy]) -> bool:
     return WRAPPED in inspect.signature(cls).parameters
 
 
+def parameters_of(cls: type[Strategy]) -> set[str]:
+    """Return what a strategy's constructor takes by name, or passes on to a parent's that does."""
+    found: set[str] = set()
+    for parent in cls.__mro__:
+        if "__init__" not in vars(parent):
+            continue
+        parameters = inspect.signature(vars(parent)["__init__"]).parameters
+        found |= parameters.keys()
+        if all(parameter.kind is not parameter.VAR_KEYWORD for parameter in parameters.values()):
+            break
+    return found
+
+
 def make(
     cls: type[Strategy], given: Mapping[str, float], named: Mapping[str, int], options: Mapping[str, Any]
 ) -> Strategy:
     """Build a strategy with its options, and with what a run fills in.
 
     Of `given`, the sampling parameters, it gets those that it takes or passes on, of `named`, those of the
-    federation, only what it takes by name. Raises what the constructor raises.
+    federation, only what it takes by name, or a parent that it passes on to. Raises what the constructor
+    raises.
     """
     parameters = inspect.signature(cls).parameters
     forwards = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
     taken = {name: value for name, value in given.items() if forwards or name in parameters}
-    asked_for = {name: value for name, value in named.items() if name in parameters}
+    asked_for = {name: value for name, value in named.items() if name in parameters_of(cls)}
     return cls(**taken, **asked_for, **options)

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from quadratic import crowded_valleys, valleys
+from quadratic import crowded_valleys, slopes, twin_valleys, valleys
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -73,8 +73,14 @@ def rest(
     tiny: Callable[..., dict[str, Value]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Callable[..., float]:
     """Return a function that runs a strategy on the two parabolas, and returns the weight it ends with."""
-    monkeypatch.setitem(DATASETS, "valleys", Source("parabolas", valleys))
-    monkeypatch.setitem(DATASETS, "crowded-valleys", Source("parabolas", crowded_valleys))
+    parabolas = {
+        "valleys": valleys,
+        "crowded-valleys": crowded_valleys,
+        "twin-valleys": twin_valleys,
+        "slopes": slopes,
+    }
+    for name, load in parabolas.items():
+        monkeypatch.setitem(DATASETS, name, Source("parabolas", load))
 
     def run(
         strategy: str, rounds: int = 40, num_nodes: int = 1, dataset: str = "valleys", **overrides: Any
@@ -82,7 +88,6 @@ def rest(
         folder = tmp_path / f"run-{len(list(tmp_path.iterdir()))}"
         run_in_process(
             tiny(
-                task="quadratic:Quadratic",
                 dataset=dataset,
                 partitioner="natural",
                 num_clients=2,
@@ -91,7 +96,7 @@ def rest(
                 checkpoint_every=0,
                 strategy=strategy,
                 run_dir=str(folder),
-                **overrides,
+                **{"task": "quadratic:Quadratic", **overrides},
             ),
             num_nodes,
         )

@@ -69,20 +69,36 @@ def load_object(name: str, kind: str) -> Any:
     return getattr(module, attribute)
 
 
+def constructor_parameters(cls: Callable[..., Any]) -> dict[str, inspect.Parameter]:
+    """Return what can be given to a class by name; a constructor that passes on the rest takes that too."""
+    found: dict[str, inspect.Parameter] = {}
+    own = [vars(parent)["__init__"] for parent in getattr(cls, "__mro__", ()) if "__init__" in vars(parent)]
+    for signature in (inspect.signature(cls), *map(inspect.signature, own[1:-1])):  # the last is object's
+        kinds = {parameter.kind for parameter in signature.parameters.values()}
+        for name, parameter in signature.parameters.items():
+            if name != "self" and parameter.kind not in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL):
+                found.setdefault(name, parameter)
+        if inspect.Parameter.VAR_KEYWORD not in kinds:
+            break
+    return found
+
+
 def check_options(
     owner: str, cls: Callable[..., Any], options: Mapping[str, Any], given: tuple[str, ...]
 ) -> None:
     """Raise UserError for an option that the constructor of `cls` does not take, or not of that type.
 
     A type is checked where it is plain: text, a number or a truth. `given` names the parameters that
-    polyfed fills in itself.
+    polyfed fills in itself. Of a constructor that passes options on, Python alone says what it does not take.
     """
-    parameters = inspect.signature(cls).parameters
-    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
-        return
+    parameters = constructor_parameters(cls)
+    own = inspect.signature(cls).parameters.values()
+    passes_on = any(parameter.kind is parameter.VAR_KEYWORD for parameter in own)
     allowed = [name for name in parameters if name not in given]
     for option, value in options.items():
         if option not in allowed:
+            if passes_on:
+                continue
             raise unknown(f"option of {owner}", option, allowed or ["none"])
         declared = [kind for kind in _kinds(parameters[option].annotation) if kind is not NoneType]
         if len(declared) == 1 and declared[0] in (bool, int, float, str):

@@ -11,39 +11,42 @@ from typing import Any
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import FedAvg
+from torch import Tensor
 
 from strategies.algorithms.plain_sgd import check_sgd
 from strategies.declaration import Declaration
 from strategies.rule import LocalRule, ParameterResult, RuleResult, split_aux
 from strategies.wire.records import to_arrays, to_record
 
-DIRECTION, NUM_STEPS = "direction", "effective-steps"
+DIRECTION, PATH = "direction", "effective-path"
+"""Aux tensors and metric that clients reply. A GAN's, whose halves step apart, have a suffix."""
 
 
 class Normalized(LocalRule):
-    """Replies a client's mean direction, and the steps that it stands for."""
+    """Replies a client's mean gradient, and how far its steps carry a gradient.
+
+    That is (x - y_i) / ||a_i||_1 and ||a_i||_1, step sizes counted in: a_i says how often each gradient moved
+    the weights, by any schedule, momentum (that of rounds before too, where it is kept) and proximal term.
+    """
 
     def close(self, results: Mapping[str, ParameterResult]) -> RuleResult:
-        """Return (x - y_i) / ||a_i||_1 and ||a_i||_1; step sizes are part of the direction."""
-        steps = {effective_steps(each.num_steps, each.momentum) for each in results.values()}
-        if len(steps) > 1:
-            raise ValueError(f"FedNova needs objectives that step alike, got {sorted(steps)} effective steps")
-        (norm,) = steps
-        direction = {name: (each.aux.anchor - each.weight) / norm for name, each in results.items()}
-        return RuleResult({DIRECTION: direction}, {NUM_STEPS: norm})
-
-
-def effective_steps(num_steps: int, momentum: float) -> float:
-    """Return ||a_i||_1: how often the gradients of `num_steps` steps are counted (section 4.1, momentum)."""
-    rho = momentum
-    return (num_steps - rho * (1 - rho**num_steps) / (1 - rho)) / (1 - rho)
+        """Return the directions and their lengths, for the weights of each set of objectives."""
+        alone = len({each.objectives for each in results.values()}) == 1
+        aux: dict[str, dict[str, Tensor]] = {}
+        metrics = {}
+        for name, each in results.items():
+            suffix = "" if alone else "-" + "-".join(map(str, each.objectives))
+            length = each.gradient_sum or 1.0  # of what nothing trains; it has not moved
+            aux.setdefault(DIRECTION + suffix, {})[name] = (each.aux.anchor - each.weight) / length
+            metrics[PATH + suffix] = length
+        return RuleResult(aux, metrics)
 
 
 class FedNova(FedAvg):
     """FedAvg over normalized updates.
 
-    Gradients are counted rightly for SGD with or without momentum; `any_optimizer` allows others all the
-    same, and counts their steps.
+    The normalization is right for SGD, whatever its learning rates, momentum and local steps; `any_optimizer`
+    allows others all the same, and counts their steps by their learning rates.
     """
 
     def __init__(self, any_optimizer: bool = False, **options: Any) -> None:
@@ -75,7 +78,7 @@ class FedNova(FedAvg):
         if mean is None or metrics is None:
             return None, metrics
         weights, aux = split_aux(to_arrays(mean))
-        steps = float(metrics[NUM_STEPS])  # type: ignore[arg-type]
-        # What no optimizer trains, such as running statistics, has no direction: its mean is taken.
-        new = {name: self._weights[name] - steps * d for name, d in aux[DIRECTION].items()}
-        return to_record({**weights, **new}), metrics
+        for kind, directions in aux.items():
+            length = float(metrics[kind.replace(DIRECTION, PATH)])  # type: ignore[arg-type]
+            weights |= {name: self._weights[name] - length * each for name, each in directions.items()}
+        return to_record(weights), metrics

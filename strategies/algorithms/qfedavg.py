@@ -1,12 +1,47 @@
-"""q-FedAvg (Li et al. 2020, arXiv:1905.10497): Flower's, going by the loss that our clients report."""
+"""q-FedAvg (Li et al. 2020, arXiv:1905.10497, algorithm 2): Flower's, by the losses at the received weights.
 
+Flower's would take the mean loss of the training itself, which falls with every step, and so says another
+thing of a client that takes many.
+"""
+
+import math
 from typing import Any
 
 from flwr.serverapp.strategy import QFedAvg as FlowerQFedAvg
+from torch.optim import Optimizer
+
+from strategies.declaration import Declaration
+from strategies.rule import RECEIVED
 
 
 class QFedAvg(FlowerQFedAvg):
-    """Flower's q-FedAvg; `train_loss_key` is the task's objective, "loss" unless given."""
+    """Flower's q-FedAvg; `train_loss_key` is the task's objective, "loss" unless given.
 
-    def __init__(self, client_learning_rate: float, train_loss_key: str = "loss", **options: Any) -> None:
-        super().__init__(client_learning_rate, train_loss_key=train_loss_key, **options)
+    `client_learning_rate`, the reciprocal of the paper's L, is the run's learning rate; it need not be given.
+    """
+
+    def __init__(
+        self, client_learning_rate: float | None = None, train_loss_key: str = "loss", **options: Any
+    ) -> None:
+        if client_learning_rate is not None and client_learning_rate <= 0:
+            raise ValueError(f"client_learning_rate must be > 0, got {client_learning_rate}")
+        super().__init__(math.nan, train_loss_key=RECEIVED + train_loss_key, **options)
+        self.client_learning_rate = client_learning_rate  # type: ignore[assignment]
+
+    @property
+    def declaration(self) -> Declaration:
+        """Ask for the losses, and for the learning rate."""
+        return Declaration(received_losses=True, check_optimizer=self._tie)
+
+    def _tie(self, optimizer: Optimizer) -> None:
+        """Take over the learning rate; raise ValueError where another was given, or found before."""
+        for group in optimizer.param_groups:
+            rate = float(group.get("initial_lr", group["lr"]))  # before a warm-up has made it small
+            if self.client_learning_rate is None:
+                self.client_learning_rate = rate
+            elif not math.isclose(rate, self.client_learning_rate):
+                raise ValueError(
+                    f"QFedAvg holds for one learning rate, its client_learning_rate, and it is "
+                    f"{self.client_learning_rate:g} where clients train with {rate:g}: leave "
+                    "client_learning_rate out, or set learning-rate to it"
+                )

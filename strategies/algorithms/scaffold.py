@@ -9,11 +9,12 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+import torch
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
 from flwr.serverapp import Grid
-from flwr.serverapp.strategy import FedAvg
 from torch import Tensor
 
+from strategies.algorithms.fixed_weights import FixedWeights
 from strategies.algorithms.plain_sgd import check_sgd
 from strategies.declaration import Declaration
 from strategies.rule import (
@@ -45,17 +46,25 @@ class ControlVariates(LocalRule):
         change = {}
         for name, each in results.items():
             aux = each.aux
-            change[name] = (aux.anchor - each.weight) / each.path - aux.sent[CONTROL]
+            if each.path:
+                change[name] = (aux.anchor - each.weight) / each.path - aux.sent[CONTROL]
+            else:  # no objective trains it, on any client
+                change[name] = torch.zeros_like(each.weight)
             aux.kept[CONTROL] = aux.kept[CONTROL] + change[name]
         return RuleResult({CHANGE: change}, {CLIENT_COUNT: 1.0})
 
+    def settle(self, kept: dict[str, Tensor], lost: Mapping[str, Tensor]) -> None:
+        """Move c_i as far as the server will read, or c would no longer be the mean of the c_i."""
+        kept[CONTROL] = kept[CONTROL] + lost[CHANGE]
 
-class Scaffold(FedAvg):
-    """FedAvg with control variates, in which every client counts alike, as in the paper.
 
-    Only so is the server's control variate the mean of the clients' whoever takes part in a round.
-    `server_learning_rate` is the paper's global step size. The control variates take a client's mean step
-    for its gradient, which holds for plain SGD alone; `any_optimizer` allows others all the same.
+class Scaffold(FixedWeights):
+    """FedAvg with control variates.
+
+    It minimizes the mean of the clients' losses, as in the paper; with `weighted_by_key = 'num-examples'` the
+    mean over all examples. `server_learning_rate` is the paper's global step size. The control variates take
+    a client's mean step for its gradient, which holds for plain SGD alone; `any_optimizer` allows others all
+    the same.
     """
 
     def __init__(
@@ -63,7 +72,7 @@ class Scaffold(FedAvg):
     ) -> None:
         if server_learning_rate <= 0:
             raise ValueError(f"server_learning_rate must be > 0, got {server_learning_rate}")
-        super().__init__(**{"weighted_by_key": CLIENT_COUNT, **options})
+        super().__init__(**options)
         self.server_learning_rate, self.any_optimizer = server_learning_rate, any_optimizer
         self.control: dict[str, np.ndarray] = {}
         """c, by weight; empty before the first round."""
@@ -72,7 +81,7 @@ class Scaffold(FedAvg):
     def declaration(self) -> Declaration:
         """Refuse optimizers under which a mean step is no gradient, unless any is allowed."""
         return Declaration(
-            weighted_mean=True,
+            weighted_mean=self.alike,
             local_rules=("strategies.algorithms.scaffold:ControlVariates",),
             replies_aux=True,
             check_optimizer=None if self.any_optimizer else partial(check_sgd, "Scaffold", momentum=False),
@@ -85,21 +94,16 @@ class Scaffold(FedAvg):
         self._weights = to_arrays(arrays)
         self.control = self.control or {name: np.zeros_like(x) for name, x in self._weights.items()}
         sent = to_record({**self._weights, **aux_arrays(CONTROL, self.control)})
-        messages = list(super().configure_train(server_round, sent, config, grid))
-        self._asked, self._num_clients = len(messages), len(list(grid.get_node_ids()))
-        return messages
+        return super().configure_train(server_round, sent, config, grid)
 
     def aggregate_train(
         self, server_round: int, replies: Iterable[Message]
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
         """Step the weights towards the clients' mean, and c by the share of the clients that took part."""
-        replies = list(replies)
         mean, metrics = super().aggregate_train(server_round, replies)
         if mean is None:
             return None, metrics
         weights, aux = split_aux(to_arrays(mean))
-        share = (self._asked - sum(reply.has_error() for reply in replies)) / self._num_clients
-        for name, change in aux[CHANGE].items():
-            self.control[name] = self.control[name] + share * change.astype(self.control[name].dtype)
+        self.control = self.add(self.control, aux[CHANGE])
         step = self.server_learning_rate
         return to_record({name: x + step * (weights[name] - x) for name, x in self._weights.items()}), metrics

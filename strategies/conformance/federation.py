@@ -23,7 +23,16 @@ from torch import Tensor
 from strategies.declaration import declaration_of
 from strategies.memory import capture, restore
 from strategies.near_misses import check_near_misses
-from strategies.rule import AuxTensors, Chain, LocalRule, ParameterResult, RuleResult, aux_arrays, split_aux
+from strategies.rule import (
+    RECEIVED,
+    AuxTensors,
+    Chain,
+    LocalRule,
+    ParameterResult,
+    RuleResult,
+    aux_arrays,
+    split_aux,
+)
 from strategies.sampling import WRAPPED, federation, make, sampling, wraps
 from strategies.wire.identity import let_messages_be_made
 from strategies.wire.records import to_arrays, to_record
@@ -98,7 +107,7 @@ class Client:
             for _ in range(STEPS):
                 gradient = self.curvature * (weight - self.optimum)
                 weight = weight - RATE * rule.gradient(gradient, weight, aux)
-            results[name] = ParameterResult(weight, aux, STEPS, STEPS * RATE, momentum=0.0)
+            results[name] = ParameterResult(weight, aux, STEPS, STEPS * RATE, STEPS * RATE)
         rule_result = rule.close(results)
         self.kept = {
             kind: {name: each.aux.kept[kind] for name, each in results.items()} for kind in rule.kept
@@ -117,7 +126,13 @@ class Client:
         arrays, more = rule.reply(
             {name: tensor.numpy() for name, tensor in tensors.items()}, received, generator
         )
-        metrics = {"num-examples": self.num_examples, "loss": self.curvature, **rule_result.metrics, **more}
+        metrics = {
+            "num-examples": self.num_examples,
+            "loss": self.curvature,
+            f"{RECEIVED}loss": self.curvature,
+            **rule_result.metrics,
+            **more,
+        }
         return RecordDict({"arrays": to_record(arrays), "metrics": MetricRecord({**metrics})})
 
 

@@ -87,6 +87,18 @@ class Compressed:
     residual: Parts = field(default_factory=dict)
     """What was left out, by name of the tensor: the client adds it to its next update."""
 
+    def decoded(self, codec: Codec, arrays: Arrays, received: Arrays) -> dict[str, NDArray[Any]]:
+        """Return what the server will read for the `arrays` that were encoded."""
+        read = {}
+        for name, array in arrays.items():
+            parts = {key: self.records[key][name] for key in codec.keys if name in self.records.get(key, {})}
+            if parts:
+                update = codec.decode(parts, array.shape)
+                read[name] = received[name] + update if name in received else update
+            else:
+                read[name] = array
+        return read
+
 
 def compress(
     codec: Codec,

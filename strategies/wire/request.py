@@ -35,6 +35,8 @@ class RoundInfo:
     """Local rules of the shared model, in order, as "module:Class"."""
     personal_rules: tuple[str, ...] = ()
     """Local rules of the clients' personal models; () is that they keep none."""
+    received_losses: bool = False
+    """Whether clients tell their losses at these weights, too."""
 
     def to_config(self) -> ConfigRecord:
         """Return the record that travels."""

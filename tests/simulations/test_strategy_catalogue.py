@@ -9,6 +9,7 @@ from flwr.serverapp import strategy as flower
 from flwr.serverapp.strategy import FedAvg
 
 from simulations.catalogue.strategies import options, paper
+from strategies.algorithms.krum import Krum
 from strategies.algorithms.qfedavg import QFedAvg
 from strategies.algorithms.scaffold import Scaffold
 from strategies.registry import STRATEGIES
@@ -46,6 +47,7 @@ def test_options_are_those_of_the_whole_constructor() -> None:
         ("any_optimizer", False),
     ]
     assert list(options(QFedAvg)) == ["client_learning_rate", "train_loss_key", "q"]
+    assert list(options(Krum)) == ["num_malicious_nodes"]
     assert options(QFedAvg)["train_loss_key"].default == "loss"  # and not the parent's
     assert list(options(flower.Bulyan)) == ["num_malicious_nodes"]  # selection_rule is a function
 
@@ -79,8 +81,11 @@ def test_the_command_lists_them_all(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     listed = rows(ended.out)
     assert listed.keys() >= STRATEGIES.keys()
     assert listed["FedDyn"] == ["polyfed", "alpha = 0.1", "arXiv:2111.04263"]
-    assert listed["FedAdagrad"][1:] == ["eta = 0.1, eta_l = 0.1, tau = 0.001", "arXiv:2003.00295"]
-    assert listed["FedAdagrad"][0].startswith("Flower 1.")
+    assert listed["FedAdagrad"][1:] == [
+        "published = false, eta = 0.1, eta_l = 0.1, tau = 0.001",
+        "arXiv:2003.00295",
+    ]
+    assert listed["FedMedian"][0].startswith("Flower 1.")
     taken = "word (required), limit (optional), proximal_mu = 0.0"
     assert listed["Halves"] == ["halves 1.2", taken, "arXiv:2101.12345"]
     assert listed["Whole"] == ["halves 1.2", taken, "arXiv:2001.00001"]

@@ -177,7 +177,10 @@ def test_what_cannot_be_made(name: str, options: str, message: str) -> None:
         strategy_of(name, options)
 
 
-@pytest.mark.parametrize("inner", ["Krum", "FedMedian", "{name = 'LocalOnly', client = 0}", ON_CLIENTS])
+@pytest.mark.parametrize(
+    "inner",
+    ["{name = 'Krum', num_malicious_nodes = 0}", "FedMedian", "{name = 'LocalOnly', client = 0}", ON_CLIENTS],
+)
 def test_a_strategy_of_more_than_the_mean_is_refused(inner: str) -> None:
     private = "clipping_norm = 1.0, noise_multiplier = 1.0"
     named = f"'{inner}'" if inner[0] != "{" else inner

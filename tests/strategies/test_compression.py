@@ -137,7 +137,7 @@ CLIPS = "clipping_norm = 1.0, noise_multiplier = 1.0"
 @pytest.mark.parametrize(
     ("strategy", "options"),
     [
-        ("LocalDP", f"{CLIPS}, strategy = 'FedProx'"),
+        ("LocalDP", f"{CLIPS}, strategy = {{name = 'FedProx', proximal_mu = 0.1}}"),
         ("DifferentialPrivacyClientSideFixedClipping", CLIPS),
         ("DifferentialPrivacyClientSideAdaptiveClipping", "noise_multiplier = 0.01"),
     ],
@@ -158,7 +158,7 @@ def rows_of(folder: Path) -> list[dict[str, Any]]:
     ("strategy", "options", "compression"),
     [
         ("FedAvg", "", "top-k"),
-        ("Krum", "num_malicious_nodes = 1", "int8"),
+        ("Krum", "num_malicious_nodes = 0", "int8"),
         ("Scaffold", "any_optimizer = true", "top-k"),
         ("DifferentialPrivacyServerSideFixedClipping", CLIPS, "int8"),
     ],

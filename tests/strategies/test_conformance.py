@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from flwr.app import ArrayRecord, Message, RecordDict
-from flwr.serverapp.strategy import FedAvg, FedMedian, Krum, Strategy
+from flwr.serverapp.strategy import FedAvg, FedMedian, Strategy
 from required_options import REQUIRED
 from shortened import toy
 from torch import Tensor
@@ -17,6 +17,7 @@ from models.registry import TASKS
 from models.state import federated_names
 from server.plan import make_plan
 from strategies.algorithms.fedprox import FedProx
+from strategies.algorithms.krum import Krum
 from strategies.conformance import SHAPES, Candidate, Check, checks
 from strategies.declaration import Declaration
 from strategies.privacy.central_dp import DifferentialPrivacyClientSideFixedClipping
@@ -27,14 +28,16 @@ from strategies.wire.records import to_arrays, to_record
 
 Weights = dict[str, np.ndarray]
 
+HERE = {"QFedAvg": "client_learning_rate = 0.1"}
+"""What strategies are told of a run that they see for themselves, and the kit must say."""
 BUILT_IN = [
     pytest.param(check, id=f"{name}-{check}")
     for name, cls in STRATEGIES.items()
-    for check in checks(cls, **parse_options("strategy-options", REQUIRED.get(name, "")))
+    for check in checks(cls, **parse_options("strategy-options", (REQUIRED | HERE).get(name, "")))
 ]
 WITHIN = {
-    "LocalDP-FedProx": (LocalDP, Candidate(FedProx)),
-    "LocalDP-Krum": (LocalDP, Candidate(Krum)),
+    "LocalDP-FedProx": (LocalDP, Candidate(FedProx, {"proximal_mu": 0.1})),
+    "LocalDP-Krum": (LocalDP, Candidate(Krum, {"num_malicious_nodes": 1})),
     "CentralDP-LocalDP": (
         DifferentialPrivacyClientSideFixedClipping,
         Candidate(LocalDP, {"clipping_norm": 0.5, "noise_multiplier": 0.01}),
@@ -246,8 +249,11 @@ def test_each_check_can_fail(name: str, all_checks: list[Check], reason: str) ->
         check()
 
 
+KINDS: dict[type[Strategy], dict[str, float]] = {FedMedian: {}, FedAvg: {}, FedProx: {"proximal_mu": 0.1}}
+
+
 def test_a_check_is_made_where_it_says_something() -> None:
-    names = {cls: {str(check) for check in checks(cls)} for cls in (FedMedian, FedAvg, FedProx)}
+    names = {cls: {str(check) for check in checks(cls, **options)} for cls, options in KINDS.items()}
     assert names[FedAvg] - names[FedMedian] == {"nodes-may-send-the-mean"}
     assert names[FedProx] - names[FedAvg] == {"rule-keeps-its-word", "rule-broadcasts"}
     assert len(names[FedMedian]) == 9

@@ -42,12 +42,12 @@ def test_a_subclass_takes_over_all_but_that_the_mean_is_enough() -> None:
     assert (own.local_rules, own.weighted_mean, own.weighted_by) == ((RULE,), True, "rows")
     assert (heir.local_rules, heir.weighted_mean, heir.weighted_by) == ((RULE,), False, "rows")
     assert again == own
-    assert not declaration_of(type("Heir", (Scaffold,), {})()).weighted_mean
+    assert not declaration_of(type("Heir", (Scaffold,), {})(num_clients=3)).weighted_mean
 
 
 def test_a_declaration_may_depend_on_options() -> None:
-    assert declaration_of(Scaffold()).check_optimizer is not None
-    assert declaration_of(Scaffold(any_optimizer=True)).check_optimizer is None
+    assert declaration_of(Scaffold(num_clients=3)).check_optimizer is not None
+    assert declaration_of(Scaffold(num_clients=3, any_optimizer=True)).check_optimizer is None
 
 
 def test_a_strategy_around_another_adds_rules_and_keeps_its_own_attributes() -> None:

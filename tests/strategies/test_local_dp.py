@@ -166,7 +166,10 @@ def test_what_cannot_be_made(options: str, message: str) -> None:
 def test_the_wrapped_strategy_keeps_its_client_half_and_what_it_needs() -> None:
     over_mean, over_krum = (
         declaration_of(strategy_of("LocalDP", f"{NOISE}, strategy = {inner}"))
-        for inner in ("{name = 'FedProx', proximal_mu = 0.1, weighted_by_key = 'rows'}", "'Krum'")
+        for inner in (
+            "{name = 'FedProx', proximal_mu = 0.1, weighted_by_key = 'rows'}",
+            "{name = 'Krum', num_malicious_nodes = 0}",
+        )
     )
     assert over_mean.local_rules == (
         "strategies.algorithms.fedprox:Proximal",
