@@ -23,6 +23,8 @@ SCRATCH, MINILM = "scratch", "minilm"
 VOCABULARY_SIZE = 2000
 MAX_LENGTH = 256
 """Of the network from scratch, in tokens."""
+USUAL_LENGTH = 512
+"""Of a pre-trained network that states none."""
 
 
 @dataclass(frozen=True)
@@ -155,17 +157,20 @@ def _places(name: str, tokenizer: "PreTrainedTokenizerBase", config: "Pretrained
     except ValueError as error:
         reason = " ".join(str(error).split())[:200]
         raise UserError(f"backbone {name!r} is no network that transformers can build ({reason})") from error
-    known, needed = network.get_input_embeddings().num_embeddings, len(tokenizer)
+    needed = len(tokenizer)
+    known = getattr(config, "vocab_size", needed)
     if known < needed:
         raise UserError(
             f"backbone {name!r} has a tokenizer of {needed} tokens, and a network that knows {known}: give "
             "the tokenizer that belongs to it"
         )
-    limits = [tokenizer.model_max_length, getattr(config, "max_position_embeddings", None) or 512]
+    limit = getattr(config, "max_position_embeddings", None) or 0
+    # Networks without a table of positions state none, or -1.
+    places = min(tokenizer.model_max_length, limit if limit > 0 else USUAL_LENGTH)
     for path, module in network.named_modules():
-        if isinstance(module, nn.Embedding) and "position" in path and module.padding_idx is not None:
-            limits.append(module.num_embeddings - module.padding_idx - 1)
-    places = min(limit for limit in limits if limit > 0)
+        padding = getattr(module, "padding_idx", None)
+        if "position" in path and padding is not None:
+            places = min(places, len(module.weight) - padding - 1)
     least = tokenizer.num_special_tokens_to_add() + 1
     if places < least:
         raise UserError(f"backbone {name!r} must have places for {least} tokens or more, it has {places}")
