@@ -31,17 +31,10 @@ def probe(
     """Return (right, asked) answers over all draws of classifiers that saw a few training examples.
 
     `embed` gives the features (n, D) of training examples (n,), `labels` (N,) their classes; the classifiers
-<<<<<<< HEAD
     are asked about `features` (M, D) whose classes are `truth` (M,). Where nothing is asked, or there is
     nothing to learn from, both are 0.
     """
     if not len(truth) or not len(labels):
-=======
-    are asked about `features` (M, D) whose classes are `truth` (M,). None is asked where there is nothing
-    to ask about, or to learn from.
-    """
-    if not (len(truth) and len(labels)):
->>>>>>> b5287ca (Let a client's trouble be its own: deadlines, undefined metrics, client evaluation under any weight)
         return 0, 0
     right = 0
     for rows in few_labels(labels):
