@@ -168,7 +168,7 @@ class CohortGrid(Grid):
         if not asked:
             return CohortResult()
         training = next(iter(asked.values())).metadata.message_type.startswith("train")
-        info = replace(info, seconds_left=timeout)
+        info = replace(info, seconds_left=float(timeout))
         info = info if training else replace(info, weighted_by="")  # every client's metrics are wanted
         traffic, beside = _Traffic(), ArrayRecord(dict(statistics)) if statistics else None
         parts = self._ask_nodes(asked, info, timeout, traffic, beside)

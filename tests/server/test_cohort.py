@@ -152,7 +152,7 @@ def test_what_befalls_a_node_befalls_its_clients() -> None:
     assert failures(result) == {
         0: "KeyError: 'no key'",
         3: "KeyError: 'no key'",
-        5: "its node did not answer in time",
+        5: "its node did not answer within 0.05 s (round-timeout + round-grace)",
     }
 
 
