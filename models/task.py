@@ -110,8 +110,8 @@ class Task(ABC):
         for rows in data.shuffled(generator, batch_size, alone):
             if len(rows) == 1 and not alone:
                 raise ValueError(
-                    "the model has a BatchNorm1d, which cannot train on a batch of one example: give the "
-                    f"client more than {len(data)}, and set batch-size > 1, or use a LayerNorm or GroupNorm"
+                    "the model has a BatchNorm1d, which cannot train on one example alone (the client has "
+                    f"{len(data)}, batch-size is {batch_size}): use more, or a LayerNorm or GroupNorm"
                 )
             yield self.batch(rows, generator)
 

@@ -136,7 +136,9 @@ def test_clients_that_step_together_are_late_together(tiny: Make) -> None:
     config = tiny(
         task="slow:SlowCnn", task_options=options, round_timeout=1.0, engine="stacked", batch_size=4
     )
-    with pytest.raises(RunFailedError, match="all 4 clients of round 1 failed; client 0: LateError: not done"):
+    with pytest.raises(
+        RunFailedError, match="all 4 clients of round 1 failed; client 0: LateError: not done"
+    ):
         run_in_process(config)
 
 

@@ -60,9 +60,7 @@ def test_the_clients_of_a_busy_node_fail_until_it_is_done() -> None:
     slow = Hanging(hosting(1, 2))
     grid, scripted = grid_of({7: hosting(0, 2), 8: slow}, interchangeable=False)
     slow.hangs = True
-    why = (
-        "its node did not answer within 0.1 s (round-timeout + round-grace), as one of its clients 1, 3 may hang"
-    )
+    why = "its node did not answer within 0.1 s (round-timeout + round-grace), as one of its clients 1, 3 may hang"
     assert failures(ask(grid, 1)) == {1: why, 3: why}
     result = ask(grid, 2)
     assert asked_in(scripted, 2) == {7: [0, 2]}
@@ -119,5 +117,7 @@ def test_a_worker_that_died_while_nobody_waited_ends_the_run() -> None:
     assert slow.late is not None
     died = Message(Error(0, "ActorDiedError: gone"), reply_to=slow.late)
     scripted._replies[slow.late.metadata.message_id] = died
-    with pytest.raises(RunFailedError, match=r"a worker died \(out of memory\?\) while it worked for an earlier"):
+    with pytest.raises(
+        RunFailedError, match=r"a worker died \(out of memory\?\) while it worked for an earlier"
+    ):
         ask(grid, 2)

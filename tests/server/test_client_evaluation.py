@@ -25,7 +25,12 @@ from strategies.wire.identity import let_messages_be_made
 from strategies.wire.reply import METRICS, SUMS, drop_partial_metrics, mean_metrics
 
 Make = Callable[..., dict[str, Value]]
-EVALUATED = {"fraction_evaluate": 1.0, "local_test_fraction": 0.25, "evaluate_every": 0, "num_server_rounds": 1}
+EVALUATED = {
+    "fraction_evaluate": 1.0,
+    "local_test_fraction": 0.25,
+    "evaluate_every": 0,
+    "num_server_rounds": 1,
+}
 
 
 def rows_of(config: dict[str, Value]) -> list[dict[str, Any]]:
