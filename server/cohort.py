@@ -158,8 +158,8 @@ class CohortGrid(Grid):
     ) -> CohortResult:
         """Send the strategy's messages to clients with what polyfed says beside them, and wait for replies.
 
-        Every node gets the `statistics` once a message, as it gets what is fixed. Nodes have `timeout` seconds
-        for their clients; the server waits `round_grace` longer for answers.
+        Every node gets the `statistics` once a message, as it gets what is fixed. It has `timeout` seconds
+        for its clients; the server waits `round_grace` longer for answers.
 
         Raises RunFailedError for a worker that died, and for a cohort without examples to train on.
         """
@@ -223,7 +223,9 @@ class CohortGrid(Grid):
         training = bool(packed) and next(iter(packed.values())).metadata.message_type.startswith("train")
         wanted = _shapes(to_arrays(statistics)) if training and statistics else {}
         parts = [
-            _unpack(returned.get(packed[node].metadata.message_id), clients, traffic, wanted, wait).on_node(node)
+            _unpack(returned.get(packed[node].metadata.message_id), clients, traffic, wanted, wait).on_node(
+                node
+            )
             for node, clients in assigned.items()
         ]
         left = sorted(asked.keys() - {client for clients in assigned.values() for client in clients})

@@ -59,7 +59,7 @@ def test_a_client_that_takes_too_long_begins_anew_after_the_others_and_is_late()
 
 
 def test_a_client_that_needs_most_of_the_time_gets_it_once_the_others_are_done() -> None:
-    reply, begun = turns({0: 1.2}, limit=2.0)  # more than half of it
+    _, begun = turns({0: 1.2}, limit=2.0)  # more than half of it
     assert begun == [0, 1, 2, 3, 0] or begun == [0, 1, 2, 3]  # the second on a machine that stands still
     assert outcome(turns({0: 0.6}, limit=20.0)[0]) == ([0, 1, 2, 3], {})
     assert sorted(outcome(turns({3: 0.5}, limit=0.9)[0])[0]) == [0, 1, 2, 3]  # nobody waits for it

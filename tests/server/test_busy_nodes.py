@@ -60,7 +60,10 @@ def test_the_clients_of_a_busy_node_fail_until_it_is_done() -> None:
     slow = Hanging(hosting(1, 2))
     grid, scripted = grid_of({7: hosting(0, 2), 8: slow}, interchangeable=False)
     slow.hangs = True
-    why = "its node did not answer within 0.1 s (round-timeout + round-grace), as one of its clients 1, 3 may hang"
+    why = (
+        "its node did not answer within 0.1 s (round-timeout + round-grace), "
+        "as one of its clients 1, 3 may hang"
+    )
     assert failures(ask(grid, 1)) == {1: why, 3: why}
     result = ask(grid, 2)
     assert asked_in(scripted, 2) == {7: [0, 2]}
