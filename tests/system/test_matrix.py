@@ -1,4 +1,4 @@
-"""Every strategy trains every task, and clients evaluate it; one that is added to either registry joins by itself.
+"""Every strategy trains every task, and clients evaluate it; what is added to a registry joins by itself.
 
 The cells of a task share its data and its model, which a worker keeps warm.
 """
