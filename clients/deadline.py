@@ -9,7 +9,6 @@ import math
 import signal
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -34,13 +33,14 @@ class Deadline:
 
     at: float = math.inf
     """Of time.monotonic(); infinity is never."""
-    limit: float = math.inf
-    """Seconds that the round had when the node got its message, for the error."""
+    said: str = "the time that there was"
+    """What passes until then, for the error."""
 
     @staticmethod
     def after(seconds: float) -> "Deadline":
         """Return the moment so many seconds from now."""
-        return Deadline(time.monotonic() + seconds, seconds)
+        said = f"the {seconds:.3g} s that the round had (round-timeout)"
+        return Deadline(time.monotonic() + seconds, said)
 
     @property
     def left(self) -> float:
@@ -54,16 +54,13 @@ class Deadline:
 
     def halfway(self) -> "Deadline":
         """Return the moment when half of the time that is left will have passed."""
-        return Deadline(time.monotonic() + self.left / 2, self.limit)
+        half = self.left / 2
+        said = f"{half:.3g} s, half of what was left of round-timeout while others of its node wait"
+        return Deadline(time.monotonic() + half, said)
 
     def late(self) -> LateError:
         """Return the error of a client that is not done by now."""
-        return LateError(f"not done within the {self.said}")
-
-    @property
-    def said(self) -> str:
-        """The time that there was, in words."""
-        return f"{self.limit:.3g} s that the round had (round-timeout)"
+        return LateError(f"not done within {self.said}")
 
 
 NEVER = Deadline()
@@ -72,27 +69,17 @@ NEVER = Deadline()
 def take_turns(requests: Sequence[ClientRequest], deadline: Deadline, reply: NodeReply, turn: Turn) -> None:
     """Let client after client work until the deadline; whatever one client does, the others' work counts.
 
-    A client that takes more than half of the time that is left, while others wait, is stopped and begins anew
-    once they have had their turns, so that one slow client does not cost the others their round. It comes to
-    the same result then, as all that it draws is its own.
+    A client may take half of the time that is left while others wait, so that one slow client does not cost
+    them their round. Clients that take alike long, and fit into the time, never take more than that.
     """
-    waiting, put_off = deque(requests), deque[ClientRequest]()
-    while waiting:
-        request = waiting.popleft()
-        mine = deadline.halfway() if waiting else deadline
+    for place, request in enumerate(requests):
+        mine = deadline.halfway() if place + 1 < len(requests) else deadline
         try:
             if deadline.left < 0:
-                raise LateError(f"its turn did not come: the clients before it took the {deadline.said}")
+                raise LateError(f"its turn did not come: the clients before it took {deadline.said}")
             turn(request, mine)
-        except LateError as error:
-            if waiting and deadline.left > 0:
-                put_off.append(request)
-            else:
-                reply.fail(request.client, error)
         except Exception as error:
             reply.fail(request.client, error)
-        if not waiting:
-            waiting, put_off = put_off, deque()
 
 
 @contextmanager

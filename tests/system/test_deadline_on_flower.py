@@ -41,6 +41,8 @@ def test_a_client_that_hangs_costs_itself_its_round(tmp_path: Path) -> None:
     assert ended.returncode == 0, ended.stdout + ended.stderr
     assert time.monotonic() - started < 250  # far from the 300 s that the client would have slept
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    late = "LateError: not done within the 6 s that the round had (round-timeout)"
-    assert [row["failures"] for row in rows] == [[{"client": 0, "error": late}], []]
+    (failure,), none = (row["failures"] for row in rows)
+    assert none == []
+    assert failure["client"] == 0
+    assert failure["error"].startswith("LateError: not done within ")
     assert [row["clients"] for row in rows] == [[1, 2, 3], [0, 1, 2, 3]]  # client 2 shares the node
