@@ -344,9 +344,9 @@ def test_a_conll_folder_federated_ends_in_one_hash(tiny: Make, bert_folder: Path
     assert runs[0]["weights_sha256"] == runs[1]["weights_sha256"]
     central = runs[0]["rows"][-1]["central"]
     kinds = ("", "-LOC", "-ORG", "-PER")
-    assert central.keys() == {"loss"} | {
-        f"{score}{kind}" for score in ("f1", "precision", "recall") for kind in kinds
-    }
+    always = {"loss"} | {f"{score}{kind}" for score in ("f1", "recall") for kind in kinds}
+    # Of a type that is never predicted there is no precision.
+    assert always <= central.keys() <= always | {f"precision{kind}" for kind in kinds}
     assert runs[0]["metric"] == "f1"
     assert {path.stem for path in (runs[0]["folder"] / "figures").iterdir()} == {
         "classification-report",
