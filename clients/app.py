@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
+from clients.deadline import NEVER, Deadline
 from clients.evaluate import evaluate_one_by_one
 from clients.node_config import NodeConfig
 from clients.stacked import train_stacked
@@ -23,8 +24,8 @@ from strategies.wire.records import unpack
 from strategies.wire.reply import NodeReply
 from strategies.wire.request import ClientRequest, unpack_requests
 
-Work = Callable[[Worker, Sequence[ClientRequest], ClientStates, NodeReply], None]
-"""Does what the requests ask, and collects every client's reply or failure."""
+Work = Callable[[Worker, Sequence[ClientRequest], ClientStates, NodeReply, Deadline], None]
+"""Does what the requests ask until the deadline, and collects every client's reply or failure."""
 
 app = ClientApp()
 
@@ -81,18 +82,21 @@ def _reply(message: Message, context: Context, work: Work) -> Message:
 
 def _collect(message: Message, context: Context, work: Work) -> NodeReply:
     started = time.perf_counter()
+    info, requests = unpack_requests(message.content)
+    debug = debugged(context.node_config)
+    # Who steps through a client in a debugger takes their time.
+    deadline = NEVER if debug else Deadline.after(info.seconds_left)
     node = NodeConfig.from_flower(context.node_config)
     worker = load_worker(read(TaskConfig, context.run_config), node.data_path)
-    info, requests = unpack_requests(message.content)
     reply = NodeReply.collecting(
         info.weighted_by,
         len(requests),
         compressed=bool(worker.config.compression),
-        debug=debugged(context.node_config),
+        debug=debug,
     )
     # The run's absolute folder where server and nodes share a disk, else a name under the node's own.
     states = ClientStates(node.state_root / info.state_path)
     with pinned(worker.config.threads):
-        work(worker, requests, states, reply)
+        work(worker, requests, states, reply, deadline)
     reply.seconds = time.perf_counter() - started
     return reply

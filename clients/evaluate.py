@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import torch
 from flwr.app import ConfigRecord, MetricRecord, RecordDict
 
+from clients.deadline import NEVER, Deadline, interrupted_after, take_turns
 from clients.state import ClientStates, personal_model, shared_model
 from clients.worker import Worker
 from models.core.seeds import generator_for
@@ -17,20 +18,27 @@ from strategies.wire.request import ClientRequest
 
 
 def evaluate_one_by_one(
-    worker: Worker, requests: Sequence[ClientRequest], states: ClientStates, reply: NodeReply
+    worker: Worker,
+    requests: Sequence[ClientRequest],
+    states: ClientStates,
+    reply: NodeReply,
+    deadline: Deadline = NEVER,
 ) -> None:
     """Evaluate client after client."""
-    for request in requests:
-        try:
-            reply.add(request.client, evaluate_client(worker, request, states))
-        except Exception as error:  # whatever one client does, the others' work counts
-            reply.fail(request.client, error)
+
+    def turn(request: ClientRequest, until: Deadline) -> None:
+        reply.add(request.client, evaluate_client(worker, request, states, until))
+
+    take_turns(requests, deadline, reply, turn)
 
 
-def evaluate_client(worker: Worker, request: ClientRequest, states: ClientStates) -> RecordDict:
+def evaluate_client(
+    worker: Worker, request: ClientRequest, states: ClientStates, deadline: Deadline = NEVER
+) -> RecordDict:
     """Evaluate the server's weights on the examples that the client kept for it; return sums and ratios.
 
-    Under a personalised strategy its own model is evaluated as well, with the same draws.
+    Under a personalised strategy its own model is evaluated as well, with the same draws. Raises
+    FloatingPointError for a metric that is not finite, which the mean over all clients would not be either.
     """
     # After the round's training, the client's newest state is that of this round.
     state = states.load(request.client, before=request.info.server_round + 1)
@@ -41,7 +49,9 @@ def evaluate_client(worker: Worker, request: ClientRequest, states: ClientStates
     content = RecordDict({METRICS: MetricRecord({"num-examples": len(examples)})})
     for prefix, model in models.items():
         worker.put(model)
-        metrics = _evaluate(worker, request, examples)
+        with interrupted_after(deadline):
+            metrics = _evaluate(worker, request, examples)
+        deadline.check()
         sums = {name: [float(total), float(weight)] for name, (total, weight) in metrics.items()}
         content[prefix + SUMS] = ConfigRecord({**sums})
         for name, ratio in worker.task.ratios(metrics).items():

@@ -7,6 +7,7 @@ from contextlib import nullcontext
 import torch
 from torch import nn
 
+from clients.deadline import NEVER, Deadline, interrupted_after
 from models.data.dataset import Examples
 from models.state import start_training
 from models.task import Objective, Task
@@ -25,31 +26,37 @@ def train_epochs(
     batch_size: int,
     device: torch.device,
     autocast: bool = False,
+    deadline: Deadline = NEVER,
 ) -> dict[str, float]:
     """Train `model` in place on one client's examples; return the mean loss of each objective.
 
     `optimizers` holds each objective with its optimizer, whose step hooks carry the local rule. Raises
-    FloatingPointError when a loss is no longer finite, and ValueError when there is no batch, so that no
-    such update reaches the server.
+    FloatingPointError when a loss is no longer finite, ValueError when there is no batch, and LateError when
+    the deadline passes, so that no such update reaches the server.
     """
     start_training(model, task.freeze)
     mixed_precision = torch.autocast(device.type, torch.bfloat16) if autocast else nullcontext()
     totals = {objective.name: torch.zeros((), device=device) for objective, _ in optimizers}
+    terms = dict.fromkeys(totals, 0)
     seen = 0
-    for _ in range(local_epochs):
-        for batch in task.batches(model, data, generator, batch_size):
-            here = {name: column.to(device) for name, column in batch.items()}
-            size = len(next(iter(here.values())))
-            for objective, optimizer in optimizers:
-                optimizer.zero_grad()
-                with mixed_precision:
-                    loss = objective.loss(model, here)
-                loss.backward()
-                optimizer.step()
-                totals[objective.name] += loss.detach() * size
-            task.after_step(model)
-            seen += size
-    return mean_losses({name: float(total) for name, total in totals.items()}, seen)
+    with interrupted_after(deadline):
+        for _ in range(local_epochs):
+            for batch in task.batches(model, data, generator, batch_size):
+                deadline.check()
+                here = {name: column.to(device) for name, column in batch.items()}
+                for objective, optimizer in optimizers:
+                    optimizer.zero_grad()
+                    with mixed_precision:
+                        loss = objective.loss(model, here)
+                    loss.backward()
+                    optimizer.step()
+                    if count := objective.terms(batch):
+                        totals[objective.name] += loss.detach() * count
+                        terms[objective.name] += count
+                task.after_step(model)
+                seen += len(next(iter(here.values())))
+        deadline.check()
+    return mean_losses({name: float(total) for name, total in totals.items()}, terms, seen)
 
 
 def losses_at(
@@ -60,6 +67,7 @@ def losses_at(
     generator: torch.Generator,
     batch_size: int,
     device: torch.device,
+    deadline: Deadline = NEVER,
 ) -> dict[str, float]:
     """Return the mean loss of each objective over one client's examples, of a model that is left as it is.
 
@@ -67,25 +75,28 @@ def losses_at(
     """
     model.eval()
     totals = {objective.name: torch.zeros((), device=device) for objective in task.objectives}
+    terms = dict.fromkeys(totals, 0)
     seen = 0
-    with torch.no_grad():
+    with torch.no_grad(), interrupted_after(deadline):
         for batch in task.batches(model, data, generator, batch_size):
+            deadline.check()
             here = {name: column.to(device) for name, column in batch.items()}
-            size = len(next(iter(here.values())))
             for objective in task.objectives:
-                totals[objective.name] += objective.loss(model, here) * size
-            seen += size
-    return mean_losses({name: float(total) for name, total in totals.items()}, seen)
+                if count := objective.terms(batch):
+                    totals[objective.name] += objective.loss(model, here) * count
+                    terms[objective.name] += count
+            seen += len(next(iter(here.values())))
+    return mean_losses({name: float(total) for name, total in totals.items()}, terms, seen)
 
 
-def mean_losses(totals: Mapping[str, float], seen: int) -> dict[str, float]:
-    """Return each objective's loss a client has had, on average over the examples that it has seen.
+def mean_losses(totals: Mapping[str, float], terms: Mapping[str, float], seen: int) -> dict[str, float]:
+    """Return each objective's loss a client has had, on average over its terms; none for one without terms.
 
-    Raises FloatingPointError when one is not finite, and ValueError when there was no example.
+    Raises FloatingPointError when one is not finite, and ValueError when no example was seen.
     """
     if not seen:
         raise ValueError("the client's examples gave no batch to train on")
-    losses = {name: total / seen for name, total in totals.items()}
+    losses = {name: total / terms[name] for name, total in totals.items() if terms[name]}
     for name, loss_value in losses.items():
         if not math.isfinite(loss_value):
             raise FloatingPointError(f"{name} is {loss_value} after {seen} examples: lower the learning rate")

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
 from clients.attacks import poison
+from clients.deadline import NEVER, Deadline, LateError, interrupted_after
 from clients.loop import Optimizers, mean_losses
 from clients.reply import LocalResult, send_reply
 from clients.rules import RuleAtWork, load_rules
@@ -30,7 +31,11 @@ from strategies.wire.request import ClientRequest
 
 
 def train_stacked(
-    worker: Worker, requests: Sequence[ClientRequest], states: ClientStates, reply: NodeReply
+    worker: Worker,
+    requests: Sequence[ClientRequest],
+    states: ClientStates,
+    reply: NodeReply,
+    deadline: Deadline = NEVER,
 ) -> None:
     """Train the clients of a message, those that start alike in one stack."""
     stacks: dict[tuple[int, int], list[_Learner]] = {}
@@ -42,7 +47,7 @@ def train_stacked(
             reply.fail(request.client, error)
     for learners in stacks.values():
         if learners:
-            _Stack(worker, learners, states, reply).train()
+            _Stack(worker, learners, states, reply, deadline).train()
 
 
 @dataclass(frozen=True)
@@ -78,10 +83,15 @@ class _Stack:
     """Clients that take their steps together, until each runs out of batches."""
 
     def __init__(
-        self, worker: Worker, learners: Sequence[_Learner], states: ClientStates, reply: NodeReply
+        self,
+        worker: Worker,
+        learners: Sequence[_Learner],
+        states: ClientStates,
+        reply: NodeReply,
+        deadline: Deadline,
     ) -> None:
         """Put the clients' weights together: name -> (K, ...), for K clients."""
-        self.worker, self.states, self.reply = worker, states, reply
+        self.worker, self.states, self.reply, self.deadline = worker, states, reply, deadline
         self.learners = list(learners)
         first = learners[0].request
         self.state = _stack_states(worker, first, learners)
@@ -105,30 +115,49 @@ class _Stack:
             )
         zeros = torch.zeros(len(learners), device=worker.device)
         self.totals = {objective.name: zeros.clone() for objective, _ in self.optimizers}
+        self.terms = {objective.name: zeros.clone() for objective, _ in self.optimizers}
         self.seen = zeros.clone()
 
     def train(self) -> None:
         """Train all clients; collect each one's reply once it has no more batches."""
         start_training(self.worker.model, self.worker.task.freeze)
         while self.learners:
-            batches: list[Batch] = []
-            going: list[int] = []
-            for row, learner in enumerate(self.learners):
-                try:
-                    batches.append(next(learner.batches))
-                    going.append(row)
-                except StopIteration:
-                    self._conclude(row)
-                except Exception as error:  # these examples, not the stack, are at fault
-                    self.reply.fail(learner.request.client, error)
-            if len(going) < len(self.learners):
-                self._keep(going)
             try:
-                self._step(batches)
-            except Exception as error:  # of shapes or operations, which are the same for all
-                for learner in self.learners:
-                    self.reply.fail(learner.request.client, error)
-                return
+                self.deadline.check()
+                # What hangs is most likely a client's own stream; the others then still have time.
+                with interrupted_after(self.deadline.halfway()):
+                    drawn = self._draw()
+            except LateError as error:
+                return self._fail(error)
+            for row, outcome in drawn.items():
+                if outcome is None:
+                    self._conclude(row)
+                elif isinstance(outcome, Exception):
+                    self.reply.fail(self.learners[row].request.client, outcome)
+            batches = {row: outcome for row, outcome in drawn.items() if isinstance(outcome, Mapping)}
+            if len(batches) < len(self.learners):
+                self._keep(list(batches))
+            try:
+                with interrupted_after(self.deadline):
+                    self._step(list(batches.values()))
+            except Exception as error:  # of shapes or operations, which are the same for all; or the alarm
+                return self._fail(error)
+        return None
+
+    def _draw(self) -> dict[int, Batch | Exception | None]:
+        """Return row -> its client's next batch, None where it has no more, or why it cannot be drawn."""
+        drawn: dict[int, Batch | Exception | None] = {}
+        for row, learner in enumerate(self.learners):
+            try:
+                drawn[row] = next(learner.batches, None)
+            except Exception as error:  # these examples, not the stack, are at fault
+                drawn[row] = error
+        return drawn
+
+    def _fail(self, error: Exception) -> None:
+        """Fail all clients that still train."""
+        for learner in self.learners:
+            self.reply.fail(learner.request.client, error)
 
     def _step(self, batches: Sequence[Batch]) -> None:
         """Take one step of every objective; clients whose batches have other shapes are computed apart."""
@@ -148,10 +177,19 @@ class _Stack:
             for rows, batch in groups:
                 losses = self._losses(objective, rows, batch)
                 losses.sum().backward()
-                self.totals[objective.name][rows] += losses.detach() * _size(batch)
+                self._count(objective, rows, [batches[row] for row in rows], losses.detach())
             optimizer.step()
         for rows, batch in groups:
             self.seen[rows] += _size(batch)
+
+    def _count(self, objective: Objective, rows: list[int], batches: Sequence[Batch], losses: Tensor) -> None:
+        """Add the mean losses (R,) of the clients in these rows to their totals."""
+        terms: Tensor | int = objective.terms(batches[0])
+        if objective.count is not None:
+            terms = torch.tensor([objective.terms(batch) for batch in batches], device=losses.device)
+            losses = torch.where(terms > 0, losses, 0.0)
+        self.totals[objective.name][rows] += losses * terms
+        self.terms[objective.name][rows] += terms
 
     def _losses(self, objective: Objective, rows: list[int], batch: Batch) -> Tensor:
         """Batches (R, B, ...) of the clients in these rows -> their mean losses (R,)."""
@@ -182,6 +220,7 @@ class _Stack:
         for stacked in self.state.values():
             stacked.data = stacked.data[rows]
         self.totals = {name: total[rows] for name, total in self.totals.items()}
+        self.terms = {name: terms[rows] for name, terms in self.terms.items()}
         self.seen = self.seen[rows]
         self.learners = [self.learners[row] for row in rows]
 
@@ -190,7 +229,8 @@ class _Stack:
         learner = self.learners[row]
         try:
             totals = {name: float(total[row]) for name, total in self.totals.items()}
-            losses = mean_losses(totals, int(self.seen[row]))
+            terms = {name: float(count[row]) for name, count in self.terms.items()}
+            losses = mean_losses(totals, terms, int(self.seen[row]))
             rule_result, kept = self.at_work.close(row) if self.at_work else (RuleResult(), {})
             result = LocalResult(
                 state={name: stacked.detach()[row] for name, stacked in self.state.items()},

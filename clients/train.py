@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from clients.attacks import poison
+from clients.deadline import NEVER, Deadline, take_turns
 from clients.loop import train_epochs
 from clients.reply import LocalResult, check_finite, send_reply
 from clients.rules import RuleAtWork, load_rules
@@ -29,30 +30,40 @@ from strategies.wire.request import ClientRequest
 
 
 def train_one_by_one(
-    worker: Worker, requests: Sequence[ClientRequest], states: ClientStates, reply: NodeReply
+    worker: Worker,
+    requests: Sequence[ClientRequest],
+    states: ClientStates,
+    reply: NodeReply,
+    deadline: Deadline = NEVER,
 ) -> None:
     """Train client after client."""
-    for request in requests:
-        try:
-            train_client(worker, request, states, reply)
-        except Exception as error:  # whatever one client does, the others' work counts
-            reply.fail(request.client, error)
+    take_turns(
+        requests, deadline, reply, lambda request, turn: train_client(worker, request, states, reply, turn)
+    )
 
 
-def train_client(worker: Worker, request: ClientRequest, states: ClientStates, reply: NodeReply) -> None:
+def train_client(
+    worker: Worker,
+    request: ClientRequest,
+    states: ClientStates,
+    reply: NodeReply,
+    deadline: Deadline = NEVER,
+) -> None:
     """Train one client from the server's weights; under a personalised strategy, its own model as well."""
     state = states.load(request.client, before=request.info.server_round)
     examples = poison(worker, request.client, worker.examples(request.client)[0])
     personal = _Personal()
     # Before the shared model, whose weights the reply takes from where they were trained.
     if request.info.personal_rules:
-        personal = _train_personal(worker, request, examples, state.personal)
+        personal = _train_personal(worker, request, examples, state.personal, deadline)
     received, start = {}, shared_model(request.given, state.shared)
     if request.info.received_losses:
-        received = worker.received_losses(request.info.server_round, request.client, start, examples)
+        received = worker.received_losses(
+            request.info.server_round, request.client, start, examples, deadline
+        )
     worker.put(start)
     rules = load_rules(request.info.rules, request.config)
-    trained = _train(worker, request, examples, state.shared, rules)
+    trained = _train(worker, request, examples, state.shared, rules, deadline)
     metrics = {
         "num-examples": worker.task.num_examples(examples),
         **trained.losses,
@@ -92,7 +103,7 @@ class _Personal:
 
 
 def _train_personal(
-    worker: Worker, request: ClientRequest, examples: Examples, remembered: ModelMemory
+    worker: Worker, request: ClientRequest, examples: Examples, remembered: ModelMemory, deadline: Deadline
 ) -> _Personal:
     """Train the client's own model on the same examples; return its losses, and what to remember of it.
 
@@ -101,7 +112,7 @@ def _train_personal(
     rules = load_rules(request.info.personal_rules, request.config)
     worker.put(personal_model(request.given, remembered))
     try:
-        trained = _train(worker, request, examples, remembered, rules, PERSONAL)
+        trained = _train(worker, request, examples, remembered, rules, deadline, PERSONAL)
         check_finite({name: worker.state[name].cpu().numpy() for name in worker.federated.all})
     except FloatingPointError as error:
         raise FloatingPointError(f"personal model: {error}") from error
@@ -117,6 +128,7 @@ def _train(
     examples: Examples,
     remembered: ModelMemory,
     rules: Sequence[LocalRule],
+    deadline: Deadline,
     prefix: str = "",
 ) -> _Trained:
     """Train the model that stands ready; `prefix` tells its random streams from those of the shared one."""
@@ -144,6 +156,7 @@ def _train(
         batch_size=config.batch_size,
         device=worker.device,
         autocast=config.precision == "bfloat16",
+        deadline=deadline,
     )
     rule_result, kept = at_work.close() if at_work else (RuleResult(), {})
     return _Trained(losses, rule_result, optimizer_state(optimizers) if config.keep_optimizer else {}, kept)

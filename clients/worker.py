@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from clients.deadline import NEVER, Deadline
 from clients.loop import losses_at
 from models.core.config import TaskConfig
 from models.core.device import choose_device
@@ -51,9 +52,17 @@ class Worker:
         return self.dataset.train.take(train), self.dataset.train.take(test)
 
     def received_losses(
-        self, server_round: int, client: int, state: Mapping[str, Tensor], examples: Examples
+        self,
+        server_round: int,
+        client: int,
+        state: Mapping[str, Tensor],
+        examples: Examples,
+        deadline: Deadline = NEVER,
     ) -> dict[str, float]:
-        """Return a client's losses at the state that it starts a round from, as metrics."""
+        """Return a client's losses at the state that it starts a round from, as metrics.
+
+        Raises ValueError where a loss has no term here: the strategy weighs clients by it.
+        """
         self.put(state)
         losses = losses_at(
             self.task,
@@ -62,7 +71,10 @@ class Worker:
             generator=generator_for(self.config.seed, "received", server_round, client),
             batch_size=self.config.batch_size,
             device=self.device,
+            deadline=deadline,
         )
+        if missing := [each.name for each in self.task.objectives if each.name not in losses]:
+            raise ValueError(f"its examples have no {missing[0]}, by which the strategy weighs clients")
         return {RECEIVED + name: loss for name, loss in losses.items()}
 
     def put(self, state: Mapping[str, Tensor]) -> None:

@@ -46,6 +46,13 @@ class Objective:
     """fnmatch patterns of parameter names that an optimizer's `weight_decay` leaves alone."""
     warmup_steps: int = 0
     """Steps in a round over which the learning rate grows linearly to its full size."""
+    count: Callable[[Batch], int] | None = None
+    """(batch) -> how many terms the loss is the mean of, such as tokens; None is one an example. A reported
+    loss is the mean over them, and there is none where a client has had no term."""
+
+    def terms(self, batch: Batch) -> int:
+        """Return how many terms the loss of a batch is the mean of."""
+        return len(next(iter(batch.values()))) if self.count is None else self.count(batch)
 
 
 class Task(ABC):
@@ -98,10 +105,24 @@ class Task(ABC):
     ) -> Iterator[Batch]:
         """Yield the batches of one local epoch: the client's examples shuffled; the last may be smaller.
 
+        Where the model cannot train on one example alone, a last batch of one is joined to the one before.
         Override where an epoch is something else, as for a DQN, which acts in its environments.
         """
-        for rows in data.shuffled(generator, batch_size):
+        alone = self.trains_on_one(model)
+        for rows in data.shuffled(generator, batch_size, alone):
+            if len(rows) == 1 and not alone:
+                raise ValueError(
+                    "the model has a BatchNorm1d, which cannot train on one example alone (the client has "
+                    f"{len(data)}, batch-size is {batch_size}): use more, or a LayerNorm or GroupNorm"
+                )
             yield self.batch(rows, generator)
+
+    def trains_on_one(self, model: nn.Module) -> bool:
+        """Return whether the model can train on a batch of one example, which BatchNorm1d cannot.
+
+        Override for a BatchNorm2d over maps of one pixel, or a BatchNorm1d over sequences.
+        """
+        return not any(isinstance(module, nn.BatchNorm1d) for module in model.modules())
 
     def batch(self, examples: Examples, generator: torch.Generator) -> Batch:
         """Return what the objectives see of these examples; override to scale them or to draw noise."""
@@ -122,12 +143,15 @@ class Task(ABC):
     def evaluate(self, model: nn.Module, data: Examples, generator: torch.Generator) -> Metrics:
         """Return the sums of every metric over the examples; the model is in eval mode, without gradients.
 
-        All clients must return the same names. What an evaluation draws, such as a latent or an
-        episode's start, comes from the generator.
+        A metric that these examples leave undefined has weight 0, or is left out. What an evaluation draws,
+        such as a latent or an episode's start, comes from the generator.
         """
 
     def ratios(self, metrics: Metrics) -> dict[str, float]:
-        """Turn merged sums into the numbers people read; override where a metric is no plain mean."""
+        """Turn merged sums into the numbers people read; override where a metric is no plain mean.
+
+        A metric of weight 0 is undefined, and is left out.
+        """
         return {name: total / weight for name, (total, weight) in metrics.items() if weight}
 
     def figures(self, model: nn.Module, data: Examples, generator: torch.Generator) -> "dict[str, Figure]":
@@ -136,10 +160,11 @@ class Task(ABC):
 
 
 def merge_metrics(parts: Sequence[Metrics]) -> Metrics:
-    """Add the sums of several clients."""
+    """Add the sums of several clients; one whose metric has weight 0 is left out of that metric."""
     merged: Metrics = {}
     for part in parts:
         for name, (total, weight) in part.items():
-            so_far = merged.get(name, (0.0, 0.0))
-            merged[name] = (so_far[0] + total, so_far[1] + weight)
+            so_far = merged.setdefault(name, (0.0, 0.0))
+            if weight:
+                merged[name] = (so_far[0] + total, so_far[1] + weight)
     return merged

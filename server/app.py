@@ -135,6 +135,7 @@ def _prepare(grid: Grid, plan: Plan, folder: RunFolder, errors: ErrorLog) -> Rou
             grid,
             node_registry,
             node_timeout=plan.config.node_timeout,
+            round_grace=plan.config.round_grace,
             fixed=fixed,
         ),
         CentralEvaluation(plan.task, plan.model, plan.task_config),

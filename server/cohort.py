@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from models.core.tracebacks import line_of, traceback_of
+from server.busy_nodes import BusyNodes, has_died, worker_died
 from server.errors import RunFailedError
 from server.exchange import exchange, one_line
 from server.node_registry import NodeRegistry
@@ -28,12 +29,10 @@ from strategies.wire.reply import (
     ClientReply,
     NodeReply,
     add_update,
+    drop_partial_metrics,
     mean_metrics,
 )
 from strategies.wire.request import RoundInfo, pack_requests
-
-# How Ray names an actor that has gone; Flower puts it back into its pool, and all later messages to it fail.
-DEAD_WORKER = ("ActorDiedError", "ActorUnavailableError", "OutOfMemoryError", "RayActorError")
 
 Shapes = Mapping[str, tuple[int, ...]]
 
@@ -52,6 +51,8 @@ class CohortResult:
     """Clients that failed, in order."""
     statistics: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
     """Means of what no optimizer trains, weighted by examples; empty where the model has none."""
+    partial_metrics: Mapping[str, float] = field(default_factory=dict)
+    """Metrics in training that only some clients have, and no strategy sees: means, weighted by examples."""
     num_examples: int = 0
     """Examples of the clients that answered."""
     bytes_down: int = 0
@@ -94,11 +95,14 @@ class CohortGrid(Grid):
         node_registry: NodeRegistry,
         *,
         node_timeout: float = 300.0,
+        round_grace: float = 0.0,
         fixed: Mapping[str, Tensor] | None = None,
     ) -> None:
         self.grid = grid
         self.node_registry = node_registry
         self.node_timeout = node_timeout
+        self.round_grace = round_grace
+        self.busy = BusyNodes(grid)
         self.fixed = ArrayRecord(dict(fixed)) if fixed else None
         self.sampling_deadline = math.inf
 
@@ -160,7 +164,8 @@ class CohortGrid(Grid):
     ) -> CohortResult:
         """Send the strategy's messages to clients with what polyfed says beside them, and wait for replies.
 
-        Every node gets the `statistics` once a message, as it gets what is fixed.
+        Every node gets the `statistics` once a message, as it gets what is fixed. It has `timeout` seconds
+        for its clients; the server waits `round_grace` longer for answers.
 
         Raises RunFailedError for a worker that died, and for a cohort without examples to train on.
         """
@@ -169,6 +174,7 @@ class CohortGrid(Grid):
         if not asked:
             return CohortResult()
         training = next(iter(asked.values())).metadata.message_type.startswith("train")
+        info = replace(info, seconds_left=float(timeout))
         info = info if training else replace(info, weighted_by="")  # every client's metrics are wanted
         traffic, beside = _Traffic(), ArrayRecord(dict(statistics)) if statistics else None
         parts = self._ask_nodes(asked, info, timeout, traffic, beside)
@@ -181,11 +187,14 @@ class CohortGrid(Grid):
             answered = [_mean(parts, replies, asked, info.weighted_by)]
         else:
             answered = [_restored(reply, asked) for reply in replies]
+        contents = [reply.content for reply in answered]
+        partial = drop_partial_metrics(contents, "num-examples") if training else {}
         return CohortResult(
             replies=_with_errors(answered, failures, asked, in_order=not info.weighted_by),
             clients=[reply.client for reply in replies],
             failures=failures,
             statistics=_mean_statistics(parts),
+            partial_metrics=partial,
             num_examples=int(sum(reply.weight("num-examples") for reply in replies)),
             bytes_down=traffic.down,
             bytes_up=traffic.up,
@@ -204,23 +213,36 @@ class CohortGrid(Grid):
         statistics: ArrayRecord | None,
     ) -> list[NodeReply]:
         """Send each node one message, and return what the nodes reply, or why they do not."""
-        assigned = self.node_registry.assign(asked, list(self.grid.get_node_ids()))
+        wait = timeout + self.round_grace
+        connected = list(self.grid.get_node_ids())
+        free = self.busy.wait_for_free(connected, wait)
+        assigned = self.node_registry.assign(asked, free)
         packed = {
             node: self._pack(node, [asked[client] for client in clients], info, traffic, statistics)
             for node, clients in assigned.items()
         }
         # Not by node: the SuperLink answers in its own name for a node that has gone.
         returned = {
-            reply.metadata.reply_to_message_id: reply
-            for reply in exchange(self.grid, packed.values(), timeout)
+            reply.metadata.reply_to_message_id: reply for reply in exchange(self.grid, packed.values(), wait)
         }
+        for node, message in packed.items():
+            if message.metadata.message_id not in returned:
+                self.busy.add(node, message.metadata.message_id, info.server_round)
         training = bool(packed) and next(iter(packed.values())).metadata.message_type.startswith("train")
         wanted = _shapes(to_arrays(statistics)) if training and statistics else {}
         parts = [
-            _unpack(returned.get(packed[node].metadata.message_id), clients, traffic, wanted).on_node(node)
+            _unpack(returned.get(packed[node].metadata.message_id), clients, traffic, wanted, wait).on_node(
+                node
+            )
             for node, clients in assigned.items()
         ]
-        away = sorted(asked.keys() - {client for clients in assigned.values() for client in clients})
+        left = sorted(asked.keys() - {client for clients in assigned.values() for client in clients})
+        host_of = self.node_registry.assign(left, connected)
+        for node, clients in host_of.items():
+            why = f"its node still works on round {self.busy.round_of(node)}"
+            parts.append(NodeReply.of_failed_node(clients, why).on_node(node))
+        hosted = {client for clients in host_of.values() for client in clients}
+        away = [client for client in left if client not in hosted]
         return [*parts, NodeReply.of_failed_node(away, "its node has gone")]
 
     def _pack(
@@ -250,19 +272,20 @@ def _received_by_clients(messages: Sequence[Message], *beside: ArrayRecord | Non
     return total
 
 
-def _unpack(returned: Message | None, clients: list[int], traffic: _Traffic, statistics: Shapes) -> NodeReply:
+def _unpack(
+    returned: Message | None, clients: list[int], traffic: _Traffic, statistics: Shapes, waited: float
+) -> NodeReply:
     """Return a node's replies; whatever befell the whole node befell each of its clients."""
     if returned is None:
-        return NodeReply.of_failed_node(clients, "its node did not answer in time")
+        why = f"its node did not answer within {waited:g} s (round-timeout + round-grace)"
+        if len(clients) > 1:
+            why += f", as one of its clients {', '.join(map(str, clients))} may hang"
+        return NodeReply.of_failed_node(clients, why)
     if returned.has_error():
         reason = returned.error.reason or ""
-        if any(word in reason for word in DEAD_WORKER):
+        if has_died(returned):
             who = ", ".join(map(str, clients))
-            error = RunFailedError(
-                f"a worker died (out of memory?) while it worked for clients {who}: {one_line(reason)}"
-            )
-            error.add_note(f"node {returned.metadata.src_node_id} said:\n{reason}")  # for errors.log
-            raise error
+            raise worker_died(returned, f"while it worked for clients {who}")
         return NodeReply.of_failed_node(clients, one_line(reason), reason)
     traffic.up += num_bytes(returned.content)
     try:

@@ -23,7 +23,9 @@ class CentralEvaluation:
         self.model = model.to(choose_device(config.device, torch.cuda.device_count(), granted=None))
 
     def metrics(self, weights: dict[str, Tensor]) -> dict[str, float]:
-        """Return the task's metrics for these weights."""
+        """Return the task's metrics for these weights; without those that the examples leave undefined."""
+        if not len(self.task.dataset.test):
+            return {}
         self._load(weights)
         with pinned(self.config.threads), torch.no_grad():
             # The same draws in every round, so that rounds compare.

@@ -20,7 +20,7 @@ from models.core.seeds import derive_seed
 from models.task import Task
 from server.callbacks.callback import Callback
 from server.checkpoint import Checkpoint, CheckpointFolder
-from server.client_metrics import client_metrics, metrics_by_client
+from server.client_metrics import as_flower_wants, client_metrics, metrics_by_client, named, undefined
 from server.cohort import CohortGrid, CohortResult
 from server.config import ServerConfig
 from server.error_log import ErrorLog
@@ -28,11 +28,10 @@ from server.errors import RunFailedError
 from server.evaluation import CentralEvaluation
 from server.run_folder import RunFolder
 from server.run_schema import CHECKPOINTS, ERRORS, FailureRecord, RoundRecord
-from strategies.declaration import declaration_of
+from strategies.declaration import declaration_of, weight_keys
 from strategies.memory import restore
 from strategies.rule import Arrays
 from strategies.wire.records import to_arrays
-from strategies.wire.reply import SUMS
 from strategies.wire.request import RoundInfo
 from strategies.wire.train_config import SERVER_ROUND
 
@@ -88,6 +87,8 @@ class RoundLoop:
         self.progress = Progress()
         self.seconds: dict[str, float] = {}
         self.stop_reason = ""
+        self.told_undefined: set[str] = set()
+        """Metrics that some clients do not have, each of which the log names once."""
 
     @property
     def model(self) -> dict[str, Tensor]:
@@ -202,7 +203,7 @@ class RoundLoop:
             self._take_over(arrays, server_round)
             if cohort.statistics:
                 self.statistics = self._checked(self.statistics, cohort.statistics, server_round)
-        return {**_plain(metrics), "num-examples": cohort.num_examples}
+        return {**cohort.partial_metrics, **_plain(metrics), "num-examples": cohort.num_examples}
 
     def _tell_failures(self, server_round: int, cohort: CohortResult, what: str) -> None:
         """Say which clients failed, and keep their tracebacks."""
@@ -245,14 +246,18 @@ class RoundLoop:
         """Return what clients found on their own examples, for the round's row; {} if none was asked."""
         if not (cohort.clients or cohort.failures):
             return {}
-        # A client without examples to evaluate on has no metrics, and Flower wants all to have the same.
-        replies = [each for each in cohort.replies if each.has_error() or each.content.config_records[SUMS]]
+        replies = as_flower_wants(cohort.replies, weight_keys(self.strategy))
+        # Its mean is not the record's: a mean of ratios is no ratio of sums.
         self.strategy.aggregate_evaluate(server_round, replies)
         found = {each.metadata.src_node_id: each.content for each in replies if each.has_content()}
-        return {
-            "evaluate": self._finite(server_round, client_metrics(self.task, found.values())),
-            "by_client": metrics_by_client(self.task, found),
-        }
+        by_client = metrics_by_client(self.task, found)
+        for name, clients in undefined(by_client).items():
+            if name not in self.told_undefined:
+                self.told_undefined.add(name)
+                said = "Round %d: %s is undefined on the examples of clients %s, which it leaves out"
+                log(WARNING, said, server_round, name, named(clients))
+        merged = self._finite(server_round, client_metrics(self.task, found.values()))
+        return {"evaluate": merged, "by_client": by_client}
 
     def _finite(self, server_round: int, metrics: dict[str, float]) -> dict[str, float]:
         """Return the metrics without those that are not finite, which no JSON can hold; say which."""

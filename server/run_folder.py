@@ -34,7 +34,8 @@ FREE_ON_RESUME = frozenset(
     {
         "callbacks", "checkpoint-every", "client-gpus", "data-dir", "download", "draw-every",
         "node-timeout", "num-nodes",
-        "num-server-rounds", "num-workers", "patience", "resume", "round-timeout", "run-dir", "trackers",
+        "num-server-rounds", "num-workers", "patience", "resume", "round-grace", "round-timeout", "run-dir",
+        "trackers",
     }
 )  # fmt: skip
 

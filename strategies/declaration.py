@@ -68,6 +68,19 @@ class Declaration:
         return replace(self, local_rules=self.local_rules + local_rules, not_kept=())
 
 
+def weight_keys(strategy: Strategy) -> set[str]:
+    """Return the metrics by which a strategy, and those that it is made around, weight what clients reply."""
+    keys, found = set[str](), [strategy]
+    for each in found:
+        keys.add(declaration_of(each).weighted_by)
+        if isinstance(each, FedAvg):
+            keys.add(each.weighted_by_key)
+        # By identity: a strategy may compare equal to another, and may know whoever is around it.
+        inner = [value for value in vars(each).values() if isinstance(value, Strategy)]
+        found += [value for value in inner if not any(value is known for known in found)]
+    return keys
+
+
 def declaration_of(strategy: Strategy) -> Declaration:
     """Return what a strategy declares, with `weighted_by` filled in; of one that states nothing, the default.
 

@@ -29,9 +29,17 @@ class Examples:
         index = torch.as_tensor(indices, dtype=torch.int64)
         return Examples({name: column.index_select(0, index) for name, column in self.columns.items()})
 
-    def shuffled(self, generator: torch.Generator, batch_size: int) -> "Iterator[Examples]":
-        """Yield every example once, in an order that is drawn, `batch_size` at a time or fewer at the end."""
-        for rows in torch.randperm(len(self), generator=generator).split(batch_size):
+    def shuffled(
+        self, generator: torch.Generator, batch_size: int, alone: bool = True
+    ) -> "Iterator[Examples]":
+        """Yield every example once, in an order that is drawn, `batch_size` at a time or fewer at the end.
+
+        Unless the last may be `alone`, it is then joined to those before it.
+        """
+        batches = list(torch.randperm(len(self), generator=generator).split(batch_size))
+        if not alone and len(batches) > 1 and len(batches[-1]) == 1:
+            batches[-2:] = [torch.cat(batches[-2:])]
+        for rows in batches:
             yield self.take(rows)
 
 

@@ -78,7 +78,8 @@ class TextGeneration(Task):
     @property
     def objectives(self) -> Sequence[Objective]:
         """Cross-entropy of the next byte, by Adam with clipped gradients (Pascanu et al. 2013)."""
-        return [Objective("loss", _cross_entropy, optimizer=OptimizerChoice("adam", 3e-3), max_grad_norm=1.0)]
+        adam = OptimizerChoice("adam", 3e-3)
+        return [Objective("loss", _cross_entropy, optimizer=adam, max_grad_norm=1.0, count=_num_bytes)]
 
     def batch(self, examples: Examples, generator: torch.Generator) -> Batch:
         """Return the bytes as indices of their embeddings."""
@@ -145,6 +146,10 @@ class TextGeneration(Task):
 def _cross_entropy(model: nn.Module, batch: Batch) -> Tensor:
     text = batch["text"]
     return _next_byte_loss(model(text[:, :-1])[0], text[:, 1:], "mean")
+
+
+def _num_bytes(batch: Batch) -> int:
+    return int((batch["text"][:, 1:] != EMPTY).sum())
 
 
 def _next_byte_loss(logits: Tensor, targets: Tensor, reduction: str) -> Tensor:

@@ -104,12 +104,6 @@ class EntityRecognition(SentenceTask):
             "loss": (loss, seen),
         }
 
-    def ratios(self, metrics: Metrics) -> dict[str, float]:
-        """Return the ratios; a score is 0 where there was nothing to find, as with seqeval."""
-        nothing = dict.fromkeys((name for name, (_, weight) in metrics.items() if not weight), 0.0)
-        nothing.pop("loss", None)  # of no word there is none
-        return super().ratios(metrics) | nothing
-
     def figures(self, model: nn.Module, data: Examples, generator: torch.Generator) -> "dict[str, Figure]":
         """Draw the classification report of the held-out examples, and a few of their sentences with tags."""
         # Only the server draws; workers are spared the second that these imports take.

@@ -29,6 +29,11 @@ def cross_entropy(model: nn.Module, batch: Batch) -> Tensor:
     return total / (labels != NOT_ASKED).sum().clamp(min=1)
 
 
+def num_asked(batch: Batch) -> int:
+    """Return how many tokens of a batch something is asked about."""
+    return int((batch["labels"] != NOT_ASKED).sum())
+
+
 def objective(backbone: Backbone, warmup_steps: int, **options: Any) -> Objective:
     """Cross-entropy by AdamW, with the settings of BERT (Devlin et al. 2019, arXiv:1810.04805, A.2, A.3).
 
@@ -42,4 +47,5 @@ def objective(backbone: Backbone, warmup_steps: int, **options: Any) -> Objectiv
         max_grad_norm=1.0,
         not_decayed=BIASES_AND_NORMS,
         warmup_steps=warmup_steps,
+        count=num_asked,
     )

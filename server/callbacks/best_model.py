@@ -1,7 +1,9 @@
 """Keeping the best model."""
 
 import math
+from logging import WARNING
 
+from models.core.log import log
 from server.callbacks.callback import Callback
 from server.checkpoint import write_safetensors
 from server.rounds import RoundLoop
@@ -13,6 +15,8 @@ class BestModel(Callback):
 
     essential = True
     phase = "evaluation"
+    told = False
+    """Whether the log has it that a metric is undefined."""
 
     def on_run_start(self, run: RoundLoop) -> None:
         """Take the run whose model it keeps."""
@@ -23,6 +27,12 @@ class BestModel(Callback):
         if not record.central:
             return
         progress, task = self.run.progress, self.run.task
+        if task.metric not in record.central:
+            if not self.told:
+                said = "Round %d: %s is undefined on the held-out examples: it is neither better nor worse"
+                log(WARNING, said, record.server_round, task.metric)
+                self.told = True
+            return
         value, best = record.central[task.metric], progress.best.get(task.metric, math.nan)
         better = value > best if task.maximize else value < best
         if better or math.isnan(best):

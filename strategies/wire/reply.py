@@ -3,7 +3,7 @@
 import json
 import math
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -217,19 +217,52 @@ def add_update(total: ExactSum, content: RecordDict, weighted_by: str) -> None:
 
 def weight_of(content: RecordDict, weighted_by: str) -> float:
     """Return the weight of a client's update."""
-    (metrics,) = content.metric_records.values()
-    return float(metrics[weighted_by])  # type: ignore[arg-type]
+    return float(metrics_of(content)[weighted_by])  # type: ignore[arg-type]
 
 
 def mean_metrics(contents: Sequence[RecordDict], weighted_by: str) -> MetricRecord:
-    """Return the weighted means of the clients' metrics, and the sum of their weights."""
+    """Return the weighted means of the clients' metrics, and the sum of their weights.
+
+    A metric that some of them do not have is the mean over the others.
+    """
+    names = [name for name in metric_names(contents) if name != weighted_by]
     total = sum(weight_of(content, weighted_by) for content in contents)
-    names = [name for name in next(iter(contents[0].metric_records.values())) if name != weighted_by]
-    merged = MetricRecord({weighted_by: total})
+    return MetricRecord({weighted_by: total, **_means(contents, names, weighted_by)})
+
+
+def metrics_of(content: RecordDict) -> MetricRecord:
+    """Return the metrics of a client's reply."""
+    (metrics,) = content.metric_records.values()
+    return metrics
+
+
+def metric_names(contents: Iterable[RecordDict]) -> dict[str, None]:
+    """Return the names of all metrics that clients have, in the order in which they come."""
+    return {name: None for content in contents for name in metrics_of(content)}
+
+
+def drop_partial_metrics(contents: Sequence[RecordDict], weighted_by: str) -> dict[str, float]:
+    """Take the metrics out of the replies that only some of the clients have, and return their means.
+
+    A loss has no value for a client without a term of it, and Flower's strategies want all clients to have
+    the same metrics.
+    """
+    names = metric_names(contents)
+    partial = [name for name in names if any(name not in metrics_of(content) for content in contents)]
+    if not partial:
+        return {}
+    means = _means(contents, partial, weighted_by)
+    for metrics in map(metrics_of, contents):
+        for name in partial:
+            metrics.pop(name, None)
+    return means
+
+
+def _means(contents: Sequence[RecordDict], names: Iterable[str], weighted_by: str) -> dict[str, float]:
+    means = {}
     for name in names:
-        terms = [
-            weight_of(content, weighted_by) * float(next(iter(content.metric_records.values()))[name])  # type: ignore[arg-type]
-            for content in contents
-        ]
-        merged[name] = sum(terms) / total
-    return merged
+        having = [content for content in contents if name in metrics_of(content)]
+        if total := sum(weight_of(content, weighted_by) for content in having):
+            terms = [weight_of(each, weighted_by) * float(metrics_of(each)[name]) for each in having]  # type: ignore[arg-type]
+            means[name] = sum(terms) / total
+    return means

@@ -1,5 +1,6 @@
 """The client request: what the server asks of one client, and how the requests of a node travel."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, get_origin
@@ -37,6 +38,9 @@ class RoundInfo:
     """Local rules of the clients' personal models; () is that they keep none."""
     received_losses: bool = False
     """Whether clients tell their losses at these weights, too."""
+    seconds_left: float = math.inf
+    """Seconds that a node has for its clients once it gets the message; it then answers for those that are
+    done. No time of day, as the clocks of machines differ."""
 
     def to_config(self) -> ConfigRecord:
         """Return the record that travels."""

@@ -117,8 +117,8 @@ def test_scores_count_entities_of_words(toy: Dataset, bert_folder: Path) -> None
     assert metrics["loss"] == (pytest.approx(7 * right + wrong), 8)
     ratios = task.ratios({**metrics, "precision-ORG": (0, 0)})
     assert ratios["f1"] == 0.75
-    assert ratios["precision-ORG"] == 0
-    assert task.ratios({"loss": (0.0, 0), "f1": (0, 0)}) == {"f1": 0}
+    assert "precision-ORG" not in ratios  # where no entity is predicted, none is right or wrong
+    assert task.ratios({"loss": (0.0, 0), "f1": (0, 0)}) == {}
 
 
 LONG = Sentence(["in"] * 40 + ["Paris"], ["O"] * 40 + ["B-LOC"])
@@ -358,9 +358,9 @@ def test_a_conll_folder_federated_ends_in_one_hash(tiny: Make, bert_folder: Path
     assert runs[0]["weights_sha256"] == runs[1]["weights_sha256"]
     central = runs[0]["rows"][-1]["central"]
     kinds = ("", "-LOC", "-ORG", "-PER")
-    assert central.keys() == {"loss"} | {
-        f"{score}{kind}" for score in ("f1", "precision", "recall") for kind in kinds
-    }
+    always = {"loss"} | {f"{score}{kind}" for score in ("f1", "recall") for kind in kinds}
+    # Of a type that is never predicted there is no precision.
+    assert always <= central.keys() <= always | {f"precision{kind}" for kind in kinds}
     assert runs[0]["metric"] == "f1"
     assert {path.stem for path in (runs[0]["folder"] / "figures").iterdir()} == {
         "classification-report",

@@ -106,7 +106,7 @@ def test_one_message_a_node_with_the_arrays_once() -> None:
     }
     assert all(len(message.content.array_records) == 1 for message in sent.values())
     info, _ = unpack_requests(sent[17].content)
-    assert info == RoundInfo(1, 0, "/state", "num-examples")
+    assert info == RoundInfo(1, 0, "/state", "num-examples", seconds_left=300.0)
     one_message = sum(len(array.data) for array in sent[17].content["record-0"].values())  # type: ignore[union-attr]
     assert result.bytes_down == 3 * one_message
 
@@ -152,7 +152,7 @@ def test_what_befalls_a_node_befalls_its_clients() -> None:
     assert failures(result) == {
         0: "KeyError: 'no key'",
         3: "KeyError: 'no key'",
-        5: "its node did not answer in time",
+        5: "its node did not answer within 0.05 s (round-timeout + round-grace)",
     }
 
 

@@ -28,8 +28,8 @@ class Faulty(Task):
         **options: Any,
     ) -> None:
         super().__init__(dataset, **options)
-        self.raise_at = _seed_of(raise_at)
-        self.kill_at = _seed_of(kill_at)
+        self.raise_at = seed_of(raise_at)
+        self.kill_at = seed_of(kill_at)
         self.all_fail = list(raise_at) == [0, 0]
         self.unless = unless
 
@@ -59,6 +59,6 @@ class DropoutCnn(ImageClassification):
         return nn.Sequential(nn.Dropout(), super().build())
 
 
-def _seed_of(place: Sequence[int]) -> int | None:
+def seed_of(place: Sequence[int]) -> int | None:
     """Return the seed of (server_round, client), by which a task can tell where it is."""
     return derive_seed(42, "train", *place) if place else None

@@ -1,4 +1,4 @@
-"""Every strategy trains every task; one that is added to either registry joins by itself.
+"""Every strategy trains every task, and clients evaluate it; what is added to a registry joins by itself.
 
 The cells of a task share its data and its model, which a worker keeps warm.
 """
@@ -11,6 +11,7 @@ import pytest
 from required_options import REQUIRED
 from shortened import toy
 
+from models.core.config import Value
 from models.registry import TASKS
 from server.callbacks.figures import Figures
 from simulations.runtime.in_process import run_in_process
@@ -24,15 +25,34 @@ CLIENTS = 3
 
 @pytest.mark.slow
 @pytest.mark.parametrize("strategy", STRATEGIES)
-@pytest.mark.parametrize("task", TASKS)
-def test_it_trains(task: str, strategy: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("task", "task_options"),
+    [*((task, "") for task in TASKS), pytest.param("cnn", "norm = 'batch'", id="cnn-with-batch-norm")],
+)
+def test_it_trains(
+    task: str, task_options: str, strategy: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(Figures, "draw", lambda *_: None)  # half of a cell's time, and tested by scenario
-    small = {"clients-per-round": CLIENTS, "examples-per-client": 4, "run-dir": str(tmp_path / "run")}
     options = ", ".join(filter(None, (REQUIRED.get(strategy), TOGETHER.get((task, strategy)))))
-    run_in_process(toy(task) | small | {"strategy": strategy, "strategy-options": options})
+    scenario = toy(task)
+    small: dict[str, Value] = {
+        "clients-per-round": CLIENTS,
+        "examples-per-client": 4,
+        "local-test-fraction": 0.25,
+        "fraction-evaluate": CLIENTS / int(scenario["num-clients"]),
+        "run-dir": str(tmp_path / "run"),
+        "strategy": strategy,
+        "strategy-options": options,
+        **({"task-options": task_options} if task_options else {}),
+    }
+    run_in_process(scenario | small)
     result = json.loads((tmp_path / "run" / "result.json").read_text())
     assert (result["status"], result["server_round"]) == ("completed", 2)
     assert all(math.isfinite(value) for value in result["final"].values())
     rounds = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     asked = 1 if strategy == "LocalOnly" else CLIENTS
     assert [(len(row["clients"]), row["failures"]) for row in rounds] == [(asked, [])] * 2
+    for row in rounds:
+        assert len(row["by_client"]["client"]) == CLIENTS
+        assert row["evaluate"]
+        assert all(math.isfinite(value) for value in row["evaluate"].values())

@@ -1,0 +1,106 @@
+"""Until when a node works for a round, and how its clients share that time.
+
+A client looks at the deadline before every batch and when it has trained. What hangs within a batch never
+looks: an alarm interrupts it a little later, where Python can set one. Either way the client is late and
+fails, and its node answers for the others.
+"""
+
+import math
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from strategies.wire.reply import NodeReply
+from strategies.wire.request import ClientRequest
+
+ALARM_AFTER = 2.0
+"""Seconds between a deadline and its alarm: most batches end within, and a client then stops between two."""
+
+Turn = Callable[[ClientRequest, "Deadline"], None]
+"""Does what a client is asked for, and collects its reply."""
+
+
+class LateError(TimeoutError):
+    """A client was not done by its deadline."""
+
+
+@dataclass(frozen=True)
+class Deadline:
+    """A moment on this process's own clock."""
+
+    at: float = math.inf
+    """Of time.monotonic(); infinity is never."""
+    said: str = "the time that there was"
+    """What passes until then, for the error."""
+
+    @staticmethod
+    def after(seconds: float) -> "Deadline":
+        """Return the moment so many seconds from now."""
+        said = f"the {seconds:.3g} s that the round had (round-timeout)"
+        return Deadline(time.monotonic() + seconds, said)
+
+    @property
+    def left(self) -> float:
+        """Seconds until then; negative once it has passed."""
+        return self.at - time.monotonic()
+
+    def check(self) -> None:
+        """Raise LateError once it has passed."""
+        if time.monotonic() > self.at:
+            raise self.late()
+
+    def halfway(self) -> "Deadline":
+        """Return the moment when half of the time that is left will have passed."""
+        half = self.left / 2
+        said = f"{half:.3g} s, half of what was left of round-timeout while others of its node wait"
+        return Deadline(time.monotonic() + half, said)
+
+    def late(self) -> LateError:
+        """Return the error of a client that is not done by now."""
+        return LateError(f"not done within {self.said}")
+
+
+NEVER = Deadline()
+
+
+def take_turns(requests: Sequence[ClientRequest], deadline: Deadline, reply: NodeReply, turn: Turn) -> None:
+    """Let client after client work until the deadline; whatever one client does, the others' work counts.
+
+    A client may take half of the time that is left while others wait, so that one slow client does not cost
+    them their round. Clients that take alike long, and fit into the time, never take more than that.
+    """
+    for place, request in enumerate(requests):
+        mine = deadline.halfway() if place + 1 < len(requests) else deadline
+        try:
+            if deadline.left < 0:
+                raise LateError(f"its turn did not come: the clients before it took {deadline.said}")
+            turn(request, mine)
+        except Exception as error:
+            reply.fail(request.client, error)
+
+
+@contextmanager
+def interrupted_after(deadline: Deadline) -> Iterator[None]:
+    """Raise LateError in what is done meanwhile, ALARM_AFTER the deadline.
+
+    Signals reach Python's main thread alone, and only Unix has alarms; elsewhere, and where somebody else has
+    set one, nothing is interrupted.
+    """
+    can = threading.current_thread() is threading.main_thread() and hasattr(signal, "setitimer")
+    if not can or math.isinf(deadline.at) or any(signal.getitimer(signal.ITIMER_REAL)):
+        yield
+        return
+
+    def ring(*_: object) -> None:
+        raise deadline.late()
+
+    before = signal.signal(signal.SIGALRM, ring)
+    try:
+        signal.setitimer(signal.ITIMER_REAL, max(deadline.left, 0.0) + ALARM_AFTER)
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)

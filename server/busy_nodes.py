@@ -1,0 +1,76 @@
+"""Nodes that have not answered in time and may still work: the next round is not for them."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from flwr.app import Message
+from flwr.serverapp import Grid
+
+from server.errors import RunFailedError
+from server.exchange import LONGEST_PAUSE, one_line
+
+# How Ray names an actor that has gone; Flower puts it back into its pool, and all later messages to it fail.
+DEAD_WORKER = ("ActorDiedError", "ActorUnavailableError", "OutOfMemoryError", "RayActorError")
+
+
+@dataclass(frozen=True)
+class _Message:
+    """A message that a node has not answered."""
+
+    node: int
+    server_round: int
+
+
+class BusyNodes:
+    """Remembers which messages nobody waits for any more, and whether their nodes are done with them."""
+
+    def __init__(self, grid: Grid) -> None:
+        self.grid = grid
+        self.unanswered: dict[str, _Message] = {}
+        """By the message's id."""
+
+    def add(self, node: int, message_id: str, server_round: int) -> None:
+        """Remember a message that was given up."""
+        self.unanswered[message_id] = _Message(node, server_round)
+
+    def round_of(self, node: int) -> int:
+        """Return the newest round that a node still works on; 0 for one that is free."""
+        return max((each.server_round for each in self.unanswered.values() if each.node == node), default=0)
+
+    def wait_for_free(self, connected: Sequence[int], timeout: float) -> list[int]:
+        """Return the connected nodes that work on nothing; where all do, wait for the first to be done.
+
+        Raises RunFailedError for a worker that died meanwhile.
+        """
+        if not self.unanswered:
+            return list(connected)
+        deadline = time.monotonic() + timeout
+        while True:
+            self._hear(connected)
+            busy = {each.node for each in self.unanswered.values()}
+            free = [node for node in connected if node not in busy]
+            if free or not connected or time.monotonic() > deadline:
+                return free
+            time.sleep(LONGEST_PAUSE)
+
+    def _hear(self, connected: Sequence[int]) -> None:
+        """Drop late answers, which nobody waits for any more, and messages to nodes that have gone."""
+        for reply in self.grid.pull_messages(list(self.unanswered)):
+            if has_died(reply):
+                raise worker_died(reply, "while it worked for an earlier round")
+            self.unanswered.pop(reply.metadata.reply_to_message_id, None)
+        self.unanswered = {id_: each for id_, each in self.unanswered.items() if each.node in connected}
+
+
+def has_died(reply: Message) -> bool:
+    """Return whether an answer says that the node's worker is no more."""
+    return reply.has_error() and any(word in (reply.error.reason or "") for word in DEAD_WORKER)
+
+
+def worker_died(reply: Message, when: str) -> RunFailedError:
+    """Return the error that ends a run whose worker has died."""
+    reason = reply.error.reason or ""
+    error = RunFailedError(f"a worker died (out of memory?) {when}: {one_line(reason)}")
+    error.add_note(f"node {reply.metadata.src_node_id} said:\n{reason}")  # for errors.log
+    return error

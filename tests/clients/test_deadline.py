@@ -1,0 +1,212 @@
+"""A slow client is late for itself alone: its node stops it, and answers for the others."""
+
+import json
+import signal
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from flwr.app import RecordDict
+from requests_to_clients import request_of
+
+import clients.deadline
+from clients.deadline import NEVER, Deadline, LateError, interrupted_after, take_turns
+from models.core.config import Value
+from server.errors import RunFailedError
+from simulations.runtime.in_process import run_in_process
+from strategies.wire.reply import NodeReply
+from strategies.wire.request import ClientRequest
+
+Make = Callable[..., dict[str, Value]]
+
+
+def requests(count: int) -> list[ClientRequest]:
+    weights = {"w": torch.zeros(1)}
+    return [request_of(weights, client=client) for client in range(count)]
+
+
+class Clock:
+    """A clock that only work moves."""
+
+    now = 0.0
+
+    def monotonic(self) -> float:
+        """Return the seconds that were worked."""
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    made = Clock()
+    monkeypatch.setattr(clients.deadline, "time", made)
+    return made
+
+
+def turns(clock: Clock, seconds: dict[int, int], limit: float, count: int = 4) -> tuple[NodeReply, list[int]]:
+    """Let clients that need so long take turns; each looks at its deadline every second."""
+    reply, begun = NodeReply(), []
+
+    def turn(request: ClientRequest, deadline: Deadline) -> None:
+        begun.append(request.client)
+        for _ in range(seconds.get(request.client, 0)):
+            clock.now += 1
+            deadline.check()
+        reply.add(request.client, RecordDict())
+
+    take_turns(requests(count), Deadline.after(limit), reply, turn)
+    return reply, begun
+
+
+def outcome(reply: NodeReply) -> tuple[list[int], dict[int, str]]:
+    return [each.client for each in reply.replies], {each.client: each.error for each in reply.failures}
+
+
+def test_a_client_that_takes_too_long_is_late_and_the_others_have_their_turns(clock: Clock) -> None:
+    reply, begun = turns(clock, {1: 1000}, limit=40)
+    assert begun == [0, 1, 2, 3]
+    said = "not done within 20 s, half of what was left of round-timeout while others of its node wait"
+    assert outcome(reply) == ([0, 2, 3], {1: f"LateError: {said}"})
+    assert clock.now == 21  # half of the time, and one step more
+
+
+@pytest.mark.parametrize(
+    ("seconds", "late"),
+    [
+        ({0: 15}, []),
+        ({0: 16}, [0]),
+        ({3: 30}, []),  # nobody waits for the last
+        ({0: 1, 3: 30}, [3]),
+        ({0: 7, 1: 7, 2: 7, 3: 7}, []),  # alike, and it fits
+        ({0: 99, 1: 99}, [0, 1]),
+        ({0: 15, 1: 7, 2: 4, 3: 4}, []),
+    ],
+)
+def test_half_of_the_time_is_for_those_who_wait(
+    clock: Clock, seconds: dict[int, int], late: list[int]
+) -> None:
+    reply, begun = turns(clock, seconds, limit=30)
+    assert begun == [0, 1, 2, 3]
+    assert list(outcome(reply)[1]) == late
+    assert [*outcome(reply)[0]] == [client for client in range(4) if client not in late]
+
+
+def test_clients_whose_turn_does_not_come_say_so() -> None:
+    reply = NodeReply()
+    take_turns(requests(2), Deadline.after(-1), reply, lambda *_: pytest.fail("there is no time"))
+    replies, failed = outcome(reply)
+    assert replies == []
+    assert failed[1] == (
+        "LateError: its turn did not come: the clients before it took the -1 s that the round had "
+        "(round-timeout)"
+    )
+
+
+def test_without_a_deadline_every_client_has_one_turn() -> None:
+    order: list[int] = []
+    take_turns(requests(3), NEVER, NodeReply(), lambda request, _: order.append(request.client))
+    assert order == [0, 1, 2]
+
+
+def test_an_alarm_ends_what_hangs_and_leaves_no_trace(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(clients.deadline, "ALARM_AFTER", 0.05)
+    before = signal.getsignal(signal.SIGALRM)
+    started = time.monotonic()
+    with pytest.raises(LateError), interrupted_after(Deadline.after(0.05)):
+        time.sleep(60)
+    assert time.monotonic() - started < 10
+    with interrupted_after(Deadline.after(0.05)):
+        pass
+    time.sleep(0.15)  # an alarm that was left would ring
+    assert signal.getsignal(signal.SIGALRM) is before
+    assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
+
+
+def test_somebody_elses_alarm_stays_as_it_is() -> None:
+    before = signal.signal(signal.SIGALRM, signal.SIG_IGN)
+    signal.setitimer(signal.ITIMER_REAL, 100)
+    try:
+        with interrupted_after(Deadline.after(1)):
+            assert signal.getsignal(signal.SIGALRM) is signal.SIG_IGN
+        assert signal.getitimer(signal.ITIMER_REAL)[0] > 90
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def test_a_thread_goes_without_an_alarm() -> None:
+    errors: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            with interrupted_after(Deadline.after(1)):
+                pass
+        except BaseException as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert errors == []
+
+
+def result_of(config: dict[str, Value]) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    folder = Path(str(config["run-dir"]))
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return rows, json.loads((folder / "result.json").read_text())
+
+
+def test_clients_that_step_together_are_late_together(tiny: Make) -> None:
+    """A stack goes as fast as its slowest client; what hangs altogether is taken out of it, see above."""
+    options = "slow_at = [1, 2], seconds = 0.3, pauses = 1000"
+    config = tiny(
+        task="slow:SlowCnn", task_options=options, round_timeout=1.0, engine="stacked", batch_size=4
+    )
+    with pytest.raises(
+        RunFailedError, match="all 4 clients of round 1 failed; client 0: LateError: not done"
+    ):
+        run_in_process(config)
+
+
+@pytest.mark.parametrize(
+    ("engine", "seconds", "pauses"), [("loop", 60.0, 1), ("loop", 0.3, 1000), ("stacked", 60.0, 1)]
+)
+def test_a_slow_client_costs_itself_one_round(
+    tiny: Make,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    engine: str,
+    seconds: float,
+    pauses: int,
+) -> None:
+    """It hangs before its first batch, or is slow at every one; the run ends as if it had raised there."""
+    monkeypatch.setattr(clients.deadline, "ALARM_AFTER", 0.2)
+    options = {"engine": engine, "num_server_rounds": 2, "evaluate_every": 0, "batch_size": 16}
+    slow = tiny(
+        task="slow:SlowCnn",
+        task_options=f"slow_at = [1, 2], seconds = {seconds}, pauses = {pauses}",
+        round_timeout=3.9,
+        run_dir=str(tmp_path / "slow"),
+        **options,
+    )
+    started = time.monotonic()
+    run_in_process(slow)
+    assert time.monotonic() - started < 30
+    rows, result = result_of(slow)
+    assert result["status"] == "completed"
+    assert rows[-1]["clients"] == [0, 1, 2, 3]
+    (failure,) = rows[0]["failures"]
+    assert failure["client"] == 2
+    assert failure["error"].startswith("LateError: not done within 1.")
+    assert failure["error"].endswith(
+        " s, half of what was left of round-timeout while others of its node wait"
+    )
+    assert rows[0]["clients"] == [0, 1, 3]
+    faulty = tiny(
+        task="faulty:FaultyCnn", task_options="raise_at = [1, 2]", run_dir=str(tmp_path / "faulty"), **options
+    )
+    run_in_process(faulty)
+    assert result_of(faulty)[1]["weights_sha256"] == result["weights_sha256"]
