@@ -1,15 +1,16 @@
 """The one training loop, for every family."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
+from itertools import islice
 
 import torch
 from torch import nn
 
 from models.data.dataset import Examples
 from models.state import start_training
-from models.task import Objective, Task
+from models.task import Batch, Objective, Task
 
 Optimizers = Sequence[tuple[Objective, torch.optim.Optimizer]]
 
@@ -21,7 +22,7 @@ def train_epochs(
     optimizers: Optimizers,
     *,
     generator: torch.Generator,
-    local_epochs: int,
+    local_epochs: float,
     batch_size: int,
     device: torch.device,
     autocast: bool = False,
@@ -36,20 +37,36 @@ def train_epochs(
     mixed_precision = torch.autocast(device.type, torch.bfloat16) if autocast else nullcontext()
     totals = {objective.name: torch.zeros((), device=device) for objective, _ in optimizers}
     seen = 0
-    for _ in range(local_epochs):
-        for batch in task.batches(model, data, generator, batch_size):
-            here = {name: column.to(device) for name, column in batch.items()}
-            size = len(next(iter(here.values())))
-            for objective, optimizer in optimizers:
-                optimizer.zero_grad()
-                with mixed_precision:
-                    loss = objective.loss(model, here)
-                loss.backward()
-                optimizer.step()
-                totals[objective.name] += loss.detach() * size
-            task.after_step(model)
-            seen += size
+    for batch in local_batches(task, model, data, generator, batch_size, local_epochs):
+        here = {name: column.to(device) for name, column in batch.items()}
+        size = len(next(iter(here.values())))
+        for objective, optimizer in optimizers:
+            optimizer.zero_grad()
+            with mixed_precision:
+                loss = objective.loss(model, here)
+            loss.backward()
+            optimizer.step()
+            totals[objective.name] += loss.detach() * size
+        task.after_step(model)
+        seen += size
     return mean_losses({name: float(total) for name, total in totals.items()}, seen)
+
+
+def local_batches(
+    task: Task,
+    model: nn.Module,
+    data: Examples,
+    generator: torch.Generator,
+    batch_size: int,
+    local_epochs: float,
+) -> Iterator[Batch]:
+    """Yield the batches of all local epochs; of a last one that is a part of an epoch, its first batches."""
+    for _ in range(int(local_epochs)):
+        yield from task.batches(model, data, generator, batch_size)
+    if part := local_epochs % 1:
+        wanted = part * task.num_batches(data, batch_size)
+        num_batches = max(1, math.ceil(wanted - 1e-9))  # 0.7 * 10 is a little more than 7
+        yield from islice(task.batches(model, data, generator, batch_size), num_batches)
 
 
 def mean_losses(totals: Mapping[str, float], seen: int) -> dict[str, float]:

@@ -114,15 +114,21 @@ class NodeReply:
         content: RecordDict,
         arrays: Mapping[str, NDArray[np.generic]] | None = None,
         statistics: Mapping[str, NDArray[np.generic]] | None = None,
+        times: int = 1,
     ) -> None:
-        """Add a client's reply; its arrays are added up or copied at once, so they may be views."""
+        """Add a client's reply, which counts some times in sums.
+
+        Its arrays are added up or copied at once, so they may be views.
+        """
         if arrays is not None and self.total is not None:
-            self.total.add(arrays, weight_of(content, self.weighted_by))
+            for _ in range(times):  # not once with a larger weight, which would be rounded
+                self.total.add(arrays, weight_of(content, self.weighted_by))
         elif arrays is not None:
             content[ARRAYS] = to_record(arrays)
         if statistics:
             self.statistics = self.statistics or ExactSum()
-            self.statistics.add(statistics, weight_of(content, NUM_EXAMPLES))
+            for _ in range(times):
+                self.statistics.add(statistics, weight_of(content, NUM_EXAMPLES))
         self.replies.append(ClientReply(client, content))
 
     def fail(self, client: int, error: Exception) -> None:
@@ -210,6 +216,8 @@ def add_update(total: ExactSum, content: RecordDict, weighted_by: str) -> None:
 def weight_of(content: RecordDict, weighted_by: str) -> float:
     """Return the weight of a client's update."""
     (metrics,) = content.metric_records.values()
+    if weighted_by not in metrics:
+        raise ValueError(f"no metric {weighted_by!r} to weight by among {', '.join(sorted(metrics))}")
     return float(metrics[weighted_by])  # type: ignore[arg-type]
 
 

@@ -35,6 +35,8 @@ class RoundInfo:
     """Local rules of the shared model, in order, as "module:Class"."""
     personal_rules: tuple[str, ...] = ()
     """Local rules of the clients' personal models; () is that they keep none."""
+    repeated: tuple[int, ...] = ()
+    """Clients that count several times, as often as they stand here and once more."""
 
     def to_config(self) -> ConfigRecord:
         """Return the record that travels."""
@@ -75,6 +77,11 @@ class ClientRequest:
     """What the strategy says beside them."""
     statistics: Mapping[str, Tensor] = field(default_factory=dict)
     """What no optimizer trains, such as BatchNorm's running means, to start from."""
+
+    @property
+    def times(self) -> int:
+        """How often the client counts."""
+        return 1 + self.info.repeated.count(self.client)
 
     @property
     def given(self) -> dict[str, Tensor]:

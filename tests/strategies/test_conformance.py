@@ -6,6 +6,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from asking import Records
+from flower_strategies import ExtraRecord, OwnConfig, PowerOfChoice, Remembers
 from flwr.app import ArrayRecord, Message, RecordDict
 from flwr.serverapp.strategy import FedAvg, FedMedian, Krum, Strategy
 from required_options import REQUIRED
@@ -41,6 +43,19 @@ WITHIN = {
     ),
 }
 """Strategies around others than FedAvg."""
+
+
+FOREIGN = [
+    pytest.param(check, id=f"{cls.__name__}-{check}")
+    for cls in (OwnConfig, ExtraRecord, PowerOfChoice, Remembers, Records)
+    for check in checks(cls)
+]
+"""Those of authors who send records and ask questions of their own."""
+
+
+@pytest.mark.parametrize("check", FOREIGN)
+def test_strategies_that_use_all_of_flowers_messages_conform(check: Check) -> None:
+    check()
 
 
 @pytest.mark.parametrize("check", BUILT_IN)
