@@ -82,8 +82,8 @@ class RoundLoop:
         self.evaluation = evaluation
         self.task: Task = evaluation.task
         self.folder = folder
-        self.weights = weights
-        self.statistics = statistics
+        self._weights = weights
+        self._statistics = statistics
         self.fixed = fixed
         self.state_path = state_path
         self.errors = errors
@@ -97,21 +97,26 @@ class RoundLoop:
 
     @property
     def model(self) -> dict[str, Tensor]:
-        """All that the server knows of the model: what is averaged, and what it has given the clients."""
-        return {**self.averaged, **self.fixed}
+        """Copies of all that the server knows of the model: what is averaged, and what clients were given."""
+        return {**self.averaged, **_copies(self.fixed)}
 
     @property
     def averaged(self) -> dict[str, Tensor]:
-        """What is averaged: the parameters, which the strategy sees, and the statistics beside them."""
-        return {**self.weights, **self.statistics}
+        """Copies of what is averaged: the parameters, which the strategy sees, and statistics beside them."""
+        return {**self.weights, **_copies(self._statistics)}
+
+    @property
+    def weights(self) -> dict[str, Tensor]:
+        """Copies of the parameters: a callback that changed the run's own would change the model."""
+        return _copies(self._weights)
 
     def resume(self, checkpoint: Checkpoint | None) -> None:
         """Go back to a checkpoint; to the start without one, which is for runs that have not trained."""
         if checkpoint is None:
             log(WARNING, "The run in %s has trained no round: starting from round 1", self.folder.path)
         else:
-            self.weights = {name: checkpoint.weights[name] for name in self.weights}
-            self.statistics = {name: checkpoint.weights[name] for name in self.statistics}
+            self._weights = {name: checkpoint.weights[name] for name in self._weights}
+            self._statistics = {name: checkpoint.weights[name] for name in self._statistics}
             self.progress = Progress(**checkpoint.progress)
             self.folder.started -= self.progress.seconds
             restore(self.strategy, checkpoint.strategy, checkpoint.strategy_arrays)
@@ -180,14 +185,14 @@ class RoundLoop:
         with self.timed("sampling"):
             self._seed("train", server_round)
             info = self._info(server_round)
-            self.grid.begin_round(info, self.config.round_timeout, self.statistics)
+            self.grid.begin_round(info, self.config.round_timeout, self._statistics)
             self.grid.expect_sampling()
             words = self._words("train", server_round)
             messages = list(
-                self.strategy.configure_train(server_round, ArrayRecord(self.weights), words, self.grid)
+                self.strategy.configure_train(server_round, ArrayRecord(self._weights), words, self.grid)
             )
             self.progress.words["train"] = as_json(words)
-        cohort = self.grid.exchange(messages, info, self.config.round_timeout, self.statistics)
+        cohort = self.grid.exchange(messages, info, self.config.round_timeout, self._statistics)
         self.seconds["training"] = cohort.node_seconds
         self.seconds["transport"] = cohort.seconds - cohort.node_seconds
         self._tell_failures(server_round, cohort, "failed")
@@ -211,7 +216,7 @@ class RoundLoop:
                 )
             self._take_over(arrays, server_round)
             if cohort.statistics:
-                self.statistics = self._checked(self.statistics, cohort.statistics, server_round)
+                self._statistics = self._checked(self._statistics, cohort.statistics, server_round)
         self._lists |= _lists("train", metrics)
         return {**_plain(metrics), "num-examples": cohort.num_examples}
 
@@ -225,13 +230,13 @@ class RoundLoop:
     def _take_over(self, arrays: ArrayRecord, server_round: int) -> None:
         """Take the strategy's new weights; raise RunFailedError where they are not the model's."""
         new, returned = to_arrays(arrays), f"{type(self.strategy).__name__} returned in round {server_round}"
-        if missing := self.weights.keys() - new.keys():
+        if missing := self._weights.keys() - new.keys():
             raise RunFailedError(f"{returned} a part of the weights: {listed(missing)} missing")
-        for name, old in self.weights.items():
+        for name, old in self._weights.items():
             if new[name].shape != old.shape:
                 found, wanted = [*new[name].shape], [*old.shape]
                 raise RunFailedError(f"{returned} {name} of shape {found}, and it has {wanted}")
-        self.weights = self._checked(self.weights, new, server_round)
+        self._weights = self._checked(self._weights, new, server_round)
 
     def _checked(self, old: Mapping[str, Tensor], new: Arrays, server_round: int) -> dict[str, Tensor]:
         """Return new tensors, which may be float64, in the model's types; raise RunFailedError for others."""
@@ -248,14 +253,14 @@ class RoundLoop:
         with self.timed("evaluation"):
             self._seed("evaluate", server_round)
             info = self._info(server_round)
-            self.grid.begin_round(info, self.config.round_timeout, self.statistics)
+            self.grid.begin_round(info, self.config.round_timeout, self._statistics)
             self.grid.expect_sampling()
             words = self._words("evaluate", server_round)
             messages = list(
-                self.strategy.configure_evaluate(server_round, ArrayRecord(self.weights), words, self.grid)
+                self.strategy.configure_evaluate(server_round, ArrayRecord(self._weights), words, self.grid)
             )
             self.progress.words["evaluate"] = as_json(words)
-            cohort = self.grid.exchange(messages, info, self.config.round_timeout, self.statistics)
+            cohort = self.grid.exchange(messages, info, self.config.round_timeout, self._statistics)
         self._tell_failures(server_round, cohort, "failed to evaluate")
         return cohort
 
@@ -291,7 +296,7 @@ class RoundLoop:
     def _evaluate_centrally(self, server_round: int) -> dict[str, float]:
         """Evaluate on the held-out examples; raise RunFailedError for a metric that is not finite."""
         with self.timed("evaluation"):
-            metrics = self.evaluation.metrics(self.averaged)
+            metrics = self.evaluation.metrics({**self._weights, **self._statistics})
         for name, value in metrics.items():
             if not math.isfinite(value):
                 raise RunFailedError(
@@ -339,6 +344,10 @@ def _cohort(cohort: CohortResult) -> dict[str, Any]:
         "failures": tuple(FailureRecord(client=each.client, error=each.error) for each in cohort.failures),
         "bytes": {"down": cohort.bytes_down, "up": cohort.bytes_up},
     }
+
+
+def _copies(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: tensor.clone() for name, tensor in tensors.items()}
 
 
 def _lists(where: str, metrics: MetricRecord | None) -> dict[str, list[int | float]]:
