@@ -1,8 +1,9 @@
 """The one training loop, for every family."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
+from itertools import islice
 
 import torch
 from torch import nn
@@ -10,7 +11,7 @@ from torch import nn
 from clients.deadline import NEVER, Deadline, interrupted_after
 from models.data.dataset import Examples
 from models.state import start_training
-from models.task import Objective, Task
+from models.task import Batch, Objective, Task
 
 Optimizers = Sequence[tuple[Objective, torch.optim.Optimizer]]
 
@@ -22,7 +23,7 @@ def train_epochs(
     optimizers: Optimizers,
     *,
     generator: torch.Generator,
-    local_epochs: int,
+    local_epochs: float,
     batch_size: int,
     device: torch.device,
     autocast: bool = False,
@@ -40,23 +41,39 @@ def train_epochs(
     terms = dict.fromkeys(totals, 0)
     seen = 0
     with interrupted_after(deadline):
-        for _ in range(local_epochs):
-            for batch in task.batches(model, data, generator, batch_size):
-                deadline.check()
-                here = {name: column.to(device) for name, column in batch.items()}
-                for objective, optimizer in optimizers:
-                    optimizer.zero_grad()
-                    with mixed_precision:
-                        loss = objective.loss(model, here)
-                    loss.backward()
-                    optimizer.step()
-                    if count := objective.terms(batch):
-                        totals[objective.name] += loss.detach() * count
-                        terms[objective.name] += count
-                task.after_step(model)
-                seen += len(next(iter(here.values())))
+        for batch in local_batches(task, model, data, generator, batch_size, local_epochs):
+            deadline.check()
+            here = {name: column.to(device) for name, column in batch.items()}
+            for objective, optimizer in optimizers:
+                optimizer.zero_grad()
+                with mixed_precision:
+                    loss = objective.loss(model, here)
+                loss.backward()
+                optimizer.step()
+                if count := objective.terms(batch):
+                    totals[objective.name] += loss.detach() * count
+                    terms[objective.name] += count
+            task.after_step(model)
+            seen += len(next(iter(here.values())))
         deadline.check()
     return mean_losses({name: float(total) for name, total in totals.items()}, terms, seen)
+
+
+def local_batches(
+    task: Task,
+    model: nn.Module,
+    data: Examples,
+    generator: torch.Generator,
+    batch_size: int,
+    local_epochs: float,
+) -> Iterator[Batch]:
+    """Yield the batches of all local epochs; of a last one that is a part of an epoch, its first batches."""
+    for _ in range(int(local_epochs)):
+        yield from task.batches(model, data, generator, batch_size)
+    if part := local_epochs % 1:
+        wanted = part * task.num_batches(data, batch_size)
+        num_batches = max(1, math.ceil(wanted - 1e-9))  # 0.7 * 10 is a little more than 7
+        yield from islice(task.batches(model, data, generator, batch_size), num_batches)
 
 
 def losses_at(

@@ -108,7 +108,7 @@ def send_reply(
         info = request.info
         states.save(request.client, info.server_round, after, info.restorable_round)
     content = RecordDict({METRICS: MetricRecord({**update.metrics}), **update.encoded})
-    reply.add(request.client, content, update.arrays or None, statistics)
+    reply.add(request.client, content, update.arrays or None, statistics, request.times)
 
 
 def tampered(worker: Worker, request: ClientRequest, update: Update) -> Update:

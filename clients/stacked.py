@@ -8,7 +8,6 @@ more of, so it depends a little on who trains beside it: the loop is the default
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain
 
 import torch
 from torch import Tensor, nn
@@ -16,11 +15,12 @@ from torch.func import functional_call, vmap
 
 from clients.attacks import poison
 from clients.deadline import NEVER, Deadline, LateError, interrupted_after
-from clients.loop import Optimizers, mean_losses
+from clients.loop import Optimizers, local_batches, mean_losses
 from clients.reply import LocalResult, send_reply
 from clients.rules import RuleAtWork, load_rules
 from clients.state import ClientState, ClientStates, shared_model
 from clients.worker import Worker
+from models.core.local_work import for_client
 from models.core.seeds import generator_for
 from models.optimizers import make_optimizers
 from models.state import start_training
@@ -38,9 +38,11 @@ def train_stacked(
     deadline: Deadline = NEVER,
 ) -> None:
     """Train the clients of a message, those that start alike in one stack."""
-    stacks: dict[tuple[int, int], list[_Learner]] = {}
+    stacks: dict[tuple[int, str], list[_Learner]] = {}
     for request in requests:
-        alike = stacks.setdefault((id(request.weights), id(request.config)), [])
+        # Of equal words, which each client may be told in a record of its own.
+        words = repr(sorted(request.config.items()))
+        alike = stacks.setdefault((id(request.weights), words), [])
         try:
             alike.append(_prepare(worker, request, states))
         except Exception as error:  # whatever one client does, the others' work counts
@@ -66,17 +68,14 @@ def _prepare(worker: Worker, request: ClientRequest, states: ClientStates) -> _L
     server_round, client = request.info.server_round, request.client
     examples = poison(worker, client, worker.examples(client)[0])
     generator = generator_for(worker.config.seed, "train", server_round, client)
-    epochs = (
-        worker.task.batches(worker.model, examples, generator, worker.config.batch_size)
-        for _ in range(worker.config.local_epochs)
-    )
+    config, local_epochs = for_client(worker.config, request.config)
+    batches = local_batches(worker.task, worker.model, examples, generator, config.batch_size, local_epochs)
     state = states.load(client, before=server_round)
     received = {}
     if request.info.received_losses:
         start = shared_model(request.given, state.shared)
         received = worker.received_losses(server_round, client, start, examples)
-    num_examples = worker.task.num_examples(examples)
-    return _Learner(request, num_examples, received, chain.from_iterable(epochs), state)
+    return _Learner(request, worker.task.num_examples(examples), received, batches, state)
 
 
 class _Stack:
@@ -100,7 +99,8 @@ class _Stack:
             for name, own in worker.model.named_parameters()
         }
         self.state |= parameters
-        self.optimizers: Optimizers = make_optimizers(worker.task, parameters.items(), worker.config)
+        config, _ = for_client(worker.config, first.config)
+        self.optimizers: Optimizers = make_optimizers(worker.task, parameters.items(), config)
         self.rules = load_rules(first.info.rules, first.config)
         self.at_work: RuleAtWork | None = None
         if self.rules:

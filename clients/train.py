@@ -21,6 +21,7 @@ from clients.state import (
     shared_model,
 )
 from clients.worker import Worker
+from models.core.local_work import for_client
 from models.core.seeds import derive_seed, generator_for
 from models.data.dataset import Examples
 from models.optimizers import make_optimizers
@@ -132,7 +133,8 @@ def _train(
     prefix: str = "",
 ) -> _Trained:
     """Train the model that stands ready; `prefix` tells its random streams from those of the shared one."""
-    config, place = worker.config, (request.info.server_round, request.client)
+    config, local_epochs = for_client(worker.config, request.config)
+    place = request.info.server_round, request.client
     optimizers = make_optimizers(worker.task, worker.model.named_parameters(), config)
     if config.keep_optimizer:
         restore_optimizers(optimizers, remembered.optimizer)
@@ -152,7 +154,7 @@ def _train(
         examples,
         optimizers,
         generator=generator_for(config.seed, f"{prefix}train", *place),
-        local_epochs=config.local_epochs,
+        local_epochs=local_epochs,
         batch_size=config.batch_size,
         device=worker.device,
         autocast=config.precision == "bfloat16",

@@ -124,6 +124,10 @@ class Task(ABC):
         """
         return not any(isinstance(module, nn.BatchNorm1d) for module in model.modules())
 
+    def num_batches(self, data: Examples, batch_size: int) -> int:
+        """Return about how many batches an epoch has, for a part of one; override it with `batches`."""
+        return math.ceil(len(data) / batch_size)
+
     def batch(self, examples: Examples, generator: torch.Generator) -> Batch:
         """Return what the objectives see of these examples; override to scale them or to draw noise."""
         return examples.columns

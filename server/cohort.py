@@ -14,11 +14,13 @@ from flwr.supercore.run import Run
 from numpy.typing import NDArray
 from torch import Tensor
 
+from models.core.errors import UserError
 from models.core.tracebacks import line_of, traceback_of
 from server.busy_nodes import BusyNodes, has_died, worker_died
 from server.errors import RunFailedError
 from server.exchange import exchange, one_line
 from server.node_registry import NodeRegistry
+from server.requests import Request, Requests, Wave
 from strategies.wire.compression import decompress
 from strategies.wire.exact_sum import ExactSum
 from strategies.wire.records import num_bytes, num_value_bytes, to_arrays, to_record
@@ -35,8 +37,7 @@ from strategies.wire.reply import (
 from strategies.wire.request import RoundInfo, pack_requests
 
 Shapes = Mapping[str, tuple[int, ...]]
-
-REFUSAL = "the round loop exchanges messages: clients that share a node answer together"
+Answer = tuple[ClientReply, Request]
 
 
 @dataclass(frozen=True)
@@ -44,9 +45,10 @@ class CohortResult:
     """What came back from the clients of one exchange."""
 
     replies: Sequence[Message] = ()
-    """For the strategy: replies in client order, and an error reply for each client that failed."""
+    """For the strategy, one for each of its messages, in client order: replies, and errors of clients that
+    failed; or the mean of all replies, and the errors."""
     clients: Sequence[int] = ()
-    """Clients that answered, in order."""
+    """Clients that answered, in order; one that was asked several times counts as often."""
     failures: Sequence[ClientFailure] = ()
     """Clients that failed, in order."""
     statistics: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
@@ -78,6 +80,8 @@ class _Traffic:
     client_down: int = 0
     client_up: int = 0
     node_seconds: float = 0.0
+    failures: list[ClientFailure] = field(default_factory=list)
+    """Of a strategy's own questions."""
 
 
 class CohortGrid(Grid):
@@ -97,6 +101,7 @@ class CohortGrid(Grid):
         node_timeout: float = 300.0,
         round_grace: float = 0.0,
         fixed: Mapping[str, Tensor] | None = None,
+        requests: Requests | None = None,
     ) -> None:
         self.grid = grid
         self.node_registry = node_registry
@@ -104,7 +109,10 @@ class CohortGrid(Grid):
         self.round_grace = round_grace
         self.busy = BusyNodes(grid)
         self.fixed = ArrayRecord(dict(fixed)) if fixed else None
+        self.requests = requests or Requests()
         self.sampling_deadline = math.inf
+        self._round: tuple[RoundInfo, float, Mapping[str, Tensor] | None] | None = None
+        self._aside = _Traffic()
 
     def set_run(self, run: Run) -> None:
         """Set the run of the grid underneath."""
@@ -143,17 +151,42 @@ class CohortGrid(Grid):
         """Give the strategy node-timeout from now to find enough clients; it may wait for ever by itself."""
         self.sampling_deadline = time.monotonic() + self.node_timeout
 
+    def begin_round(
+        self, info: RoundInfo, timeout: float, statistics: Mapping[str, Tensor] | None = None
+    ) -> None:
+        """Let the strategy exchange messages of its own in this round."""
+        self._round = info, timeout, statistics
+
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
-        """Refuse: replies are packed by node, so they are only to be had together."""
-        raise NotImplementedError(REFUSAL)
+        """Refuse: clients that share a node answer together, so replies are only to be had together."""
+        raise refused(self.requests.strategy, "push_messages")
 
     def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
         """Refuse, as `push_messages` does."""
-        raise NotImplementedError(REFUSAL)
+        raise refused(self.requests.strategy, "pull_messages")
 
     def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> list[Message]:
-        """Refuse, as `push_messages` does."""
-        raise NotImplementedError(REFUSAL)
+        """Exchange messages in a strategy's own name, as the question for losses before it samples.
+
+        Every client's reply is its own. What failed, and what was moved, counts with the next exchange.
+        """
+        if self._round is None:
+            raise UserError(
+                f"strategy {self.requests.strategy} asks clients before the first round has begun"
+            )
+        info, longest, statistics = self._round
+        before, self._aside = self._aside, _Traffic()
+        info = replace(info, weighted_by="")
+        result = self.exchange(messages, info, min(timeout or longest, longest), statistics)
+        self._aside = _Traffic(
+            down=before.down + result.bytes_down,
+            up=before.up + result.bytes_up,
+            client_down=before.client_down + result.client_bytes_down,
+            client_up=before.client_up + result.client_bytes_up,
+            node_seconds=before.node_seconds + result.node_seconds,
+            failures=[*before.failures, *result.failures],
+        )
+        return list(result.replies)
 
     def exchange(
         self,
@@ -170,32 +203,43 @@ class CohortGrid(Grid):
         Raises RunFailedError for a worker that died, and for a cohort without examples to train on.
         """
         started = time.perf_counter()
-        asked = {message.metadata.dst_node_id: message for message in messages}
-        if not asked:
+        waves = self.requests.read(messages)
+        self.requests.warn(waves)
+        traffic, self._aside = self._aside, _Traffic()
+        if not waves and traffic == _Traffic():
             return CohortResult()
-        training = next(iter(asked.values())).metadata.message_type.startswith("train")
         info = replace(info, seconds_left=float(timeout))
-        info = info if training else replace(info, weighted_by="")  # every client's metrics are wanted
-        traffic, beside = _Traffic(), ArrayRecord(dict(statistics)) if statistics else None
-        parts = self._ask_nodes(asked, info, timeout, traffic, beside)
-        replies = sorted((reply for part in parts for reply in part.replies), key=lambda each: each.client)
-        failures = sorted((each for part in parts for each in part.failures), key=lambda each: each.client)
-        if training:
-            _check_examples(replies, info.weighted_by or "num-examples")
-        if info.weighted_by and replies:
+        beside = ArrayRecord(dict(statistics)) if statistics else None
+        outcomes = [self._exchange_wave(wave, info, timeout, traffic, beside) for wave in waves]
+        answers = [answer for outcome in outcomes for answer in outcome.answers]
+        failed = [each for outcome in outcomes for each in outcome.failed]
+        errors = [error for failure, request in failed for error in _errors(failure, request)]
+        summed = [each for each in outcomes if info.weighted_by and each.wave.training and each.answers]
+        single = [each for each in outcomes if not (info.weighted_by and each.wave.training)]
+        trained, evaluated = (
+            [
+                reply
+                for each in single
+                if each.wave.training is training
+                for answer in each.answers
+                for reply in _restored(*answer)
+            ]
+            for training in (True, False)
+        )
+        if summed:
             # Even where no node had two clients: the mean must not be rounded in another way then.
-            answered = [_mean(parts, replies, asked, info.weighted_by)]
-        else:
-            answered = [_restored(reply, asked) for reply in replies]
-        contents = [reply.content for reply in answered]
-        partial = drop_partial_metrics(contents, "num-examples") if training else {}
+            trained = [_mean(summed, info.weighted_by)]
+        partial = drop_partial_metrics([reply.content for reply in trained], "num-examples")
+        replies = [*trained, *evaluated, *errors]
+        if not summed:
+            replies = sorted(replies, key=lambda reply: reply.metadata.src_node_id)
         return CohortResult(
-            replies=_with_errors(answered, failures, asked, in_order=not info.weighted_by),
-            clients=[reply.client for reply in replies],
-            failures=failures,
-            statistics=_mean_statistics(parts),
+            replies=replies,
+            clients=sorted(reply.client for reply, request in answers for _ in request.messages),
+            failures=[*traffic.failures, *sorted((each for each, _ in failed), key=lambda each: each.client)],
+            num_examples=int(sum(reply.weight("num-examples") * len(to.messages) for reply, to in answers)),
+            statistics=_mean_statistics([part for outcome in outcomes for part in outcome.parts]),
             partial_metrics=partial,
-            num_examples=int(sum(reply.weight("num-examples") for reply in replies)),
             bytes_down=traffic.down,
             bytes_up=traffic.up,
             client_bytes_down=traffic.client_down,
@@ -204,21 +248,35 @@ class CohortGrid(Grid):
             seconds=time.perf_counter() - started,
         )
 
+    def _exchange_wave(
+        self, wave: Wave, info: RoundInfo, timeout: float, traffic: _Traffic, statistics: ArrayRecord | None
+    ) -> "_Outcome":
+        """Ask clients once, and return what came of it."""
+        asked = wave.requests
+        repeated = [client for client, request in asked.items() for _ in request.messages[1:]]
+        info = replace(info, repeated=tuple(repeated))
+        info = info if wave.training else replace(info, weighted_by="")  # every client's metrics are wanted
+        parts = self._ask_nodes(wave, info, timeout, traffic, statistics)
+        replies = sorted((reply for part in parts for reply in part.replies), key=lambda each: each.client)
+        if wave.training:
+            _check_examples(replies, info.weighted_by or "num-examples")
+        return _Outcome(
+            wave,
+            parts,
+            [(reply, asked[reply.client]) for reply in replies],
+            [(failure, asked[failure.client]) for part in parts for failure in part.failures],
+        )
+
     def _ask_nodes(
-        self,
-        asked: Mapping[int, Message],
-        info: RoundInfo,
-        timeout: float,
-        traffic: _Traffic,
-        statistics: ArrayRecord | None,
+        self, wave: Wave, info: RoundInfo, timeout: float, traffic: _Traffic, statistics: ArrayRecord | None
     ) -> list[NodeReply]:
         """Send each node one message, and return what the nodes reply, or why they do not."""
-        wait = timeout + self.round_grace
+        asked, wait = wave.requests, timeout + self.round_grace
         connected = list(self.grid.get_node_ids())
         free = self.busy.wait_for_free(connected, wait)
         assigned = self.node_registry.assign(asked, free)
         packed = {
-            node: self._pack(node, [asked[client] for client in clients], info, traffic, statistics)
+            node: self._pack(node, wave, clients, info, traffic, statistics)
             for node, clients in assigned.items()
         }
         # Not by node: the SuperLink answers in its own name for a node that has gone.
@@ -228,8 +286,7 @@ class CohortGrid(Grid):
         for node, message in packed.items():
             if message.metadata.message_id not in returned:
                 self.busy.add(node, message.metadata.message_id, info.server_round)
-        training = bool(packed) and next(iter(packed.values())).metadata.message_type.startswith("train")
-        wanted = _shapes(to_arrays(statistics)) if training and statistics else {}
+        wanted = _shapes(to_arrays(statistics)) if wave.training and statistics else {}
         parts = [
             _unpack(returned.get(packed[node].metadata.message_id), clients, traffic, wanted, wait).on_node(
                 node
@@ -248,16 +305,37 @@ class CohortGrid(Grid):
     def _pack(
         self,
         node: int,
-        messages: list[Message],
+        wave: Wave,
+        clients: Sequence[int],
         info: RoundInfo,
         traffic: _Traffic,
         statistics: ArrayRecord | None,
     ) -> Message:
-        contents = [(message.metadata.dst_node_id, message.content) for message in messages]
+        contents = [(client, wave.requests[client].content) for client in clients]
         content = pack_requests(contents, info, self.fixed, statistics)
         traffic.down += num_bytes(content)
+        messages = [message for client in clients for message in wave.requests[client].messages]
         traffic.client_down += _received_by_clients(messages, self.fixed, statistics)
-        return Message(content, node, messages[0].metadata.message_type)
+        return Message(content, node, wave.message_type)
+
+
+@dataclass(frozen=True)
+class _Outcome:
+    """What came of a wave."""
+
+    wave: Wave
+    parts: Sequence[NodeReply]
+    answers: Sequence[Answer]
+    """In client order."""
+    failed: Sequence[tuple[ClientFailure, Request]]
+
+
+def refused(strategy: str, method: str) -> UserError:
+    """Return the error for a method of the Grid that cannot do here what it does in Flower."""
+    return UserError(
+        f"strategy {strategy} calls grid.{method}, and clients that share a node answer together: "
+        "call grid.send_and_receive, or return the messages"
+    )
 
 
 def _received_by_clients(messages: Sequence[Message], *beside: ArrayRecord | None) -> int:
@@ -329,44 +407,43 @@ def _shapes(arrays: Mapping[str, NDArray[Any]]) -> Shapes:
 
 def _check_examples(replies: Sequence[ClientReply], weighted_by: str) -> None:
     """Raise RunFailedError where there is nothing to divide by."""
-    if replies and not any(reply.weight(weighted_by) for reply in replies):
+    try:
+        weights = [reply.weight(weighted_by) for reply in replies]
+    except ValueError as error:
+        raise RunFailedError(f"the clients of this round cannot be weighted: {error}") from error
+    if replies and not any(weights):
         raise RunFailedError(f"the clients of this round have no examples ({weighted_by} is 0)")
 
 
-def _with_errors(
-    answered: list[Message], failures: Sequence[ClientFailure], asked: Mapping[int, Message], in_order: bool
-) -> list[Message]:
-    """Add an error reply for each client that failed, in client order or after the mean."""
-    errors = [
-        Message(
-            Error(ErrorCode.CLIENT_APP_RAISED_EXCEPTION, f"client {each.client}: {each.error}"),
-            reply_to=asked[each.client],
-        )
-        for each in failures
-    ]
-    every = [*answered, *errors]
-    return sorted(every, key=lambda reply: reply.metadata.src_node_id) if in_order else every
+def _errors(failure: ClientFailure, request: Request) -> list[Message]:
+    """Return an error reply to each message that asked a client which failed."""
+    error = Error(ErrorCode.CLIENT_APP_RAISED_EXCEPTION, f"client {failure.client}: {failure.error}")
+    return [Message(error, reply_to=message) for message in request.messages]
 
 
-def _mean(
-    parts: Sequence[NodeReply], replies: Sequence[ClientReply], asked: Mapping[int, Message], weighted_by: str
-) -> Message:
+def _mean(outcomes: Sequence[_Outcome], weighted_by: str) -> Message:
     """Return the weighted mean of all clients as if it were one client's reply."""
     total = ExactSum()
-    for part in parts:
-        if part.total is not None:
-            total.merge(part.total)
-        else:  # a node with few clients sends their arrays as they are
-            for reply in part.replies:
-                add_update(total, _restored(reply, asked).content, weighted_by)
-    metrics = mean_metrics([reply.content for reply in replies], weighted_by)
+    for outcome in outcomes:
+        for part in outcome.parts:
+            if part.total is not None:
+                total.merge(part.total)
+                continue
+            for reply in part.replies:  # a node with few clients sends their arrays as they are
+                for message in _restored(reply, outcome.wave.requests[reply.client]):
+                    add_update(total, message.content, weighted_by)
+    answers = sorted(
+        (answer for outcome in outcomes for answer in outcome.answers), key=lambda answer: answer[0].client
+    )
+    metrics = mean_metrics([reply.content for reply, to in answers for _ in to.messages], weighted_by)
     content = RecordDict({ARRAYS: to_record(total.mean()), METRICS: metrics})
-    return Message(content, reply_to=asked[replies[0].client])
+    return Message(content, reply_to=answers[0][1].messages[0])
 
 
-def _restored(reply: ClientReply, asked: Mapping[int, Message]) -> Message:
-    """Return a client's reply without compression."""
-    request = asked[reply.client]
+def _restored(reply: ClientReply, request: Request) -> list[Message]:
+    """Return a client's reply without compression, to each message that it answers."""
     sent = next(iter(request.content.array_records.values()), None)
     content = reply.content if sent is None else decompress(reply.content, sent)
-    return Message(content, reply_to=request)
+    # Strategies may put other records into a reply: each has its own.
+    contents = [content, *(RecordDict(dict(content)) for _ in request.messages[1:])]
+    return [Message(each, reply_to=message) for each, message in zip(contents, request.messages, strict=True)]

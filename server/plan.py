@@ -17,20 +17,26 @@ from models.data.datasets import load_dataset
 from models.data.partition import Partition, make_partition
 from models.optimizers import make_optimizers
 from models.registry import load_task
-from models.state import build_model, federated_names
+from models.state import build_model, federated_names, model_state
 from models.task import Task
 from server.callbacks.build import make_guests
 from server.callbacks.callback import Callback
 from server.config import ServerConfig
+from server.rehearsal import rehearse
+from server.requests import Requests
 from server.strategy import (
     check_compression,
     check_engine,
     check_memory,
     check_optimizers,
     check_statistics,
+    check_weighting,
     load_strategy,
+    rules_of,
 )
 from server.transfer import Transfer, starting_point, take_over
+from strategies.declaration import chain_of
+from strategies.wire.form import ARRAYS
 
 
 @dataclass(frozen=True)
@@ -79,6 +85,23 @@ def make_plan(run_config: RunConfig) -> Plan:
     # Their options are checked by making them.
     optimizers = make_optimizers(task, model.named_parameters(), task_config)
     check_optimizers(strategy, (optimizer for _, optimizer in optimizers))
+    check_weighting(strategy, (objective.name for objective in task.objectives))
     deal = make_partition(dataset, task_config)
     transfer = take_over(starting_point(config), model, task.local, task.freeze) if config.init_from else None
-    return Plan(config, task_config, dataset, task, model, strategy, deal, transfer, guests)
+    plan = Plan(config, task_config, dataset, task, model, strategy, deal, transfer, guests)
+    state = model_state(model)
+    weights = {name: state[name] for name in federated_names(model, task).parameters}
+    rehearse(strategy, weights, requests_of(plan))
+    return plan
+
+
+def requests_of(plan: Plan) -> Requests:
+    """Return the reader of what the strategy asks of clients."""
+    *_, innermost = chain_of(plan.strategy)
+    return Requests(
+        type(plan.strategy).__name__,
+        federated_names(plan.model, plan.task).parameters,
+        plan.task_config.num_clients,
+        rules_of(plan.strategy),
+        getattr(innermost, "arrayrecord_key", ARRAYS),
+    )

@@ -26,14 +26,16 @@ from server.config import ServerConfig
 from server.error_log import ErrorLog
 from server.errors import RunFailedError
 from server.evaluation import CentralEvaluation
+from server.rehearsal import KNOWN
 from server.run_folder import RunFolder
 from server.run_schema import CHECKPOINTS, ERRORS, FailureRecord, RoundRecord
-from strategies.declaration import declaration_of, weight_keys
+from strategies.declaration import aggregates_evaluation, declaration_of, weight_keys
 from strategies.memory import restore
 from strategies.rule import Arrays
+from strategies.wire.form import listed
 from strategies.wire.records import to_arrays
 from strategies.wire.request import RoundInfo
-from strategies.wire.train_config import SERVER_ROUND
+from strategies.wire.train_config import SERVER_ROUND, as_json, from_json
 
 
 @dataclass
@@ -50,6 +52,8 @@ class Progress:
     """The newest central metrics."""
     seconds: float = 0.0
     """Time that the run has taken, over all its legs."""
+    words: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """What the strategy has left in the config of "train" and of "evaluate", which it gets again."""
 
 
 class RoundLoop:
@@ -77,8 +81,8 @@ class RoundLoop:
         self.evaluation = evaluation
         self.task: Task = evaluation.task
         self.folder = folder
-        self.weights = weights
-        self.statistics = statistics
+        self._weights = weights
+        self._statistics = statistics
         self.fixed = fixed
         self.state_path = state_path
         self.errors = errors
@@ -89,24 +93,31 @@ class RoundLoop:
         self.stop_reason = ""
         self.told_undefined: set[str] = set()
         """Metrics that some clients do not have, each of which the log names once."""
+        self._lists: dict[str, list[int | float]] = {}
+        """What the strategy returned of this round that is no single number."""
 
     @property
     def model(self) -> dict[str, Tensor]:
-        """All that the server knows of the model: what is averaged, and what it has given the clients."""
-        return {**self.averaged, **self.fixed}
+        """Copies of all that the server knows of the model: what is averaged, and what clients were given."""
+        return {**self.averaged, **_copies(self.fixed)}
 
     @property
     def averaged(self) -> dict[str, Tensor]:
-        """What is averaged: the parameters, which the strategy sees, and the statistics beside them."""
-        return {**self.weights, **self.statistics}
+        """Copies of what is averaged: the parameters, which the strategy sees, and statistics beside them."""
+        return {**self.weights, **_copies(self._statistics)}
+
+    @property
+    def weights(self) -> dict[str, Tensor]:
+        """Copies of the parameters: a callback that changed the run's own would change the model."""
+        return _copies(self._weights)
 
     def resume(self, checkpoint: Checkpoint | None) -> None:
         """Go back to a checkpoint; to the start without one, which is for runs that have not trained."""
         if checkpoint is None:
             log(WARNING, "The run in %s has trained no round: starting from round 1", self.folder.path)
         else:
-            self.weights = {name: checkpoint.weights[name] for name in self.weights}
-            self.statistics = {name: checkpoint.weights[name] for name in self.statistics}
+            self._weights = {name: checkpoint.weights[name] for name in self._weights}
+            self._statistics = {name: checkpoint.weights[name] for name in self._statistics}
             self.progress = Progress(**checkpoint.progress)
             self.folder.started -= self.progress.seconds
             restore(self.strategy, checkpoint.strategy, checkpoint.strategy_arrays)
@@ -116,6 +127,8 @@ class RoundLoop:
 
     def run(self) -> Literal["completed", "stopped"]:
         """Run until the last round, or until a callback asks to stop; return "completed" or "stopped"."""
+        if not type(self.strategy).summary.__module__.startswith(KNOWN):
+            self.strategy.summary()  # as Flower does; what Flower's own say is in the run's config
         self.callbacks.on_run_start(self)
         self._last_record = time.perf_counter()
         if self.progress.server_round == 0 and self.config.evaluate_every:
@@ -134,6 +147,7 @@ class RoundLoop:
     def _round(self, server_round: int) -> RoundRecord:
         row: dict[str, Any] = {"server_round": server_round, "train": {}, "evaluate": {}, "central": {}}
         row |= _cohort(CohortResult())
+        self._lists = {}
         try:
             cohort = self._train(server_round)
             row |= _cohort(cohort)
@@ -149,6 +163,7 @@ class RoundLoop:
             self._record(row)
             raise
         self.progress.server_round = server_round
+        row |= {"lists": self._lists} if self._lists else {}
         return self._record(row)
 
     def _record(self, row: dict[str, Any]) -> RoundRecord:
@@ -170,15 +185,15 @@ class RoundLoop:
         """Let the strategy's cohort train."""
         with self.timed("sampling"):
             self._seed("train", server_round)
+            info = self._info(server_round)
+            self.grid.begin_round(info, self.config.round_timeout, self._statistics)
             self.grid.expect_sampling()
+            words = self._words("train", server_round)
             messages = list(
-                self.strategy.configure_train(
-                    server_round, ArrayRecord(self.weights), _words(server_round), self.grid
-                )
+                self.strategy.configure_train(server_round, ArrayRecord(self._weights), words, self.grid)
             )
-        cohort = self.grid.exchange(
-            messages, self._info(server_round), self.config.round_timeout, self.statistics
-        )
+            self.progress.words["train"] = as_json(words)
+        cohort = self.grid.exchange(messages, info, self.config.round_timeout, self._statistics)
         self.seconds["training"] = cohort.node_seconds
         self.seconds["transport"] = cohort.seconds - cohort.node_seconds
         self._tell_failures(server_round, cohort, "failed")
@@ -202,7 +217,8 @@ class RoundLoop:
                 )
             self._take_over(arrays, server_round)
             if cohort.statistics:
-                self.statistics = self._checked(self.statistics, cohort.statistics, server_round)
+                self._statistics = self._checked(self._statistics, cohort.statistics, server_round)
+        self._lists |= _lists("train", metrics)
         return {**cohort.partial_metrics, **_plain(metrics), "num-examples": cohort.num_examples}
 
     def _tell_failures(self, server_round: int, cohort: CohortResult, what: str) -> None:
@@ -213,8 +229,15 @@ class RoundLoop:
             log(WARNING, "Round %d: %s", server_round, said)
 
     def _take_over(self, arrays: ArrayRecord, server_round: int) -> None:
-        """Take the strategy's new weights."""
-        self.weights = self._checked(self.weights, to_arrays(arrays), server_round)
+        """Take the strategy's new weights; raise RunFailedError where they are not the model's."""
+        new, returned = to_arrays(arrays), f"{type(self.strategy).__name__} returned in round {server_round}"
+        if missing := self._weights.keys() - new.keys():
+            raise RunFailedError(f"{returned} a part of the weights: {listed(missing)} missing")
+        for name, old in self._weights.items():
+            if new[name].shape != old.shape:
+                found, wanted = [*new[name].shape], [*old.shape]
+                raise RunFailedError(f"{returned} {name} of shape {found}, and it has {wanted}")
+        self._weights = self._checked(self._weights, new, server_round)
 
     def _checked(self, old: Mapping[str, Tensor], new: Arrays, server_round: int) -> dict[str, Tensor]:
         """Return new tensors, which may be float64, in the model's types; raise RunFailedError for others."""
@@ -230,15 +253,15 @@ class RoundLoop:
         """Let the strategy's choice of clients evaluate the new model on their own examples."""
         with self.timed("evaluation"):
             self._seed("evaluate", server_round)
+            info = self._info(server_round)
+            self.grid.begin_round(info, self.config.round_timeout, self._statistics)
             self.grid.expect_sampling()
+            words = self._words("evaluate", server_round)
             messages = list(
-                self.strategy.configure_evaluate(
-                    server_round, ArrayRecord(self.weights), _words(server_round), self.grid
-                )
+                self.strategy.configure_evaluate(server_round, ArrayRecord(self._weights), words, self.grid)
             )
-            cohort = self.grid.exchange(
-                messages, self._info(server_round), self.config.round_timeout, self.statistics
-            )
+            self.progress.words["evaluate"] = as_json(words)
+            cohort = self.grid.exchange(messages, info, self.config.round_timeout, self._statistics)
         self._tell_failures(server_round, cohort, "failed to evaluate")
         return cohort
 
@@ -247,8 +270,10 @@ class RoundLoop:
         if not (cohort.clients or cohort.failures):
             return {}
         replies = as_flower_wants(cohort.replies, weight_keys(self.strategy))
-        # Its mean is not the record's: a mean of ratios is no ratio of sums.
-        self.strategy.aggregate_evaluate(server_round, replies)
+        metrics = self.strategy.aggregate_evaluate(server_round, replies)
+        # Flower's mean of ratios is no better than the exact one; what a strategy makes of them is its own.
+        own = metrics if aggregates_evaluation(self.strategy) else None
+        self._lists |= _lists("evaluate", own)
         found = {each.metadata.src_node_id: each.content for each in replies if each.has_content()}
         by_client = metrics_by_client(self.task, found)
         for name, clients in undefined(by_client).items():
@@ -256,8 +281,8 @@ class RoundLoop:
                 self.told_undefined.add(name)
                 said = "Round %d: %s is undefined on the examples of clients %s, which it leaves out"
                 log(WARNING, said, server_round, name, named(clients))
-        merged = self._finite(server_round, client_metrics(self.task, found.values()))
-        return {"evaluate": merged, "by_client": by_client}
+        merged = {**client_metrics(self.task, found.values()), **_plain(own)}
+        return {"evaluate": self._finite(server_round, merged), "by_client": by_client}
 
     def _finite(self, server_round: int, metrics: dict[str, float]) -> dict[str, float]:
         """Return the metrics without those that are not finite, which no JSON can hold; say which."""
@@ -273,7 +298,7 @@ class RoundLoop:
     def _evaluate_centrally(self, server_round: int) -> dict[str, float]:
         """Evaluate on the held-out examples; raise RunFailedError for a metric that is not finite."""
         with self.timed("evaluation"):
-            metrics = self.evaluation.metrics(self.averaged)
+            metrics = self.evaluation.metrics({**self._weights, **self._statistics})
         for name, value in metrics.items():
             if not math.isfinite(value):
                 raise RunFailedError(
@@ -282,6 +307,10 @@ class RoundLoop:
                 )
         self.progress.final = metrics
         return metrics
+
+    def _words(self, purpose: str, server_round: int) -> ConfigRecord:
+        """Return the config that a strategy adds its own words to, with those of the round before."""
+        return ConfigRecord({**from_json(self.progress.words.get(purpose, {})), SERVER_ROUND: server_round})
 
     def _info(self, server_round: int) -> RoundInfo:
         """Return what polyfed says to every client beside the strategy's own words."""
@@ -325,9 +354,13 @@ def _cohort(cohort: CohortResult) -> dict[str, Any]:
     }
 
 
-def _words(server_round: int) -> ConfigRecord:
-    """Return the config that a strategy adds its own words to."""
-    return ConfigRecord({SERVER_ROUND: server_round})
+def _copies(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: tensor.clone() for name, tensor in tensors.items()}
+
+
+def _lists(where: str, metrics: MetricRecord | None) -> dict[str, list[int | float]]:
+    """Return the lists in what a strategy returned, by names such as "train/losses"."""
+    return {f"{where}/{name}": [*each] for name, each in (metrics or {}).items() if isinstance(each, list)}
 
 
 def _plain(metrics: MetricRecord | None) -> dict[str, float]:

@@ -90,8 +90,10 @@ class RoundRecord(RunFile):
     """A column of client numbers, "client", and one a metric, of what each found on its own examples."""
     central: Metrics = {}
     """Metrics on the server's held-out examples; empty in rounds without."""
+    lists: dict[str, list[Number]] = {}
+    """Lists that the strategy's own aggregation returned, by names such as "train/losses"."""
     clients: tuple[int, ...] = ()
-    """Those that trained."""
+    """Those that trained; one that the strategy asked several times stands here as often."""
     failures: tuple[FailureRecord, ...] = ()
     seconds: dict[str, Number] = {}
     """Phase -> seconds since the line before, and "total"."""

@@ -14,7 +14,7 @@ from strategies.declaration import declaration_of
 from strategies.memory import NotSavedError, capture
 from strategies.near_misses import check_near_misses
 from strategies.registry import ENTRY_POINTS, STRATEGIES
-from strategies.rule import LocalRule
+from strategies.rule import PERSONAL, LocalRule
 from strategies.sampling import WRAPPED, federation, make, sampling, wraps
 
 
@@ -41,7 +41,7 @@ def load_strategy(config: ServerConfig, num_clients: int) -> Strategy:
     named = federation(num_clients, training, config.num_server_rounds)
     options = parse_options("strategy-options", config.strategy_options)
     strategy = _build(config.strategy, options, given, named)
-    check_rules(strategy)
+    rules_of(strategy)
     return strategy
 
 
@@ -73,6 +73,7 @@ def _build(
         declaration_of(strategy)
     except (TypeError, ValueError) as error:
         raise UserError(f"strategy {name}: {error}") from error
+    check_methods(strategy)
     return strategy
 
 
@@ -105,15 +106,54 @@ def strategy_class(name: str, found: object) -> type[Strategy]:
     return found
 
 
-def check_rules(strategy: Strategy) -> None:
-    """Raise UserError for a client half that is not there, or is none; every client would fail by it."""
-    declaration = declaration_of(strategy)
+def rules_of(strategy: Strategy) -> tuple[type[LocalRule], ...]:
+    """Return the classes of the client half.
+
+    Raises UserError for one that is not there, or is none; every client would fail by it.
+    """
+    declaration, rules = declaration_of(strategy), []
     for name in (*declaration.local_rules, *declaration.personal_rules):
         rule = load_object(name, "local rule")
         if not (isinstance(rule, type) and issubclass(rule, LocalRule)):
             raise UserError(
                 f"local rule {name!r} must be a subclass of strategies.LocalRule, and it is {rule!r}"
             )
+        rules.append(rule)
+    return tuple(rules)
+
+
+def check_methods(strategy: Strategy) -> None:
+    """Raise UserError for what Flower would call, or could be thought to call, and polyfed does not."""
+    cls = type(strategy)
+    if cls.start is not Strategy.start:
+        raise UserError(
+            f"strategy {cls.__name__} overrides start, which nobody calls: polyfed's own rounds call its "
+            "other methods; do it in aggregate_train, or in a callback (docs/callbacks.md)"
+        )
+    if callable(getattr(strategy, "evaluate_fn", None)):
+        raise UserError(
+            f"strategy {cls.__name__} has an evaluate_fn, which nobody calls: the task evaluates the model "
+            "on the server; name it _evaluate_fn if it is something else, or evaluate in a callback"
+        )
+
+
+def check_weighting(strategy: Strategy, objectives: Iterable[str]) -> None:
+    """Raise UserError for a strategy that weights clients by what none of them replies.
+
+    Rules may reply metrics of any name; those are known once they reply.
+    """
+    by = declaration_of(strategy).weighted_by
+    replied = {"num-examples", *objectives}
+    if declaration_of(strategy).personal_rules:
+        replied |= {PERSONAL + name for name in replied - {"num-examples"}}
+    replies_more = any(
+        rule.close is not LocalRule.close or rule.reply is not LocalRule.reply for rule in rules_of(strategy)
+    )
+    if by not in replied and not replies_more:
+        raise UserError(
+            f"strategy {type(strategy).__name__} weights clients by {by!r} (weighted_by_key), and none "
+            f"replies it: they reply {', '.join(sorted(replied))}"
+        )
 
 
 def check_compression(strategy: Strategy, compression: str) -> None:

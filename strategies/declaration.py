@@ -4,12 +4,13 @@ A strategy states it as the attribute `declaration`, in its class body or, where
 property. One that states nothing is run as Flower would run it.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from flwr.serverapp import strategy as flower
 from flwr.serverapp.strategy import FedAvg, Strategy
+from flwr.serverapp.strategy.strategy_utils import aggregate_metricrecords
 
 if TYPE_CHECKING:
     from torch.optim import Optimizer
@@ -96,7 +97,7 @@ def declaration_of(strategy: Strategy) -> Declaration:
             f"got {stated!r}"
         )
     by = stated.weighted_by or (strategy.weighted_by_key if isinstance(strategy, FedAvg) else "num-examples")
-    by_itself = cls in WEIGHTED_MEANS or "declaration" in vars(cls)
+    by_itself = (cls in WEIGHTED_MEANS or "declaration" in vars(cls)) and not _aggregates_losses(strategy)
     not_kept = {*stated.not_kept, *(name for base in cls.__mro__ for name in NOT_KEPT.get(base, ()))}
     return replace(
         stated,
@@ -104,3 +105,24 @@ def declaration_of(strategy: Strategy) -> Declaration:
         weighted_by=by,
         not_kept=tuple(sorted(not_kept)),
     )
+
+
+def chain_of(strategy: Strategy) -> Iterator[Strategy]:
+    """Yield a strategy, the one within it, and so on."""
+    yield strategy
+    if isinstance(within := vars(strategy).get("strategy"), Strategy):
+        yield from chain_of(within)
+
+
+def aggregates_evaluation(strategy: Strategy) -> bool:
+    """Whether a strategy, or the one within it, makes something of its own of what clients evaluated."""
+    *_, strategy = chain_of(strategy)
+    if type(strategy).aggregate_evaluate is not FedAvg.aggregate_evaluate:
+        return True
+    return getattr(strategy, "evaluate_metrics_aggr_fn", None) is not aggregate_metricrecords
+
+
+def _aggregates_losses(strategy: Strategy) -> bool:
+    """Whether a strategy wants to see every client's losses, which no mean of them can stand for."""
+    own = vars(strategy).get("train_metrics_aggr_fn", aggregate_metricrecords)
+    return isinstance(strategy, FedAvg) and own is not aggregate_metricrecords

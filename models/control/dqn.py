@@ -137,6 +137,10 @@ class QLearning(Task):
                 for _ in range(int(replay.added) // self.train_every - before):
                     yield replay.sample(batch_size, generator)
 
+    def num_batches(self, data: Examples, batch_size: int) -> int:
+        """Return the updates of a local epoch."""
+        return len(data) * self.steps // self.train_every
+
     def num_examples(self, data: Examples) -> int:
         """Return the steps of a local epoch over all environments."""
         return len(data) * self.steps

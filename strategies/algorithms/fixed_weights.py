@@ -16,16 +16,22 @@ from flwr.serverapp.strategy import FedAvg
 
 from strategies.rule import CLIENT_COUNT, Arrays
 
+WEIGHTS = (CLIENT_COUNT, "num-examples")
+"""What every client replies, and what is the same in each round where its data is."""
+
 
 class FixedWeights(FedAvg):
     """FedAvg in which a client counts in every round as in its first one, out of all `num_clients`.
 
-    All count alike, as in the papers, unless `weighted_by_key` names a metric, such as 'num-examples': then a
-    client's share is n_i / n. A client that has not taken part yet counts in n as the others do on average.
+    All count alike, as in the papers, unless `weighted_by_key` is 'num-examples': then a client's share is
+    n_i / n. A client that has not taken part yet counts in n as the others do on average.
     """
 
     def __init__(self, num_clients: int, **options: Any) -> None:
         super().__init__(**{"weighted_by_key": CLIENT_COUNT, **options})
+        if self.weighted_by_key not in WEIGHTS:
+            allowed = " or ".join(map(repr, WEIGHTS))
+            raise ValueError(f"weighted_by_key must be {allowed}, got {self.weighted_by_key!r}")
         self.num_clients = num_clients
         self.client_weights: dict[int, float] = {}
         """Client -> its weight, for those that have taken part; empty where all count alike."""

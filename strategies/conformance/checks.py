@@ -32,6 +32,7 @@ from strategies.conformance.federation import (
 )
 from strategies.conformance.rules import rule_broadcasts, rule_keeps_its_word
 from strategies.declaration import declaration_of
+from strategies.kept_values import ALLOWED
 
 TOLERANCE = 1e-5
 """Relative; sums of float32 in another order differ by some 1e-7."""
@@ -139,8 +140,7 @@ def memory_survives(candidate: Candidate) -> None:
     went_on, came_back = (_model(each, rounds=2) for each in (federation, resumed))
     _require(
         _equal(went_on, came_back),
-        "after a checkpoint it goes on otherwise: keep memory in attributes of numbers, text, arrays, "
-        "and lists, tuples and dicts of these",
+        f"after a checkpoint it goes on otherwise: keep memory in attributes that hold {ALLOWED}",
     )
 
 

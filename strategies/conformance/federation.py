@@ -7,20 +7,20 @@ a check, which may change them.
 import copy
 import json
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
 from typing import Any, cast
 
 import numpy as np
 import torch
-from flwr.app import ConfigRecord, Error, Message, MetricRecord, RecordDict
+from flwr.app import ConfigRecord, Error, Message, MessageType, MetricRecord, RecordDict
 from flwr.app.exception import AppExitException
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import FedAvg, Strategy
 from torch import Tensor
 
-from strategies.declaration import declaration_of
+from strategies.declaration import chain_of, declaration_of
 from strategies.memory import capture, restore
 from strategies.near_misses import check_near_misses
 from strategies.rule import (
@@ -34,9 +34,10 @@ from strategies.rule import (
     split_aux,
 )
 from strategies.sampling import WRAPPED, federation, make, sampling, wraps
+from strategies.wire.form import ARRAYS, in_form
 from strategies.wire.identity import let_messages_be_made
 from strategies.wire.records import to_arrays, to_record
-from strategies.wire.train_config import SERVER_ROUND, whole_number
+from strategies.wire.train_config import SERVER_ROUND
 
 Weights = dict[str, np.ndarray]
 Shapes = Mapping[str, tuple[int, ...]]
@@ -114,14 +115,13 @@ class Client:
         }
         return results, rule_result
 
-    def reply(self, message: Message, rule: LocalRule) -> RecordDict:
+    def reply(self, message: Message, rule: LocalRule, server_round: int) -> RecordDict:
         """Train and reply as polyfed's clients do."""
         results, rule_result = self.train(message, rule)
         tensors = {name: each.weight for name, each in results.items()}
         for kind, aux in rule_result.aux.items():
             tensors |= aux_arrays(kind, aux)
         received = {name: tensor.numpy() for name, tensor in to_tensors(message).items()}
-        server_round = whole_number(config_of(message), SERVER_ROUND)
         generator = torch.Generator().manual_seed(server_round * NUM_CLIENTS + self.number)
         arrays, more = rule.reply(
             {name: tensor.numpy() for name, tensor in tensors.items()}, received, generator
@@ -134,6 +134,11 @@ class Client:
             **more,
         }
         return RecordDict({"arrays": to_record(arrays), "metrics": MetricRecord({**metrics})})
+
+    def evaluate(self, message: Message) -> RecordDict:
+        """Reply how far the weights are from the client's optimum."""
+        far = [float(((weight - self.optimum) ** 2).sum()) for weight in to_tensors(message).values()]
+        return RecordDict({"metrics": MetricRecord({"num-examples": self.num_examples, "loss": sum(far)})})
 
 
 class Federation:
@@ -157,8 +162,12 @@ class Federation:
         }
 
     def get_node_ids(self) -> list[int]:
-        """Return the clients, as the Grid of a run does; strategies ask it for nothing else."""
+        """Return the clients, as the Grid of a run does."""
         return list(self.clients)
+
+    def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> list[Message]:
+        """Return what clients reply to a question of the strategy's own, as the Grid of a run does."""
+        return [Message(self._reply(message), reply_to=message) for message in self._in_form(messages)]
 
     def rule(self, config: Mapping[str, object]) -> LocalRule:
         """Return the strategy's client half."""
@@ -173,16 +182,13 @@ class Federation:
         messages = self.strategy.configure_train(
             self.server_round, to_record(self.weights), config, cast(Grid, self)
         )
-        asked = {message.metadata.dst_node_id: message for message in messages}
+        asked = {message.metadata.dst_node_id: message for message in self._in_form(messages)}
         return dict(sorted(asked.items()))
 
     def play(self, change: Change = dict) -> Weights | None:
         """Play a round; return the new weights, or None where the strategy refuses to make any."""
         asked = self.ask()
-        replies: ClientReplies = {
-            number: self.clients[number].reply(message, self.rule(config_of(message)))
-            for number, message in asked.items()
-        }
+        replies: ClientReplies = {number: self._reply(message) for number, message in asked.items()}
         messages = [Message(reply, reply_to=asked[number]) for number, reply in change(replies).items()]
         self._seed()
         try:
@@ -201,6 +207,20 @@ class Federation:
         tree, arrays = capture(self.strategy)
         restore(other.strategy, json.loads(json.dumps(tree)), arrays)
         return other
+
+    def _in_form(self, messages: Iterable[Message]) -> Iterator[Message]:
+        """Put what is said to clients into two records, as a run does."""
+        *_, innermost = chain_of(self.strategy)
+        for message in messages:
+            content = in_form(message.content, self.weights, getattr(innermost, "arrayrecord_key", ARRAYS))
+            message.content = content
+            yield message
+
+    def _reply(self, message: Message) -> RecordDict:
+        client = self.clients[message.metadata.dst_node_id]
+        if message.metadata.message_type == MessageType.EVALUATE:
+            return client.evaluate(message)
+        return client.reply(message, self.rule(config_of(message)), self.server_round)
 
     def _complete(self, arrays: Weights) -> Weights:
         """Cast what the strategy returned to the model's type; raise for what is missing or misshapen."""

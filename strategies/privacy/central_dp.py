@@ -111,6 +111,11 @@ class CentralDP(Strategy):
                 f"the noise is made for {self.num_sampled_clients} clients a round, and "
                 f"{type(self.strategy).__name__} asked {len(messages)}"
             )
+        if len({message.metadata.dst_node_id for message in messages}) < len(messages):
+            raise ValueError(
+                f"the noise hides clients that count once a round, and "
+                f"{type(self.strategy).__name__} asked one of them several times"
+            )
         # Nodes may have come or gone while the strategy waited for enough of them: the fewest count.
         self._population = max(len(messages), min(before, len(list(grid.get_node_ids()))))
         if self.target_epsilon is not None:

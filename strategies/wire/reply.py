@@ -116,19 +116,25 @@ class NodeReply:
         content: RecordDict,
         arrays: Mapping[str, NDArray[np.generic]] | None = None,
         statistics: Mapping[str, NDArray[np.generic]] | None = None,
+        times: int = 1,
     ) -> None:
-        """Add a client's reply; its arrays are added up or copied at once, so they may be views."""
+        """Add a client's reply, which counts some times in sums.
+
+        Its arrays are added up or copied at once, so they may be views.
+        """
         self.client_bytes += sum(num_value_bytes(record) for record in content.array_records.values())
         self.client_bytes += sum(
             array.nbytes for sent in (arrays, statistics) for array in (sent or {}).values()
         )
         if arrays is not None and self.total is not None:
-            self.total.add(arrays, weight_of(content, self.weighted_by))
+            for _ in range(times):  # not once with a larger weight, which would be rounded
+                self.total.add(arrays, weight_of(content, self.weighted_by))
         elif arrays is not None:
             content[ARRAYS] = to_record(arrays)
         if statistics:
             self.statistics = self.statistics or ExactSum()
-            self.statistics.add(statistics, weight_of(content, NUM_EXAMPLES))
+            for _ in range(times):
+                self.statistics.add(statistics, weight_of(content, NUM_EXAMPLES))
         self.replies.append(ClientReply(client, content))
 
     def fail(self, client: int, error: Exception) -> None:
@@ -217,7 +223,10 @@ def add_update(total: ExactSum, content: RecordDict, weighted_by: str) -> None:
 
 def weight_of(content: RecordDict, weighted_by: str) -> float:
     """Return the weight of a client's update."""
-    return float(metrics_of(content)[weighted_by])  # type: ignore[arg-type]
+    metrics = metrics_of(content)
+    if weighted_by not in metrics:
+        raise ValueError(f"no metric {weighted_by!r} to weight by among {', '.join(sorted(metrics))}")
+    return float(metrics[weighted_by])  # type: ignore[arg-type]
 
 
 def mean_metrics(contents: Sequence[RecordDict], weighted_by: str) -> MetricRecord:

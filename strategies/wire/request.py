@@ -41,6 +41,8 @@ class RoundInfo:
     seconds_left: float = math.inf
     """Seconds that a node has for its clients once it gets the message; it then answers for those that are
     done. No time of day, as the clocks of machines differ."""
+    repeated: tuple[int, ...] = ()
+    """Clients that count several times, as often as they stand here and once more."""
 
     def to_config(self) -> ConfigRecord:
         """Return the record that travels."""
@@ -81,6 +83,11 @@ class ClientRequest:
     """What the strategy says beside them."""
     statistics: Mapping[str, Tensor] = field(default_factory=dict)
     """What no optimizer trains, such as BatchNorm's running means, to start from."""
+
+    @property
+    def times(self) -> int:
+        """How often the client counts."""
+        return 1 + self.info.repeated.count(self.client)
 
     @property
     def given(self) -> dict[str, Tensor]:

@@ -5,6 +5,7 @@ rule share is a constant of their module.
 """
 
 from collections.abc import Mapping
+from typing import Any
 
 SERVER_ROUND = "server-round"
 """Number of the round, which Flower's strategies say as well."""
@@ -24,6 +25,21 @@ def whole_number(config: Mapping[str, object], key: str) -> int:
     if isinstance(value, bool) or not isinstance(value, int):
         raise _misfit(key, "a whole number", value)
     return value
+
+
+def as_json(config: Mapping[str, object]) -> dict[str, object]:
+    """Return words as JSON can hold them, which knows no bytes."""
+    return {
+        key: {"bytes": value.hex()} if isinstance(value, bytes) else value for key, value in config.items()
+    }
+
+
+def from_json(held: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the words that `as_json` made of it."""
+    return {
+        key: bytes.fromhex(value["bytes"]) if isinstance(value, dict) else value
+        for key, value in held.items()
+    }
 
 
 def _sent(config: Mapping[str, object], key: str) -> object:

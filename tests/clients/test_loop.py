@@ -7,7 +7,7 @@ import torch
 from requests_to_clients import request_of
 from torch import nn
 
-from clients.loop import train_epochs
+from clients.loop import local_batches, train_epochs
 from clients.rules import RuleAtWork
 from models.core.config import TaskConfig
 from models.core.errors import UserError
@@ -171,3 +171,12 @@ def test_an_objective_clips_and_warms_up(task: TwoWeights) -> None:
         optimizer.step()
         positions.append(weight.item())
     assert positions == pytest.approx([-0.5, -1.5, -3.0, -5.0, -7.0])  # steps of 2 times 1/4, 2/4, 3/4, 1, 1
+
+
+@pytest.mark.parametrize(("epochs", "num_batches"), [(0.01, 1), (0.7, 7), (1.0, 10), (1.7, 17), (2.01, 21)])
+def test_a_part_of_an_epoch_is_a_part_of_its_batches(
+    task: TwoWeights, epochs: float, num_batches: int
+) -> None:
+    data = Examples({"x": torch.arange(20.0)})
+    batches = local_batches(task, task.build(), data, torch.Generator(), 2, epochs)
+    assert [len(batch["x"]) for batch in batches] == [2] * num_batches

@@ -37,6 +37,15 @@ def result_of(config: dict[str, Value]) -> dict[str, Any]:
     return result
 
 
+def test_a_callback_that_meddles_with_the_weights_changes_no_model(tiny: Make, tmp_path: Path) -> None:
+    hashes = []
+    for name, callbacks in {"without": "", "with": "callback_samples:Meddles"}.items():
+        folder = tmp_path / name
+        run_in_process(tiny(callbacks=callbacks, task_options="norm = 'batch'", run_dir=str(folder)))
+        hashes.append(json.loads((folder / "result.json").read_text())["weights_sha256"])
+    assert hashes[0] == hashes[1]
+
+
 def test_a_callback_sees_the_run_from_its_start_to_its_end(tiny: Make, calls: list[Any]) -> None:
     config = small(tiny, "Notes", draw_every=2)
     run_in_process(config)

@@ -10,6 +10,7 @@ from flwr.app.message import make_message
 from flwr.serverapp.strategy import FedAvg
 from scripted_grid import Answer, ScriptedGrid
 
+from models.core.errors import UserError
 from server.cohort import CohortGrid, CohortResult
 from server.errors import RunFailedError
 from server.node_registry import NodeRegistry
@@ -224,9 +225,36 @@ def test_nobody_asked_is_nobody_heard() -> None:
 
 def test_messages_cannot_be_pushed_one_by_one() -> None:
     grid = cohort_grid(three_nodes())
-    for call in (grid.push_messages, grid.pull_messages, grid.send_and_receive):
-        with pytest.raises(NotImplementedError, match="the round loop exchanges messages"):
+    for call in (grid.push_messages, grid.pull_messages):
+        with pytest.raises(UserError, match=f"calls grid.{call.__name__}, and clients .*send_and_receive"):
             call([])
+
+
+def test_a_strategy_may_ask_by_itself_and_every_client_answers() -> None:
+    grid = cohort_grid(three_nodes(fail=frozenset({3})))
+    with pytest.raises(UserError, match="asks clients before the first round has begun"):
+        grid.send_and_receive(asking([0]))
+    grid.begin_round(RoundInfo(1, 0, "/state", "num-examples"), timeout=300)
+    asked = asking([4, 0, 3, 4])
+    replies = grid.send_and_receive(asked)
+    assert [reply.metadata.src_node_id for reply in replies] == [0, 3, 4, 4]
+    assert [reply.has_error() for reply in replies] == [False, True, False, False]
+    own = grid.exchange(asking([0, 1]), RoundInfo(1, 0, "/state", "num-examples"), 300)
+    assert len(own.replies) == 1
+    alone = exchange(cohort_grid(three_nodes()), asking([0, 1]))
+    # What it moved, and who failed, counts with the next exchange: it sent the weights to two nodes.
+    assert own.bytes_down == 2 * alone.bytes_down
+    assert failures(own) == {3: "ValueError: no"}
+
+
+def test_training_and_evaluation_may_be_asked_for_together() -> None:
+    grid = cohort_grid(three_nodes())
+    result = exchange(grid, [*asking([0, 1]), *asking([1, 2], "evaluate")])
+    assert [reply.metadata.src_node_id for reply in result.replies] == [0, 1, 1, 2]
+    assert sorted(message.metadata.message_type for message in scripted(grid).sent) == [
+        *["evaluate"] * 2,
+        *["train"] * 2,
+    ]
 
 
 def test_a_node_that_goes_between_sampling_and_sending_fails_only_its_clients() -> None:

@@ -6,6 +6,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from asking import Records
+from flower_strategies import ExtraRecord, OwnConfig, PowerOfChoice, Remembers
 from flwr.app import ArrayRecord, Message, RecordDict
 from flwr.serverapp.strategy import FedAvg, FedMedian, Strategy
 from required_options import REQUIRED
@@ -44,6 +46,20 @@ WITHIN = {
     ),
 }
 """Strategies around others than FedAvg."""
+
+
+FOREIGN = [
+    pytest.param(check, id=f"{cls.__name__}-{check}")
+    for cls in (OwnConfig, ExtraRecord, PowerOfChoice, Remembers, Records)
+    for check in checks(cls)
+    if (cls, str(check)) != (PowerOfChoice, "one-client-may-be-all")  # it draws six of them
+]
+"""Those of authors who send records and ask questions of their own."""
+
+
+@pytest.mark.parametrize("check", FOREIGN)
+def test_strategies_that_use_all_of_flowers_messages_conform(check: Check) -> None:
+    check()
 
 
 @pytest.mark.parametrize("check", BUILT_IN)
@@ -146,10 +162,10 @@ class Unsaved(Stepping):
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
-        self.seen: set[int] = set()
+        self.seen: set[object] = set()
 
     def step(self, mean: Weights, contents: list[RecordDict]) -> Weights:
-        self.seen.add(len(self.seen))
+        self.seen.add(object())
         return {name: array * len(self.seen) for name, array in mean.items()}
 
 
@@ -226,7 +242,7 @@ def broken(check: str, cls: type[Strategy], reason: str, **options: Any) -> Any:
         broken("not-a-number-is-not-hidden", Washing, "an update of NaN became finite numbers"),
         broken("one-client-may-be-all", Scaled, "the model of a single client is not finite"),
         broken("a-client-may-have-no-examples", PerExample, "division by zero"),
-        broken("memory-survives", Unsaved, "Unsaved.seen is of type set, which no checkpoint can hold"),
+        broken("memory-survives", Unsaved, r"Unsaved.seen\[0\] is of type object, which no checkpoint"),
         broken("memory-survives", Forgetful, "after a checkpoint it goes on otherwise"),
         broken("any-shape-will-do", RowByRow, "iteration over a 0-d array"),
         broken("any-shape-will-do", FlatLover, r"must come back in the shape \(4, 1, 3, 3\), got \(36,\)"),

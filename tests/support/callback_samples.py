@@ -38,6 +38,19 @@ class StopsAfterOne(Callback):
             self.run.stop("one round is enough")
 
 
+class Meddles(Callback):
+    """Zeroes whatever it can get hold of."""
+
+    def on_run_start(self, run: Any) -> None:
+        self.run = run
+
+    def on_round_end(self, record: RoundRecord) -> None:
+        for tensors in (self.run.weights, self.run.averaged, self.run.model):
+            for tensor in tensors.values():
+                tensor.zero_()
+            tensors.clear()
+
+
 class FailsAtTheStart(Notes):
     def on_run_start(self, run: Any) -> None:
         raise OSError("no disk")

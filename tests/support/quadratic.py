@@ -57,9 +57,11 @@ class Quadratic(Task):
     def batches(
         self, model: nn.Module, data: Examples, generator: torch.Generator, batch_size: int
     ) -> Iterator[Batch]:
-        steps = self.steps * (2 if self.unequal and float(data["b"][0]) == MINIMUM[1] else 1)
-        for _ in range(steps):
+        for _ in range(self.num_batches(data, batch_size)):
             yield dict(data.columns)
+
+    def num_batches(self, data: Examples, batch_size: int) -> int:
+        return self.steps * (2 if self.unequal and float(data["b"][0]) == MINIMUM[1] else 1)
 
     def evaluate(self, model: nn.Module, data: Examples, generator: torch.Generator) -> Metrics:
         return {"distance": (abs(float(_w(model)) - OPTIMUM), 1)}

@@ -27,6 +27,8 @@ class Weighing(FedAvg):
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**{"weighted_by_key": WORTH, **options})
+        self.seen: list[Message] = []
+        self.mean: MetricRecord | None = None
 
     def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:
         self.seen = list(replies)
