@@ -99,11 +99,12 @@ def send_reply(
         update = step(update)
     kept = own_state(result.state, worker.initial, request.given.keys(), worker.federated.all)
     after = ClientState(ModelMemory(kept, result.optimizer, result.rule), result.personal, update.residual)
+    saved = None
     if after or before:
         info = request.info
-        states.save(request.client, info.server_round, after, info.restorable_round)
+        saved = states.save(request.client, info.server_round, after, info.restorable_round)
     content = RecordDict({METRICS: MetricRecord({**update.metrics}), **update.encoded})
-    reply.add(request.client, content, update.arrays or None, statistics)
+    reply.add(request.client, content, update.arrays or None, statistics, saved)
 
 
 def tampered(worker: Worker, request: ClientRequest, update: Update) -> Update:

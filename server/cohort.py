@@ -15,9 +15,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from models.core.tracebacks import line_of, traceback_of
-from server.errors import RunFailedError
+from server.errors import NodesFailedError, RunFailedError
 from server.exchange import exchange, one_line
 from server.node_registry import NodeRegistry
+from server.state_ledger import StateLedger
 from strategies.wire.compression import decompress
 from strategies.wire.exact_sum import ExactSum
 from strategies.wire.records import num_bytes, to_arrays, to_record
@@ -31,6 +32,7 @@ from strategies.wire.reply import (
     mean_metrics,
 )
 from strategies.wire.request import RoundInfo, pack_requests
+from strategies.wire.saved_state import LostStateError, SavedState
 
 # How Ray names an actor that has gone; Flower puts it back into its pool, and all later messages to it fail.
 DEAD_WORKER = ("ActorDiedError", "ActorUnavailableError", "OutOfMemoryError", "RayActorError")
@@ -95,6 +97,8 @@ class CohortGrid(Grid):
         self.node_timeout = node_timeout
         self.fixed = ArrayRecord(dict(fixed)) if fixed else None
         self.sampling_deadline = math.inf
+        self.states: StateLedger | None = StateLedger()
+        """What clients remember, by what they have told of it; None where nobody has taken that down."""
 
     def set_run(self, run: Run) -> None:
         """Set the run of the grid underneath."""
@@ -123,7 +127,7 @@ class CohortGrid(Grid):
         clients = self.node_registry.hosts(node_ids)
         if time.monotonic() > self.sampling_deadline:
             away = sorted(set(range(self.node_registry.num_clients)) - set(clients))
-            raise RunFailedError(
+            raise NodesFailedError(
                 f"too few clients are connected to sample from: clients {away} have been away for "
                 f"{self.node_timeout:g} s (node-timeout)"
             )
@@ -166,6 +170,7 @@ class CohortGrid(Grid):
         info = info if training else replace(info, weighted_by="")  # every client's metrics are wanted
         traffic, beside = _Traffic(), ArrayRecord(dict(statistics)) if statistics else None
         parts = self._ask_nodes(asked, info, timeout, traffic, beside)
+        self._take_down(parts, info.server_round if training else None)
         replies = sorted((reply for part in parts for reply in part.replies), key=lambda each: each.client)
         failures = sorted((each for part in parts for each in part.failures), key=lambda each: each.client)
         if training:
@@ -215,6 +220,26 @@ class CohortGrid(Grid):
         away = sorted(asked.keys() - {client for clients in assigned.values() for client in clients})
         return [*parts, NodeReply.of_failed_node(away, "its node has gone")]
 
+    def _take_down(self, parts: Sequence[NodeReply], server_round: int | None) -> None:
+        """Note what clients have saved in this round of training, and who has lost what they had."""
+        if self.states is None:
+            return
+        for part in parts:
+            if server_round is not None:
+                self.states.add(
+                    {client: SavedState(server_round, each.sha256) for client, each in part.states.items()}
+                )
+            for failure in part.failures:
+                if failure.error.startswith(LostStateError.__name__):
+                    self.states.lose(failure.client)
+
+    def _states_of(self, clients: Iterable[int]) -> dict[int, SavedState] | None:
+        """Return what those of these clients that remember anything are to go on from."""
+        if self.states is None:
+            return None
+        held = {client: self.states.get(client) for client in clients}
+        return {client: state for client, state in held.items() if state is not None}
+
     def _pack(
         self,
         node: int,
@@ -224,7 +249,8 @@ class CohortGrid(Grid):
         statistics: ArrayRecord | None,
     ) -> Message:
         contents = [(message.metadata.dst_node_id, message.content) for message in messages]
-        content = pack_requests(contents, info, self.fixed, statistics)
+        states = self._states_of([client for client, _ in contents])
+        content = pack_requests(contents, info, self.fixed, statistics, states)
         traffic.down += num_bytes(content)
         return Message(content, node, messages[0].metadata.message_type)
 
@@ -237,9 +263,8 @@ def _unpack(returned: Message | None, clients: list[int], traffic: _Traffic, sta
         reason = returned.error.reason or ""
         if any(word in reason for word in DEAD_WORKER):
             who = ", ".join(map(str, clients))
-            error = RunFailedError(
-                f"a worker died (out of memory?) while it worked for clients {who}: {one_line(reason)}"
-            )
+            how = "ran out of memory" if "OutOfMemoryError" in reason else "died or was killed"
+            error = NodesFailedError(f"a worker {how} while it worked for clients {who}: {one_line(reason)}")
             error.add_note(f"node {returned.metadata.src_node_id} said:\n{reason}")  # for errors.log
             raise error
         return NodeReply.of_failed_node(clients, one_line(reason), reason)
@@ -260,6 +285,8 @@ def _check_answered(reply: NodeReply, clients: Sequence[int]) -> None:
     answered = sorted([each.client for each in reply.replies] + [each.client for each in reply.failures])
     if answered != sorted(clients):
         raise ValueError(f"it answers for clients {answered}, and was asked for {sorted(clients)}")
+    if more := reply.states.keys() - {each.client for each in reply.replies}:
+        raise ValueError(f"it has states of clients {sorted(more)}, which have not replied")
 
 
 def _check_statistics(reply: NodeReply, wanted: Shapes) -> None:

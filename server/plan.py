@@ -22,6 +22,7 @@ from models.task import Task
 from server.callbacks.build import make_guests
 from server.callbacks.callback import Callback
 from server.config import ServerConfig
+from server.starting_point import starting_point
 from server.strategy import (
     check_compression,
     check_engine,
@@ -30,7 +31,7 @@ from server.strategy import (
     check_statistics,
     load_strategy,
 )
-from server.transfer import Transfer, starting_point, take_over
+from server.transfer import Transfer, take_over
 
 
 @dataclass(frozen=True)

@@ -58,12 +58,16 @@ def read_run(path: Path) -> Run:
         path=path,
         config=config,
         rounds=rounds,
-        result=_read_json(path / RESULT, RunResult),
+        result=_finished(_read_json(path / RESULT, RunResult)),
         partition=_read_json(path / PARTITION, PartitionCounts),
         transfer=_read_json(path / TRANSFER, TransferSummary),
         figures={file.stem: file.read_bytes() for file in sorted((path / FIGURES).glob("*.svg"))},
         half_written=half_written,
     )
+
+
+def _finished(result: RunResult | None) -> RunResult | None:
+    return None if result and result.status == "unfinished" else result
 
 
 def _complete(written: dict[str, Any]) -> RunConfig:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from strategies.wire.exact_sum import ExactSum
 from strategies.wire.records import PLAN, pack, to_arrays, to_record, unpack
+from strategies.wire.saved_state import SavedState, pack_states, unpack_states
 
 ARRAYS, METRICS = "arrays", "metrics"
 """Keys of a client's weights and metrics."""
@@ -85,6 +86,8 @@ class NodeReply:
 
     replies: list[ClientReply] = field(default_factory=list)
     failures: list[ClientFailure] = field(default_factory=list)
+    states: dict[int, SavedState] = field(default_factory=dict)
+    """What clients that replied have saved, for those that remember anything."""
     total: ExactSum | None = None
     """The clients' arrays, weighted and added up; the replies then hold none."""
     weighted_by: str = ""
@@ -114,6 +117,7 @@ class NodeReply:
         content: RecordDict,
         arrays: Mapping[str, NDArray[np.generic]] | None = None,
         statistics: Mapping[str, NDArray[np.generic]] | None = None,
+        saved: SavedState | None = None,
     ) -> None:
         """Add a client's reply; its arrays are added up or copied at once, so they may be views."""
         if arrays is not None and self.total is not None:
@@ -124,6 +128,8 @@ class NodeReply:
             self.statistics = self.statistics or ExactSum()
             self.statistics.add(statistics, weight_of(content, NUM_EXAMPLES))
         self.replies.append(ClientReply(client, content))
+        if saved is not None:
+            self.states[client] = saved
 
     def fail(self, client: int, error: Exception) -> None:
         """Add a client's failure."""
@@ -137,6 +143,7 @@ class NodeReply:
         plan = content.config_records[PLAN]
         plan["failures"] = json.dumps([[each.client, each.error, each.traceback] for each in self.failures])
         plan["seconds"] = self.seconds
+        plan["states"] = pack_states(self.states)
         if self.total is not None and self.replies:
             _pack_sum(content, SUM, self.total)
         if self.statistics is not None:
@@ -152,7 +159,8 @@ class NodeReply:
         statistics = _unpack_sum(content, STATISTICS_SUM)
         replies = [ClientReply(client, records) for client, records in unpack(content)]
         seconds = float(plan["seconds"])  # type: ignore[arg-type]
-        return NodeReply(replies, failures, total, statistics=statistics, seconds=seconds)
+        states = unpack_states(str(plan["states"]))
+        return NodeReply(replies, failures, states, total, statistics=statistics, seconds=seconds)
 
     @staticmethod
     def of_failed_node(clients: Sequence[int], error: str, traceback: str = "") -> "NodeReply":

@@ -98,12 +98,13 @@ def test_a_run_writes_all_of_it_and_the_report_shows_it(tiny: Callable[..., dict
     folder = Path(str(config["run-dir"]))
     written = json.loads((folder / "result.json").read_text())
     result = RunResult.model_validate(written)
-    assert written["schema_number"] == 2
+    assert written["schema_number"] == 3
     assert result.versions == versions()
     assert result.git_commit == git_commit(ROOT)
     assert result.machine == machine(2)
     assert result.machine.instruction_set == torch.backends.cpu.get_cpu_capability()
     assert written["lock_sha256"] == lock_sha256(ROOT)
+    assert written["disk"]["checkpoints"] > 4 * written["num_parameters"]
     page = write_report([folder]).read_text()
     assert f"numpy {version('numpy')}" in page
     assert f"{result.machine.instruction_set} · 2 threads a model" in page
