@@ -86,8 +86,14 @@ class StateLedger:
         if found != KINDS or len({len(tensors[name]) for name in (CLIENTS, ROUNDS, HASHES)}) > 1:
             raise ValueError(f"its list of clients' states has other columns than {', '.join(KINDS)}")
         ledger = StateLedger()
-        rows = zip(*(tensors[name].tolist() for name in (CLIENTS, ROUNDS, HASHES)), strict=True)
-        ledger.add({client: SavedState(number, bytes(sha256).hex()) for client, number, sha256 in rows})
+        clients = tensors[CLIENTS].tolist()
+        if clients:
+            ledger._row = {client: row for row, client in enumerate(clients)}
+            ledger._clients, ledger._rounds, ledger._hashes = (
+                tensors[name].numpy().copy() for name in (CLIENTS, ROUNDS, HASHES)
+            )
+        if len(ledger._row) < len(clients):
+            raise ValueError("its list of clients' states has a client twice")
         ledger.lost = set(tensors[LOST].tolist())
         return ledger
 
