@@ -38,6 +38,8 @@ def run_or_step_back(loop: RoundLoop, plan: Plan) -> Literal["completed", "stopp
         loop.errors.write(f"the first round after the checkpoint of round {begun}", traceback_of(error))
         loop.callbacks.on_run_end(RunResult(status="failed", reason=why))
         with _set_aside(loop, begun):
+            loop.folder.started += loop.progress.seconds  # which `resume` has taken off
+            loop.stop_reason = ""
             loop.resume(older)
             return loop.run()
 
