@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Sequence
+from logging import INFO
 
 from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
@@ -9,12 +10,14 @@ from flwr.clientapp import ClientApp
 from clients.deadline import NEVER, Deadline
 from clients.evaluate import evaluate_one_by_one
 from clients.node_config import NodeConfig
+from clients.old_states import drop_old_states, mark_in_use
 from clients.stacked import train_stacked
 from clients.state import ClientStates
 from clients.train import train_one_by_one
 from clients.worker import Worker, load_worker
 from models.core.config import TaskConfig, read
 from models.core.device import pinned
+from models.core.log import log
 from models.core.machine import described
 from models.core.tracebacks import line_of, traceback_of
 from models.data.fingerprint import data_sha256
@@ -22,7 +25,7 @@ from models.state import describe_state
 from strategies.wire.node import NodeDescription, NodeError, debugged
 from strategies.wire.records import unpack
 from strategies.wire.reply import NodeReply
-from strategies.wire.request import ClientRequest, unpack_requests
+from strategies.wire.request import ClientRequest, states_of, unpack_requests
 
 Work = Callable[[Worker, Sequence[ClientRequest], ClientStates, NodeReply, Deadline], None]
 """Does what the requests ask until the deadline, and collects every client's reply or failure."""
@@ -59,6 +62,9 @@ def _description(context: Context) -> NodeDescription:
     node = NodeConfig.from_flower(context.node_config)
     partition_id, num_partitions = node.place
     worker = load_worker(read(TaskConfig, context.run_config), node.data_path)
+    if node.keep_state_days is not None:
+        for run in drop_old_states(node.state_root, node.keep_state_days):
+            log(INFO, "Removed what clients remembered of %s, by keep-state-days", run)
     return NodeDescription(
         partition_id=partition_id,
         num_partitions=num_partitions,
@@ -95,7 +101,8 @@ def _collect(message: Message, context: Context, work: Work) -> NodeReply:
         debug=debug,
     )
     # The run's absolute folder where server and nodes share a disk, else a name under the node's own.
-    states = ClientStates(node.state_root / info.state_path)
+    states = ClientStates(node.state_root / info.state_path, states_of(message.content))
+    mark_in_use(states.folder)
     with pinned(worker.config.threads):
         work(worker, requests, states, reply, deadline)
     reply.seconds = time.perf_counter() - started

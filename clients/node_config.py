@@ -10,6 +10,7 @@ from models.core.errors import UserError
 T = TypeVar("T")
 PARTITION_ID, NUM_PARTITIONS = "partition-id", "num-partitions"
 DATA_PATH, STATE_PATH = "data-path", "state-path"
+KEEP_STATE_DAYS = "keep-state-days"
 STATE_ROOT = Path(".polyfed", "state")
 """Where clients keep their state, below the home folder, unless the node says where."""
 
@@ -26,6 +27,8 @@ class NodeConfig:
     """Folder of the node's own data; "" for its share of the simulated deal."""
     state_path: Path | None = None
     """Folder that its clients' state lies under; None is STATE_ROOT below the home folder."""
+    keep_state_days: int | None = None
+    """Days after which the state of a run that no longer goes on is removed; None is that it stays."""
 
     @staticmethod
     def from_flower(given: Mapping[str, object]) -> "NodeConfig":
@@ -36,6 +39,7 @@ class NodeConfig:
             num_partitions=_typed(given, NUM_PARTITIONS, int, "a whole number"),
             data_path=_typed(given, DATA_PATH, str, "text") or "",
             state_path=Path(state_path) if state_path else None,
+            keep_state_days=_days(_typed(given, KEEP_STATE_DAYS, int, "a whole number of days")),
         )
 
     @property
@@ -52,6 +56,12 @@ class NodeConfig:
     def state_root(self) -> Path:
         """The folder that its clients' state lies under, unless the server names an absolute one."""
         return Path.home() / STATE_ROOT if self.state_path is None else self.state_path
+
+
+def _days(given: int | None) -> int | None:
+    if given is not None and given < 1:
+        raise UserError(f"{KEEP_STATE_DAYS} in --node-config must be at least 1, got {given}")
+    return given
 
 
 def _typed(given: Mapping[str, object], key: str, kind: type[T], called: str) -> T | None:

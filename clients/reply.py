@@ -104,11 +104,12 @@ def send_reply(
     memory = settled(rules, result.rule, update) if _settles(rules) else result.rule
     kept = own_state(result.state, worker.initial, request.given.keys(), worker.federated.all)
     after = ClientState(ModelMemory(kept, result.optimizer, memory), result.personal, update.residual)
+    saved = None
     if after or before:
         info = request.info
-        states.save(request.client, info.server_round, after, info.restorable_round)
+        saved = states.save(request.client, info.server_round, after, info.restorable_round)
     content = RecordDict({METRICS: MetricRecord({**update.metrics}), **update.encoded})
-    reply.add(request.client, content, update.arrays or None, statistics, request.times)
+    reply.add(request.client, content, update.arrays or None, statistics, request.times, saved)
 
 
 def tampered(worker: Worker, request: ClientRequest, update: Update) -> Update:

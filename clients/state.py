@@ -1,7 +1,8 @@
 """What a client remembers between rounds, and where: on the disk of the node that hosts it.
 
-One safetensors file per client and round: "the newest state older than this round" makes resuming exact,
-and no file is ever half written. This is the only file that knows what the tensors in it are called.
+One safetensors file per client and round, and no file is ever half written. A request names the state that
+the client is to go on from, which makes resuming exact. This is the only file that knows what the tensors in
+it are called.
 """
 
 import os
@@ -10,15 +11,16 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from clients.loop import Optimizers
+from models.state import weights_sha256
+from strategies.wire.saved_state import SHA256, LostStateError, SavedState, client_folder, state_file
 
 Tensors = Mapping[str, Tensor]
 
-# Folders a million clients spread over, so that no single folder holds them all.
-FAN_OUT = 1000
 PERSONAL, RESIDUAL = "personal-", "residual."
 """Prefixes of what a file holds of the client's own model, and of what compression left out."""
 
@@ -96,40 +98,79 @@ class ClientState:
 class ClientStates:
     """The states of one run's clients, in a folder."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, named: Mapping[int, SavedState] | None = None) -> None:
+        """Take the run's folder, and client -> the state that the server counts on.
+
+        A client that is not among these counts as having none. Without `named` nobody has said.
+        """
         self.folder = folder
+        self.named = named
 
     def load(self, client: int, before: int) -> ClientState:
-        """Return the client's newest state that is older than round `before`; empty if there is none."""
-        older = [saved for saved in self._rounds(client) if saved < before]
-        return ClientState.from_file(load_file(self._path(client, max(older)))) if older else ClientState()
+        """Return the client's state that the server has named; empty where it has none.
 
-    def save(self, client: int, server_round: int, state: ClientState, restorable_round: int) -> None:
+        Raises LostStateError where that is gone or another one. Where nobody has said which, it is the
+        newest that is older than round `before`.
+        """
+        if self.named is None:
+            older = [saved for saved in self._rounds(client) if saved < before]
+            return (
+                ClientState.from_file(load_file(self._path(client, max(older)))) if older else ClientState()
+            )
+        named = self.named.get(client)
+        return self._load(client, named) if named else ClientState()
+
+    def _load(self, client: int, named: SavedState) -> ClientState:
+        path = self._path(client, named.server_round)
+        try:
+            tensors, what = load_file(path), "is another"
+        except (OSError, SafetensorError):
+            tensors, what = {}, "cannot be read" if path.exists() else "is gone"
+        if what != "is another" or weights_sha256(tensors) != named.sha256:
+            raise LostStateError(
+                f"the state that client {client} had after round {named.server_round} {what} ({path}): it "
+                "begins anew when it is asked next, unless the run is resumed with the file put back"
+            )
+        return ClientState.from_file(tensors)
+
+    def save(self, client: int, server_round: int, state: ClientState, restorable_round: int) -> SavedState:
         """Write the state after this round, and drop what no resume from `restorable_round` can ask for.
 
-        A run that goes on from that checkpoint starts with the newest state up to its round.
+        A run that goes on from that checkpoint starts with the newest state up to its round. What the server
+        has named is kept as well, as this state may not reach it; what is newer than that never did, or is
+        of rounds that are done again.
         """
         folder = self.of(client)
         folder.mkdir(parents=True, exist_ok=True)
         partial = folder / f"{os.getpid()}.partial"
         # Clones: safetensors refuses tensors that share memory, as tied weights do.
         tensors = {name: tensor.detach().clone().contiguous() for name, tensor in state.as_file().items()}
-        save_file(tensors, partial)
+        saved = SavedState(server_round, weights_sha256(tensors))
+        save_file(tensors, partial, {SHA256: saved.sha256})
         partial.replace(self._path(client, server_round))
-        restorable = [saved for saved in self._rounds(client) if saved <= restorable_round]
-        for saved in restorable[:-1]:
-            self._path(client, saved).unlink()
+        self._prune(client, server_round, restorable_round)
+        return saved
+
+    def _prune(self, client: int, server_round: int, restorable_round: int) -> None:
+        rounds = self._rounds(client)
+        named, unknown = 0, set[int]()
+        if self.named is not None:
+            named = self.named[client].server_round if client in self.named else 0
+            unknown = {saved for saved in rounds if saved > named and saved != server_round}
+        restorable = [saved for saved in rounds if saved <= restorable_round and saved not in unknown]
+        for saved in unknown.union(restorable[:-1]) - {named}:
+            self._path(client, saved).unlink(missing_ok=True)
 
     def of(self, client: int) -> Path:
         """Return the folder of one client."""
-        return self.folder / f"{client % FAN_OUT:03d}" / f"client-{client}"
+        return client_folder(self.folder, client)
 
     def _rounds(self, client: int) -> list[int]:
         files = self.of(client).glob("round-*.safetensors")
         return sorted(int(path.stem.removeprefix("round-")) for path in files)
 
     def _path(self, client: int, server_round: int) -> Path:
-        return self.of(client) / f"round-{server_round}.safetensors"
+        return state_file(self.folder, client, server_round)
 
 
 def shared_model(given: Tensors, remembered: ModelMemory) -> Tensors:

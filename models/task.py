@@ -85,6 +85,12 @@ class Task(ABC):
     metrics: ClassVar[tuple[str, ...]] = ()
     """The other names that `evaluate` returns; fnmatch patterns where the data decides them."""
 
+    pretrains: ClassVar[bool] = False
+    """Whether it learns without labels, for other tasks to begin with: `init-from` takes its last model.
+
+    Its metric, such as a probe's accuracy, is not what it is trained for, and may be best before training.
+    """
+
     def __init__(self, dataset: Dataset) -> None:
         self.dataset = dataset
 

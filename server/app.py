@@ -21,7 +21,7 @@ from models.data.fingerprint import data_sha256
 from models.data.partition import client_names, count_labels
 from models.state import describe_state, federated_names, model_state, weights_sha256
 from server.callbacks.build import in_order
-from server.checkpoint import write_safetensors
+from server.checkpoint import SERVER_ROUND, write_safetensors
 from server.cohort import CohortGrid
 from server.config import ServerConfig
 from server.error_log import ErrorLog
@@ -31,7 +31,7 @@ from server.node_registry import NodeRegistry
 from server.plan import Plan, make_plan, requests_of
 from server.resume import checkpoint_to_resume
 from server.rounds import RoundLoop
-from server.run_folder import RunFolder, write_json
+from server.run_folder import RunFolder, new_folder, write_json
 from server.run_log import run_log
 from server.run_schema import (
     CLIENTS,
@@ -42,6 +42,7 @@ from server.run_schema import (
     PartitionCounts,
     RunResult,
 )
+from server.step_back import run_or_step_back
 from server.strategy import cohort_size
 from server.transfer import Transfer
 from server.used import used_by
@@ -71,17 +72,20 @@ def _run(grid: Grid, run_config: RunConfig, folder: RunFolder, errors: ErrorLog)
     try:
         plan = make_plan(run_config)
         folder.used = used_by(plan)
+        if folder.begun:  # what a run that is killed has used is known, too
+            folder.say_unfinished()
         loop = _prepare(grid, plan, folder, errors)
-        status = loop.run()
+        status = run_or_step_back(loop, plan)
         _finish(loop, RunResult(status=status, reason=loop.stop_reason if status == "stopped" else ""))
-    except (Exception, SystemExit) as error:  # code that exits would else end the run without a word
-        expected = isinstance(error, UserError | RunFailedError)
-        reason = plain_line(str(error)) if expected else line_of(error)
+    except BaseException as error:  # code that exits, or a Ctrl-C, would else end the run without a word
+        reason = _reason(error)
         where = f"the run, after round {loop.progress.server_round}" if loop else "the run, before its rounds"
         errors.write(where, traceback_of(error))
         # Not merely an error: it is the last word, which `polyfed run` says in its own way.
         log(CRITICAL, "The run failed: %s (traceback: %s)", reason, errors.path)
-        failed = RunResult(status="failed", reason=reason)
+        # What its user has interrupted may go on.
+        interrupted = isinstance(error, KeyboardInterrupt)
+        failed = RunResult(status="unfinished" if interrupted else "failed", reason=reason)
         try:
             if loop:
                 failed = failed.model_copy(update=_outcome(loop))
@@ -90,6 +94,12 @@ def _run(grid: Grid, run_config: RunConfig, folder: RunFolder, errors: ErrorLog)
             if folder.begun:  # else the folder holds what an earlier run has written, which stays
                 folder.finish(failed)
         raise
+
+
+def _reason(error: BaseException) -> str:
+    if isinstance(error, KeyboardInterrupt):
+        return "interrupted"
+    return plain_line(str(error)) if isinstance(error, UserError | RunFailedError) else line_of(error)
 
 
 def _prepare(grid: Grid, plan: Plan, folder: RunFolder, errors: ErrorLog) -> RoundLoop:
@@ -182,7 +192,8 @@ def _begin_with(transfer: Transfer, state: Mapping[str, Tensor], folder: RunFold
 def _finish(loop: RoundLoop, ending: RunResult) -> None:
     """Write the final model and the result."""
     folder = loop.folder
-    write_safetensors(folder.path / LAST_MODEL, loop.model)
+    header = {SERVER_ROUND: str(loop.progress.server_round)}
+    write_safetensors(folder.path / LAST_MODEL, loop.model, header)
     sha256 = weights_sha256(loop.model)
     result = ending.model_copy(update={**_outcome(loop), "weights_sha256": sha256})
     loop.callbacks.on_run_end(result)
@@ -199,6 +210,7 @@ def _outcome(loop: RoundLoop) -> dict[str, Any]:
         "best_round": loop.progress.best_round,
         "best": loop.progress.best,
         "final": loop.progress.final,
+        "lost_states": sorted(loop.grid.states.lost) if loop.grid.states else [],
         "num_parameters": sum(tensor.numel() for tensor in loop.weights.values()),
     }
 
@@ -212,4 +224,4 @@ def _state_path(folder: RunFolder, shared_disk: bool) -> str:
 
 def _new_run_dir(config: TaskConfig, run_id: int) -> Path:
     stamp = time.strftime("%Y%m%d-%H%M%S")
-    return Path.home() / ".polyfed" / "runs" / f"{config.task}-{stamp}-{run_id % 10_000:04d}"
+    return new_folder(Path.home() / ".polyfed" / "runs", f"{config.task}-{stamp}-{run_id % 10_000:04d}")

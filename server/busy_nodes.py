@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from flwr.app import Message
 from flwr.serverapp import Grid
 
-from server.errors import RunFailedError
+from server.errors import NodesFailedError
 from server.exchange import LONGEST_PAUSE, one_line
 
 # How Ray names an actor that has gone; Flower puts it back into its pool, and all later messages to it fail.
@@ -41,7 +41,7 @@ class BusyNodes:
     def wait_for_free(self, connected: Sequence[int], timeout: float) -> list[int]:
         """Return the connected nodes that work on nothing; where all do, wait for the first to be done.
 
-        Raises RunFailedError for a worker that died meanwhile.
+        Raises NodesFailedError for a worker that died meanwhile.
         """
         if not self.unanswered:
             return list(connected)
@@ -68,9 +68,10 @@ def has_died(reply: Message) -> bool:
     return reply.has_error() and any(word in (reply.error.reason or "") for word in DEAD_WORKER)
 
 
-def worker_died(reply: Message, when: str) -> RunFailedError:
+def worker_died(reply: Message, when: str) -> NodesFailedError:
     """Return the error that ends a run whose worker has died."""
     reason = reply.error.reason or ""
-    error = RunFailedError(f"a worker died (out of memory?) {when}: {one_line(reason)}")
+    how = "ran out of memory" if "OutOfMemoryError" in reason else "died or was killed"
+    error = NodesFailedError(f"a worker {how} {when}: {one_line(reason)}")
     error.add_note(f"node {reply.metadata.src_node_id} said:\n{reason}")  # for errors.log
     return error

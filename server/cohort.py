@@ -17,10 +17,11 @@ from torch import Tensor
 from models.core.errors import UserError
 from models.core.tracebacks import line_of, traceback_of
 from server.busy_nodes import BusyNodes, has_died, worker_died
-from server.errors import RunFailedError
+from server.errors import NodesFailedError, RunFailedError
 from server.exchange import exchange, one_line
 from server.node_registry import NodeRegistry
 from server.requests import Request, Requests, Wave
+from server.state_ledger import StateLedger
 from strategies.wire.compression import decompress
 from strategies.wire.exact_sum import ExactSum
 from strategies.wire.records import num_bytes, num_value_bytes, to_arrays, to_record
@@ -35,6 +36,7 @@ from strategies.wire.reply import (
     mean_metrics,
 )
 from strategies.wire.request import RoundInfo, pack_requests
+from strategies.wire.saved_state import LostStateError, SavedState
 
 Shapes = Mapping[str, tuple[int, ...]]
 Answer = tuple[ClientReply, Request]
@@ -113,6 +115,8 @@ class CohortGrid(Grid):
         self.sampling_deadline = math.inf
         self._round: tuple[RoundInfo, float, Mapping[str, Tensor] | None] | None = None
         self._aside = _Traffic()
+        self.states: StateLedger | None = StateLedger()
+        """What clients remember, by what they have told of it; None where nobody has taken that down."""
 
     def set_run(self, run: Run) -> None:
         """Set the run of the grid underneath."""
@@ -141,7 +145,7 @@ class CohortGrid(Grid):
         clients = self.node_registry.hosts(node_ids)
         if time.monotonic() > self.sampling_deadline:
             away = sorted(set(range(self.node_registry.num_clients)) - set(clients))
-            raise RunFailedError(
+            raise NodesFailedError(
                 f"too few clients are connected to sample from: clients {away} have been away for "
                 f"{self.node_timeout:g} s (node-timeout)"
             )
@@ -257,6 +261,7 @@ class CohortGrid(Grid):
         info = replace(info, repeated=tuple(repeated))
         info = info if wave.training else replace(info, weighted_by="")  # every client's metrics are wanted
         parts = self._ask_nodes(wave, info, timeout, traffic, statistics)
+        self._take_down(parts, info.server_round if wave.training else None)
         replies = sorted((reply for part in parts for reply in part.replies), key=lambda each: each.client)
         if wave.training:
             _check_examples(replies, info.weighted_by or "num-examples")
@@ -302,6 +307,26 @@ class CohortGrid(Grid):
         away = [client for client in left if client not in hosted]
         return [*parts, NodeReply.of_failed_node(away, "its node has gone")]
 
+    def _take_down(self, parts: Sequence[NodeReply], server_round: int | None) -> None:
+        """Note what clients have saved in this round of training, and who has lost what they had."""
+        if self.states is None:
+            return
+        for part in parts:
+            if server_round is not None:
+                self.states.add(
+                    {client: SavedState(server_round, each.sha256) for client, each in part.states.items()}
+                )
+            for failure in part.failures:
+                if failure.error.startswith(LostStateError.__name__):
+                    self.states.lose(failure.client)
+
+    def _states_of(self, clients: Iterable[int]) -> dict[int, SavedState] | None:
+        """Return what those of these clients that remember anything are to go on from."""
+        if self.states is None:
+            return None
+        held = {client: self.states.get(client) for client in clients}
+        return {client: state for client, state in held.items() if state is not None}
+
     def _pack(
         self,
         node: int,
@@ -312,7 +337,8 @@ class CohortGrid(Grid):
         statistics: ArrayRecord | None,
     ) -> Message:
         contents = [(client, wave.requests[client].content) for client in clients]
-        content = pack_requests(contents, info, self.fixed, statistics)
+        states = self._states_of(clients)
+        content = pack_requests(contents, info, self.fixed, statistics, states)
         traffic.down += num_bytes(content)
         messages = [message for client in clients for message in wave.requests[client].messages]
         traffic.client_down += _received_by_clients(messages, self.fixed, statistics)
@@ -383,6 +409,8 @@ def _check_answered(reply: NodeReply, clients: Sequence[int]) -> None:
     answered = sorted([each.client for each in reply.replies] + [each.client for each in reply.failures])
     if answered != sorted(clients):
         raise ValueError(f"it answers for clients {answered}, and was asked for {sorted(clients)}")
+    if more := reply.states.keys() - {each.client for each in reply.replies}:
+        raise ValueError(f"it has states of clients {sorted(more)}, which have not replied")
 
 
 def _check_statistics(reply: NodeReply, wanted: Shapes) -> None:

@@ -16,7 +16,8 @@ class ServerConfig(Config):
     num_server_rounds: AtLeastOne = 20
     """Rounds of training."""
     init_from: str = ""
-    """Absolute folder of an earlier run whose weights to begin with, or a .safetensors file; "" = none."""
+    """Absolute folder of an earlier run whose weights to begin with, also as RUN:best or RUN:last, or a
+    .safetensors file; "" = none."""
     strategy: str = "FedAvg"
     """A Flower strategy, one of ours, an entry point, or "module:Class"."""
     strategy_options: str = ""
@@ -35,6 +36,8 @@ class ServerConfig(Config):
     """Central evaluations without improvement before the run stops; 0 = never."""
     checkpoint_every: Count = 1
     """Rounds between checkpoints; 0 = none."""
+    keep_checkpoints: AtLeastOne = 2
+    """Checkpoints that are kept, with the states of clients that each needs; with 2, one may be damaged."""
     run_dir: str = ""
     """Absolute folder of the run; "" = a new one under ~/.polyfed/runs."""
     trackers: str = "tensorboard"

@@ -24,6 +24,7 @@ from server.callbacks.callback import Callback
 from server.config import ServerConfig
 from server.rehearsal import rehearse
 from server.requests import Requests
+from server.starting_point import starting_point
 from server.strategy import (
     check_compression,
     check_engine,
@@ -34,7 +35,7 @@ from server.strategy import (
     load_strategy,
     rules_of,
 )
-from server.transfer import Transfer, starting_point, take_over
+from server.transfer import Transfer, take_over
 from strategies.declaration import chain_of
 from strategies.wire.form import ARRAYS
 

@@ -1,35 +1,98 @@
 """What a run that goes on begins with; nothing of the run is touched before this is known."""
 
+import json
+import math
+from collections.abc import Iterator
+from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from models.core.errors import UserError
 from models.state import federated_names, model_state
 from server.checkpoint import Checkpoint, CheckpointFolder
 from server.plan import Plan
-from server.run_schema import CHECKPOINTS, METRICS, explain, whole_record
+from server.rounds import Progress
+from server.run_schema import CHECKPOINTS, CLIENTS, METRICS, TOKEN, explain, whole_record
+from server.strategy import load_strategy
+from strategies.memory import capture, restore
+
+PROGRESS = TypeAdapter(Progress)
 
 
 def checkpoint_to_resume(plan: Plan, run_dir: Path) -> Checkpoint | None:
-    """Return the newest whole checkpoint; None where the run was cut before it had trained a round.
+    """Return the newest usable checkpoint; None where the run was cut before it had trained a round.
 
     Raises UserError where there is none, and the run has trained: to start over would destroy its rounds; and
     for broken metrics, which could not be continued.
     """
     rounds = rounds_trained(run_dir)
+    folder = CheckpointFolder(run_dir / CHECKPOINTS)
+    reasons: list[str] = []
+    checkpoint = next(usable_checkpoints(plan, run_dir, reasons), None)
+    if checkpoint is None and rounds:
+        has = "none of its checkpoints can be used" if folder.newest_round() else "it has kept no checkpoint"
+        why = f" ({reasons[0]})" if reasons else ""
+        raise UserError(
+            f"the run in {run_dir} has trained to round {rounds}, but {has}{why}: it is not resumed, and "
+            "left as it is; to start over give another run-dir, or delete this one; to go on put back what "
+            "is missing"
+        )
+    return checkpoint
+
+
+def usable_checkpoints(
+    plan: Plan, run_dir: Path, reasons: list[str] | None = None, before: float = math.inf
+) -> Iterator[Checkpoint]:
+    """Yield the checkpoints that a run can go on from exactly, newest first, of rounds before this one.
+
+    What is wrong with another one is said in the log, and added to `reasons`.
+    """
     state = model_state(plan.model)
     like = {name: state[name] for name in federated_names(plan.model, plan.task).all}
     folder = CheckpointFolder(run_dir / CHECKPOINTS)
-    checkpoint = folder.load_newest(like)
-    if checkpoint is None and rounds:
-        has = "none of its checkpoints can be used" if folder.oldest_round() else "it has kept no checkpoint"
-        raise UserError(
-            f"the run in {run_dir} has trained to round {rounds}, but {has}: it is not resumed, and left as "
-            "it is; to start over give another run-dir, or delete this one; "
-            "to go on put a whole checkpoint back"
-        )
-    return checkpoint
+    for checkpoint in folder.newest_first(like, before, reasons):
+        try:
+            _check_memory(plan, checkpoint)
+            if (
+                checkpoint.states and not (run_dir / TOKEN).exists()
+            ):  # else the states lie on nodes, which check them
+                checkpoint.states.check(run_dir / CLIENTS)
+        except Exception as error:  # whatever a strange memory makes of a strategy
+            folder.refuse(checkpoint.server_round, error, reasons)
+        else:
+            yield checkpoint
+
+
+def _check_memory(plan: Plan, checkpoint: Checkpoint) -> None:
+    """Raise where the loop or the strategy could not go on with what they remembered."""
+    found = checkpoint.progress
+    known = {field.name for field in fields(Progress)}
+    if not isinstance(found, dict) or found.keys() != known:
+        raise ValueError(f"its progress must have {', '.join(sorted(known))}, got {_short(found)}")
+    try:
+        progress = PROGRESS.validate_json(json.dumps(found), strict=True)
+    except ValidationError as error:
+        raise ValueError(f"its progress is broken: {explain(error)}") from error
+    if progress.server_round != checkpoint.server_round:
+        raise ValueError(f"its progress is that of round {progress.server_round}")
+    strategy = load_strategy(plan.config, plan.task_config.num_clients)  # one to try it on
+    missing = _attributes(capture(strategy)[0]) - _attributes(checkpoint.strategy)
+    if missing:
+        raise ValueError(f"it lacks what the strategy keeps in {', '.join(sorted(missing))}")
+    restore(strategy, checkpoint.strategy, checkpoint.strategy_arrays)
+
+
+def _attributes(tree: Any) -> set[str]:
+    """Return the names of what a strategy's memory holds."""
+    if not isinstance(tree, dict) or not isinstance(tree.get("strategy"), dict):
+        raise ValueError(f"the memory of its strategy is {_short(tree)}")
+    return set(tree["strategy"])
+
+
+def _short(value: object) -> str:
+    return f"{value!r:.80}"
 
 
 def rounds_trained(run_dir: Path) -> int:

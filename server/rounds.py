@@ -86,7 +86,7 @@ class RoundLoop:
         self.fixed = fixed
         self.state_path = state_path
         self.errors = errors
-        self.checkpoints = CheckpointFolder(folder.path / CHECKPOINTS)
+        self.checkpoints = CheckpointFolder(folder.path / CHECKPOINTS, config.keep_checkpoints)
         self.callbacks = callbacks
         self.progress = Progress()
         self.seconds: dict[str, float] = {}
@@ -119,6 +119,7 @@ class RoundLoop:
             self._weights = {name: checkpoint.weights[name] for name in self._weights}
             self._statistics = {name: checkpoint.weights[name] for name in self._statistics}
             self.progress = Progress(**checkpoint.progress)
+            self.grid.states = checkpoint.states
             self.folder.started -= self.progress.seconds
             restore(self.strategy, checkpoint.strategy, checkpoint.strategy_arrays)
             log(INFO, "Resuming after round %d", checkpoint.server_round)
@@ -315,7 +316,8 @@ class RoundLoop:
     def _info(self, server_round: int) -> RoundInfo:
         """Return what polyfed says to every client beside the strategy's own words."""
         # Clients keep the states that a resume from any kept checkpoint could ask for.
-        restorable = self.checkpoints.oldest_round() if self.config.checkpoint_every else server_round
+        # Where this leg of the run writes none, an earlier one may have.
+        restorable = self.checkpoints.oldest_round() or (0 if self.config.checkpoint_every else server_round)
         declaration = declaration_of(self.strategy)
         return RoundInfo(
             server_round,

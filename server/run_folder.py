@@ -1,8 +1,11 @@
 """The folder that a run writes: config, metrics by round, models, figures, result."""
 
+import itertools
+import tempfile
 import time
 import tomllib
 import uuid
+from contextlib import suppress
 from pathlib import Path
 
 import tomli_w
@@ -11,6 +14,7 @@ from filelock import BaseFileLock, FileLock, Timeout
 from models.core.config import RunConfig, TaskConfig, read
 from models.core.errors import UserError
 from server.config import ServerConfig
+from server.disk import disk_use
 from server.provenance import provenance
 from server.run_schema import (
     CONFIG,
@@ -33,7 +37,7 @@ PATIENCE = 3.0
 FREE_ON_RESUME = frozenset(
     {
         "callbacks", "checkpoint-every", "client-gpus", "data-dir", "download", "draw-every",
-        "node-timeout", "num-nodes",
+        "keep-checkpoints", "node-timeout", "num-nodes",
         "num-server-rounds", "num-workers", "patience", "resume", "round-grace", "round-timeout", "run-dir",
         "trackers",
     }
@@ -63,16 +67,20 @@ class RunFolder:
             self.begin()
 
     def begin(self) -> None:
-        """Write the config; the result of the run that is resumed holds no longer."""
+        """Write the config, and a result that says that there is none yet."""
         _write_whole(self.path / CONFIG, tomli_w.dumps(dict(self.run_config)))
-        (self.path / RESULT).unlink(missing_ok=True)
+        self.say_unfinished()
         self.begun = True
+
+    def say_unfinished(self) -> None:
+        """Write what there is to say as long as the run goes on, and if it is killed."""
+        self.finish(RunResult(status="unfinished", reason="it is under way, or was killed"))
 
     def token(self) -> str:
         """Return a name that no other run has; a resumed run keeps it, its folder's next run does not."""
         path = self.path / TOKEN
         if not path.exists():
-            path.write_text(uuid.uuid4().hex[:8], encoding="utf-8")
+            _write_whole(path, uuid.uuid4().hex[:8])
         return path.read_text(encoding="utf-8")
 
     def rewind(self, server_round: int) -> None:
@@ -98,12 +106,32 @@ class RunFolder:
             **provenance(self.task_config),
             "nodes": self.nodes,
             "used": self.used,
+            "disk": disk_use(self.path),
         }
         write_json(self.path / RESULT, result.model_copy(update=found))
 
     def close(self) -> None:
         """Give the folder free."""
         self._lock.release()
+
+
+def new_folder(parent: Path, name: str) -> Path:
+    """Make a folder that nobody else has: NAME, or NAME-2 where that is there already, and so on.
+
+    Raises UserError where it cannot be made.
+    """
+    try:
+        for number in itertools.count(1):
+            path = parent / (name if number == 1 else f"{name}-{number}")
+            parent.mkdir(parents=True, exist_ok=True)
+            with suppress(FileExistsError):
+                path.mkdir()  # which only one of two runs that start together can
+                return path
+    except OSError as error:
+        raise UserError(
+            f"run-dir {parent / name} cannot be made ({error.strerror}): give another folder"
+        ) from error
+    raise AssertionError("unreachable")
 
 
 def write_json(path: Path, content: RunFile) -> None:
@@ -123,14 +151,33 @@ def claim(path: Path, run_config: RunConfig, *, resume: bool) -> BaseFileLock:
     Raises UserError when another process writes the folder, when it holds a run already (without
     `resume`), or when it holds none, or one of another config (with it).
     """
-    if resume and not (path / CONFIG).exists():
-        raise UserError(f"run-dir {path} holds no run to resume: there is no {CONFIG}")
     try:
+        if resume and not (path / CONFIG).exists():
+            raise UserError(f"run-dir {path} holds no run to resume: there is no {CONFIG}")
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"run-dir {path} cannot be made ({error.strerror}): give another folder") from error
-    lock = FileLock(path / LOCK)
+    lock = hold(path, LOCK)
     try:
+        if resume:
+            _check_same_run(path, run_config)
+        elif (path / CONFIG).exists():
+            raise UserError(f"run-dir {path} already holds a run: resume it, or give another run-dir")
+    except Exception:
+        lock.release()
+        raise
+    return lock
+
+
+def hold(path: Path, name: str) -> BaseFileLock:
+    """Return the lock of this name in a run folder, which holds until it is released.
+
+    Raises UserError where another process holds it, or the folder cannot be written.
+    """
+    lock = FileLock(path / name)
+    try:
+        with tempfile.TemporaryFile(dir=path):  # a lock file that is there already tells nothing
+            pass
         # A run that was killed a moment ago may take this long to let go.
         lock.acquire(timeout=PATIENCE)
     except Timeout as error:
@@ -141,14 +188,6 @@ def claim(path: Path, run_config: RunConfig, *, resume: bool) -> BaseFileLock:
         raise UserError(
             f"run-dir {path} cannot be written ({error.strerror}): give another folder"
         ) from error
-    try:
-        if resume:
-            _check_same_run(path, run_config)
-        elif (path / CONFIG).exists():
-            raise UserError(f"run-dir {path} already holds a run: resume it, or give another run-dir")
-    except Exception:
-        lock.release()
-        raise
     return lock
 
 

@@ -22,7 +22,7 @@ CONFIG = "config.toml"
 METRICS = "metrics.jsonl"
 """A RoundRecord a line."""
 RESULT = "result.json"
-"""A RunResult. It is written last: without it, a run is under way or was killed."""
+"""A RunResult: while a run is under way, and after it was killed, that it is unfinished."""
 PARTITION = "partition.json"
 """PartitionCounts."""
 TRANSFER = "transfer.json"
@@ -33,6 +33,8 @@ RUN_LOG, FLOWER_LOG = "run.log", "flower.log"
 """What polyfed said, and what Flower's processes said."""
 REPORT = "report.html"
 LOCK, TOKEN = "lock", "token"
+LAUNCHER = "launcher.lock"
+"""Held by the process that shows a run at a terminal: it must be that of its own run."""
 CHECKPOINTS, CLIENTS, FIGURES = "checkpoints", "clients", "figures"
 TENSORBOARD, MLRUNS = "tensorboard", "mlruns"
 BEST_MODEL, LAST_MODEL = Path("models", "best.safetensors"), Path("models", "last.safetensors")
@@ -40,8 +42,9 @@ START_MODEL = Path("models", "start.safetensors")
 """What the run itself began with. A resumed run reads this: the earlier run may have changed, or be gone."""
 
 SCHEMA = 3
-"""Of result.json. The first had no number, and no `git_commit`, `lock_sha256` and `machine`; the second no
-`used`, `packages` and `nodes`, and less of `machine`."""
+"""Of result.json. The first had no number, and no `git_commit`, `lock_sha256` and `machine`; the second said
+nothing of a run that was under way, had no `used`, `packages`, `nodes`, `lost_states` and `disk`, and less of
+`machine`."""
 
 Number = int | float
 Metrics = dict[str, Annotated[Number, BeforeValidator(lambda value: math.nan if value is None else value)]]
@@ -200,9 +203,10 @@ class RunResult(RunFile):
     """result.json: how the run ended."""
 
     schema_number: int = Field(default=1, le=SCHEMA)
-    status: Literal["completed", "stopped", "failed"]
+    status: Literal["completed", "stopped", "failed", "unfinished"]
+    """ "unfinished" is that it is under way, was interrupted or was killed."""
     reason: str = ""
-    """Why it stopped or failed."""
+    """Why it is not completed."""
     server_round: int = 0
     """The last round that was done."""
     metric: str = ""
@@ -214,6 +218,10 @@ class RunResult(RunFile):
     num_parameters: int = 0
     weights_sha256: str = ""
     """"" where the run failed."""
+    lost_states: list[int] = []
+    """Clients that had lost what they remembered, and began anew: the run is not what it would have been."""
+    disk: dict[str, int] = {}
+    """Bytes that the run folder takes, by what lies in it; what clients keep on nodes is not among them."""
     seconds: float = 0.0
     """Wall-clock seconds, over all legs of a resumed run."""
     versions: dict[str, str] = {}
@@ -232,6 +240,11 @@ class RunResult(RunFile):
     """How random numbers were derived from the seed (`models.core.seeds.STREAMS`)."""
     used: Used | None = None
     """Null where the run failed before it was known."""
+
+    @property
+    def ended_well(self) -> bool:
+        """Whether there is a final model."""
+        return self.status in ("completed", "stopped")
 
 
 class PartitionCounts(RunFile):
@@ -271,6 +284,8 @@ class TransferSummary(RunFile):
     """The hash of the weights in it."""
     entries: dict[str, dict[str, list[str]]]
     """What happened -> part of the model -> to which of its entries."""
+    remarks: list[str] = []
+    """What a person should know of these weights."""
 
 
 def whole_record(line: bytes) -> RoundRecord | None:

@@ -1,6 +1,6 @@
 """Beginning with the weights of an earlier run."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,11 +19,8 @@ from models.state import (
     weights_sha256,
 )
 from models.text.adapters import plain_name
-from server.config import ServerConfig
-from server.run_schema import BEST_MODEL, LAST_MODEL, START_MODEL, TransferSummary
-
-KEPT_MODELS = (BEST_MODEL, LAST_MODEL)
-"""What a run folder may hold, in the order of preference."""
+from server.run_schema import TransferSummary
+from server.starting_point import StartingPoint
 
 
 @dataclass(frozen=True)
@@ -45,6 +42,8 @@ class Transfer:
     """Old weights that the new model has no entry for."""
     frozen: Sequence[str]
     """Entries of the model, loaded or not, that nobody trains."""
+    remarks: Sequence[str] = ()
+    """What a person should know of them, a line each."""
 
     def summary(self) -> TransferSummary:
         """Return what transfer.json holds."""
@@ -57,42 +56,29 @@ class Transfer:
             "frozen": self.frozen,
         }
         entries = {what: by_module(names) for what, names in happened.items() if names}
-        return TransferSummary(source=self.source, sha256=self.sha256, entries=entries)
+        return TransferSummary(
+            source=self.source, sha256=self.sha256, entries=entries, remarks=list(self.remarks)
+        )
 
     def lines(self) -> list[str]:
         """Return a line for each thing that happened, for people."""
-        return [
+        happened = [
             f"init-from {self.source}, {what}: "
             + ", ".join(f"{module} ({len(names)})" for module, names in modules.items())
             for what, modules in self.summary().entries.items()
         ]
+        return happened + [f"init-from {self.source}: {remark}" for remark in self.remarks]
 
 
-def starting_point(config: ServerConfig) -> Path:
-    """Return the file of weights that the run begins with.
+def take_over(
+    start: StartingPoint, model: nn.Module, local: Sequence[str], freeze: Sequence[str] = ()
+) -> Transfer:
+    """Load the weights that have the name and shape of an entry of `model`, in place.
 
-    Raises UserError where `init-from` is not there, or is no run that has kept a model.
+    A weight that the model has under several names is loaded by any of them, the first one that is given.
+    Raises UserError where the file cannot be read, nothing in it fits, or it does not fit the model's type.
     """
-    own = Path(config.run_dir) / START_MODEL
-    if config.resume and own.exists():
-        return own
-    given = Path(config.init_from)
-    if not given.is_dir():
-        if given.exists():
-            return given
-        raise UserError(f"init-from {given} is not there: give a run folder or a .safetensors file")
-    for kept in KEPT_MODELS:
-        if (given / kept).exists():
-            return given / kept
-    neither = " nor ".join(map(str, KEPT_MODELS))
-    raise UserError(f"init-from {given} is no run that has kept a model: it holds neither {neither}")
-
-
-def take_over(path: Path, model: nn.Module, local: Sequence[str], freeze: Sequence[str] = ()) -> Transfer:
-    """Load the weights in `path` that have the name and shape of an entry of `model`, in place.
-
-    Raises UserError where the file cannot be read, or nothing in it fits.
-    """
+    path = start.path
     weights = _read(path)
     given = {plain_name(name): tensor for name, tensor in weights.items()}
     state, tied, shareable = model_state(model), tied_names(model), set(shareable_names(model, local))
@@ -113,12 +99,27 @@ def take_over(path: Path, model: nn.Module, local: Sequence[str], freeze: Sequen
     unused = [name for name in weights if plain_name(name) not in places]
     if not loaded:
         raise UserError(_nothing_fits(path, weights, state, other_shape, stays))
-    for name, tensor in loaded.items():
-        if not torch.isfinite(tensor).all():
-            raise UserError(f"init-from {path} is broken: {name} is not finite; give another run")
+    _check_finite(path, loaded, state)
+    remarks = [*start.remarks]
+    if all(torch.equal(old.to(state[name].dtype), state[name]) for name, old in loaded.items()):
+        remarks.append("what is loaded equals a fresh start: it changes nothing")
     model.load_state_dict(loaded, strict=False)
     frozen = [name for name in frozen_names(model, freeze) if name in shareable]
-    return Transfer(str(path), weights_sha256(weights), [*loaded], new, other_shape, stays, unused, frozen)
+    sha256 = weights_sha256(weights)
+    return Transfer(str(path), sha256, [*loaded], new, other_shape, stays, unused, frozen, remarks)
+
+
+def _check_finite(path: Path, loaded: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> None:
+    """Raise UserError for a value that is not finite, in the file or in the model's type."""
+    for name, old in loaded.items():
+        if not torch.isfinite(old).all():
+            raise UserError(f"init-from {path} is broken: {name} is not finite; give another run")
+        if not torch.isfinite(old.to(state[name].dtype)).all():
+            kinds = [str(dtype).removeprefix("torch.") for dtype in (old.dtype, state[name].dtype)]
+            raise UserError(
+                f"init-from {path} has values of {kinds[0]} in {name} that the model's {kinds[1]} cannot "
+                "hold; give another run"
+            )
 
 
 def _read(path: Path) -> dict[str, Tensor]:

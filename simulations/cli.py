@@ -3,6 +3,7 @@
 import json
 import logging
 import sys
+from contextlib import suppress
 from dataclasses import dataclass
 from io import TextIOWrapper
 from pathlib import Path
@@ -92,7 +93,14 @@ def run(
     folder = (resume or run_dir or new_run_dir(scenario)).absolute()
     run_config |= {"run-dir": str(folder), "resume": resume is not None}
     failures = NewFailures(folder)
-    result = launch(run_config, in_process=in_process, verbose=verbose, debug=debug, console=console)
+    try:
+        result = launch(run_config, in_process=in_process, verbose=verbose, debug=debug, console=console)
+    except UserError:
+        if not (resume or run_dir):
+            with suppress(OSError):  # they are not empty
+                folder.rmdir()
+                folder.parent.rmdir()
+        raise
     _say_how_it_ended(folder, result, failures.path if failures.text() else None)
     if verbose:
         sys.stderr.write(failures.text())
@@ -244,6 +252,15 @@ def report(
     console.print(str(write_report(runs, output)), soft_wrap=True, markup=False, highlight=False)
 
 
+@cli.command("clean")
+def clean_runs(runs: Runs) -> None:
+    """Remove the checkpoints and client states of finished runs; they can be given no more rounds then."""
+    from server.disk import in_words
+    from simulations.runs.clean import clean
+
+    console.print(f"freed: {in_words({'other': clean(runs)})}", soft_wrap=True, highlight=False)
+
+
 @cli.command("partition")
 def draw_partition(
     scenario: Annotated[Path, typer.Argument(help="TOML file of run-config keys.")],
@@ -302,6 +319,8 @@ def _fail(reason: str, code: int) -> None:
 
 
 def _say_how_it_ended(folder: Path, result: "RunResult", tracebacks: Path | None) -> None:
+    from server.disk import in_words
+
     if result.status == "failed":
         console.print(
             f"[bold red]failed:[/bold red] {escape(result.reason)}", soft_wrap=True, highlight=False
@@ -315,6 +334,8 @@ def _say_how_it_ended(folder: Path, result: "RunResult", tracebacks: Path | None
         console.print(f"weights: {result.weights_sha256}", soft_wrap=True, highlight=False)
     if tracebacks:
         console.print(f"tracebacks: {tracebacks}", soft_wrap=True, markup=False, highlight=False)
+    if result.disk:
+        console.print(f"disk: {in_words(result.disk)}", soft_wrap=True, highlight=False)
     console.print(f"run: {folder}", soft_wrap=True, markup=False, highlight=False)
 
 

@@ -9,6 +9,7 @@ from typing import Any
 from models.core.config import Config, RunConfig, TaskConfig, Value, check_keys, read
 from models.core.errors import UserError
 from server.config import ServerConfig
+from server.run_folder import new_folder
 from simulations.config import SimulationConfig
 from simulations.options import OPTIONS, quoted
 
@@ -51,8 +52,8 @@ def validate(run_config: RunConfig) -> None:
 
 
 def new_run_dir(scenario: Path) -> Path:
-    """Return a folder for a new run, under ./runs."""
-    return Path("runs").absolute() / f"{scenario.stem}-{time.strftime('%Y%m%d-%H%M%S')}"
+    """Make a folder for a new run, under ./runs; it is the run's alone."""
+    return new_folder(Path("runs").absolute(), f"{scenario.stem}-{time.strftime('%Y%m%d-%H%M%S')}")
 
 
 def _parse(text: str) -> tuple[str, Value | dict[str, Any]]:

@@ -24,6 +24,7 @@ class ImagePretraining(Task):
 
     kind = "images"
     metric = "probe-accuracy"
+    pretrains = True
     metrics = ("loss",)
 
     def __init__(self, dataset: Dataset, norm: str) -> None:

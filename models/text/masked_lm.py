@@ -41,6 +41,7 @@ class MaskedLanguageModel(SentenceTask):
 
     kind = "text"
     metric = "loss"
+    pretrains = True
     maximize = False
     metrics: ClassVar[tuple[str, ...]] = ("accuracy",)
 

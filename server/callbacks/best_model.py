@@ -5,7 +5,7 @@ from logging import WARNING
 
 from models.core.log import log
 from server.callbacks.callback import Callback
-from server.checkpoint import write_safetensors
+from server.checkpoint import SERVER_ROUND, write_safetensors
 from server.rounds import RoundLoop
 from server.run_schema import BEST_MODEL, RoundRecord
 
@@ -37,6 +37,7 @@ class BestModel(Callback):
         better = value > best if task.maximize else value < best
         if better or math.isnan(best):
             progress.best, progress.best_round, progress.stale = record.central, record.server_round, 0
-            write_safetensors(self.run.folder.path / BEST_MODEL, self.run.model)
+            header = {SERVER_ROUND: str(record.server_round)}
+            write_safetensors(self.run.folder.path / BEST_MODEL, self.run.model, header)
         else:
             progress.stale += 1

@@ -28,5 +28,5 @@ class Checkpointing(Callback):
         tree, arrays = capture(run.strategy)
         run.progress.seconds = time.time() - run.folder.started
         run.checkpoints.save(
-            Checkpoint(record.server_round, run.averaged, asdict(run.progress), tree, arrays)
+            Checkpoint(record.server_round, run.averaged, asdict(run.progress), tree, arrays, run.grid.states)
         )

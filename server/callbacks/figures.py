@@ -28,7 +28,7 @@ class Figures(Callback):
 
     def on_run_end(self, result: RunResult) -> None:
         """Draw the final model."""
-        if result.status != "failed":
+        if result.ended_well:
             self.draw(result.server_round)
 
     def draw(self, server_round: int) -> None:

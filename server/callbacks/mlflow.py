@@ -79,7 +79,8 @@ class MLflow(Tracker):
     def on_run_end(self, result: RunResult) -> None:
         """Say how it ended."""
         self.client.set_tag(self.run_id, "polyfed.weights_sha256", result.weights_sha256)
-        self.client.set_terminated(self.run_id, "FAILED" if result.status == "failed" else "FINISHED")
+        ending = {"failed": "FAILED", "unfinished": "KILLED"}.get(result.status, "FINISHED")
+        self.client.set_terminated(self.run_id, ending)
 
 
 def _experiment(client: "MlflowClient", artifacts: str | None) -> str:

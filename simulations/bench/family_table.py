@@ -8,7 +8,7 @@ from rich.table import Table
 
 from simulations.bench.trials import Family
 from simulations.runs.compare import NOTHING, number
-from simulations.runs.record import Run
+from simulations.runs.record import UNFINISHED, Run
 
 HEADINGS = ("task", "metric", "untrained", "local only", "federated", "centralized", "difference", "minutes")
 
@@ -56,7 +56,7 @@ def row_of(family: Family) -> Row:
     federated, centralized = family.federated.run(), family.centralized.run()
     alone = [trial.run() for trial in family.alone]
     found = [run for run in (federated, centralized, *alone) if run]
-    results = [run.result for run in found if run.result]
+    results = [run.result for run in found if run.result and run.status != UNFINISHED]
     reached = [value for value in map(_best, alone) if value is not None]
     return Row(
         name=family.name,

@@ -1,12 +1,13 @@
 """Several runs at a time, each in a process of its own, with a bar for each."""
 
 import os
+import signal
 import subprocess
 import sys
 import time
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from rich.console import Console
@@ -15,7 +16,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from server.run_schema import ERRORS, METRICS, RUN_LOG
 from simulations.experiments.trial import Trial
 from simulations.runs.compare import number
+from simulations.runs.record import UNFINISHED
 from simulations.runtime import reaper
+from simulations.runtime.oom import lack_of_memory, num_oom_kills
 from simulations.runtime.terminal import num_warnings
 
 PAUSE = 0.2
@@ -31,6 +34,8 @@ class _Running:
     trial: Trial
     process: subprocess.Popen[bytes]
     bar: TaskID
+    oom_kills: int | None = field(default_factory=num_oom_kills)
+    """How many processes the kernel had killed for lack of memory when it started."""
 
 
 def run_trials(trials: Sequence[Trial], workers: int, console: Console) -> None:
@@ -66,7 +71,9 @@ def _note_silent_death(one: _Running) -> None:
     explained = any(line.startswith(REASONS) for line in said)
     if one.trial.run() or explained or (code > 0 and said):  # where Python has said it, in its last line
         return
-    how = f"was killed by signal {-code} (out of memory?)" if code < 0 else f"ended with exit code {code}"
+    how = f"ended with exit code {code}"
+    if code < 0:
+        how = f"was killed by {signal.Signals(-code).name}{lack_of_memory(one.oom_kills)}"
     with log.open("a", encoding="utf-8") as file:
         file.write(f"failed: its process {how}, without a word\n")
 
@@ -119,7 +126,7 @@ def _rounds_done(folder: Path) -> int:
 
 def _ending(trial: Trial) -> str:
     run = trial.run()
-    if run is None or run.result is None:
+    if run is None or run.status == UNFINISHED:
         return f"{trial.name} failed: {last_words(trial)}"
     final = number(run.final[run.metric]) if run.metric in run.final else "not measured"
     best = f" (best {number(run.best.metrics[run.metric])})" if run.best else ""

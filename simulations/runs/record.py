@@ -104,7 +104,8 @@ class Run:
     @property
     def seconds(self) -> float:
         """Wall-clock seconds of the run; without a result, those of its rounds."""
-        return (self.result and self.result.seconds) or sum(line.total_seconds for line in self.rounds)
+        ended = self.result if self.status != UNFINISHED else None  # else they are those of its beginning
+        return (ended and ended.seconds) or sum(line.total_seconds for line in self.rounds)
 
     @property
     def traffic(self) -> Traffic:

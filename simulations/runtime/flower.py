@@ -15,8 +15,9 @@ from models.core.config import Value
 from server.run_schema import FLOWER_LOG
 from simulations.config import ResolvedSimulation
 from simulations.runtime.control import Control, RefusedError
+from simulations.runtime.oom import lack_of_memory, num_oom_kills
 from simulations.runtime.staging import stage
-from simulations.runtime.superlink import COLOURS, SuperLink, own_superlink
+from simulations.runtime.superlink import COLOURS, own_superlink
 
 TICK = 0.2
 """Seconds between two calls of on_tick."""
@@ -44,6 +45,8 @@ class FlowerOutcome:
     """One line that says what went wrong; "" for a completed run."""
     last_words: str = ""
     """The end of Flower's log, where it did not complete the run."""
+    may_go_better: bool = False
+    """Whether it failed in a way that need not come again."""
 
 
 def run_on_flower(
@@ -66,7 +69,7 @@ def run_on_flower(
     """
     log_file = Path(str(run_config["run-dir"])) / FLOWER_LOG
     log_file.parent.mkdir(parents=True, exist_ok=True)
-    run_id = None
+    run_id, killed_before = None, num_oom_kills()
     with own_superlink(int(run_config["threads"])) as superlink:
         app = app or stage(superlink.folder)
         try:
@@ -75,16 +78,15 @@ def run_on_flower(
                 tail = _follow(control.log(run_id), log_file, on_tick, verbose)
                 status, details = control.status(run_id)
         except RefusedError:
-            return _ended(superlink, None, "Flower refused the run")
+            said = f"Flower refused the run: {superlink.last_words()}"
+            return FlowerOutcome("failed", None, said, superlink.log())
         except (httpx.TransportError, ChildProcessError):
-            return _ended(superlink, run_id, "the SuperLink ended")
+            error = f"the SuperLink {superlink.ending()}{lack_of_memory(killed_before)}"
+            return FlowerOutcome("failed", run_id, error, superlink.log(), may_go_better=True)
     if status == "completed":
         return FlowerOutcome(status, run_id, "")
-    return FlowerOutcome(status, run_id, error_line(tail, details), tail)
-
-
-def _ended(superlink: SuperLink, run_id: int | None, what: str) -> FlowerOutcome:
-    return FlowerOutcome("failed", run_id, f"{what}: {superlink.last_words()}", superlink.log())
+    error = error_line(tail, details, lack_of_memory(killed_before))
+    return FlowerOutcome(status, run_id, error, tail, may_go_better=status == "failed")
 
 
 def _follow(chunks: Iterable[str], log_file: Path, on_tick: Callable[[], None] | None, verbose: bool) -> str:
@@ -117,15 +119,16 @@ def _follow(chunks: Iterable[str], log_file: Path, on_tick: Callable[[], None] |
     return "".join(tail)
 
 
-def error_line(log: str, details: str) -> str:
+def error_line(log: str, details: str, lack_of_memory: str = "") -> str:
     """Return the exception that ended the run, or Flower's `details` where it was none.
 
-    Flower prints that exception last, but for those that it raises around it.
+    Flower prints that exception last, but for those that it raises around it. `lack_of_memory` is what is
+    known of why a process died that said nothing.
     """
     found = details.removeprefix(EXCEPTION)
     if details.startswith(EXCEPTION):
         raised = re.findall(TRACEBACK, log, flags=re.MULTILINE)
         found = next((line for line in reversed(raised) if not line.endswith(WRAPPERS)), found)
     elif details == NO_HEARTBEAT:
-        found = "the process of the ServerApp died without a word; it may have run out of memory"
+        found = f"the process of the ServerApp was killed, or died without a word{lack_of_memory}"
     return " ".join(found.split())

@@ -1,17 +1,21 @@
 """One run config, run here or under Flower, with a progress bar and one truth about how it ended."""
 
+from logging import WARNING
 from pathlib import Path
+from typing import Literal
 
+from filelock import BaseFileLock
 from rich.console import Console
 
 from models.core.config import Value, read
 from models.core.errors import UserError
+from models.core.log import log
 from models.core.tracebacks import line_of
 from server.error_log import ErrorLog
 from server.plan import Plan, make_plan
 from server.resume import checkpoint_to_resume
-from server.run_folder import claim, write_json
-from server.run_schema import RESULT, RUN_LOG, SCHEMA, RunResult
+from server.run_folder import claim, hold, write_json
+from server.run_schema import CONFIG, LAUNCHER, METRICS, RESULT, RUN_LOG, SCHEMA, RunResult
 from simulations.config import ResolvedSimulation, SimulationConfig, resolve
 from simulations.runtime.progress import RoundProgress
 from simulations.runtime.terminal import FollowedLog, Terminal, terminal_log
@@ -34,7 +38,7 @@ def launch(
     errors = ErrorLog(folder)
     with terminal_log(verbose) as terminal:
         try:
-            simulation, plan = _plan(run_config, folder)
+            simulation, plan, launcher = _plan(run_config, folder)
         except UserError:
             raise
         except Exception as error:
@@ -47,25 +51,35 @@ def launch(
             for line in plan.transfer.lines():
                 console.print(line, soft_wrap=True, highlight=False, markup=False)
         before = _stamp(folder / RESULT)
-        with RoundProgress(folder, int(run_config["num-server-rounds"]), console):
-            if in_process:
-                reason = _in_process(run_config, int(run_config["num-nodes"]) or 1, debug)
-            else:
-                reason = _on_flower(run_config, simulation, verbose, terminal, errors)
+        try:
+            with RoundProgress(folder, int(run_config["num-server-rounds"]), console):
+                if in_process:
+                    reason = _in_process(run_config, int(run_config["num-nodes"]) or 1, debug)
+                else:
+                    reason = _on_flower(run_config, simulation, verbose, terminal, errors)
+        except KeyboardInterrupt:
+            _result(folder / RESULT, before, "interrupted", "unfinished")
+            raise
+        finally:
+            launcher.release()
         return _result(folder / RESULT, before, reason)
 
 
-def _plan(run_config: dict[str, Value], folder: Path) -> tuple[ResolvedSimulation, Plan]:
-    """Build what the ServerApp will build, and look at the run folder, before anybody has to wait."""
+def _plan(run_config: dict[str, Value], folder: Path) -> tuple[ResolvedSimulation, Plan, BaseFileLock]:
+    """Build what the ServerApp will build, and look at the run folder, before anybody has to wait.
+
+    The lock keeps others from launching a run there meanwhile, and from showing this one as theirs.
+    """
     simulation = resolve(read(SimulationConfig, run_config))
     plan = make_plan(run_config)
     lock = claim(folder, run_config, resume=plan.config.resume)
     try:
         if plan.config.resume:
             checkpoint_to_resume(plan, folder)
+        launcher = hold(folder, LAUNCHER)
     finally:
         lock.release()
-    return simulation, plan
+    return simulation, plan, launcher
 
 
 def _in_process(run_config: dict[str, Value], num_nodes: int, debug: bool) -> str:
@@ -99,11 +113,22 @@ def _on_flower(
     # Flower's log, which has polyfed's lines, is shown as a whole where that is asked for.
     look = None if verbose else followed.look
     outcome = run_on_flower(run_config, simulation, on_tick=look, verbose=verbose)
+    if outcome.may_go_better and not _has_ended(folder / RESULT, before) and not _has_rounds(folder):
+        errors.write("Flower's runtime, before the first round", outcome.last_words or outcome.error)
+        log(WARNING, "Flower failed before the first round, and is tried once more: %s", outcome.error)
+        begun = {**run_config, "resume": bool(run_config["resume"]) or (folder / CONFIG).exists()}
+        outcome = run_on_flower(begun, simulation, on_tick=look, verbose=verbose)
     if look:
         look()
-    if outcome.error and _stamp(folder / RESULT) == before:  # else the ServerApp has said what went wrong
+    # Else the ServerApp has said what went wrong.
+    if outcome.error and not _has_ended(folder / RESULT, before):
         errors.write("Flower's runtime, which ended without a result", outcome.last_words or outcome.error)
     return outcome.error
+
+
+def _has_rounds(folder: Path) -> bool:
+    metrics = folder / METRICS
+    return metrics.exists() and metrics.stat().st_size > 0
 
 
 def _stamp(path: Path) -> tuple[int, int] | None:
@@ -111,15 +136,31 @@ def _stamp(path: Path) -> tuple[int, int] | None:
     return (path.stat().st_ino, path.stat().st_mtime_ns) if path.exists() else None
 
 
-def _result(path: Path, before: tuple[int, int] | None, reason: str) -> RunResult:
-    """Return what the ServerApp wrote; where it wrote nothing, the run failed for `reason`.
+def _result(
+    path: Path,
+    before: tuple[int, int] | None,
+    reason: str,
+    status: Literal["failed", "unfinished"] = "failed",
+) -> RunResult:
+    """Return what the ServerApp wrote; where that does not say how it ended, it is `status`, for `reason`.
 
     The result of the run that was to be resumed stays where this one has not begun.
     """
-    if _stamp(path) not in (None, before):
-        return RunResult.model_validate_json(path.read_text(encoding="utf-8"))
+    now = _stamp(path)
+    if now not in (None, before):
+        result = RunResult.model_validate_json(path.read_text(encoding="utf-8"))
+        if result.status != "unfinished":
+            return result
     why = reason or "the ServerApp wrote no result"
-    failed = RunResult(schema_number=SCHEMA, status="failed", reason=why)
-    if not path.exists():
+    failed = RunResult(schema_number=SCHEMA, status=status, reason=why)
+    if now is None or now != before:
+        path.parent.mkdir(parents=True, exist_ok=True)
         write_json(path, failed)
     return failed
+
+
+def _has_ended(path: Path, before: tuple[int, int] | None) -> bool:
+    """Return whether the ServerApp has written how the run ended, and did not die before it could."""
+    if _stamp(path) in (None, before):
+        return False
+    return RunResult.model_validate_json(path.read_text(encoding="utf-8")).status != "unfinished"

@@ -3,6 +3,7 @@
 import os
 import re
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -24,6 +25,10 @@ RAYS_TIP = "ignore:Tip:FutureWarning:ray._private.worker"
 """A filter, as of `python -W`, for what Ray says about its own future whenever it starts."""
 STARTUP = 60.0
 """Seconds that the SuperLink gets until it listens; it takes two."""
+
+
+ENDING = 2.0
+"""Seconds that its process gets to end once it no longer answers."""
 
 
 class SuperLink:
@@ -55,6 +60,16 @@ class SuperLink:
                 raise ChildProcessError("the SuperLink did not start")
             time.sleep(0.05)
         return f"http://127.0.0.1:{self.port}"
+
+    def ending(self) -> str:
+        """Return how its process ended, and what it said last where it ended itself."""
+        try:
+            code = self.process.wait(ENDING)
+        except subprocess.TimeoutExpired:
+            return f"does not answer; its log ends with: {self.last_words()}"
+        if code < 0:  # the words are those of the processes that it has started
+            return f"was killed ({signal.Signals(-code).name})"
+        return f"ended with code {code}: {self.last_words()}"
 
     def last_words(self) -> str:
         """Return the last line of its log that is not about a request."""

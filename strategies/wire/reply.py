@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from strategies.wire.exact_sum import ExactSum
 from strategies.wire.records import PLAN, num_value_bytes, pack, to_arrays, to_record, unpack
+from strategies.wire.saved_state import SavedState, pack_states, unpack_states
 
 ARRAYS, METRICS = "arrays", "metrics"
 """Keys of a client's weights and metrics."""
@@ -85,6 +86,8 @@ class NodeReply:
 
     replies: list[ClientReply] = field(default_factory=list)
     failures: list[ClientFailure] = field(default_factory=list)
+    states: dict[int, SavedState] = field(default_factory=dict)
+    """What clients that replied have saved, for those that remember anything."""
     total: ExactSum | None = None
     """The clients' arrays, weighted and added up; the replies then hold none."""
     weighted_by: str = ""
@@ -117,6 +120,7 @@ class NodeReply:
         arrays: Mapping[str, NDArray[np.generic]] | None = None,
         statistics: Mapping[str, NDArray[np.generic]] | None = None,
         times: int = 1,
+        saved: SavedState | None = None,
     ) -> None:
         """Add a client's reply, which counts some times in sums.
 
@@ -136,6 +140,8 @@ class NodeReply:
             for _ in range(times):
                 self.statistics.add(statistics, weight_of(content, NUM_EXAMPLES))
         self.replies.append(ClientReply(client, content))
+        if saved is not None:
+            self.states[client] = saved
 
     def fail(self, client: int, error: Exception) -> None:
         """Add a client's failure."""
@@ -149,6 +155,8 @@ class NodeReply:
         plan = content.config_records[PLAN]
         plan["failures"] = json.dumps([[each.client, each.error, each.traceback] for each in self.failures])
         plan["seconds"], plan["client-bytes"] = self.seconds, self.client_bytes
+        plan["seconds"] = self.seconds
+        plan["states"] = pack_states(self.states)
         if self.total is not None and self.replies:
             _pack_sum(content, SUM, self.total)
         if self.statistics is not None:
@@ -164,8 +172,15 @@ class NodeReply:
         statistics = _unpack_sum(content, STATISTICS_SUM)
         replies = [ClientReply(client, records) for client, records in unpack(content)]
         seconds, client_bytes = float(plan["seconds"]), int(plan["client-bytes"])  # type: ignore[arg-type]
+        states = unpack_states(str(plan["states"]))
         return NodeReply(
-            replies, failures, total, statistics=statistics, seconds=seconds, client_bytes=client_bytes
+            replies,
+            failures,
+            states,
+            total,
+            statistics=statistics,
+            seconds=seconds,
+            client_bytes=client_bytes,
         )
 
     @staticmethod

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from strategies.rule import Arrays, aux_arrays, split_aux
 from strategies.wire.records import pack, to_arrays, unpack
+from strategies.wire.saved_state import SavedState, pack_states, unpack_states
 
 ROUND = "round"
 """Key of the record that holds the RoundInfo."""
@@ -18,6 +19,10 @@ FIXED = "fixed"
 """Key of the record of weights that nobody trains and clients cannot build; strategies never see it."""
 STATISTICS = "statistics"
 """Key of the record of what no optimizer trains, and what is averaged beside the strategy."""
+
+
+STATES = "states"
+"""Key of the record that says which states the server counts on."""
 
 
 @dataclass(frozen=True)
@@ -108,14 +113,25 @@ def pack_requests(
     info: RoundInfo,
     fixed: ArrayRecord | None = None,
     statistics: ArrayRecord | None = None,
+    states: Mapping[int, SavedState] | None = None,
 ) -> RecordDict:
-    """Return the message to a node, of what the strategy addresses to its clients."""
+    """Return the message to a node, of what the strategy addresses to its clients.
+
+    `states` are what these clients have to go on from; those that are not in it have nothing.
+    """
     content = pack(contents)
     content[ROUND] = info.to_config()
     for key, record in ((FIXED, fixed), (STATISTICS, statistics)):
         if record is not None:
             content[key] = record
+    if states is not None:
+        content[STATES] = ConfigRecord({STATES: pack_states(states)})
     return content
+
+
+def states_of(content: RecordDict) -> dict[int, SavedState] | None:
+    """Return client -> the state that the server counts on; None where it does not say."""
+    return unpack_states(str(content.config_records[STATES][STATES])) if STATES in content else None
 
 
 def unpack_requests(content: RecordDict) -> tuple[RoundInfo, list[ClientRequest]]:

@@ -12,6 +12,7 @@ def test_all_that_a_node_may_be_given() -> None:
     given = {"partition-id": 2, "num-partitions": 3, "data-path": "/data", "state-path": "/state"}
     node = NodeConfig.from_flower({**given, "debug": True})
     assert node == NodeConfig(2, 3, "/data", Path("/state"))
+    assert NodeConfig.from_flower({"keep-state-days": 30}).keep_state_days == 30
     assert (node.place, node.state_root) == ((2, 3), Path("/state"))
 
 
@@ -33,8 +34,14 @@ def test_a_node_without_its_numbers_says_how_it_is_to_be_started(given: dict[str
         ("num-partitions", 3.0, "a whole number"),
         ("data-path", 7, "text"),
         ("state-path", False, "text"),
+        ("keep-state-days", 0.5, "a whole number of days"),
     ],
 )
 def test_a_value_of_another_type_is_named(key: str, value: object, called: str) -> None:
     with pytest.raises(UserError, match=f"^{key} in --node-config must be {called}, got {value!r}$"):
         NodeConfig.from_flower({key: value})
+
+
+def test_state_is_kept_a_day_at_least() -> None:
+    with pytest.raises(UserError, match=r"^keep-state-days in --node-config must be at least 1, got 0$"):
+        NodeConfig.from_flower({"keep-state-days": 0})

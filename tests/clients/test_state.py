@@ -17,6 +17,7 @@ from models.state import build_model
 from server.app import app as server_app
 from simulations.runtime.in_process import InProcessGrid, run_in_process
 from simulations.scenario import defaults
+from strategies.wire.saved_state import LostStateError
 
 Make = Callable[..., dict[str, Value]]
 
@@ -69,6 +70,53 @@ def test_a_round_that_is_done_again_replaces_its_state(tmp_path: Path) -> None:
     store.save(3, 1, states([1]), 0)
     store.save(3, 1, states([5]), 0)
     assert steps_of(store.load(3, before=2)) == [5]
+
+
+def test_the_state_that_the_server_names_is_loaded_and_no_other(tmp_path: Path) -> None:
+    saved = {}
+    for server_round in (2, 4):
+        store = ClientStates(tmp_path)
+        saved[server_round] = store.save(3, server_round, states([server_round]), restorable_round=0)
+    # Of round 4 the server knows nothing: its reply was late, or the round is done again.
+    store = ClientStates(tmp_path, {3: saved[2]})
+    assert steps_of(store.load(3, before=9)) == [2]
+    assert not store.load(4, before=9)
+    store.save(3, 7, states([7]), restorable_round=6)
+    assert rounds_on_disk(store, 3) == [2, 7]
+    assert not ClientStates(tmp_path, {}).load(3, before=9)
+    # One that has none yet begins with none, whatever lies there.
+    ClientStates(tmp_path, {}).save(3, 1, states([1]), restorable_round=0)
+    assert rounds_on_disk(store, 3) == [1]
+
+
+def test_a_reply_that_does_not_arrive_costs_no_state(tmp_path: Path) -> None:
+    """Without checkpoints too, the state that the server counts on stays until another takes its place."""
+    first = ClientStates(tmp_path, {}).save(3, 1, states([1]), restorable_round=1)
+    for server_round in (2, 3):
+        store = ClientStates(tmp_path, {3: first})
+        store.save(3, server_round, states([server_round]), restorable_round=server_round)
+        assert rounds_on_disk(store, 3) == [1, server_round]
+        assert steps_of(store.load(3, before=9)) == [1]
+
+
+def damaged(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize(
+    ("harm", "what"),
+    [(Path.unlink, "is gone"), (damaged, "is another"), (lambda path: path.write_bytes(b"x"), "cannot be")],
+)
+def test_a_state_that_is_not_what_the_server_counts_on_is_refused(
+    tmp_path: Path, harm: Callable[[Path], object], what: str
+) -> None:
+    saved = ClientStates(tmp_path).save(3, 2, states([1, 2, 3]), 0)
+    store = ClientStates(tmp_path, {3: saved})
+    harm(store.of(3) / "round-2.safetensors")
+    with pytest.raises(LostStateError, match=f"^the state that client 3 had after round 2 {what}"):
+        store.load(3, before=3)
 
 
 def test_a_million_clients_do_not_share_a_folder(tmp_path: Path) -> None:
@@ -264,3 +312,19 @@ def test_a_node_that_serves_many_runs_does_not_mix_them_up(tiny: Make, tmp_path:
     expected = run_on_a_real_node(tiny(**options, run_dir=str(tmp_path / "clean")), tmp_path / "empty")
     assert list((tmp_path / "state").rglob("round-*.safetensors"))
     assert found == expected
+
+
+def test_a_client_that_lost_its_state_fails_its_round_and_begins_anew_aloud(
+    tiny: Make, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    options = {"num_clients": 3, "keep_optimizer": True, "run_dir": str(tmp_path / "run")}
+    run_on_a_real_node(tiny(**options, num_server_rounds=2), tmp_path / "state")
+    [lost] = (tmp_path / "state").rglob("client-1/round-2.safetensors")
+    lost.unlink()
+    more = {**tiny(**options, num_server_rounds=4), "resume": True}
+    run_on_a_real_node(more, tmp_path / "state")
+    said = "Round 3: client 1 failed: LostStateError: the state that client 1 had after round 2 is gone"
+    assert said in caplog.text
+    rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert [row["clients"] for row in rows[1:]] == [[0, 1, 2], [0, 1, 2], [0, 2], [0, 1, 2]]
+    assert json.loads((tmp_path / "run" / "result.json").read_text())["lost_states"] == [1]

@@ -104,6 +104,7 @@ def test_a_run_writes_all_of_it_and_the_report_shows_it(tiny: Callable[..., dict
     assert result.machine == machine(2, "cpu")
     assert result.machine.instruction_set == torch.backends.cpu.get_cpu_capability()
     assert written["lock_sha256"] == lock_sha256(ROOT)
+    assert written["disk"]["checkpoints"] > 4 * written["num_parameters"]
     page = write_report([folder]).read_text()
     assert f"numpy {version('numpy')}" in page
     assert f"{result.machine.instruction_set} · 2 threads a model" in page

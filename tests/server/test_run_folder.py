@@ -6,8 +6,9 @@ import pytest
 from run_folders import RESULT, SVG, metrics_line, write_run
 
 from models.core.errors import UserError
+from server.disk import disk_use, in_words
 from server.resume import rounds_trained
-from server.run_folder import RunFolder
+from server.run_folder import RunFolder, claim
 from server.run_schema import SCHEMA, RoundRecord, RunResult, Traffic
 from simulations.runs.reader import read_run, read_runs
 from simulations.runs.record import Failure
@@ -101,7 +102,7 @@ def test_runs_of_one_name_are_named_by_their_paths(tmp_path: Path) -> None:
         (
             "result.json",
             '{"status": "fine"}',
-            "must be 'completed', 'stopped' or 'failed', got 'fine'",
+            "must be 'completed', 'stopped', 'failed' or 'unfinished', got 'fine'",
         ),
         ("result.json", '{"status": ', "Invalid JSON"),
         (
@@ -167,3 +168,31 @@ def test_a_result_without_a_number_is_of_the_first_schema(tmp_path: Path) -> Non
     assert result.schema_number == 1 < SCHEMA
     assert result.machine is None
     assert RunResult.model_validate_json(result.model_dump_json()) == result
+
+
+def test_a_result_of_a_run_under_way_counts_as_none(tmp_path: Path) -> None:
+    run = read_run(write_run(tmp_path / "a", result={"status": "unfinished"}))
+    assert (run.result, run.status) == (None, "unfinished")
+
+
+@pytest.mark.skipif(not Path("/sys/kernel").is_dir(), reason="needs a folder that not even root can write")
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [
+        ("/sys/kernel", r"run-dir /sys/kernel cannot be written \(.*\): give another folder"),
+        ("/sys/kernel/run", r"run-dir /sys/kernel/run cannot be made \(.*\): give another folder"),
+    ],
+)
+def test_a_folder_that_cannot_be_written_is_one_line(path: str, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        claim(Path(path), {}, resume=False)
+
+
+def test_what_a_run_takes_of_the_disk(tmp_path: Path) -> None:
+    for name, size in (("config.toml", 10), ("models/best", 3_500_000), ("clients/000/client-0/x", 1_234)):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b"x" * size)
+    assert disk_use(tmp_path) == {"clients": 1_234, "models": 3_500_000, "other": 10}
+    assert in_words(disk_use(tmp_path)) == "3.5 MB: models 3.5 MB, clients 1.23 kB"
+    assert in_words({"models": 1_400_000_000}) == "1.4 GB: models 1.4 GB"
+    assert in_words({}) == "0 B"

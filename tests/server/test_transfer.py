@@ -2,17 +2,17 @@
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pytest
 import torch
 from finished import Make, finish
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.core.config import TaskConfig
+from models.core.config import TaskConfig, Value
 from models.core.errors import UserError
 from models.core.seeds import derive_seed
 from models.data.datasets import load_dataset
@@ -23,9 +23,10 @@ from models.registry import load_task
 from models.state import build_model, federated_names, weights_sha256
 from models.task import Objective, Task
 from server.plan import make_plan
-from server.transfer import take_over
+from server.starting_point import StartingPoint
+from server.transfer import Transfer, take_over
 from simulations.report.page import write_report
-from simulations.scenario import load_scenario
+from simulations.scenario import defaults, load_scenario
 
 FROZEN = "freeze = ['features.*']"
 FEATURES = [f"features.{layer}.{kind}" for layer in (0, 3) for kind in ("weight", "bias")]
@@ -45,6 +46,10 @@ def write(path: Path, weights: Mapping[str, Tensor]) -> Path:
     return path
 
 
+def take_over_file(path: Path, model: nn.Module, local: Sequence[str]) -> Transfer:
+    return take_over(StartingPoint(path), model, local)
+
+
 def task_of(name: str, options: str = "") -> Task:
     config = TaskConfig(task=name, task_options=options, dataset="digits")
     return load_task(config, load_dataset(config))
@@ -57,7 +62,7 @@ def last_of(folder: Path) -> dict[str, Tensor]:
 def test_equal_names_and_shapes_are_loaded_and_the_rest_is_new(of_four_classes: Path) -> None:
     task = task_of("cnn", FROZEN)
     model, fresh = build_model(task, 1), build_model(task, 1).state_dict()
-    transfer = take_over(of_four_classes, model, task.local)
+    transfer = take_over_file(of_four_classes, model, task.local)
     given = load_file(of_four_classes)
     assert (transfer.loaded, transfer.other_shape) == ([*FEATURES, *HEAD[:2]], HEAD[2:])
     assert (transfer.new, transfer.local, transfer.unused) == ([], [], [])
@@ -75,14 +80,14 @@ def test_equal_names_and_shapes_are_loaded_and_the_rest_is_new(of_four_classes: 
 def test_an_encoder_with_another_head_is_loaded_alone(of_four_classes: Path, tmp_path: Path) -> None:
     encoder = {name: tensor for name, tensor in load_file(of_four_classes).items() if name in FEATURES}
     path = write(tmp_path / "encoder.safetensors", {**encoder, "projector.weight": torch.ones(2)})
-    transfer = take_over(path, build_model(task_of("cnn"), 1), ())
+    transfer = take_over_file(path, build_model(task_of("cnn"), 1), ())
     assert (transfer.loaded, transfer.new, transfer.unused) == (FEATURES, HEAD, ["projector.weight"])
 
 
 def test_half_precision_is_loaded_in_the_models_own(of_four_classes: Path, tmp_path: Path) -> None:
     halves = {name: tensor.half() for name, tensor in load_file(of_four_classes).items()}
     model = build_model(task_of("cnn"), 1)
-    take_over(write(tmp_path / "half.safetensors", halves), model, ())
+    take_over_file(write(tmp_path / "half.safetensors", halves), model, ())
     weight = model.state_dict()["features.0.weight"]
     assert weight.dtype == torch.float32
     assert torch.equal(weight, halves["features.0.weight"].float())
@@ -90,7 +95,7 @@ def test_half_precision_is_loaded_in_the_models_own(of_four_classes: Path, tmp_p
 
 def test_a_vae_with_longer_codes_keeps_what_does_not_touch_them(tmp_path: Path) -> None:
     short, long = (build_model(task_of("vae", f"latent = {latent}"), 1) for latent in (8, 16))
-    transfer = take_over(write(tmp_path / "vae.safetensors", short.state_dict()), long, ())
+    transfer = take_over_file(write(tmp_path / "vae.safetensors", short.state_dict()), long, ())
     assert transfer.loaded
     assert {name.split(".")[1] for name in transfer.other_shape} == {"to_vector", "from_vector"}
 
@@ -99,14 +104,14 @@ def test_what_stays_with_the_clients_is_not_loaded_but_named(tmp_path: Path) -> 
     task = task_of("gan", "width = 8, local = ['discriminator.*']")
     whole = build_model(task_of("gan", "width = 8"), 2).state_dict()
     model, fresh = build_model(task, 1), build_model(task, 1).state_dict()
-    transfer = take_over(write(tmp_path / "gan.safetensors", whole), model, task.local)
+    transfer = take_over_file(write(tmp_path / "gan.safetensors", whole), model, task.local)
     assert {name.split(".")[0] for name in transfer.loaded} == {"generator"}
     assert {name.split(".")[0] for name in transfer.local} == {"discriminator"}
     assert all(torch.equal(model.state_dict()[name], fresh[name]) for name in transfer.local)
     judge = {name: tensor for name, tensor in whole.items() if name.startswith("discriminator.")}
     path = write(tmp_path / "judge.safetensors", judge)
     with pytest.raises(UserError, match=rf"\({len(judge)} that stay with the clients\)$"):
-        take_over(path, model, task.local)
+        take_over_file(path, model, task.local)
 
 
 def test_the_best_model_is_preferred_to_the_last(tiny: Make, of_four_classes: Path, tmp_path: Path) -> None:
@@ -120,13 +125,111 @@ def test_the_best_model_is_preferred_to_the_last(tiny: Make, of_four_classes: Pa
         assert transfer.source == str(path)
 
 
+def remarks_of(config: dict[str, Value]) -> list[str]:
+    """Return what is said of the weights, without the file."""
+    transfer = make_plan(config).transfer
+    assert transfer
+    return [line.split(": ", 1)[1] for line in transfer.lines() if ", " not in line.split(": ", 1)[0]]
+
+
+@pytest.fixture(scope="module")
+def pretrained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a run without labels whose probe was never better than before it had learned anything."""
+    folder = tmp_path_factory.mktemp("pretrained") / "run:1"
+    config = {**defaults(), "task": "contrastive", "dataset": "digits", "run-dir": str(folder)}
+    small = {"num-clients": 2, "num-server-rounds": 1, "learning-rate": 1e-6, "evaluate-every": 0}
+    finish({**config, **small})
+    # As if the untrained model had been best: it is kept, and nothing was better after it.
+    weights = build_model(task_of("contrastive"), 42).state_dict()
+    save_file(weights, folder / "models" / "best.safetensors", {"server_round": "0"})
+    return folder
+
+
+def test_a_run_without_labels_hands_on_its_last_model(tiny: Make, pretrained: Path, tmp_path: Path) -> None:
+    """Its best one, by a probe that it is not trained for, may be the one that nobody has trained."""
+    last, best = (pretrained / "models" / f"{which}.safetensors" for which in ("last", "best"))
+    untrained = f"its best model is that of round 0, which nobody has trained; {pretrained}:last is its last"
+    nothing = "what is loaded equals a fresh start: it changes nothing"
+    for given, path, remarks in (
+        (f"{pretrained}", last, []),
+        (f"{pretrained}:last", last, []),
+        (f"{pretrained}:best", best, [untrained, nothing]),
+        (f"{best}", best, [nothing]),
+    ):
+        config = tiny(init_from=given)
+        transfer = make_plan(config).transfer
+        assert transfer
+        assert transfer.source == str(path)
+        assert remarks_of(config) == remarks
+    copy = tmp_path / "cut"
+    shutil.copytree(pretrained, copy)
+    (copy / "models" / "last.safetensors").unlink()
+    result = json.loads((copy / "result.json").read_text())
+    (copy / "result.json").write_text(json.dumps({**result, "status": "unfinished"}))
+    assert remarks_of(tiny(init_from=str(copy)))[:2] == [
+        "that run is unfinished: this is its best model so far",
+        "it has kept no last model: its best one is taken",
+    ]
+    with pytest.raises(UserError, match=r"it holds no models/last\.safetensors$"):
+        make_plan(tiny(init_from=f"{copy}:last"))
+
+
+def test_a_best_model_of_an_older_run_has_its_round_in_the_result(tiny: Make, tmp_path: Path) -> None:
+    earlier = finish(tiny(run_dir=str(tmp_path / "earlier"), num_server_rounds=1))
+    best = earlier["folder"] / "models" / "best.safetensors"
+    save_file(load_file(best), best)
+    assert remarks_of(tiny(init_from=str(earlier["folder"]))) == []
+    result = json.loads((earlier["folder"] / "result.json").read_text())
+    (earlier["folder"] / "result.json").write_text(
+        json.dumps({**result, "best_round": 0, "status": "failed"})
+    )
+    said = remarks_of(tiny(init_from=str(earlier["folder"])))
+    assert said[0].startswith("that run failed:")
+    assert said[1].startswith("its best model is that of round 0, which nobody has trained; ")
+
+
+def test_what_overflows_in_the_models_type_is_refused_before_the_run(tiny: Make, tmp_path: Path) -> None:
+    path = write(tmp_path / "wide", {"features.0.bias": torch.full((32,), 1e300, dtype=torch.float64)})
+    with pytest.raises(UserError) as error:
+        make_plan(tiny(init_from=str(path)))
+    assert str(error.value) == (
+        f"init-from {path} has values of float64 in features.0.bias that the model's float32 cannot hold; "
+        "give another run"
+    )
+
+
+def test_a_tied_weight_is_loaded_by_any_of_its_names(tmp_path: Path) -> None:
+    class Tied(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.embedding, self.decoder = nn.Embedding(3, 2), nn.Linear(2, 3)
+            self.decoder.weight = self.embedding.weight
+
+    one, two = torch.ones(3, 2), torch.full((3, 2), 2.0)
+    for given in (
+        {"embedding.weight": one},
+        {"decoder.weight": one},
+        {"embedding.weight": one, "decoder.weight": two},  # of a polyfed that averaged them apart
+    ):
+        model = Tied()
+        transfer = take_over_file(write(tmp_path / "tied", given), model, ())
+        assert torch.equal(model.embedding.weight, one)
+        assert model.decoder.weight is model.embedding.weight
+        assert transfer.loaded == ["embedding.weight"]
+        assert (transfer.new, transfer.unused) == (["decoder.bias"], [])
+
+
 @pytest.mark.parametrize(
     ("what", "message"),
     [
-        ("nothing", "init-from HERE is not there: give a run folder or a .safetensors file"),
+        (
+            "nothing",
+            "init-from HERE is not there: give a run folder, with :best or :last after it where you want one "
+            "of these, or a .safetensors file",
+        ),
         (
             "empty",
-            "init-from HERE is no run that has kept a model: it holds neither models/best.safetensors "
+            "init-from HERE is no run that has kept such a model: it holds neither models/best.safetensors "
             "nor models/last.safetensors",
         ),
         ("broken", "init-from HERE cannot be read (Error while deserializing header: "),
@@ -286,6 +389,7 @@ def test_a_run_goes_on_where_another_ended(tiny: Make, tmp_path: Path) -> None:
     recorded = json.loads((later["folder"] / "transfer.json").read_text())
     assert recorded["source"] == str(tmp_path / "earlier" / "models" / "best.safetensors")
     assert recorded["entries"] == {"loaded": {"features": FEATURES, "classifier": HEAD}}
+    assert recorded["remarks"] == []
     page = write_report([later["folder"]]).read_text()
     assert "<h3>Transfer</h3>" in page
     assert "<td>loaded</td><td>features (4), classifier (4)</td>" in page

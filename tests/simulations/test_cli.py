@@ -5,6 +5,7 @@ import logging
 import sys
 import warnings
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -18,11 +19,15 @@ from torch import nn
 import server.run_folder
 import simulations.runtime.flower
 import simulations.runtime.in_process
+from models.core.config import Value
 from models.core.errors import UserError
 from models.images.cnn import ImageClassification
-from server.run_folder import claim
+from server.disk import disk_use, in_words
+from server.run_folder import RunFolder, claim, new_folder, write_json
+from server.run_schema import RoundRecord, RunResult
 from simulations.cli import main
 from simulations.runtime.flower import FlowerOutcome
+from simulations.runtime.in_process import run_in_process
 
 SCENARIO = 'dataset = "digits"\nnum-clients = 3\nnum-server-rounds = 2\n'
 
@@ -93,8 +98,10 @@ def test_a_run_that_ends_well(finished: tuple[Path, Ended]) -> None:
     lines = ended.out.splitlines()
     assert lines[-1] == f"report: {folder / 'report.html'}"
     assert lines[-2] == f"run: {folder}"
-    assert lines[-3] == f"weights: {result['weights_sha256']}"
-    assert lines[-4].startswith("completed after round 2: ")
+    assert lines[-3].startswith("disk: ")
+    assert "checkpoints " in lines[-3]
+    assert lines[-4] == f"weights: {result['weights_sha256']}"
+    assert lines[-5].startswith("completed after round 2: ")
     assert "2/2" in ended.out  # the progress bar
     assert "<!doctype html>" in (folder / "report.html").read_text()
     assert result["status"] == "completed"
@@ -260,8 +267,8 @@ def test_a_run_that_fails(scenario: Path, tmp_path: Path) -> None:
         for client in range(3)
     ]
     lines = ended.out.splitlines()
-    assert lines[-4] == "failed: all 3 clients of round 1 failed; client 0: ValueError: a bad batch"
-    assert lines[-3] == f"tracebacks: {tmp_path / 'run' / 'errors.log'}"
+    assert lines[-5] == "failed: all 3 clients of round 1 failed; client 0: ValueError: a bad batch"
+    assert lines[-4] == f"tracebacks: {tmp_path / 'run' / 'errors.log'}"
     assert lines[-1] == f"report: {tmp_path / 'run' / 'report.html'}"
 
 
@@ -362,6 +369,87 @@ def test_a_run_whose_checkpoints_are_lost_is_not_resumed(scenario: Path, tmp_pat
         assert before == {name: (run / name).read_bytes() for name in before}
 
 
+def test_flower_is_tried_once_more_where_it_failed_before_the_first_round(
+    scenario: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where Ray's raylet took too long on a busy machine; the second try finds a run that has begun."""
+    tries = []
+
+    def late(run_config: dict[str, Value], *_: object, **__: object) -> FlowerOutcome:
+        tries.append(run_config["resume"])
+        if len(tries) == 1:
+            RunFolder(Path(str(run_config["run-dir"])), run_config, resume=False).close()
+            return FlowerOutcome("failed", 1, "no raylet in 30 s", "30 s", may_go_better=True)
+        run_in_process(run_config)
+        return FlowerOutcome("completed", 2, "")
+
+    monkeypatch.setattr(simulations.runtime.flower, "run_on_flower", late)
+    ended = polyfed("run", scenario, "--run-dir", tmp_path / "run")
+    assert (ended.code, tries) == (0, [False, True])
+    assert "warning: Flower failed before the first round, and is tried once more: no raylet in" in ended.err
+    assert " Flower's runtime, before the first round\n  30 s\n" in (tmp_path / "run/errors.log").read_text()
+
+
+def test_what_flower_leaves_unfinished_has_failed_and_is_not_tried_again_after_a_round(
+    scenario: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def dies(run_config: dict[str, Value], *_: object, **__: object) -> FlowerOutcome:
+        folder = RunFolder(Path(str(run_config["run-dir"])), run_config, resume=False)
+        folder.append(RoundRecord(server_round=0))
+        folder.close()
+        return FlowerOutcome("failed", 1, "the SuperLink was killed (SIGKILL)", may_go_better=True)
+
+    monkeypatch.setattr(simulations.runtime.flower, "run_on_flower", dies)
+    ended = polyfed("run", scenario, "--run-dir", tmp_path / "run")
+    assert ended.code == 1
+    result = json.loads((tmp_path / "run" / "result.json").read_text())
+    assert (result["status"], result["reason"]) == ("failed", "the SuperLink was killed (SIGKILL)")
+
+
+def test_a_run_that_is_launched_in_the_same_folder_is_not_shown_another_ones_progress(
+    scenario: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not even before the first one's ServerApp has taken the folder, which takes seconds under Flower."""
+    monkeypatch.setattr(server.run_folder, "PATIENCE", 0.1)
+    said = []
+
+    def meanwhile(run_config: dict[str, Value], *_: object, **__: object) -> FlowerOutcome:
+        said.append(mistake(polyfed("run", scenario, "--in-process", "--run-dir", tmp_path / "run")))
+        return FlowerOutcome("stopped", 1, "enough")
+
+    monkeypatch.setattr(simulations.runtime.flower, "run_on_flower", meanwhile)
+    polyfed("run", scenario, "--run-dir", tmp_path / "run")
+    assert said == [
+        f"run-dir {tmp_path / 'run'} is in use by another run: wait for it, or give another run-dir"
+    ]
+
+
+def test_runs_that_start_in_one_second_have_folders_of_their_own(tmp_path: Path) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        made = list(pool.map(lambda _: new_folder(tmp_path / "runs", "cnn-20261126-101500"), range(8)))
+    names = {"cnn-20261126-101500", *(f"cnn-20261126-101500-{number}" for number in range(2, 9))}
+    assert {folder.name for folder in made} == names
+
+
+def test_a_mistake_leaves_no_empty_run_folder(scenario: Path, tmp_path: Path) -> None:
+    mistake(polyfed("run", scenario, "--in-process", "-c", "strategy=FedNothing"))
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_finished_run_can_be_cleaned(scenario: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    polyfed("run", scenario, "--in-process", "-c", "num-server-rounds=1", "--run-dir", run)
+    (run / "clients" / "000" / "client-0").mkdir(parents=True)
+    before = disk_use(run)
+    ended = polyfed("clean", run)
+    assert (ended.code, ended.out) == (0, f"freed: {in_words({'other': before['checkpoints']})}\n")
+    assert disk_use(run) == {name: size for name, size in before.items() if name != "checkpoints"}
+    assert not (run / "clients").exists()
+    assert "has kept no checkpoint" in mistake(polyfed("run", scenario, "--in-process", "--resume", run))
+    write_json(run / "result.json", RunResult(status="failed"))
+    assert "is failed, and its checkpoints may be wanted" in mistake(polyfed("clean", run))
+
+
 def test_a_run_that_never_began_says_why_and_no_more(
     scenario: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -388,7 +476,7 @@ def test_ctrl_c(scenario: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert "Traceback" not in ended.err
     monkeypatch.undo()
     claim(run, {}, resume=True).release()  # it has let go of the folder
-    assert not (run / "result.json").exists()  # killed, as compare will say
+    assert json.loads((run / "result.json").read_text())["reason"] == "interrupted"
     monkeypatch.chdir(tmp_path)
     assert "unfinished" in polyfed("compare", run).out
 

@@ -191,7 +191,7 @@ def test_a_trial_without_a_checkpoint_is_set_aside_and_starts_over(scenario: Pat
         ("import os; os._exit(0)", "failed: its process ended with exit code 0, without a word"),
         (
             "import os; print('warning: x', flush=True); os.kill(os.getpid(), 9)",
-            "failed: its process was killed by signal 9 (out of memory?), without a word",
+            "failed: its process was killed by SIGKILL (not for lack of memory), without a word",
         ),
         ("print('failed: no memory'); raise SystemExit(1)", "failed: no memory"),
         ("raise LookupError('no such thing')", "LookupError: no such thing"),

@@ -1,16 +1,26 @@
 """A run that is killed and resumed ends in the hash of the run that was not."""
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 from finished import result_of, run_killed
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor
 
+from clients.state import ClientStates
 from models.core.config import Value
 from models.core.errors import UserError
+from models.state import weights_sha256
 from server.errors import RunFailedError
+from server.run_folder import RunFolder
+from server.run_schema import RoundRecord
 from simulations.report.page import write_report
+from simulations.runs.reader import read_run
 from simulations.runtime.in_process import InProcessGrid, run_in_process
 from simulations.scenario import defaults
 
@@ -49,7 +59,8 @@ def test_sigkill_after_a_round_and_resume(
     killed = tmp_path / "run"
     run_killed(config)
     assert rounds_of(killed) == list(range(last_round + 1))
-    assert not (killed / "result.json").exists()
+    assert result_of(killed)["status"] == "unfinished"
+    assert read_run(killed).status == "unfinished"
 
     survivor.touch()
     run_in_process({**config, "resume": True}, num_nodes=1)
@@ -114,11 +125,215 @@ def test_a_run_without_a_whole_checkpoint_is_not_resumed_and_nothing_of_it_is_lo
     assert {"metrics.jsonl", "result.json", "report.html", "models/best.safetensors"} <= before.keys()
     with pytest.raises(UserError) as caught:
         run_in_process({**config, "num-server-rounds": 5, "resume": True})
-    assert str(caught.value) == (
-        f"the run in {folder} has trained to round 3, but {why}: it is not resumed, and left as it is; "
-        "to start over give another run-dir, or delete this one; to go on put a whole checkpoint back"
+    said = str(caught.value)
+    assert said.startswith(f"the run in {folder} has trained to round 3, but {why}")
+    assert said.endswith(
+        ": it is not resumed, and left as it is; to start over give another run-dir, or delete this one; "
+        "to go on put back what is missing"
     )
     assert everything_in(folder) == before
+
+
+@pytest.fixture(scope="module")
+def remembering(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Value]:
+    """Run four rounds in which two of three clients train, which remember their momentum."""
+    config = {
+        **defaults(),
+        "dataset": "digits",
+        "num-clients": 3,
+        "clients-per-round": 2,
+        "num-server-rounds": 4,
+        "keep-optimizer": True,
+        "optimizer-options": "momentum = 0.9",
+        "run-dir": str(tmp_path_factory.mktemp("remembering") / "run"),
+    }
+    run_in_process(config)
+    return config
+
+
+def copy_of(config: dict[str, Value], folder: Path, rounds: int) -> dict[str, Value]:
+    """Run the same for fewer rounds, in another folder; return the config that goes on to the end."""
+    begun = {**config, "run-dir": str(folder)}
+    run_in_process({**begun, "num-server-rounds": rounds})
+    return {**begun, "resume": True}
+
+
+def hash_of(config: dict[str, Value]) -> str:
+    return str(result_of(Path(str(config["run-dir"])))["weights_sha256"])
+
+
+def states_in(folder: Path) -> list[Path]:
+    return sorted((folder / "clients").rglob("round-*.safetensors"))
+
+
+@pytest.mark.parametrize("harm", ["all", "one", "swapped"])
+def test_a_run_whose_clients_have_lost_what_they_knew_is_not_resumed(
+    remembering: dict[str, Value], tmp_path: Path, harm: str
+) -> None:
+    more = copy_of(remembering, tmp_path / "run", 2)
+    clients = {path.parent for path in states_in(tmp_path / "run")}
+    if harm == "swapped":
+        first, second = sorted(clients)[:2]
+        first.rename(tmp_path / "aside")
+        second.rename(first)
+        (tmp_path / "aside").rename(second)
+    for folder in clients if harm == "all" else sorted(clients)[:1] if harm == "one" else []:
+        shutil.rmtree(folder)
+    before = everything_in(tmp_path / "run")
+    with pytest.raises(
+        UserError, match=r"can be used \(the state that client \d had after round \d is (gone|an)"
+    ):
+        run_in_process(more)
+    assert everything_in(tmp_path / "run") == before
+
+
+def test_a_leg_without_checkpoints_in_between_is_done_again_exactly(
+    remembering: dict[str, Value], tmp_path: Path
+) -> None:
+    more = copy_of(remembering, tmp_path / "run", 1)
+    run_in_process({**more, "num-server-rounds": 3, "checkpoint-every": 0})
+    run_in_process(more)
+    assert hash_of(more) == hash_of(remembering)
+
+
+def test_what_clients_saved_in_rounds_that_are_done_again_is_not_gone_on_from(
+    remembering: dict[str, Value], tmp_path: Path
+) -> None:
+    """As where a run is started over: a client that is drawn later than before still has a later state."""
+    more = copy_of(remembering, tmp_path / "run", 3)
+    shutil.rmtree(tmp_path / "run" / "checkpoints")
+    (tmp_path / "run" / "metrics.jsonl").unlink()
+    # Two clients train in a round: such a state is of one that is drawn again only later.
+    for client in range(3):
+        folder = ClientStates(tmp_path / "run" / "clients").of(client)
+        folder.mkdir(parents=True, exist_ok=True)
+        newest = max((path for path in states_in(tmp_path / "run")), key=lambda path: path.name)
+        if not list(folder.iterdir()):
+            shutil.copy(newest, folder)
+    run_in_process(more)
+    assert hash_of(more) == hash_of(remembering)
+
+
+def rewritten(path: Path, change: Callable[[dict[str, str], dict[str, Tensor]], None]) -> None:
+    """Write a checkpoint again with other contents, which its hash fits."""
+    with safe_open(path, framework="pt") as file:
+        metadata, tensors = file.metadata(), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    change(metadata, tensors)
+    metadata = {**metadata, "sha256": weights_sha256(tensors)} if "sha256" in metadata else metadata
+    save_file(tensors, path, metadata)
+
+
+def progress_of_a_list(metadata: dict[str, str], _: dict[str, Tensor]) -> None:
+    metadata["progress"] = "[]"
+
+
+def progress_with_text(metadata: dict[str, str], _: dict[str, Tensor]) -> None:
+    metadata["progress"] = json.dumps({**json.loads(metadata["progress"]), "stale": "none"})
+
+
+def progress_without_a_key(metadata: dict[str, str], _: dict[str, Tensor]) -> None:
+    progress = json.loads(metadata["progress"])
+    del progress["best_round"]
+    metadata["progress"] = json.dumps(progress)
+
+
+def progress_of_another_round(metadata: dict[str, str], _: dict[str, Tensor]) -> None:
+    metadata["progress"] = json.dumps({**json.loads(metadata["progress"]), "server_round": 7})
+
+
+def another_round(metadata: dict[str, str], _: dict[str, Tensor]) -> None:
+    metadata["server_round"] = "two"
+
+
+def no_strategy(metadata: dict[str, str], _: dict[str, Tensor]) -> None:
+    metadata["strategy"] = "null"
+
+
+def strange_strategy(metadata: dict[str, str], _: dict[str, Tensor]) -> None:
+    tree = json.loads(metadata["strategy"])
+    tree["strategy"]["fraction_train"] = {"array": "/nowhere"}
+    metadata["strategy"] = json.dumps(tree)
+
+
+def no_hash(metadata: dict[str, str], _: dict[str, Tensor]) -> None:
+    del metadata["sha256"]
+
+
+def other_shapes(_: dict[str, str], tensors: dict[str, Tensor]) -> None:
+    tensors["model/classifier.2.bias"] = torch.zeros(11)
+
+
+def other_states(_: dict[str, str], tensors: dict[str, Tensor]) -> None:
+    tensors["states/hashes"] = tensors["states/hashes"].flip(0) + 1
+
+
+def poison(_: dict[str, str], tensors: dict[str, Tensor]) -> None:
+    for name, tensor in tensors.items():
+        if name.startswith("model/"):
+            tensor.fill_(1e30)
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        (progress_of_a_list, "its progress must have best, best_round,"),
+        (progress_with_text, "its progress is broken: stale must be a valid integer, got 'none'"),
+        (progress_without_a_key, "its progress must have best, best_round,"),
+        (progress_of_another_round, "its progress is that of round 7"),
+        (another_round, "it is of round 'two', and named after another"),
+        (no_strategy, "the memory of its strategy is None"),
+        (strange_strategy, "KeyError: '/nowhere'"),
+        (no_hash, "its header lacks sha256"),
+        (other_shapes, "it holds another model than this run trains"),
+        (other_states, "the state that client"),
+        (poison, "set aside, as the run failed at once"),
+    ],
+)
+def test_a_checkpoint_that_is_whole_but_strange_gives_way_to_the_one_before(
+    remembering: dict[str, Value],
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    change: Callable[[dict[str, str], dict[str, Tensor]], None],
+    why: str,
+) -> None:
+    more = copy_of(remembering, tmp_path / "run", 3)
+    rewritten(tmp_path / "run" / "checkpoints" / "round-000003.safetensors", change)
+    run_in_process(more)
+    assert why in caplog.text
+    assert "Resuming after round 2" in caplog.text
+    assert hash_of(more) == hash_of(remembering)
+    assert rounds_of(tmp_path / "run") == [0, 1, 2, 3, 4]
+    assert not list((tmp_path / "run" / "checkpoints").glob("*.refused"))
+
+
+def test_where_no_checkpoint_helps_all_is_put_back(remembering: dict[str, Value], tmp_path: Path) -> None:
+    more = copy_of(remembering, tmp_path / "run", 3)
+    for server_round in (2, 3):
+        rewritten(tmp_path / "run" / "checkpoints" / f"round-00000{server_round}.safetensors", poison)
+    before = {name: held for name, held in everything_in(tmp_path / "run").items() if "checkpoints" in name}
+    with pytest.raises(RunFailedError, match="all 2 clients of round 3 failed"):
+        run_in_process(more)
+    after = everything_in(tmp_path / "run")
+    assert before.items() <= after.items()
+    assert rounds_of(tmp_path / "run") == [0, 1, 2, 3, 4]
+
+
+def test_ctrl_c_leaves_a_result_and_a_kill_leaves_one_that_says_unfinished(
+    tiny: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = []
+
+    def interrupt(folder: RunFolder, record: RoundRecord) -> None:
+        seen.append(result_of(folder.path)["status"])
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(RunFolder, "append", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        run_in_process(tiny())
+    assert seen == ["unfinished"]
+    ended = result_of(tmp_path / "run")
+    assert (ended["status"], ended["reason"]) == ("unfinished", "interrupted")
+    assert read_run(tmp_path / "run").status == "unfinished"
 
 
 def test_a_resumed_run_that_fails_before_it_goes_on_leaves_the_result(

@@ -1,0 +1,111 @@
+"""Which file of weights `init-from` names: a run's best model or its last, or a file."""
+
+import tomllib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import ValidationError
+from safetensors import SafetensorError, safe_open
+
+from models.core.errors import UserError
+from models.core.plugins import find
+from models.registry import ENTRY_POINTS, TASKS, task_classes
+from server.checkpoint import SERVER_ROUND
+from server.config import ServerConfig
+from server.run_schema import BEST_MODEL, CONFIG, LAST_MODEL, RESULT, START_MODEL, RunResult
+
+BEST, LAST = "best", "last"
+MODELS = {BEST: BEST_MODEL, LAST: LAST_MODEL}
+
+
+@dataclass(frozen=True)
+class StartingPoint:
+    """A file of weights."""
+
+    path: Path
+    remarks: Sequence[str] = ()
+    """What a person should know of it, a line each."""
+
+
+def starting_point(config: ServerConfig) -> StartingPoint:
+    """Return the weights that the run begins with.
+
+    Of a run they are the best model; where it learned without labels, for others to begin with, the last one:
+    its metric is not what it was trained for. `RUN:best` and `RUN:last` say which.
+    Raises UserError where `init-from` is not there, or is no run that has kept a model.
+    """
+    own = Path(config.run_dir) / START_MODEL
+    if config.resume and own.exists():
+        return StartingPoint(own)
+    given = Path(config.init_from)
+    if given.is_dir():
+        return _of_run(given, _order(given))
+    if given.exists():
+        return StartingPoint(given)
+    run, colon, which = config.init_from.rpartition(":")
+    if colon and which in MODELS and Path(run).is_dir():
+        return _of_run(Path(run), [which])
+    raise UserError(
+        f"init-from {given} is not there: give a run folder, with :best or :last after it where you want "
+        "one of these, or a .safetensors file"
+    )
+
+
+def _of_run(run: Path, order: Sequence[str]) -> StartingPoint:
+    """Return the first of these models that the run has kept."""
+    which = next((which for which in order if (run / MODELS[which]).exists()), None)
+    if which is None:
+        wanted = " nor ".join(str(MODELS[which]) for which in order)
+        raise UserError(
+            f"init-from {run} is no run that has kept such a model: it holds "
+            f"{'neither ' if len(order) > 1 else 'no '}{wanted}"
+        )
+    path = run / MODELS[which]
+    remarks = _how_it_ended(_result(run), which)
+    if which != order[0]:
+        remarks.append(f"it has kept no {order[0]} model: its {which} one is taken")
+    if which == BEST and _round_of(path, run) == 0:
+        remarks.append(f"its best model is that of round 0, which nobody has trained; {run}:last is its last")
+    return StartingPoint(path, remarks)
+
+
+def _order(run: Path) -> list[str]:
+    """Return which model of a run is wanted, and which where it has not kept that."""
+    return [LAST, BEST] if _pretrains(run) else [BEST, LAST]
+
+
+def _pretrains(run: Path) -> bool:
+    """Return whether the run's task learns without labels; False where that cannot be known."""
+    try:
+        name = str(tomllib.loads((run / CONFIG).read_text(encoding="utf-8"))["task"])
+        return any(cls.pretrains for cls in task_classes(name, find(name, "task", TASKS, ENTRY_POINTS)))
+    except (OSError, ValueError, KeyError, ImportError):  # no whole run, or of a plugin that is not here
+        return False
+
+
+def _how_it_ended(result: RunResult | None, which: str) -> list[str]:
+    """Return a line on a run that has not come to its end."""
+    if result is None or result.status == "unfinished":
+        return [f"that run is unfinished: this is its {which} model so far"]
+    return [f"that run failed: {result.reason}"] if result.status == "failed" else []
+
+
+def _result(run: Path) -> RunResult | None:
+    try:
+        return RunResult.model_validate_json((run / RESULT).read_text(encoding="utf-8"))
+    except (OSError, ValidationError, UnicodeDecodeError):
+        return None
+
+
+def _round_of(path: Path, run: Path) -> int | None:
+    """Return the round after which a best model was kept; None where nobody has said."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            said = (file.metadata() or {}).get(SERVER_ROUND)
+    except (OSError, SafetensorError):  # said where it is read
+        return None
+    if said is not None and said.isdecimal():
+        return int(said)
+    result = _result(run)  # an older polyfed wrote it there alone
+    return result.best_round if result and result.best else None
