@@ -12,6 +12,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from models.core.log import log
+from models.core.seeds import STREAMS
 from models.state import weights_sha256
 
 FORMAT = "polyfed-checkpoint-1"
@@ -30,6 +31,8 @@ class Checkpoint:
     strategy: Any = None
     """What the strategy remembers, as JSON that points into `strategy_arrays`."""
     strategy_arrays: dict[str, Tensor] = field(default_factory=dict)
+    streams: int = STREAMS
+    """How the run derives its random numbers."""
 
 
 class CheckpointFolder:
@@ -47,6 +50,7 @@ class CheckpointFolder:
         metadata = {
             "format": FORMAT,
             "server_round": str(checkpoint.server_round),
+            "streams": str(checkpoint.streams),
             "progress": json.dumps(checkpoint.progress),
             "strategy": json.dumps(checkpoint.strategy),
             "sha256": weights_sha256(tensors),
@@ -102,6 +106,7 @@ class CheckpointFolder:
                 for name, tensor in tensors.items()
                 if name.startswith("strategy")
             },
+            streams=int(metadata.get("streams", 1)),  # the first had no number
         )
 
     def _paths(self) -> list[Path]:

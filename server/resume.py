@@ -5,6 +5,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from models.core.errors import UserError
+from models.core.seeds import STREAMS
 from models.state import federated_names, model_state
 from server.checkpoint import Checkpoint, CheckpointFolder
 from server.plan import Plan
@@ -14,8 +15,8 @@ from server.run_schema import CHECKPOINTS, METRICS, explain, whole_record
 def checkpoint_to_resume(plan: Plan, run_dir: Path) -> Checkpoint | None:
     """Return the newest whole checkpoint; None where the run was cut before it had trained a round.
 
-    Raises UserError where there is none, and the run has trained: to start over would destroy its rounds; and
-    for broken metrics, which could not be continued.
+    Raises UserError where there is none, and the run has trained: to start over would destroy its rounds; for
+    one whose random numbers were derived otherwise; and for broken metrics, which could not be continued.
     """
     rounds = rounds_trained(run_dir)
     state = model_state(plan.model)
@@ -28,6 +29,12 @@ def checkpoint_to_resume(plan: Plan, run_dir: Path) -> Checkpoint | None:
             f"the run in {run_dir} has trained to round {rounds}, but {has}: it is not resumed, and left as "
             "it is; to start over give another run-dir, or delete this one; "
             "to go on put a whole checkpoint back"
+        )
+    if checkpoint and checkpoint.streams != STREAMS:
+        raise UserError(
+            f"the run in {run_dir} derived its random numbers by scheme {checkpoint.streams}, and this "
+            f"polyfed does by scheme {STREAMS}, so it would not go on as it began: resume it with the polyfed that "
+            "began it, or start another run (init-from takes over its weights)"
         )
     return checkpoint
 
