@@ -33,8 +33,8 @@ def checkpoint_to_resume(plan: Plan, run_dir: Path) -> Checkpoint | None:
     if checkpoint and checkpoint.streams != STREAMS:
         raise UserError(
             f"the run in {run_dir} derived its random numbers by scheme {checkpoint.streams}, and this "
-            f"polyfed does by scheme {STREAMS}, so it would not go on as it began: resume it with the polyfed that "
-            "began it, or start another run (init-from takes over its weights)"
+            f"polyfed does by scheme {STREAMS}, so it would not go on as it began: resume it with the "
+            "polyfed that began it, or start another run (init-from takes over its weights)"
         )
     return checkpoint
 
