@@ -72,11 +72,11 @@ def test_a_run_of_other_random_numbers_is_not_continued(tmp_path: Path) -> None:
     """Its next rounds would draw other cohorts and batches than it would have drawn."""
     folder, config = copied("first_streams/FedAvg", tmp_path)
     before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-    refused = (
-        r"the run in .*FedAvg derived its random numbers by scheme 1, and this polyfed does by scheme 2, so it "
-        r"would not go on as it began: resume it with the polyfed that began it, or start another run"
+    said = (
+        r"the run in .*FedAvg derived its random numbers by scheme 1, and this polyfed does by scheme 2, so "
+        r"it would not go on as it began: resume it with the polyfed that began it, or start another run"
     )
-    with pytest.raises(UserError, match=refused):
+    with pytest.raises(UserError, match=said):
         run_in_process(config)
     assert all(path.read_bytes() == held for path, held in before.items())
 
