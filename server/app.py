@@ -44,6 +44,7 @@ from server.run_schema import (
 )
 from server.transfer import Transfer
 from server.used import used_by
+from strategies.declaration import declaration_of
 from strategies.wire.node import debugged
 
 # Clients that the picture of who holds what can show.
@@ -111,6 +112,8 @@ def _prepare(grid: Grid, plan: Plan, folder: RunFolder, errors: ErrorLog) -> Rou
         log(level, line)
     if attacking := attackers(plan.task_config):
         log(WARNING, "Attack %s by %d clients: %s", plan.task_config.attack, len(attacking), list(attacking))
+    for remark in declaration_of(plan.strategy).remarks:
+        log(WARNING, "%s: %s", plan.config.strategy, remark)
     if not node_registry.own_data:
         shown = range(min(num_clients, PICTURED_CLIENTS))
         counts = count_labels(plan.dataset, plan.partition, shown)
@@ -179,6 +182,7 @@ def _outcome(loop: RoundLoop) -> dict[str, Any]:
         "best_round": loop.progress.best_round,
         "best": loop.progress.best,
         "final": loop.progress.final,
+        "remarks": declaration_of(loop.strategy).remarks,
         "num_parameters": sum(tensor.numel() for tensor in loop.weights.values()),
     }
 

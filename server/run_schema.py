@@ -212,6 +212,8 @@ class RunResult(RunFile):
     num_parameters: int = 0
     weights_sha256: str = ""
     """"" where the run failed."""
+    remarks: tuple[str, ...] = ()
+    """What its strategy would have a reader know, such as that its noise does not repeat."""
     seconds: float = 0.0
     """Wall-clock seconds, over all legs of a resumed run."""
     versions: dict[str, str] = {}
