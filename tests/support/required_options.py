@@ -1,12 +1,13 @@
 """What a strategy needs to be told before it can run any task."""
 
+LITTLE_NOISE = "noise_multiplier = 0.01, noise = 'repeatable'"
 REQUIRED = {
-    "DifferentialPrivacyClientSideAdaptiveClipping": "noise_multiplier = 0.01",
-    "DifferentialPrivacyClientSideFixedClipping": "clipping_norm = 0.5, noise_multiplier = 0.01",
-    "DifferentialPrivacyServerSideAdaptiveClipping": "noise_multiplier = 0.01",
-    "DifferentialPrivacyServerSideFixedClipping": "clipping_norm = 0.5, noise_multiplier = 0.01",
+    "DifferentialPrivacyClientSideAdaptiveClipping": LITTLE_NOISE,
+    "DifferentialPrivacyClientSideFixedClipping": f"clipping_norm = 0.5, {LITTLE_NOISE}",
+    "DifferentialPrivacyServerSideAdaptiveClipping": LITTLE_NOISE,
+    "DifferentialPrivacyServerSideFixedClipping": f"clipping_norm = 0.5, {LITTLE_NOISE}",
     "FedNova": "any_optimizer = true",
-    "LocalDP": "clipping_norm = 0.5, noise_multiplier = 0.01",
+    "LocalDP": f"clipping_norm = 0.5, {LITTLE_NOISE}",
     "LocalOnly": "client = 0",
     "QFedAvg": "client_learning_rate = 0.05",
     "Scaffold": "any_optimizer = true",
