@@ -18,11 +18,10 @@ from scripted_grid import ScriptedGrid
 from test_accountant import counted, drawn
 from test_central_dp import ON_CLIENTS, ON_SERVER, REPEATABLE, strategy_of
 
-from models.core.config import TaskConfig, Value
+from models.core.config import Value
 from models.core.seeds import seed_python
 from models.state import build_model
 from server.plan import make_plan
-from server.strategy import tell_what_clients_remember
 from simulations.runtime.in_process import run_in_process
 from strategies.declaration import Declaration, declaration_of
 from strategies.privacy.accountant import epsilon
@@ -199,24 +198,20 @@ def test_the_noise_for_an_epsilon_is_more_where_sampling_gains_nothing() -> None
 
 
 @pytest.mark.parametrize(
-    ("options", "local", "why"),
+    ("options", "why"),
     [
-        ({"keep_optimizer": True}, (), r"clients remember their optimizers (keep-optimizer)"),
-        ({}, ("weight",), r"clients remember weight"),
-        ({"compression": "top-k"}, (), r"clients remember what compression left out (top-k)"),
-        ({"compression": "int8"}, (), ""),
-        ({}, (), ""),
+        ({"keep_optimizer": True}, "clients remember their optimizers (keep-optimizer)"),
+        ({"task_options": "local = ['classifier.*']"}, "clients remember classifier.0.weight and 3 more"),
+        ({"compression": "top-k"}, "clients remember what compression left out (top-k)"),
+        ({"compression": "int8"}, ""),
+        ({}, ""),
     ],
 )
-def test_whatever_clients_remember_is_told(options: dict[str, Any], local: tuple[str, ...], why: str) -> None:
-    strategy = private()
-    tell_what_clients_remember(strategy, TaskConfig(**options), torch.nn.Linear(2, 1), local)
-    assert strategy.unamplified == why
-
-
-def test_a_plan_tells_it(tiny: Make) -> None:
-    config = tiny(strategy=ON_SERVER, strategy_options=NOISY, clients_per_round=1, keep_optimizer=True)
-    assert "keep-optimizer" in make_plan(config).strategy.unamplified  # type: ignore[attr-defined]
+def test_whatever_clients_remember_is_told(tiny: Make, options: dict[str, Any], why: str) -> None:
+    plan = make_plan(tiny(strategy=ON_SERVER, strategy_options=NOISY, clients_per_round=1, **options))
+    assert plan.strategy.unamplified == why  # type: ignore[attr-defined]
+    remarks = declaration_of(plan.strategy).remarks
+    assert remarks[1:] == ((f"epsilon counts nothing for sampling: {why}",) if why else ())
 
 
 @pytest.mark.parametrize(("name", "key"), [(ON_SERVER, "epsilon"), ("LocalDP", "local-epsilon")])
