@@ -22,7 +22,7 @@ from clients.state import (
 )
 from clients.worker import Worker
 from models.core.local_work import for_client
-from models.core.seeds import derive_seed, generator_for
+from models.core.seeds import generator_for, seed_torch
 from models.data.dataset import Examples
 from models.optimizers import make_optimizers
 from strategies.rule import PERSONAL, LocalRule, RuleResult
@@ -147,7 +147,8 @@ def _train(
             request,
             lambda name, weight: remembered.rule.get(name, torch.zeros_like(weight)),
         )
-    _seed_layers(derive_seed(config.seed, f"{prefix}layers", *place), worker.device)
+    # What layers such as dropout draw from; a task draws from the generator it is given.
+    seed_torch(worker.device, config.seed, f"{prefix}layers", *place)
     losses = train_epochs(
         worker.task,
         worker.model,
@@ -162,14 +163,3 @@ def _train(
     )
     rule_result, kept = at_work.close() if at_work else (RuleResult(), {})
     return _Trained(losses, rule_result, optimizer_state(optimizers) if config.keep_optimizer else {}, kept)
-
-
-def _seed_layers(seed: int, device: torch.device) -> None:
-    """Seed what layers such as dropout draw from; a task draws from the generator it is given.
-
-    Not torch.manual_seed: it also queues a seeding, with a stack trace, for every kind of accelerator
-    that is not there, which takes longer than a step of a small network.
-    """
-    torch.default_generator.manual_seed(seed)
-    if device.type == "cuda":
-        torch.cuda.manual_seed(seed)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from models.core.errors import UserError
-from models.core.seeds import derive_seed
+from models.core.seeds import seed_torch
 from models.task import Task
 
 
@@ -36,7 +36,7 @@ def build_model(task: Task, seed: int) -> nn.Module:
     to average, and where two weights share a part of their memory.
     """
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(derive_seed(seed, "build"))
+        seed_torch(torch.device("cpu"), seed, "build")
         model = task.build()
     state = model.state_dict()
     _check_memory(state)

@@ -124,6 +124,8 @@ def _prepare(grid: Grid, plan: Plan, folder: RunFolder, errors: ErrorLog) -> Rou
     if attacking := attackers(plan.task_config):
         log(WARNING, "Attack %s by %d clients: %s", plan.task_config.attack, len(attacking), list(attacking))
         _warn_of_too_many(plan, len(attacking))
+    for remark in declaration_of(plan.strategy).remarks:
+        log(WARNING, "%s: %s", plan.config.strategy, remark)
     if not node_registry.own_data:
         shown = range(min(num_clients, PICTURED_CLIENTS))
         counts = count_labels(plan.dataset, plan.partition, shown)
@@ -211,6 +213,7 @@ def _outcome(loop: RoundLoop) -> dict[str, Any]:
         "best": loop.progress.best,
         "final": loop.progress.final,
         "lost_states": sorted(loop.grid.states.lost) if loop.grid.states else [],
+        "remarks": declaration_of(loop.strategy).remarks,
         "num_parameters": sum(tensor.numel() for tensor in loop.weights.values()),
     }
 

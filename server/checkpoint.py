@@ -15,6 +15,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from models.core.log import log
+from models.core.seeds import STREAMS
 from models.core.tracebacks import line_of, plain_line
 from models.state import weights_sha256
 from server.state_ledger import StateLedger
@@ -43,6 +44,8 @@ class Checkpoint:
     strategy_arrays: dict[str, Tensor] = field(default_factory=dict)
     states: StateLedger | None = field(default_factory=StateLedger)
     """What clients remember; None for a run that an older polyfed began, which took down none of it."""
+    streams: int = STREAMS
+    """How the run derives its random numbers."""
 
 
 class CheckpointFolder:
@@ -64,6 +67,7 @@ class CheckpointFolder:
         metadata = {
             "format": FORMAT,
             SERVER_ROUND: str(checkpoint.server_round),
+            "streams": str(checkpoint.streams),
             "progress": json.dumps(checkpoint.progress),
             "strategy": json.dumps(checkpoint.strategy),
             "sha256": weights_sha256(tensors),
@@ -136,6 +140,7 @@ class CheckpointFolder:
             strategy=json.loads(metadata["strategy"]),
             strategy_arrays=_with_prefix(STRATEGY, tensors),
             states=StateLedger.from_tensors(states) if states else None,
+            streams=int(metadata.get("streams", 1)),  # the first had no number
         )
 
     def _paths(self) -> list[Path]:

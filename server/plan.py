@@ -34,6 +34,7 @@ from server.strategy import (
     check_weighting,
     load_strategy,
     rules_of,
+    tell_what_clients_remember,
 )
 from server.transfer import Transfer, take_over
 from strategies.declaration import chain_of
@@ -83,6 +84,7 @@ def make_plan(run_config: RunConfig) -> Plan:
     check_statistics(strategy, statistics)
     if statistics and attackers(task_config):
         log(WARNING, "Attacks and robust strategies concern parameters; statistics are averaged beside them")
+    tell_what_clients_remember(strategy, task_config, task, model)
     # Their options are checked by making them.
     optimizers = make_optimizers(task, model.named_parameters(), task_config)
     check_optimizers(strategy, (optimizer for _, optimizer in optimizers))

@@ -10,6 +10,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from models.core.errors import UserError
+from models.core.seeds import STREAMS
 from models.state import federated_names, model_state
 from server.checkpoint import Checkpoint, CheckpointFolder
 from server.plan import Plan
@@ -24,8 +25,8 @@ PROGRESS = TypeAdapter(Progress)
 def checkpoint_to_resume(plan: Plan, run_dir: Path) -> Checkpoint | None:
     """Return the newest usable checkpoint; None where the run was cut before it had trained a round.
 
-    Raises UserError where there is none, and the run has trained: to start over would destroy its rounds; and
-    for broken metrics, which could not be continued.
+    Raises UserError where there is none, and the run has trained: to start over would destroy its rounds; for
+    one whose random numbers were derived otherwise; and for broken metrics, which could not be continued.
     """
     rounds = rounds_trained(run_dir)
     folder = CheckpointFolder(run_dir / CHECKPOINTS)
@@ -53,6 +54,7 @@ def usable_checkpoints(
     like = {name: state[name] for name in federated_names(plan.model, plan.task).all}
     folder = CheckpointFolder(run_dir / CHECKPOINTS)
     for checkpoint in folder.newest_first(like, before, reasons):
+        _check_streams(checkpoint, run_dir)
         try:
             _check_memory(plan, checkpoint)
             if (
@@ -63,6 +65,16 @@ def usable_checkpoints(
             folder.refuse(checkpoint.server_round, error, reasons)
         else:
             yield checkpoint
+
+
+def _check_streams(checkpoint: Checkpoint, run_dir: Path) -> None:
+    """Raise UserError for a run whose random numbers were derived otherwise."""
+    if checkpoint.streams != STREAMS:
+        raise UserError(
+            f"the run in {run_dir} derived its random numbers by scheme {checkpoint.streams}, and this "
+            f"polyfed does by scheme {STREAMS}, so it would not go on as it began: resume it with the "
+            "polyfed that began it, or start another run (init-from takes over its weights)"
+        )
 
 
 def _check_memory(plan: Plan, checkpoint: Checkpoint) -> None:

@@ -1,7 +1,6 @@
 """The round loop, over a strategy's public methods."""
 
 import math
-import random
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -16,7 +15,7 @@ from flwr.serverapp.strategy import Strategy
 from torch import Tensor
 
 from models.core.log import log
-from models.core.seeds import derive_seed
+from models.core.seeds import seed_python
 from models.task import Task
 from server.callbacks.callback import Callback
 from server.checkpoint import Checkpoint, CheckpointFolder
@@ -331,9 +330,7 @@ class RoundLoop:
 
     def _seed(self, purpose: str, server_round: int) -> None:
         """Seed what strategies sample with."""
-        seed = derive_seed(self.seed, purpose, server_round, "cohort")
-        random.seed(seed)
-        np.random.seed(seed % 2**32)
+        seed_python(self.seed, purpose, server_round, "cohort")
 
     @contextmanager
     def timed(self, phase: str) -> Iterator[None]:

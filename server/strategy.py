@@ -4,18 +4,23 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from flwr.serverapp.strategy import Strategy
+from torch import nn
 from torch.optim import Optimizer
 
-from models.core.config import parse_options, require
+from models.core.config import TaskConfig, parse_options, require
 from models.core.errors import UserError, unknown
 from models.core.plugins import check_options, check_required, constructor_parameters, find, load_object
+from models.state import federated_names, frozen_names, model_state
+from models.task import Task
 from server.config import ServerConfig
 from strategies.declaration import declaration_of
 from strategies.memory import NotSavedError, capture
 from strategies.near_misses import check_near_misses
+from strategies.privacy.central_dp import CentralDP
 from strategies.registry import ENTRY_POINTS, STRATEGIES
 from strategies.rule import PERSONAL, LocalRule
 from strategies.sampling import WRAPPED, federation, make, sampling, wraps
+from strategies.wire.compression import CODECS
 
 
 def cohort_size(config: ServerConfig, num_clients: int) -> int:
@@ -191,6 +196,24 @@ def check_statistics(strategy: Strategy, statistics: Sequence[str]) -> None:
             f"they are, such as {statistics[0]}: set norm = 'group' in task-options, or keep them with the "
             "clients by local = ['*running_*']"
         )
+
+
+def tell_what_clients_remember(strategy: Strategy, config: TaskConfig, task: Task, model: nn.Module) -> None:
+    """Tell a private strategy that sampling gains nothing, where replies depend on what clients remember."""
+    shared = {*federated_names(model, task).all, *frozen_names(model, task.freeze)}
+    own = [name for name in model_state(model) if name not in shared]
+    reasons = []
+    if config.keep_optimizer:
+        reasons.append("clients remember their optimizers (keep-optimizer)")
+    if own:
+        reasons.append(f"clients remember {own[0]}" + f" and {len(own) - 1} more" * (len(own) > 1))
+    if config.compression and CODECS[config.compression].feeds_back:
+        reasons.append(f"clients remember what compression left out ({config.compression})")
+    outer: Strategy | None = strategy
+    while reasons and outer:
+        if isinstance(outer, CentralDP):
+            outer.forgo_sampling(reasons[0])
+        outer = getattr(outer, WRAPPED, None)
 
 
 def check_memory(strategy: Strategy) -> None:

@@ -332,6 +332,8 @@ def _say_how_it_ended(folder: Path, result: "RunResult", tracebacks: Path | None
             markup=False,
         )
         console.print(f"weights: {result.weights_sha256}", soft_wrap=True, highlight=False)
+        for remark in result.remarks:
+            console.print(f"note: {remark}", soft_wrap=True, markup=False, highlight=False)
     if tracebacks:
         console.print(f"tracebacks: {tracebacks}", soft_wrap=True, markup=False, highlight=False)
     if result.disk:

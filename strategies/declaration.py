@@ -51,12 +51,14 @@ class Declaration:
     """Raises ValueError for an optimizer that the strategy's theory does not hold for."""
     private: bool = False
     """Whether it promises privacy for all that leaves a client, so that no statistics may go beside it."""
+    remarks: tuple[str, ...] = ()
+    """What a reader of the result must know, such as that its noise does not repeat: a line each."""
     not_kept: tuple[str, ...] = ()
     """Attributes that checkpoints leave out: a resumed run has them as the constructor sets them."""
 
     def __post_init__(self) -> None:
         """Raise TypeError for names that are no tuple, and ValueError for rules that are not written so."""
-        for field in ("local_rules", "personal_rules", "not_kept"):
+        for field in ("local_rules", "personal_rules", "remarks", "not_kept"):
             names = vars(self)[field]
             if not (isinstance(names, tuple) and all(isinstance(name, str) for name in names)):
                 raise TypeError(f'{field} must be a tuple of names, such as ("name",), got {names!r}')

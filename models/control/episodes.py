@@ -32,7 +32,7 @@ def play(
     environments: "SyncVectorEnv", policy: Policy, first_action: int, generator: torch.Generator
 ) -> Iterator[Step]:
     """Start an episode in each environment, seeded by the generator, and step for ever."""
-    seeds = torch.randint(2**31, (environments.num_envs,), generator=generator).tolist()
+    seeds = torch.randint(2**63 - 1, (environments.num_envs,), generator=generator).tolist()
     observation = torch.from_numpy(environments.reset(seed=seeds)[0]).float()
     acted = torch.ones(environments.num_envs, dtype=torch.bool)
     while True:

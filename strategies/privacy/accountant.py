@@ -32,11 +32,14 @@ def usual_delta(num_clients: int) -> float:
     return float(max(num_clients, 10) ** -1.1)
 
 
-def epsilon(noise_multiplier: float, cohort: int, rounds: Mapping[int, int], delta: float) -> float:
+def epsilon(
+    noise_multiplier: float, cohort: int, rounds: Mapping[int, int], delta: float, amplified: bool = True
+) -> float:
     """Return what rounds of `cohort` clients have cost; `rounds` counts them by how many were drawn from.
 
     The noise multiplier is the deviation of the noise on the sum of updates, in clipping norms. Of what
-    sampling gives and what holds without it the smaller counts, as the bound for large samples is loose.
+    sampling gives and what holds without it the smaller counts, as the bound for large samples is loose;
+    the latter alone where sampling does not amplify.
     """
     from dp_accounting.rdp import compute_epsilon
 
@@ -48,7 +51,7 @@ def epsilon(noise_multiplier: float, cohort: int, rounds: Mapping[int, int], del
         )
         return float(compute_epsilon(orders, cost, delta)[0])
 
-    return min(total(sampled=True), total(sampled=False))
+    return min(total(sampled) for sampled in {amplified, False})
 
 
 def least_noise(target: float, cohort: int, population: int, num_rounds: int, delta: float) -> float:

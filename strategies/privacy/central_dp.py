@@ -5,11 +5,13 @@ whatever it makes of them is private too. The names and options are those of Flo
 noise what the strategy returns instead: an FedAdam's step, or a mean weighted by examples, may move further
 than their noise allows for. docs/decisions.md tells the other differences.
 
-The guarantee is for the weights, against anybody who does not know the run's seed, which the noise is drawn
-from. Metrics of clients, such as their losses, are not noised.
+The guarantee is for the weights, against anybody. Noise is drawn from the operating system, and so are the
+cohorts: epsilon counts on nobody knowing who trained, and a seed in a published config would tell. Metrics of
+clients, such as their losses, are not noised.
 """
 
 import math
+import random
 from collections.abc import Iterable, Sequence
 from copy import copy
 from dataclasses import KW_ONLY, InitVar, dataclass, replace
@@ -21,9 +23,19 @@ from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 
 from strategies.declaration import Declaration, declaration_of
-from strategies.privacy.accountant import epsilon, least_noise
+from strategies.privacy.accountant import NORMS_MOVED, epsilon, least_noise
+from strategies.privacy.amplification import why_not_amplified
 from strategies.privacy.budget import Budget, calibrate, check_replies_can_be_clipped
 from strategies.privacy.clipping import CLIENTS, CLIPPED, NORM, ClippingPlace, OnClients, OnServer
+from strategies.privacy.noise import (
+    KEY_BYTES,
+    NO_EPSILON,
+    NOT_REPEATABLE,
+    REPEATABLE,
+    SECRET,
+    Noise,
+    check_kind,
+)
 from strategies.privacy.norms import FixedNorm, NormPolicy
 from strategies.wire.exact_sum import ExactSum
 from strategies.wire.records import to_arrays, to_record
@@ -54,25 +66,41 @@ class CentralDP(Strategy):
     """Finds the noise for which `num_rounds` rounds cost that much."""
     delta: float | None = None
     """Delta at which epsilon is counted; num_clients**-1.1 unless given."""
+    noise: str = SECRET
+    """What noise and cohorts are drawn from: "secret" (the operating system), "discrete" (the same, rounded
+    to a grid, by OpenDP), or "repeatable" (the run's seed, for studies; no epsilon holds)."""
 
     def __post_init__(self, num_clients: int, num_rounds: int) -> None:
         """Raise ValueError for a strategy that is not private even so, and for numbers out of range."""
         _check_mean_is_enough(self.strategy)
         check_replies_can_be_clipped(self.strategy)
+        check_kind(self.noise)
+        self.rounds: dict[int, int] = {}
+        """How many rounds drew their cohort from that many clients."""
+        self._asked_for = (self.noise_multiplier, self.target_epsilon, self.delta, num_clients, num_rounds)
+        self._calibrate(why_not_amplified(self.strategy))
+
+    def forgo_sampling(self, reason: str) -> None:
+        """Count epsilon without what sampling gains, and find the noise for it where it was to be found."""
+        if not self.unamplified:
+            self._calibrate(reason)
+
+    def _calibrate(self, unamplified: str) -> None:
+        noise_multiplier, target_epsilon, delta, num_clients, num_rounds = self._asked_for
         cohort = self.num_sampled_clients
-        budget = calibrate(
-            num_clients,
-            self.noise_multiplier,
-            self.target_epsilon,
-            self.delta,
-            lambda target, delta: least_noise(target, cohort, num_clients, num_rounds, delta),
-        )
+        self.unamplified = unamplified if cohort < num_clients else ""
+        """Why sampling gains nothing; "" where it does, or everybody is asked."""
+        amplified = not self.unamplified
+
+        def least(target: float, delta: float) -> float:
+            size = cohort if amplified else num_clients
+            return least_noise(target, size, num_clients, num_rounds, delta)
+
+        budget = calibrate(num_clients, noise_multiplier, target_epsilon, delta, least)
         # Plain numbers, which checkpoints keep: a resumed run goes on with the noise that it began with.
         self.noise_multiplier, self.delta = budget.noise_multiplier, budget.delta
         self.norm_policy.check(budget.noise_multiplier)
         self.clipping_norm = self.norm_policy.first
-        self.rounds: dict[int, int] = {}
-        """How many rounds drew their cohort from that many clients."""
 
     @property
     def norm_policy(self) -> NormPolicy:
@@ -91,8 +119,9 @@ class CentralDP(Strategy):
 
     @property
     def declaration(self) -> Declaration:
-        """The strategy's own, and what clipping needs."""
-        return replace(self.place.declare(declaration_of(self.strategy)), private=True)
+        """The strategy's own, what clipping needs, and what is to be known of its noise."""
+        declared = self.place.declare(declaration_of(self.strategy))
+        return replace(declared, private=True, remarks=(*declared.remarks, *self._remarks()))
 
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
@@ -104,6 +133,10 @@ class CentralDP(Strategy):
         """
         self.place.announce(config, self.clipping_norm)
         self._weights = to_arrays(arrays)
+        if self.noise != REPEATABLE:
+            # From the operating system: who knows the run's seed does not know who is asked.
+            random.seed()
+            np.random.seed()
         before = len(list(grid.get_node_ids()))
         messages = list(self.strategy.configure_train(server_round, arrays, config, grid))
         if len(messages) != self.num_sampled_clients:
@@ -134,17 +167,17 @@ class CentralDP(Strategy):
         num_clients, clipped = total.weight, float(metrics.pop(CLIPPED))  # type: ignore[arg-type]
         share = num_clients / self.num_sampled_clients
         deviation = self.update_noise * self.clipping_norm / self.num_sampled_clients
-        mean = total.mean()
-        private = {}
-        for name, weight in self._weights.items():
-            noise = np.random.normal(0.0, deviation, weight.shape)
-            private[name] = np.asarray(weight + share * (mean[name] - weight) + noise)  # may be without axes
+        mean, old, noise = total.mean(), self._weights, self._noise
+        moved = NORMS_MOVED * self.clipping_norm / self.num_sampled_clients
+        updates = {name: share * np.subtract(mean[name], old[name], dtype=np.float64) for name in old}
+        noised = noise.add(updates, deviation, moved)
+        private = {name: np.asarray(old[name] + noised[name]) for name in old}  # may be without axes
         spent = self._epsilon_after(self._population)
         self.rounds[self._population] = self.rounds.get(self._population, 0) + 1
         released = {CLIPPED: clipped, NORM: self.clipping_norm}
-        if math.isfinite(spent):
+        if math.isfinite(spent) and self.noise != REPEATABLE:
             released["epsilon"] = spent
-        self.clipping_norm = self.norm_policy.next_norm(self.clipping_norm, num_clients, clipped)
+        self.clipping_norm = self.norm_policy.next_norm(self.clipping_norm, num_clients, clipped, noise)
         del metrics[CLIENTS]
         alone = copy(answered[0])
         alone.content = RecordDict({"arrays": to_record(private), "metrics": metrics})
@@ -171,7 +204,22 @@ class CentralDP(Strategy):
         if not budget.noise_multiplier:
             return math.inf
         rounds = {**self.rounds, population: self.rounds.get(population, 0) + 1}
-        return epsilon(budget.noise_multiplier, self.num_sampled_clients, rounds, budget.delta)
+        amplified = not self.unamplified
+        return epsilon(budget.noise_multiplier, self.num_sampled_clients, rounds, budget.delta, amplified)
+
+    @property
+    def _noise(self) -> Noise:
+        return Noise(self.noise, lambda: np.random.bytes(KEY_BYTES))
+
+    def _remarks(self) -> Iterable[str]:
+        if not self.budget.noise_multiplier:
+            return
+        if self.noise == REPEATABLE:
+            yield NO_EPSILON
+            return
+        yield NOT_REPEATABLE.format("noise and cohorts are")
+        if self.unamplified:
+            yield f"epsilon counts nothing for sampling: {self.unamplified}"
 
 
 class DifferentialPrivacyServerSideFixedClipping(CentralDP):

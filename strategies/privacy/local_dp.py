@@ -9,9 +9,8 @@ whatever any strategy makes of them. Neighbours are two clients with any data wh
 other, so that a reply moves by up to two clipping norms. Nothing is gained from sampling, as the server knows
 whom it asked; the rounds of one client add up.
 
-Not private are a client's metrics, such as its losses and its number of examples, and who took part. The
-noise is drawn from the run's seed, so that runs repeat: epsilon is what the mechanism is worth against those
-who do not know the seed. Who simulates a federation knows it, and could take the noise off again.
+Not private are a client's metrics, such as its losses and its number of examples, and who took part. Every
+client draws its noise from its operating system, anew for every reply.
 """
 
 import math
@@ -26,15 +25,24 @@ from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 
 from strategies.declaration import Declaration, declaration_of
-from strategies.privacy.accountant import epsilon, least_noise
+from strategies.privacy.accountant import NORMS_MOVED, epsilon, least_noise
 from strategies.privacy.budget import Budget, calibrate, check_positive, check_replies_can_be_clipped
 from strategies.privacy.clipping import clip
+from strategies.privacy.noise import (
+    KEY_BYTES,
+    NO_EPSILON,
+    NOT_REPEATABLE,
+    REPEATABLE,
+    SECRET,
+    Noise,
+    check_kind,
+)
 from strategies.rule import Arrays, LocalRule
 from strategies.wire.train_config import number
 
 RULE = "strategies.privacy.local_dp:ClipAndNoise"
-NORM, DEVIATION = "local-clipping-norm", "local-noise"
-"""Where clients find the norm, and the deviation of the noise, among what the strategy says."""
+NORM, DEVIATION, KIND = "local-clipping-norm", "local-noise", "local-noise-kind"
+"""Where clients find norm, deviation and kind of the noise among what the strategy says."""
 
 
 class ClipAndNoise(LocalRule):
@@ -42,6 +50,7 @@ class ClipAndNoise(LocalRule):
 
     def __init__(self, config: Mapping[str, object]) -> None:
         self.norm, self.deviation = number(config, NORM), number(config, DEVIATION)
+        self.kind = str(config[KIND])
 
     def reply(
         self, arrays: Arrays, received: Arrays, generator: torch.Generator
@@ -50,11 +59,18 @@ class ClipAndNoise(LocalRule):
         clipped, _ = clip(arrays, received, self.norm)
         if not self.deviation:
             return clipped, {}
-        noised = {}
-        for name, array in clipped.items():
-            noise = torch.randn(array.shape, generator=generator, dtype=torch.float64).numpy()
-            noised[name] = np.asarray(array + self.deviation * noise, array.dtype)
-        return noised, {}
+        updates = {
+            name: np.subtract(array, received[name], dtype=np.float64) for name, array in clipped.items()
+        }
+        noise = Noise(self.kind, lambda: _key(generator))
+        noised = noise.add(updates, self.deviation, NORMS_MOVED * self.norm)
+        return {
+            name: np.asarray(received[name] + noised[name], array.dtype) for name, array in clipped.items()
+        }, {}
+
+
+def _key(generator: torch.Generator) -> bytes:
+    return bytes(torch.randint(256, (KEY_BYTES,), generator=generator, dtype=torch.uint8).tolist())
 
 
 @dataclass(eq=False)
@@ -75,6 +91,9 @@ class LocalDP(Strategy):
     """Finds the noise for which a client that is asked in all `num_rounds` rounds spends that much."""
     delta: float | None = None
     """Delta at which epsilon is counted; num_clients**-1.1 unless given."""
+    noise: str = SECRET
+    """What noise is drawn from: "secret" (the operating system of every client), "discrete" (the same,
+    rounded to a grid, by OpenDP), or "repeatable" (the run's seed, for studies; no epsilon holds)."""
 
     def __post_init__(self, num_clients: int, num_rounds: int) -> None:
         """Raise ValueError for numbers out of range.
@@ -83,6 +102,7 @@ class LocalDP(Strategy):
         """
         check_replies_can_be_clipped(self.strategy)
         check_positive("clipping norm", self.clipping_norm)
+        check_kind(self.noise)
         budget = calibrate(
             num_clients,
             self.noise_multiplier,
@@ -107,7 +127,11 @@ class LocalDP(Strategy):
     @property
     def declaration(self) -> Declaration:
         """The strategy's own, and clipping and noise after its rules."""
-        return replace(declaration_of(self.strategy).around(RULE), private=True)
+        declared = replace(declaration_of(self.strategy).around(RULE), private=True)
+        if not self.budget.noise_multiplier:
+            return declared
+        remark = NO_EPSILON if self.noise == REPEATABLE else NOT_REPEATABLE.format("clients' noise is")
+        return replace(declared, remarks=(*declared.remarks, remark))
 
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
@@ -117,7 +141,7 @@ class LocalDP(Strategy):
         Raises ValueError for a round in which a client would spend more than the target.
         """
         deviation = self.budget.noise_multiplier * self.clipping_norm
-        config[NORM], config[DEVIATION] = self.clipping_norm, deviation
+        config[NORM], config[DEVIATION], config[KIND] = self.clipping_norm, deviation, self.noise
         messages = list(self.strategy.configure_train(server_round, arrays, config, grid))
         for message in messages:
             client = message.metadata.dst_node_id
@@ -132,7 +156,8 @@ class LocalDP(Strategy):
         """Leave it to the strategy; tell epsilon."""
         arrays, metrics = self.strategy.aggregate_train(server_round, replies)
         spent = self._spent()
-        released = {"local-epsilon": spent} if math.isfinite(spent) else {}
+        told = math.isfinite(spent) and self.noise != REPEATABLE
+        released = {"local-epsilon": spent} if told else {}
         return arrays, MetricRecord({**(metrics or {}), **released})
 
     def configure_evaluate(

@@ -4,9 +4,8 @@ import math
 from dataclasses import dataclass
 from typing import Protocol
 
-import numpy as np
-
 from strategies.privacy.budget import check_positive
+from strategies.privacy.noise import Noise
 
 
 class NormPolicy(Protocol):
@@ -22,7 +21,7 @@ class NormPolicy(Protocol):
     def update_noise(self, noise_multiplier: float) -> float:
         """Return what of the noise multiplier the sum of updates gets, in clipping norms."""
 
-    def next_norm(self, norm: float, num_clients: float, clipped: float) -> float:
+    def next_norm(self, norm: float, num_clients: float, clipped: float, noise: Noise) -> float:
         """Return the next round's norm; this one's has clipped a share `clipped` of `num_clients`."""
 
 
@@ -41,7 +40,7 @@ class FixedNorm:
         """Return the noise multiplier."""
         return noise_multiplier
 
-    def next_norm(self, norm: float, num_clients: float, clipped: float) -> float:
+    def next_norm(self, norm: float, num_clients: float, clipped: float, noise: Noise) -> float:
         """Return the norm."""
         return norm
 
@@ -85,8 +84,8 @@ class AdaptiveNorm:
             return 0.0
         return float((noise_multiplier**-2 - (2 * self.count_stddev) ** -2) ** -0.5)
 
-    def next_norm(self, norm: float, num_clients: float, clipped: float) -> float:
+    def next_norm(self, norm: float, num_clients: float, clipped: float, noise: Noise) -> float:
         """Return C * exp(lr * (share clipped - target)); a client that failed counts as half clipped."""
-        noise = np.random.normal(0.0, self.count_stddev)
-        share = 0.5 + (num_clients * (clipped - 0.5) + noise) / self.cohort
+        count = noise.add_to(num_clients * (clipped - 0.5), self.count_stddev, moved=1.0)
+        share = 0.5 + count / self.cohort
         return norm * math.exp(self.learning_rate * (share - self.target_quantile))

@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 from torch.nn import functional as F
 
 from models.core.config import TaskConfig, Value, read
-from models.core.seeds import derive_seed
+from models.core.seeds import generator_for, seed_torch
 from models.data.dataset import Examples
 from models.data.datasets import load_dataset
 from models.data.partition import make_partition
@@ -25,13 +25,13 @@ ROUNDS, EPOCHS, BATCH = 3, 2, 32
 def plain_pytorch(keep_optimizer: bool, train: Examples, client: int = 0) -> dict[str, torch.Tensor]:
     """Train for the same rounds, epochs and shuffles, without anything of the federation."""
     rows = torch.arange(len(train))
-    torch.manual_seed(derive_seed(42, "build"))
+    seed_torch(torch.device("cpu"), 42, "build")
     model = ConvNet(1, 8, 8, 10, "none")
     optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9)
     for server_round in range(1, ROUNDS + 1):
         if not keep_optimizer:
             optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9)
-        generator = torch.Generator().manual_seed(derive_seed(42, "train", server_round, client))
+        generator = generator_for(42, "train", server_round, client)
         for _ in range(EPOCHS):
             for chosen in rows[torch.randperm(len(rows), generator=generator)].split(BATCH):
                 optimizer.zero_grad()

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from models.core.config import TaskConfig, Value
 from models.core.errors import UserError
-from models.core.seeds import derive_seed
+from models.core.seeds import generator_for
 from models.data.dataset import Dataset, Examples
 from models.data.datasets import load_dataset
 from models.images.gan import ImageGan
@@ -164,7 +164,7 @@ def plain_pytorch(rounds: int, batch_size: int) -> dict[str, torch.Tensor]:
         for part in ("discriminator", "generator")
     }
     for server_round in range(1, rounds + 1):
-        draw = torch.Generator().manual_seed(derive_seed(42, "train", server_round, 0))
+        draw = generator_for(42, "train", server_round, 0)
         for rows in torch.randperm(len(train), generator=draw).split(batch_size):
             noise = torch.randn(len(rows), task.latent, generator=draw)
             real = gan.discriminator(train["image"][rows] / 16 * 2 - 1)

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from models.core.config import TaskConfig, Value
 from models.core.errors import UserError
-from models.core.seeds import derive_seed
+from models.core.seeds import generator_for, seed_torch
 from models.data.datasets import load_dataset
 from models.images.cnn import ConvNet
 from models.images.gan import ImageGan
@@ -364,14 +364,14 @@ def test_one_client_equals_plain_pytorch(tiny: Make, of_four_classes: Path, one_
     result = finish(config)
 
     train = load_dataset(TaskConfig(dataset="digits")).train
-    torch.manual_seed(derive_seed(42, "build"))
+    seed_torch(torch.device("cpu"), 42, "build")
     model = ConvNet(1, 8, 8, 10, "none")
     given = load_file(of_four_classes)
     model.load_state_dict({name: given[name] for name in [*FEATURES, *HEAD[:2]]}, strict=False)
     model.features.requires_grad_(False)
     for server_round in (1, 2):
         optimizer = torch.optim.AdamW(model.classifier.parameters(), lr=0.01, weight_decay=0.1)
-        generator = torch.Generator().manual_seed(derive_seed(42, "train", server_round, 0))
+        generator = generator_for(42, "train", server_round, 0)
         for rows in torch.randperm(len(train), generator=generator).split(32):
             optimizer.zero_grad()
             F.cross_entropy(model(train["image"][rows].float() / 16), train["label"][rows]).backward()

@@ -29,6 +29,7 @@ ON_SERVER, ON_CLIENTS = (f"DifferentialPrivacy{side}SideFixedClipping" for side 
 ADAPTIVE_ON_SERVER, ADAPTIVE_ON_CLIENTS = (
     f"DifferentialPrivacy{side}SideAdaptiveClipping" for side in ("Server", "Client")
 )
+FIXED, REPEATABLE = "clipping_norm = 1.0, noise_multiplier = 1.0", "noise = 'repeatable'"
 ALL = [ON_SERVER, ON_CLIENTS, ADAPTIVE_ON_SERVER, ADAPTIVE_ON_CLIENTS]
 
 
@@ -101,7 +102,7 @@ def test_a_client_that_fails_has_not_moved() -> None:
 
 
 def test_the_noise_is_that_of_the_mean() -> None:
-    strategy = strategy_of(ON_SERVER, "clipping_norm = 0.5, noise_multiplier = 3.0")
+    strategy = strategy_of(ON_SERVER, f"clipping_norm = 0.5, noise_multiplier = 3.0, {REPEATABLE}")
     np.random.seed(0)
     drawn = [one_round(strategy, [0.25] * 4)[0] - 0.25 for _ in range(400)]
     assert np.std(drawn) == pytest.approx(3.0 * 0.5 / 4, rel=0.1)
@@ -114,11 +115,13 @@ def test_the_noise_is_that_of_the_mean() -> None:
 def test_the_strategy_sees_what_is_private_and_nothing_else() -> None:
     """Noise after FedAdam's step would not cover it: it divides by what the updates themselves were."""
     inner = "strategy = {name = 'FedAdam', eta = 0.25, tau = 1e-9}"
-    strategy = strategy_of(ON_SERVER, f"clipping_norm = 1.0, noise_multiplier = 2.0, {inner}")
+    options = f"clipping_norm = 1.0, noise_multiplier = 2.0, {REPEATABLE}, {inner}"
+    strategy = strategy_of(ON_SERVER, options)
     np.random.seed(1)
     weight, _ = one_round(strategy, [0.0] * 4)
     np.random.seed(1)
-    sign = np.sign(np.random.normal())
+    key = np.random.SeedSequence(int.from_bytes(np.random.bytes(16), "little"))
+    sign = np.sign(np.random.Generator(np.random.Philox(key)).standard_normal())
     # Adam's first step goes as far for pure noise as for any update; Flower corrects its bias a round ahead.
     step = 0.25 * np.sqrt(1 - 0.99**2) / (1 - 0.9**2)
     assert weight == pytest.approx(step * sign, rel=1e-6)
@@ -161,7 +164,8 @@ def test_a_norm_that_adapts_costs_what_both_its_releases_cost() -> None:
         (ON_SERVER, "clipping_norm = 1.0, noise_multiplier = '1'", "noise_multiplier must be a number, got"),
         (ON_SERVER, "clipping_norm = 1.0, target_epsilon = 0.0", "target_epsilon must be > 0 and finite"),
         (ON_SERVER, "clipping_norm = 1.0, noise_multiplier = 1.0, delta = 1.0", "delta must be > 0 and < 1"),
-        (ON_SERVER, "clipping_norm = 1.0, noise = 1.0", "unknown option of strategy Differential.*'noise'"),
+        (ON_SERVER, "clipping_norm = 1.0, sigma = 1.0", "unknown option of strategy Differential.*'sigma'"),
+        (ON_SERVER, f"{FIXED}, noise = 'none'", "noise must be one of secret, discrete, repeatable, got 'no"),
         (ON_SERVER, "num_sampled_clients = 3", "unknown option of strategy .*'num_sampled_clients'"),
         (ON_SERVER, "strategy = 3", "the option strategy must be a name, or a table such as"),
         (ON_SERVER, "strategy = {eta = 0.1}", "the option strategy must be a name, or a table such as"),
@@ -265,11 +269,9 @@ def test_a_checkpoint_of_the_first_version_goes_on_with_its_norm_and_what_it_has
     options = "noise_multiplier = 2.0, clipped_count_stddev = 1.25, delta = 1e-3"
     strategy = strategy_of(ADAPTIVE_ON_SERVER, options)
     restore(strategy, tree, {"/_weights/w": torch.tensor(0.0)})
-    np.random.seed(4)
-    weight, told = one_round(strategy, [0.1, 0.2, 0.0, 0.5])
+    assert strategy.clipping_norm == 0.11357370979528565
+    _, told = one_round(strategy, [0.1, 0.2, 0.0, 0.5])
     # As the version that wrote it went on.
-    assert weight == pytest.approx(0.08657225473745325, rel=1e-12)
-    assert strategy.clipping_norm == pytest.approx(0.11717856992711055, rel=1e-12)
     assert told["epsilon"] == pytest.approx(5.420018242131793, rel=1e-12)
 
 
@@ -286,7 +288,7 @@ INNERS = ["'FedAvg'", "{name = 'FedProx', proximal_mu = 0.5}", "{name = 'FedDyn'
 def test_one_hash_wherever_clipping_is_done_and_on_however_many_nodes(
     tiny: Make, tmp_path: Path, inner: str
 ) -> None:
-    options = f"clipping_norm = 0.3, noise_multiplier = 0.01, strategy = {inner}"
+    options = f"clipping_norm = 0.3, noise_multiplier = 0.01, {REPEATABLE}, strategy = {inner}"
     hashes = {
         hash_of(
             tiny(
@@ -348,7 +350,7 @@ def test_a_resumed_run_goes_on_with_its_norm_its_noise_and_what_it_has_spent(
     tiny: Make, tmp_path: Path, name: str
 ) -> None:
     norm = "clipping_norm = 0.3" if name == ON_CLIENTS else "clipped_count_stddev = 1.0"
-    options = f"{norm}, noise_multiplier = 0.05, strategy = 'FedAdam'"
+    options = f"{norm}, noise_multiplier = 0.05, {REPEATABLE}, strategy = 'FedAdam'"
     config = tiny(strategy=name, strategy_options=options, examples_per_client=32, batch_size=8)
     hash_of(config)
     more = {**config, "num-server-rounds": 4}
@@ -359,9 +361,7 @@ def test_a_resumed_run_goes_on_with_its_norm_its_noise_and_what_it_has_spent(
         for folder in (resumed, whole)
     )
     assert rows == expected
-    spent = [row["epsilon"] for row in rows]
-    assert len(spent) == 4
-    assert spent == sorted(set(spent))
+    assert not any("epsilon" in row for row in rows)
 
 
 @pytest.mark.slow

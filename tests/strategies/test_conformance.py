@@ -42,7 +42,7 @@ WITHIN = {
     "LocalDP-Krum": (LocalDP, Candidate(Krum, {"num_malicious_nodes": 1})),
     "CentralDP-LocalDP": (
         DifferentialPrivacyClientSideFixedClipping,
-        Candidate(LocalDP, {"clipping_norm": 0.5, "noise_multiplier": 0.01}),
+        Candidate(LocalDP, {"clipping_norm": 0.5, "noise_multiplier": 0.01, "noise": "repeatable"}),
     ),
 }
 """Strategies around others than FedAvg."""
@@ -72,7 +72,7 @@ def test_the_built_in_strategies_conform(check: Check) -> None:
     [
         pytest.param(check, id=f"{name}-{check}")
         for name, (cls, inner) in WITHIN.items()
-        for check in checks(cls, strategy=inner, clipping_norm=0.5, noise_multiplier=0.01)
+        for check in checks(cls, strategy=inner, clipping_norm=0.5, noise_multiplier=0.01, noise="repeatable")
     ],
 )
 def test_strategies_around_others_conform(check: Check) -> None:

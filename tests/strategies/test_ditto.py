@@ -267,7 +267,7 @@ def test_a_personal_model_that_diverges_fails_its_client_and_says_so(run: Run) -
 @pytest.mark.parametrize("private", ["DifferentialPrivacyClientSideFixedClipping", "LocalDP"])
 def test_privacy_goes_around_it(run: Run, private: str) -> None:
     few = {"examples_per_client": 64, **EVALUATED}
-    noise = "clipping_norm = 0.5, noise_multiplier = 0.01"
+    noise = "clipping_norm = 0.5, noise_multiplier = 0.01, noise = 'repeatable'"
     plain, ditto = (
         run(strategy=private, strategy_options=f"{noise}, strategy = {inner}", **few)
         for inner in ("'FedAvg'", "{name = 'Ditto', penalty = 0.5}")

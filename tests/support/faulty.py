@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from models.core.seeds import derive_seed
+from models.core.seeds import generator_for
 from models.data.dataset import Dataset, Examples
 from models.images.cnn import ImageClassification
 from models.images.gan import ImageGan
@@ -61,4 +61,4 @@ class DropoutCnn(ImageClassification):
 
 def seed_of(place: Sequence[int]) -> int | None:
     """Return the seed of (server_round, client), by which a task can tell where it is."""
-    return derive_seed(42, "train", *place) if place else None
+    return generator_for(42, "train", *place).initial_seed() if place else None

@@ -1,16 +1,17 @@
 """What a strategy needs to be told before it can run any task."""
 
+LITTLE_NOISE = "noise_multiplier = 0.01, noise = 'repeatable'"
 REQUIRED = {
     "Bulyan": "num_malicious_nodes = 0",
-    "DifferentialPrivacyClientSideAdaptiveClipping": "noise_multiplier = 0.01",
-    "DifferentialPrivacyClientSideFixedClipping": "clipping_norm = 0.5, noise_multiplier = 0.01",
-    "DifferentialPrivacyServerSideAdaptiveClipping": "noise_multiplier = 0.01",
-    "DifferentialPrivacyServerSideFixedClipping": "clipping_norm = 0.5, noise_multiplier = 0.01",
+    "DifferentialPrivacyClientSideAdaptiveClipping": LITTLE_NOISE,
+    "DifferentialPrivacyClientSideFixedClipping": f"clipping_norm = 0.5, {LITTLE_NOISE}",
+    "DifferentialPrivacyServerSideAdaptiveClipping": LITTLE_NOISE,
+    "DifferentialPrivacyServerSideFixedClipping": f"clipping_norm = 0.5, {LITTLE_NOISE}",
     "FedAvgM": "server_momentum = 0.9",
     "FedNova": "any_optimizer = true",
     "FedProx": "proximal_mu = 0.1",
     "Krum": "num_malicious_nodes = 0",
-    "LocalDP": "clipping_norm = 0.5, noise_multiplier = 0.01",
+    "LocalDP": f"clipping_norm = 0.5, {LITTLE_NOISE}",
     "LocalOnly": "client = 0",
     "MultiKrum": "num_malicious_nodes = 0",
     "Scaffold": "any_optimizer = true",

@@ -11,10 +11,11 @@ from pathlib import Path
 import pytest
 import torch
 from quadratic import valleys
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from clients.state import ClientStates
 from models.core.config import Value
+from models.core.errors import UserError
 from models.data.datasets import DATASETS
 from models.data.source import Source
 from simulations.report.page import write_report
@@ -23,6 +24,7 @@ from simulations.runtime.in_process import run_in_process
 from simulations.scenario import defaults
 
 EARLIER = Path(__file__).resolve().parents[1] / "support" / "earlier_runs"
+FIRST_STREAMS = EARLIER / "first_streams" / "FedAvg"
 STRATEGIES = ("Ditto", "FedAdam", "FedAvg", "FedDyn", "LocalDP", "Scaffold")
 REMEMBERED_BY_CLIENTS = {"Ditto": "personal-loss", "FedDyn": "loss", "Scaffold": "loss"}
 """Strategy -> a metric that is another one where clients have forgotten what they knew."""
@@ -66,6 +68,32 @@ def test_a_run_goes_on_as_it_would_have(strategy: str, tmp_path: Path) -> None:
             assert here[kind] == pytest.approx(there[kind], rel=1e-6), (strategy, there["server_round"])
 
 
+def test_a_run_of_other_random_numbers_is_not_continued(tmp_path: Path) -> None:
+    """Its next rounds would draw other cohorts and batches than it would have drawn."""
+    folder, config = copied("first_streams/FedAvg", tmp_path)
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    said = (
+        r"the run in .*FedAvg derived its random numbers by scheme 1, and this polyfed does by scheme 2, so "
+        r"it would not go on as it began: resume it with the polyfed that began it, or start another run"
+    )
+    with pytest.raises(UserError, match=said):
+        run_in_process(config)
+    assert all(path.read_bytes() == held for path, held in before.items())
+
+
+def test_its_weights_begin_another_run(tmp_path: Path) -> None:
+    checkpoint = FIRST_STREAMS / "checkpoints" / "round-000002.safetensors"
+    (tmp_path / "first" / "models").mkdir(parents=True)
+    weights = {name.removeprefix("model/"): tensor for name, tensor in load_file(checkpoint).items()}
+    save_file({"w": weights["w"]}, tmp_path / "first" / "models" / "best.safetensors")
+    _, config = copied("first_streams/FedAvg", tmp_path)
+    new = {**config, "run-dir": str(tmp_path / "new"), "resume": False, "init-from": str(tmp_path / "first")}
+    run_in_process(new)
+    zeroth = json.loads((tmp_path / "new" / "metrics.jsonl").read_text().splitlines()[0])
+    last = json.loads((FIRST_STREAMS / "metrics.jsonl").read_text().splitlines()[-1])
+    assert zeroth["central"] == last["central"]
+
+
 @pytest.mark.parametrize(("strategy", "metric"), REMEMBERED_BY_CLIENTS.items())
 def test_without_what_clients_remember_it_would_not(strategy: str, metric: str, tmp_path: Path) -> None:
     folder, config = copied(strategy, tmp_path)
@@ -95,8 +123,9 @@ def test_every_name_in_the_files_of_client_states_is_known() -> None:
 
 
 def test_their_folders_are_read_and_reported(tmp_path: Path) -> None:
-    runs = [read_run(EARLIER / strategy) for strategy in STRATEGIES]
+    runs = [read_run(folder) for folder in (FIRST_STREAMS, *(EARLIER / strategy for strategy in STRATEGIES))]
     assert {run.status for run in runs} == {"completed"}
     assert [run.last_round for run in runs] == [2] * len(runs)
+    assert [run.result and run.result.streams for run in runs] == [1, *[2] * len(STRATEGIES)]
     page = write_report([run.path for run in runs], tmp_path / "page.html").read_text()
     assert all(strategy in page for strategy in STRATEGIES)
