@@ -95,7 +95,7 @@ def _start(trial: Trial, mark: Path) -> subprocess.Popen[bytes]:
     if trial.begun and not trial.resumable:
         trial.set_aside()  # a resume would be refused, as it could only start over
     trial.folder.mkdir(parents=True, exist_ok=True)
-    command = [sys.executable, "-m", "simulations.cli", "run", str(trial.scenario), "--in-process"]
+    command = [sys.executable, "-P", "-m", "simulations.cli", "run", str(trial.scenario), "--in-process"]
     command += ["--resume" if trial.begun else "--run-dir", str(trial.folder)]
     command += [word for override in trial.overrides for word in ("-c", override)]
     environment = {**os.environ, reaper.MARK: str(mark), **dict.fromkeys(POOLS, "1")}
