@@ -33,7 +33,9 @@ def make_console(*, errors: bool = False, quiet: bool = False) -> Console:
     """
     is_terminal = (sys.stderr if errors else sys.stdout).isatty()
     width = None if is_terminal else UNBOUNDED
-    return UncroppedConsole(stderr=errors, quiet=quiet, width=width, markup=False, highlight=False, emoji=False)
+    return UncroppedConsole(
+        stderr=errors, quiet=quiet, width=width, markup=False, highlight=False, emoji=False
+    )
 
 
 def let_any_text_be_printed() -> None:

@@ -9,8 +9,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from joblib import cpu_count
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.table import Column
 
 from server.run_schema import ERRORS, METRICS, RUN_LOG
 from simulations.experiments.trial import Trial
@@ -39,8 +41,15 @@ def run_trials(trials: Sequence[Trial], workers: int, console: Console) -> None:
     stop the others. Whatever way this ends, no process is left.
     """
     waiting, running = deque(trials), list[_Running]()
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with reaper.watched_folder() as mark, Progress(*columns, console=console) as progress:
+    name = Column(no_wrap=True, overflow="ellipsis", ratio=1)  # the name gives way before the numbers do
+    columns = (
+        TextColumn("{task.description}", markup=False, table_column=name),
+        BarColumn(10),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+    )
+    bars = Progress(*columns, console=console, disable=not console.is_terminal, expand=True)
+    with reaper.watched_folder() as mark, bars as progress:
         whole = progress.add_task("runs", total=len(trials))
         while waiting or running:
             while waiting and len(running) < workers:
@@ -56,6 +65,11 @@ def run_trials(trials: Sequence[Trial], workers: int, console: Console) -> None:
                     progress.remove_task(one.bar)
                     progress.advance(whole)
                     console.print(_ending(one.trial), soft_wrap=True, highlight=False, markup=False)
+
+
+def run_sweep(trials: Sequence[Trial], workers: int, console: Console) -> None:
+    """Run those trials that have not come to a good end; 0 workers = one a CPU."""
+    run_trials([trial for trial in trials if trial.run() is None], workers or cpu_count(), console)
 
 
 def _note_silent_death(one: _Running) -> None:

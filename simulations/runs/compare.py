@@ -3,11 +3,11 @@
 from collections.abc import Callable, Sequence
 
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from simulations.report.client_distribution import ClientDistribution, distributions_of
 from simulations.runs.record import Run
+from simulations.terminal import Table
 
 NOTHING = "–"
 NOT_COMPARED = ("run-dir", "resume")
