@@ -4,6 +4,7 @@ import codecs
 import io
 import sys
 from collections.abc import Iterator
+from copy import copy
 from textwrap import TextWrapper
 from typing import Any
 
@@ -59,15 +60,30 @@ class Table(RichTable):
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         """Yield it in the form that fits."""
-        if not console.is_terminal:
-            lines = self._lines()
-        elif self.__rich_measure__(console, options.update(width=UNBOUNDED)).minimum > options.max_width:
-            lines = self._paragraphs(options.max_width)
-        else:
-            yield from super().__rich_console__(console, options)
+        if console.is_terminal and (fitted := self._fitted(console, options)):
+            yield from RichTable.__rich_console__(fitted, console, options)
             return
-        for line in lines:
+        for line in self._paragraphs(options.max_width) if console.is_terminal else self._lines():
             yield Text(line.rstrip(), no_wrap=True, overflow="ignore")
+
+    def _fitted(self, console: Console, options: ConsoleOptions) -> "Table | None":
+        """Return the table with a width for each column that holds its longest word; None where none does.
+
+        Rich itself would take from the widest column first, whatever is in it.
+        """
+        at_will = options.update(width=UNBOUNDED)
+        needs = [self._measure_column(console, at_will, column) for column in self.columns]
+        spare = options.max_width - self._extra_width - sum(need.minimum for need in needs)
+        if spare < 0:
+            return None
+        wanted = sum(need.span for need in needs)
+        share = min(1.0, spare / wanted) if wanted else 0.0
+        fitted = copy(self)
+        fitted.columns = [copy(column) for column in self.columns]
+        for number, (column, need) in enumerate(zip(fitted.columns, needs, strict=True)):
+            padding = self._get_padding_width(number)
+            column.width = need.minimum - padding + int(need.span * share)
+        return fitted
 
     def _rows(self) -> list[list[str]]:
         return [[" ".join(str(cell).split()) for cell in row] for row in zip(*self._columns(), strict=True)]

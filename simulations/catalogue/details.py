@@ -98,13 +98,13 @@ def _in_parameters(text: str, option: str) -> str:
     _, heading, listed = inspect.cleandoc(text).partition("Parameters\n----------\n")
     entries = NUMPY_ENTRY.finditer(f"{listed}\n") if heading else ()
     found = (" ".join(entry[3].split()) for entry in entries if entry[2] == option)
-    return next(found, "")
+    return re.sub(r"\s*Defaults to \S+$", "", next(found, ""))
 
 
 def _in_backquotes(text: str, option: str) -> str:
     clauses = re.split(r"(?<=[;.])\s+(?=[A-Z`])", " ".join(text.split()))
     found = next((clause for clause in clauses if f"`{option}`" in clause), "")
-    return found.removeprefix("Options: ").rstrip(".;").replace("`", "")
+    return found.removeprefix("Options: ").removeprefix(f"`{option}`, ").rstrip(".;").replace("`", "")
 
 
 def _print_head(console: Console, name: str, origin: str, cls: type) -> None:

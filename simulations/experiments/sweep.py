@@ -77,7 +77,7 @@ def plan_sweep(
         raise UserError("seed is no key to vary or to set in a sweep: give the seeds as --seeds 1,2,3")
     trials = []
     for seed, overrides in itertools.product(seeds, combinations):
-        texts = tuple(f"{key}={_text(value)}" for key, value in {**overrides, "seed": seed}.items())
+        texts = tuple(override(key, value) for key, value in {**overrides, "seed": seed}.items())
         config = load_scenario(scenario, (*fixed, *texts))
         name = ", ".join(texts)
         where = folder / f"seed-{seed}-{fingerprint(config)}"
@@ -164,6 +164,8 @@ def _toml(text: str) -> Any:
         return None
 
 
-def _text(value: Any) -> str:
-    """Write a value as an override that reads back as the same value: JSON's are TOML's, but for tables."""
-    return inline(value) if isinstance(value, dict) else json.dumps(value)
+def override(key: str, value: Any) -> str:
+    """Return the text key=value that reads back as the same value: JSON's are TOML's, but for tables."""
+    if isinstance(value, Path):
+        value = str(value)
+    return f"{key}={inline(value) if isinstance(value, Mapping) else json.dumps(value)}"
