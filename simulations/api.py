@@ -17,6 +17,8 @@ from simulations.start import prepare
 from simulations.tables import RunTables, SweepTables
 from simulations.terminal import make_console
 
+__all__ = ["RunFailedError", "RunTables", "SweepTables", "UserError", "load", "run", "sweep"]
+
 Scenario = str | Path | Mapping[str, Any]
 """The name of a scenario that comes with polyfed, the path of a TOML file, or run-config keys."""
 

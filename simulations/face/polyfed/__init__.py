@@ -2,10 +2,8 @@
 
 from importlib.metadata import version
 
-from models.core.errors import UserError
-from server.errors import RunFailedError
-from simulations.api import load, run, sweep
-from simulations.tables import RunTables, SweepTables
+# Nothing but simulations, which sees to it that a folder of the user's called models/ is not taken for ours.
+from simulations.api import RunFailedError, RunTables, SweepTables, UserError, load, run, sweep
 
 __all__ = ["RunFailedError", "RunTables", "SweepTables", "UserError", "load", "run", "sweep"]
 __version__ = version("polyfed")
