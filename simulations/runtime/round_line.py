@@ -33,7 +33,7 @@ class RoundLine:
         """Show a round; one that an earlier leg of a resumed run has done is no news to a pipe."""
         self._central = dict(record.central) or self._central
         done = record.server_round - is_failed(record)
-        left = self._clock.left(done, self.num_server_rounds) if is_new else ""
+        left = self._clock.left(done, self.num_server_rounds) if is_new and not is_failed(record) else ""
         shown = "  ".join(self._words(record))
         self.bar.update(self.rounds, description="round", completed=done, shown=shown, left=left)
         if self.bar.disable and is_new:
