@@ -36,10 +36,10 @@ def test_options_that_cannot_be_read_are_one_short_line(text: str, reason: str) 
 
 @pytest.mark.parametrize("value", ["[" * 5000 + "]" * 5000, "9" * 100_000, "1\nseed = 2"])
 def test_an_override_or_a_file_with_such_values_is_one_short_line(value: str, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="^num-clients must be a whole number, got '") as caught:
+    with pytest.raises(UserError, match=r"^num-clients must be a whole number, got '") as caught:
         load_scenario({}, [f"num-clients={value}"])
     assert len(str(caught.value)) < 400
-    with pytest.raises(UserError, match="^task-options must be inline TOML") as caught:
+    with pytest.raises(UserError, match=r"^task-options must be inline TOML") as caught:
         parse_options("task-options", str(load_scenario({}, [f"task-options={value}"])["task-options"]))
     assert len(str(caught.value)) < 400
     path = tmp_path / "scenario.toml"
