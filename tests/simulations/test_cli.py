@@ -225,7 +225,7 @@ def test_a_run_dir_in_the_config_is_not_passed_over(scenario: Path, tmp_path: Pa
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["run"], "Missing argument 'SCENARIO'."),
+        (["run"], "Missing argument 'SCENARIO': name one of `polyfed tasks`, or a TOML file"),
         (["rum"], "No such command 'rum'."),
         (["run", "x.toml", "--fast"], "No such option"),
         (["compare"], "Missing argument 'RUNS...'."),
@@ -260,9 +260,16 @@ def test_a_run_that_fails(scenario: Path, tmp_path: Path) -> None:
         for client in range(3)
     ]
     lines = ended.out.splitlines()
-    assert lines[-4] == "failed: all 3 clients of round 1 failed; client 0: ValueError: a bad batch"
-    assert lines[-3] == f"tracebacks: {tmp_path / 'run' / 'errors.log'}"
-    assert lines[-1] == f"report: {tmp_path / 'run' / 'report.html'}"
+    assert lines[-6].startswith("round 1/2  failed  accuracy ")
+    assert lines[-5:-2] == [
+        "failed: all 3 clients of round 1 failed; client 0: ValueError: a bad batch",
+        f"run: {tmp_path / 'run'}",
+        f"report: {tmp_path / 'run' / 'report.html'}",
+    ]
+    assert lines[-2:] == [
+        f"tracebacks: {tmp_path / 'run' / 'errors.log'}",
+        f"go on: polyfed run --resume {tmp_path / 'run'} --in-process",
+    ]
 
 
 def test_a_strategy_that_raises_is_a_run_that_failed(scenario: Path, tmp_path: Path) -> None:
@@ -298,8 +305,9 @@ def test_a_plan_that_raises_keeps_its_traceback(scenario: Path, tmp_path: Path) 
     run = tmp_path / "run"
     ended = polyfed("run", scenario, "-c", "task=test_cli:Unbuildable", "--run-dir", run)
     assert (ended.code, ended.err) == (1, "")
-    assert ended.out.splitlines()[:2] == [
+    assert ended.out.splitlines() == [
         "failed: LookupError: no such layer",
+        f"run: {run}",
         f"tracebacks: {run / 'errors.log'}",
     ]
     said = (run / "errors.log").read_text()
