@@ -3,6 +3,7 @@
 import ast
 import inspect
 import re
+import sys
 import textwrap
 from collections.abc import Mapping
 from functools import cache
@@ -63,14 +64,17 @@ def print_task(name: str, console: Console) -> None:
 def meaning(cls: type, option: str) -> str:
     """Return what the docstrings of a class, or of those that it extends, say about an option; else "".
 
-    That is the docstring of a field, an entry under Parameters, or the clause with its name in backquotes.
+    That is the docstring of a field, an entry under Parameters, or the clause with its name in backquotes,
+    of the class or of its module.
     """
     if option in OF_EVERY_TASK:
         return OF_EVERY_TASK[option]
     for parent in cls.__mro__:
         if said := _field_docstrings(parent).get(option):
             return said
-        for text in (vars(parent).get("__doc__"), getattr(vars(parent).get("__init__"), "__doc__", None)):
+        module = sys.modules.get(parent.__module__)
+        for source in (parent, vars(parent).get("__init__"), module):
+            text = getattr(source, "__doc__", None)
             if said := _in_parameters(text or "", option) or _in_backquotes(text or "", option):
                 return said
     return ""
