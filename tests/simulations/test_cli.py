@@ -460,3 +460,41 @@ def test_a_folder_that_cannot_be_written_is_a_mistake(scenario: Path, tmp_path: 
     (folder / "lock").mkdir(parents=True)
     ended = polyfed("run", scenario, "--in-process", "--run-dir", folder)
     assert mistake(ended) == f"run-dir {folder} cannot be written (Is a directory): give another folder"
+
+
+def test_ctrl_c_ends_with_the_command_that_goes_on(
+    scenario: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, grid = tmp_path / "a [run]", simulations.runtime.in_process.InProcessGrid
+    answer = grid.push_messages
+
+    def interrupted(*arguments: Any) -> Any:
+        if any((run / "checkpoints").glob("round-*1.safetensors")):
+            raise KeyboardInterrupt
+        return answer(*arguments)
+
+    monkeypatch.setattr(grid, "push_messages", interrupted)
+    ended = polyfed("run", scenario, "--in-process", "--run-dir", run)
+    said = f"polyfed: interrupted; go on: polyfed run --resume '{run}' --in-process\n"
+    assert (ended.code, ended.err) == (130, said)
+    monkeypatch.undo()
+    monkeypatch.chdir(tmp_path)
+    assert polyfed("run", "--resume", run, "--in-process").code == 0
+
+
+@pytest.mark.parametrize("name", ["a[/b]", "a[bold", "[/]", "a\\"])
+def test_brackets_in_a_name_are_printed_as_they_are(scenario: Path, tmp_path: Path, name: str) -> None:
+    folder = tmp_path / name
+    ended = polyfed("run", scenario, "--in-process", "--run-dir", folder, "-c", "num-server-rounds=1")
+    assert (ended.code, ended.err) == (0, "")
+    assert f"run: {folder}" in ended.out.splitlines()
+    assert mistake(polyfed("run", scenario, "--run-dir", folder)).startswith(
+        f"run-dir {folder} already holds"
+    )
+    assert name in polyfed("compare", folder).out
+
+
+@pytest.mark.parametrize("how", [["--grid", "seed=[1, 2]"], ["--arm", "{seed = 1}"], ["-c", "seed=1"]])
+def test_a_seed_is_varied_by_seeds_alone(scenario: Path, how: list[str]) -> None:
+    said = mistake(polyfed("sweep", scenario, "--seeds", "1,2", *how))
+    assert said == "seed is no key to vary or to set in a sweep: give the seeds as --seeds 1,2,3"

@@ -204,3 +204,11 @@ def test_a_run_whose_process_dies_is_not_said_to_have_not_run(
     trial = Trial("a trial", scenario, (), 1, tmp_path / "trial")
     parallel.run_trials([trial], 1, Console(quiet=True))
     assert parallel.last_words(trial) == reason
+
+
+def test_what_holds_for_every_run_is_an_override_of_each(scenario: Path, tmp_path: Path) -> None:
+    trials = plan_sweep(scenario, [{"alpha": 1.0}], [1, 2], tmp_path, ["local-epochs=3"])
+    assert [trial.overrides for trial in trials] == [
+        ("local-epochs=3", "alpha=1.0", "seed=1"),
+        ("local-epochs=3", "alpha=1.0", "seed=2"),
+    ]
