@@ -260,16 +260,13 @@ def test_a_run_that_fails(scenario: Path, tmp_path: Path) -> None:
         for client in range(3)
     ]
     lines = ended.out.splitlines()
-    assert lines[-6].startswith("round 1/2  failed  accuracy ")
-    assert lines[-5:-2] == [
+    assert lines[-5].startswith("round 1/2  failed  accuracy ")
+    assert lines[-4:] == [
         "failed: all 3 clients of round 1 failed; client 0: ValueError: a bad batch",
         f"run: {tmp_path / 'run'}",
         f"report: {tmp_path / 'run' / 'report.html'}",
-    ]
-    assert lines[-2:] == [
         f"tracebacks: {tmp_path / 'run' / 'errors.log'}",
-        f"go on: polyfed run --resume {tmp_path / 'run'} --in-process",
-    ]
+    ]  # there is no checkpoint to go on from
 
 
 def test_a_strategy_that_raises_is_a_run_that_failed(scenario: Path, tmp_path: Path) -> None:
@@ -475,8 +472,8 @@ def test_ctrl_c_ends_with_the_command_that_goes_on(
 
     monkeypatch.setattr(grid, "push_messages", interrupted)
     ended = polyfed("run", scenario, "--in-process", "--run-dir", run)
-    said = f"polyfed: interrupted; go on: polyfed run --resume '{run}' --in-process\n"
-    assert (ended.code, ended.err) == (130, said)
+    said = f"polyfed: interrupted; go on: polyfed run --resume '{run}' --in-process"
+    assert (ended.code, ended.err.strip()) == (130, said)
     monkeypatch.undo()
     monkeypatch.chdir(tmp_path)
     assert polyfed("run", "--resume", run, "--in-process").code == 0
@@ -491,7 +488,7 @@ def test_brackets_in_a_name_are_printed_as_they_are(scenario: Path, tmp_path: Pa
     assert mistake(polyfed("run", scenario, "--run-dir", folder)).startswith(
         f"run-dir {folder} already holds"
     )
-    assert name in polyfed("compare", folder).out
+    assert folder.name in polyfed("compare", folder).out
 
 
 @pytest.mark.parametrize("how", [["--grid", "seed=[1, 2]"], ["--arm", "{seed = 1}"], ["-c", "seed=1"]])

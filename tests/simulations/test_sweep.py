@@ -212,3 +212,9 @@ def test_what_holds_for_every_run_is_an_override_of_each(scenario: Path, tmp_pat
         ("local-epochs=3", "alpha=1.0", "seed=1"),
         ("local-epochs=3", "alpha=1.0", "seed=2"),
     ]
+
+
+def test_a_failed_round_is_not_counted_as_done(tmp_path: Path) -> None:
+    lines = ['{"server_round": 0, "train": {}}', '{"server_round": 1, "train": {"loss": 1.0}}']
+    (tmp_path / "metrics.jsonl").write_text("\n".join([*lines, '{"server_round": 2, "train": {}}', '{"ser']))
+    assert parallel._rounds_done(tmp_path) == 1
