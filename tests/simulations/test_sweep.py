@@ -78,8 +78,8 @@ def test_arms_of_a_file_join_those_of_the_command(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (None, "cannot read the arms in .* give a file of"),
-        ("[[arm]", "cannot read the arms in .* give a file of"),
+        (None, "the file of arms .* (cannot be read|is not TOML)"),
+        ("[[arm]", "the file of arms .* (cannot be read|is not TOML)"),
         ("", "tables and nothing else, got nothing"),
         ("arm = [1]", "tables and nothing else, got arm"),
         ("strategy = 'Krum'\n[[arm]]\nalpha = 1", "got strategy, arm"),
