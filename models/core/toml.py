@@ -18,7 +18,7 @@ def toml_value(text: str) -> Any:
 def toml_file(path: Path, what: str) -> dict[str, Any]:
     """Return what a TOML file holds; raises UserError, with `what` it is, where it cannot be read."""
     try:
-        return _loads(path.read_text(encoding="utf-8"))
+        return _loads(path.read_text(encoding="utf-8-sig"))
     except ValueError as error:  # no TOML, or no UTF-8
         raise UserError(f"{what} {path} is not TOML: {error}") from error
     except OSError as error:

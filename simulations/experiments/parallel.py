@@ -76,19 +76,19 @@ def run_sweep(trials: Sequence[Trial], workers: int, console: Console) -> None:
 def _note_silent_death(one: _Running) -> None:
     """Add to a run's output how its process ended, where the process itself has not said what went wrong."""
     code, log = one.process.returncode, one.trial.folder / LOG
-    said = log.read_text(errors="replace").splitlines() if log.is_file() else []
+    said = log.read_text(errors="replace", encoding="utf-8").splitlines() if log.is_file() else []
     explained = any(line.startswith(REASONS) for line in said)
     if one.trial.run() or explained or (code > 0 and said):  # where Python has said it, in its last line
         return
     how = f"was killed by signal {-code} (out of memory?)" if code < 0 else f"ended with exit code {code}"
-    with log.open("a") as file:
+    with log.open("a", encoding="utf-8") as file:
         file.write(f"failed: its process {how}, without a word\n")
 
 
 def last_words(trial: Trial) -> str:
     """Return why a run failed: what its result says, else the last line of its output."""
     log = trial.folder / LOG
-    lines = log.read_text(errors="replace").splitlines() if log.is_file() else []
+    lines = log.read_text(errors="replace", encoding="utf-8").splitlines() if log.is_file() else []
     said = [line for line in lines if line.startswith(REASONS)] or lines
     return said[-1] if said else "it has not run"
 
@@ -114,7 +114,7 @@ def _start(trial: Trial, mark: Path) -> subprocess.Popen[bytes]:
     command += ["--resume" if trial.begun else "--run-dir", str(trial.folder)]
     command += [word for override in trial.overrides for word in ("-c", override)]
     environment = {**os.environ, reaper.MARK: str(mark), **dict.fromkeys(POOLS, "1")}
-    with (trial.folder / LOG).open("w") as log:
+    with (trial.folder / LOG).open("w", encoding="utf-8") as log:
         return subprocess.Popen(
             command,
             env=environment,
