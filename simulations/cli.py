@@ -1,27 +1,28 @@
 """The `polyfed` command."""
 
-import json
 import logging
 import sys
-from contextlib import suppress
+from collections.abc import Callable
 from dataclasses import dataclass
-from io import TextIOWrapper
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
-import typer
-from rich.console import Console
-from rich.markup import escape
+from rich.text import Text
 
 from models.core.errors import UserError
 from models.core.tracebacks import traceback_of
+from simulations.terminal import let_any_text_be_printed, make_console
 
 if TYPE_CHECKING:
-    from server.run_schema import RunResult
+    from simulations.start import Start
 
 MISTAKE, FAILURE, INTERRUPTED = 2, 1, 130
 """Exit codes: what was asked for cannot work; the run failed; Ctrl-C."""
+
+F = TypeVar("F", bound=Callable[..., Any])
+FILE = click.Path(path_type=Path)
+SCENARIO = "A scenario's name (see `polyfed tasks`), or a TOML file of run-config keys."
 
 
 @dataclass
@@ -32,119 +33,131 @@ class Asked:
     """Whether exceptions go through to whoever called."""
     verbose: bool = False
     """Whether a mistake shows the exception by which it was found."""
+    start: "Start | None" = None
+    """The run that is under way."""
+    after_interruption: str = ""
+    """What a Ctrl-C is answered with, beside the word."""
 
 
-cli = typer.Typer(
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    help="Federated learning for every model family: one loop, one hash, exact resume.",
+def _set_option(command: F) -> F:
+    help_ = "key=value over the scenario; may be repeated."
+    return click.option("--set", "-c", "override", multiple=True, metavar="KEY=VALUE", help=help_)(command)
+
+
+def _print_version(context: click.Context, _: click.Parameter, asked: bool) -> None:
+    if asked:
+        from server.provenance import versions
+
+        found = versions()
+        others = ", ".join(f"{name} {found[name]}" for name in ("flwr", "ray", "torch") if name in found)
+        click.echo(f"polyfed {found['polyfed']} (Python {found['python']}, {others})")
+        context.exit()
+
+
+@click.group(no_args_is_help=True)
+@click.option(
+    "--version",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_print_version,
+    help="Show the versions of polyfed and of what it computes with.",
 )
-console = Console()
-Runs = Annotated[list[Path], typer.Argument(help="Run folders.")]
-Target = Annotated[float | None, typer.Option(help="Show the rounds until the metric reaches this.")]
+def cli() -> None:
+    """Federated learning for every model family: one loop, one hash, exact resume."""
 
 
 @cli.command()
+@click.argument("scenario", required=False, help=f"{SCENARIO} Not needed with --resume.")
+@_set_option
+@click.option("--run-dir", type=FILE, help="Folder of the run; ./runs/SCENARIO-TIME unless given.")
+@click.option("--resume", type=FILE, help="Folder of a run to go on with.")
+@click.option("--in-process", is_flag=True, help="Everything in this process, for debugging.")
+@click.option("--debug", is_flag=True, help="With --in-process: let a debugger have the first exception.")
+@click.option("--verbose", "-v", is_flag=True, help="Show all of the log, Flower's too, and tracebacks.")
+@click.pass_obj
 def run(
-    context: typer.Context,
-    scenario: Annotated[
-        Path, typer.Argument(help="TOML file of run-config keys, as in simulations/configs.")
-    ],
-    override: Annotated[
-        list[str] | None, typer.Option("--set", "-c", help="key=value over the scenario; may be repeated.")
-    ] = None,
-    run_dir: Annotated[
-        Path | None, typer.Option(help="Folder of the run; ./runs/SCENARIO-TIME unless given.")
-    ] = None,
-    resume: Annotated[Path | None, typer.Option(help="Folder of a run to go on with.")] = None,
-    in_process: Annotated[
-        bool, typer.Option("--in-process", help="Everything in this process, for debugging.")
-    ] = False,
-    debug: Annotated[
-        bool,
-        typer.Option("--debug", help="With --in-process: let a debugger have the first exception."),
-    ] = False,
-    verbose: Annotated[
-        bool, typer.Option("--verbose", "-v", help="Show all of the log, Flower's too, and tracebacks.")
-    ] = False,
+    asked: Asked,
+    scenario: str | None,
+    override: tuple[str, ...],
+    run_dir: Path | None,
+    resume: Path | None,
+    in_process: bool,
+    debug: bool,
+    verbose: bool,
 ) -> None:
     """Run a scenario, write its report, and say where it is.
 
     Warnings are shown as they come. The log is in RUN/run.log, the traceback of every failure in
     RUN/errors.log.
     """
-    from server.run_schema import CONFIG
     from simulations.runtime.failures import NewFailures
-    from simulations.runtime.launch import launch
-    from simulations.scenario import load_scenario, new_run_dir
+    from simulations.start import prepare
 
     if debug and not in_process:
         raise UserError("--debug needs --in-process: no exception comes here from another process")
-    asked = context.ensure_object(Asked)
     asked.debug, asked.verbose = debug, verbose
-    if run_dir and resume:
-        raise UserError("give either --run-dir or --resume: a resumed run stays in its folder")
-    run_config = load_scenario(scenario, override or ())
-    if run_config["run-dir"] or run_config["resume"]:
-        raise UserError(
-            "run-dir and resume are no keys of a scenario: use --run-dir FOLDER or --resume FOLDER"
-        )
-    folder = (resume or run_dir or new_run_dir(scenario)).absolute()
-    run_config |= {"run-dir": str(folder), "resume": resume is not None}
-    failures = NewFailures(folder)
-    try:
-        result = launch(run_config, in_process=in_process, verbose=verbose, debug=debug, console=console)
-    except UserError:
-        if not (resume or run_dir):
-            with suppress(OSError):  # they are not empty
-                folder.rmdir()
-                folder.parent.rmdir()
-        raise
-    _say_how_it_ended(folder, result, failures.path if failures.text() else None)
+    asked.start = prepare(
+        scenario,
+        override,
+        run_dir=run_dir,
+        resume=resume,
+        in_process=in_process,
+        verbose=verbose,
+        debug=debug,
+    )
+    failures = NewFailures(asked.start.folder)
+    result = asked.start.to_the_end(make_console())
     if verbose:
         sys.stderr.write(failures.text())
-    if (folder / CONFIG).exists():  # else it ended before it began, and there is nothing to report
-        from simulations.report.page import write_report
-
-        console.print(f"report: {write_report([folder])}", soft_wrap=True, markup=False, highlight=False)
     if result.status == "failed":
-        raise typer.Exit(FAILURE)
+        raise click.exceptions.Exit(FAILURE)
 
 
 @cli.command("tasks")
-def list_tasks() -> None:
-    """List every task with its data, metrics and scenarios; an arrow says which way its main metric goes."""
+@click.argument("name", required=False, help='Show the options of this task ("module:Class" too).')
+def list_tasks(name: str | None) -> None:
+    """List every task with its data, metrics and scenarios, or the options of one.
+
+    An arrow says which way a task's main metric goes.
+    """
+    from simulations.catalogue.details import print_task
     from simulations.catalogue.tasks import print_catalogue
 
-    print_catalogue(console, Console(stderr=True))
+    if name is None:
+        print_catalogue(make_console(), make_console(errors=True))
+    else:
+        print_task(name, make_console())
 
 
 @cli.command("strategies")
-def list_strategies() -> None:
-    """List every strategy with its options and paper."""
+@click.argument("name", required=False, help='Show the options of this strategy ("module:Class" too).')
+def list_strategies(name: str | None) -> None:
+    """List every strategy with its options and paper, or what the options of one mean."""
+    from simulations.catalogue.details import print_strategy
     from simulations.catalogue.strategies import print_strategies
 
-    print_strategies(console, Console(stderr=True))
+    if name is None:
+        print_strategies(make_console(), make_console(errors=True))
+    else:
+        print_strategy(name, make_console())
 
 
-new = typer.Typer(no_args_is_help=True, help="Write a package to start from.")
-cli.add_typer(new, name="new")
+@cli.group(no_args_is_help=True)
+def new() -> None:
+    """Write a package to start from."""
 
 
 @new.command("strategy")
-def write_strategy(
-    name: Annotated[str, typer.Argument(help="Its name, that of a class: FedThing.")],
-    folder: Annotated[
-        Path | None, typer.Option(help="A new folder for the package; ./polyfed-NAME unless given.")
-    ] = None,
-) -> None:
+@click.argument("name", help="Its name, that of a class: FedThing.")
+@click.option("--folder", type=FILE, help="A new folder for the package; ./polyfed-NAME unless given.")
+def write_strategy(name: str, folder: Path | None) -> None:
     """Write an installable package with a strategy, its entry point and a test of its conformance."""
     from simulations.catalogue.new_strategy import new_strategy
 
     folder = new_strategy(name, folder)
     for file in sorted(folder.iterdir()):
-        console.print(str(file), soft_wrap=True, markup=False, highlight=False)
+        make_console().print(str(file), soft_wrap=True)
 
 
 @cli.command()
@@ -152,25 +165,23 @@ def schema() -> None:
     """Print the JSON schema of a scenario file, for editors that complete and check TOML."""
     from simulations.schema import scenario_schema
 
-    console.print_json(data=scenario_schema())
+    make_console().print_json(data=scenario_schema())
 
 
 @cli.command()
+@click.argument("runs", nargs=-1, required=True, type=FILE, help="Run folders.")
+@click.option("--target", type=float, help="Show the rounds until the metric reaches this.")
+@click.option("--all-metrics", is_flag=True, help="Show every metric, not only the task's own.")
+@click.option("--each-run", is_flag=True, help="Show every run by itself, also of several seeds.")
+@click.option(
+    "--output",
+    "-o",
+    multiple=True,
+    type=FILE,
+    help="Also write the table to a .csv, .json or .tex; may be repeated.",
+)
 def compare(
-    runs: Runs,
-    target: Target = None,
-    all_metrics: Annotated[
-        bool, typer.Option("--all-metrics", help="Show every metric, not only the task's own.")
-    ] = False,
-    each_run: Annotated[
-        bool, typer.Option("--each-run", help="Show every run by itself, also of several seeds.")
-    ] = False,
-    output: Annotated[
-        list[Path] | None,
-        typer.Option(
-            "--output", "-o", help="Also write the table to a .csv, .json or .tex; may be repeated."
-        ),
-    ] = None,
+    runs: tuple[Path, ...], target: float | None, all_metrics: bool, each_run: bool, output: tuple[Path, ...]
 ) -> None:
     """Print runs side by side, and why those of one config differ; of several seeds, means and intervals."""
     from simulations.runs.arms import arms_of, have_seeds, tabulate
@@ -178,7 +189,8 @@ def compare(
     from simulations.runs.frame import check_output, write_arms, write_runs
     from simulations.runs.reader import read_runs
 
-    for path in output or ():
+    console = make_console()
+    for path in output:
         check_output(path)
     read = read_runs(runs)
     if have_seeds(read) and not each_run:
@@ -194,81 +206,96 @@ def compare(
 
 
 @cli.command()
+@click.argument("scenario", help=SCENARIO)
+@_set_option
+@click.option("--grid", multiple=True, help="key=[values], as in 'alpha=[0.1, 1.0]'; all combinations.")
+@click.option(
+    "--arm",
+    multiple=True,
+    help="Keys that change together: \"{strategy = 'FedAdam', learning-rate = 0.1}\".",
+)
+@click.option("--arms", type=FILE, help="TOML file of arms, one [[arm]] table each.")
+@click.option("--uniform", multiple=True, help="key=[low, high], to draw between.")
+@click.option(
+    "--log-uniform", multiple=True, help="key=[low, high], to draw evenly over orders of magnitude."
+)
+@click.option("--random", "draws", type=click.IntRange(min=0), default=0, show_default=True,
+              help="How many random combinations; 0 = all.")  # fmt: skip
+@click.option("--seeds", default="1,2,3", show_default=True, help="Seeds of every combination, as in 1,2,3.")
+@click.option("--folder", type=FILE, help="Where runs lie; ./runs/sweep-SCENARIO.")
+@click.option("--workers", type=click.IntRange(min=0), default=0, show_default=True,
+              help="Runs side by side; 0 = one a CPU.")  # fmt: skip
+@click.option("--target", type=float, help="Show the rounds until the metric reaches this.")
+@click.pass_obj
 def sweep(
-    scenario: Annotated[Path, typer.Argument(help="TOML file of run-config keys.")],
-    grid: Annotated[
-        list[str] | None, typer.Option(help="key=[values], as in 'alpha=[0.1, 1.0]'; all combinations.")
-    ] = None,
-    arm: Annotated[
-        list[str] | None,
-        typer.Option(help="Keys that change together: \"{strategy = 'FedAdam', learning-rate = 0.1}\"."),
-    ] = None,
-    arms: Annotated[Path | None, typer.Option(help="TOML file of arms, one [[arm]] table each.")] = None,
-    uniform: Annotated[list[str] | None, typer.Option(help="key=[low, high], to draw between.")] = None,
-    log_uniform: Annotated[
-        list[str] | None, typer.Option(help="key=[low, high], to draw evenly over orders of magnitude.")
-    ] = None,
-    draws: Annotated[int, typer.Option("--random", min=0, help="How many random combinations; 0 = all.")] = 0,
-    seeds: Annotated[str, typer.Option(help="Seeds of every combination, as in 1,2,3.")] = "1,2,3",
-    folder: Annotated[Path | None, typer.Option(help="Where runs lie; ./runs/sweep-SCENARIO.")] = None,
-    workers: Annotated[int, typer.Option(min=0, help="Runs side by side; 0 = one a CPU.")] = 0,
-    target: Target = None,
+    asked: Asked,
+    scenario: str,
+    override: tuple[str, ...],
+    grid: tuple[str, ...],
+    arm: tuple[str, ...],
+    arms: Path | None,
+    uniform: tuple[str, ...],
+    log_uniform: tuple[str, ...],
+    draws: int,
+    seeds: str,
+    folder: Path | None,
+    workers: int,
+    target: float | None,
 ) -> None:
     """Run a scenario over values and seeds, side by side; the same command goes on where it was cut."""
-    from joblib import cpu_count
-
     from server.run_schema import REPORT
-    from simulations.experiments.parallel import failures, run_trials
+    from simulations.experiments.parallel import failures, run_sweep
     from simulations.experiments.sweep import parse_seeds, parse_space, plan_sweep, read_arms
     from simulations.experiments.trial import Trial
     from simulations.report.page import write_report
     from simulations.runs.arms import arms_of, markdown, tabulate
+    from simulations.scenario import find_scenario, name_of
 
-    texts = arm or (), grid or (), uniform or (), log_uniform or ()
-    space = parse_space(*texts, more_arms=read_arms(arms) if arms else ())
-    numbers, where = parse_seeds(seeds), (folder or Path("runs") / f"sweep-{scenario.stem}").absolute()
-    trials = plan_sweep(scenario, space.combinations(draws, numbers[0]), numbers, where)
-    run_trials([trial for trial in trials if trial.run() is None], workers or cpu_count(), console)
+    console = make_console()
+    space = parse_space(arm, grid, uniform, log_uniform, more_arms=read_arms(arms) if arms else ())
+    numbers = parse_seeds(seeds)
+    where = (folder or Path("runs") / f"sweep-{name_of(scenario)}").absolute()
+    combinations = space.combinations(draws, numbers[0])
+    trials = plan_sweep(find_scenario(scenario), combinations, numbers, where, override)
+    asked.after_interruption = "; the same command goes on where it was cut"
+    run_sweep(trials, workers, console)
     runs = [run for run in map(Trial.run, trials) if run]
     for line in failures(trials):
-        console.print(line, soft_wrap=True, markup=False)
+        console.print(line, soft_wrap=True)
     if runs:
         console.print(tabulate(arms_of(runs), target))
         (where / "table.md").write_text(markdown(arms_of(runs), target), encoding="utf-8")
         page = write_report([run.path for run in runs], where / REPORT)
-        console.print(f"report: {page}", soft_wrap=True, markup=False, highlight=False)
+        console.print(f"report: {page}", soft_wrap=True)
     if len(runs) < len(trials):
-        raise typer.Exit(FAILURE)
+        raise click.exceptions.Exit(FAILURE)
 
 
 @cli.command()
-def report(
-    runs: Runs,
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="The page to write.")] = None,
-) -> None:
+@click.argument("runs", nargs=-1, required=True, type=FILE, help="Run folders.")
+@click.option("--output", "-o", type=FILE, help="The page to write.")
+def report(runs: tuple[Path, ...], output: Path | None) -> None:
     """Write one self-contained HTML page about one or several runs."""
     from simulations.report.page import write_report
 
-    console.print(str(write_report(runs, output)), soft_wrap=True, markup=False, highlight=False)
+    make_console().print(str(write_report(runs, output)), soft_wrap=True)
 
 
 @cli.command("clean")
-def clean_runs(runs: Runs) -> None:
+@click.argument("runs", nargs=-1, required=True, type=FILE, help="Run folders.")
+def clean_runs(runs: tuple[Path, ...]) -> None:
     """Remove the checkpoints and client states of finished runs; they can be given no more rounds then."""
     from server.disk import in_words
     from simulations.runs.clean import clean
 
-    console.print(f"freed: {in_words({'other': clean(runs)})}", soft_wrap=True, highlight=False)
+    make_console().print(f"freed: {in_words({'other': clean(runs)})}", soft_wrap=True)
 
 
 @cli.command("partition")
-def draw_partition(
-    scenario: Annotated[Path, typer.Argument(help="TOML file of run-config keys.")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="The picture to write: .png, .svg or .pdf.")],
-    override: Annotated[
-        list[str] | None, typer.Option("--set", "-c", help="key=value over the scenario.")
-    ] = None,
-) -> None:
+@click.argument("scenario", help=SCENARIO)
+@click.option("--output", "-o", type=FILE, required=True, help="The picture to write: .png, .svg or .pdf.")
+@_set_option
+def draw_partition(scenario: str, output: Path, override: tuple[str, ...]) -> None:
     """Draw who holds what, without training."""
     from models.core.config import TaskConfig, read
     from models.data.datasets import load_dataset
@@ -276,7 +303,7 @@ def draw_partition(
     from models.data.picture import partition_figure
     from simulations.scenario import load_scenario
 
-    config = read(TaskConfig, load_scenario(scenario, override or ()))
+    config = read(TaskConfig, load_scenario(scenario, override))
     dataset = load_dataset(config)
     counts = count_labels(dataset, make_partition(dataset, config), range(min(config.num_clients, 100)))
     figure = partition_figure(counts, dataset.classes, config.num_clients)
@@ -284,61 +311,36 @@ def draw_partition(
         figure.savefig(output)
     except (OSError, ValueError) as error:  # a ValueError for a format that matplotlib does not know
         raise UserError(f"cannot write the picture to {output} ({error}): give another file") from error
-    console.print(str(output), soft_wrap=True, markup=False, highlight=False)
+    make_console().print(str(output), soft_wrap=True)
 
 
 def main() -> None:
     """Run the command line; a mistake of its user is one line and exit code 2."""
     logging.captureWarnings(True)
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, TextIOWrapper):  # a terminal of another encoding shows "?" for what it lacks
-            stream.reconfigure(errors="replace")
+    let_any_text_be_printed()
     asked = Asked()
     try:
-        code = cli(standalone_mode=False, obj=asked)
+        code = cli(prog_name="polyfed", standalone_mode=False, obj=asked)
     except UserError as error:
         if asked.debug:
             raise
         if asked.verbose and error.__cause__:
             sys.stderr.write(traceback_of(error))
         _fail(str(error), MISTAKE)
-    except click.exceptions.NoArgsIsHelpError:  # it has printed the help
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.ctx.get_help(), err=True)
         sys.exit(MISTAKE)
     except click.ClickException as error:
         _fail(error.format_message(), MISTAKE)
-    if code == INTERRUPTED:  # typer's own code for a Ctrl-C
-        _fail("interrupted", INTERRUPTED)
-    sys.exit(code)
+    except (click.Abort, KeyboardInterrupt):
+        command = asked.start.going_on() if asked.start else ""
+        _fail(f"interrupted{f'; go on: {command}' if command else asked.after_interruption}", INTERRUPTED)
+    sys.exit(code if isinstance(code, int) else 0)
 
 
 def _fail(reason: str, code: int) -> None:
-    Console(stderr=True).print(
-        f"[bold red]polyfed:[/bold red] {escape(reason)}", soft_wrap=True, highlight=False
-    )
+    make_console(errors=True).print(Text.assemble(("polyfed:", "bold red"), f" {reason}"), soft_wrap=True)
     sys.exit(code)
-
-
-def _say_how_it_ended(folder: Path, result: "RunResult", tracebacks: Path | None) -> None:
-    from server.disk import in_words
-
-    if result.status == "failed":
-        console.print(
-            f"[bold red]failed:[/bold red] {escape(result.reason)}", soft_wrap=True, highlight=False
-        )
-    else:
-        console.print(
-            f"{result.status} after round {result.server_round}: {json.dumps(result.final)}",
-            soft_wrap=True,
-            markup=False,
-        )
-        console.print(f"weights: {result.weights_sha256}", soft_wrap=True, highlight=False)
-        for remark in result.remarks:
-            console.print(f"note: {remark}", soft_wrap=True, markup=False, highlight=False)
-    if tracebacks:
-        console.print(f"tracebacks: {tracebacks}", soft_wrap=True, markup=False, highlight=False)
-    if result.disk:
-        console.print(f"disk: {in_words(result.disk)}", soft_wrap=True, highlight=False)
-    console.print(f"run: {folder}", soft_wrap=True, markup=False, highlight=False)
 
 
 if __name__ == "__main__":

@@ -1,13 +1,13 @@
 """Typed reading of Flower's flat run-config, which checks neither names nor types by itself."""
 
-import tomllib
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from models.core.errors import UserError, unknown
+from models.core.errors import UserError, shown, unknown
 from models.core.refusal import WORDS, key_of, refusal
+from models.core.toml import toml_value
 
 T = TypeVar("T", bound="Config")
 Value = bool | int | float | str
@@ -83,10 +83,10 @@ def parse_options(key: str, text: str) -> dict[str, Any]:
     if not text:
         return {}
     try:
-        options: dict[str, Any] = tomllib.loads(f"options = {{{text}}}")["options"]
-    except tomllib.TOMLDecodeError as error:
+        options: dict[str, Any] = toml_value(f"{{{text}}}")
+    except ValueError as error:
         raise UserError(
-            f"{key} must be inline TOML such as \"name = 1, other = 'text'\", got {text!r} ({error})"
+            f"{key} must be inline TOML such as \"name = 1, other = 'text'\", got {shown(text)} ({error})"
         ) from error
     return options
 
@@ -94,7 +94,7 @@ def parse_options(key: str, text: str) -> dict[str, Any]:
 def require(condition: bool, key: str, allowed: str, given: Any) -> None:
     """Raise UserError `KEY must be ALLOWED, got GIVEN` unless `condition` holds."""
     if not condition:
-        raise UserError(f"{key} must be {allowed}, got {given!r}")
+        raise UserError(f"{key} must be {allowed}, got {shown(given)}")
 
 
 def checked(key: str, value: Any, declared: Any) -> Any:
@@ -106,7 +106,7 @@ def checked(key: str, value: Any, declared: Any) -> Any:
         require(abs(value) <= LARGEST, key, f"at most {LARGEST}", value)
         return float(value)
     if type(value) is not declared:  # bool is an int to isinstance
-        raise UserError(f"{key} must be {WORDS[declared]}, got {value!r}")
+        raise UserError(f"{key} must be {WORDS[declared]}, got {shown(value)}")
     return value
 
 

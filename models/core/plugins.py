@@ -1,6 +1,5 @@
 """Finding a task, a dataset or a strategy by name, entry point or "module:Class", and checking options."""
 
-import importlib
 import inspect
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
@@ -10,7 +9,8 @@ from types import NoneType, UnionType
 from typing import Any, get_args
 
 from models.core.config import checked
-from models.core.errors import UserError, unknown
+from models.core.errors import UserError, shown, unknown
+from models.core.user_code import hidden_by, import_user_module
 
 BUILT_IN = "built in"
 
@@ -49,22 +49,23 @@ def find(name: str, kind: str, known: Mapping[str, Any], group: str) -> Any:
 
 
 def load_object(name: str, kind: str) -> Any:
-    """Import "module:Class" and return it; raise UserError where it cannot be imported.
+    """Import "module:Class", of the current folder or installed; raise UserError where it cannot be.
 
     A fault in the module's own code shows itself.
     """
     module_name, colon, attribute = name.partition(":")
     if not colon:
-        raise UserError(f'{kind} must be "module:Class", got {name!r}')
+        raise UserError(f'{kind} must be "module:Class", got {shown(name)}')
     if not all(part.isidentifier() for part in [*module_name.split("."), attribute]):
-        raise UserError(f"{kind} {name!r} cannot be imported: it must be like 'package.module:Class'")
+        raise UserError(f"{kind} {shown(name)} cannot be imported: it must be like 'package.module:Class'")
     try:
-        module = importlib.import_module(module_name)
+        module = import_user_module(module_name)
     except ImportError as error:  # any other is a fault in the module's own code
         raise UserError(f"{kind} {name!r} cannot be imported: {error}") from error
     if not hasattr(module, attribute):
         raise UserError(
             f"{kind} {name!r} cannot be imported: module {module_name!r} has no attribute {attribute!r}"
+            f"{hidden_by(module)}"
         )
     return getattr(module, attribute)
 

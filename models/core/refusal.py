@@ -8,7 +8,7 @@ from annotated_types import Ge, Gt, Le, Lt
 from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
-from models.core.errors import UserError, unknown
+from models.core.errors import UserError, shown, unknown
 
 WORDS: Mapping[type, str] = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
 """Type -> what a value of it is called."""
@@ -67,7 +67,7 @@ def _misfit(key: str, given: Any, field: FieldInfo, allowed: str) -> UserError:
         except OverflowError:  # TOML in Python knows whole numbers of any size
             given = math.inf if given > 0 else -math.inf
     if type(given) is not declared:
-        return UserError(f"{key} must be {WORDS[declared]}, got {given!r}")
+        return UserError(f"{key} must be {WORDS[declared]}, got {shown(given)}")
     if names:
         return unknown(key, given, names)
-    return UserError(f"{key} must be {allowed}, got {given!r}")
+    return UserError(f"{key} must be {allowed}, got {shown(given)}")

@@ -2,12 +2,13 @@
 
 import functools
 import inspect
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
 from models.core.config import TaskConfig, parse_options
 from models.core.errors import UserError, unknown
-from models.core.plugins import check_options, offers
+from models.core.plugins import check_options, load_object, offers
 from models.data import conll, environments, images, pii, series, series_files, text
 from models.data.dataset import Dataset
 from models.data.source import Source
@@ -50,11 +51,14 @@ def load_dataset(config: TaskConfig) -> Dataset:
 def find_source(name: str) -> Source:
     """Return the source of the dataset `name`: a built-in, or an entry point of `polyfed.datasets`.
 
-    A source may serve all names with a prefix: "gym:" that of "gym:CartPole-v1".
+    A source may serve all names with a prefix: "gym:" that of "gym:CartPole-v1". Any other name with a colon
+    is "module:NAME", a source in a module of the user's folder or of an installed package.
     """
     prefix, colon, _ = name.partition(":")
     offered = offers(DATASETS, ENTRY_POINTS)
     if prefix + colon not in offered:
+        if re.fullmatch(r"[\w.]+:\w+", name):
+            return dataset_source(name, load_object(name, "dataset"))
         raise unknown("dataset", name, offered)
     return dataset_source(name, offered[prefix + colon].load())
 

@@ -4,11 +4,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import mean
 
-from rich.table import Table
-
 from simulations.bench.trials import Family
 from simulations.runs.compare import NOTHING, number
 from simulations.runs.record import UNFINISHED, Run
+from simulations.terminal import Table
 
 HEADINGS = ("task", "metric", "untrained", "local only", "federated", "centralized", "difference", "minutes")
 

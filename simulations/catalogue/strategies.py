@@ -9,12 +9,12 @@ from importlib.metadata import version
 from flwr.serverapp.strategy import FedAvg, Strategy
 from rich import box
 from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
+from rich.text import Text
 
 from models.core.plugins import BUILT_IN
 from server.strategy import strategy_class
 from simulations.catalogue.tasks import load_all, warn
+from simulations.terminal import Table
 from strategies.registry import ENTRY_POINTS, STRATEGIES
 from strategies.sampling import FEDERATION
 
@@ -57,12 +57,13 @@ def print_strategies(console: Console, errors: Console) -> None:
     for column in ("strategy", "from", "options", "paper"):
         table.add_column(column, overflow="fold")
     for name, (cls, origin) in load_all(STRATEGIES, ENTRY_POINTS, strategy_class, broken).items():
-        table.add_row(*map(escape, (name, _source(cls, origin), _in_words(options(cls)), paper(cls))))
+        table.add_row(*map(Text, (name, source_of(cls, origin), _in_words(options(cls)), paper(cls))))
     console.print(table)
     warn(errors, broken)
 
 
-def _source(cls: type[Strategy], origin: str) -> str:
+def source_of(cls: type[Strategy], origin: str) -> str:
+    """Return who wrote a strategy: Flower, polyfed, or the package that it is from."""
     if origin != BUILT_IN:
         return origin
     return f"Flower {version('flwr')}" if cls.__module__.startswith("flwr.") else "polyfed"
@@ -70,10 +71,11 @@ def _source(cls: type[Strategy], origin: str) -> str:
 
 def _in_words(options: Mapping[str, inspect.Parameter]) -> str:
     """Write options with their defaults, as strategy-options would set them."""
-    return ", ".join(f"{name}{_default(each.default)}" for name, each in options.items())
+    return ", ".join(f"{name}{default_in_words(each.default)}" for name, each in options.items())
 
 
-def _default(value: object) -> str:
+def default_in_words(value: object) -> str:
+    """Return " = DEFAULT" as TOML writes it, or what there is in its place."""
     if value is inspect.Parameter.empty:
         return " (required)"
     if value is None:

@@ -3,13 +3,11 @@
 from collections import defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Generic, NamedTuple, TypeVar
 
 from rich import box
 from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
+from rich.text import Text
 
 from models import registry as tasks
 from models.core.errors import UserError
@@ -17,10 +15,8 @@ from models.core.plugins import BUILT_IN, offers
 from models.data import datasets
 from models.data.source import Source
 from models.task import Task
-from simulations.scenario import load_scenario
-
-CONFIGS = Path(__file__).parents[1] / "configs"
-"""The scenarios that come with polyfed."""
+from simulations.scenario import SCENARIOS, load_scenario
+from simulations.terminal import Table
 
 T = TypeVar("T")
 
@@ -61,7 +57,7 @@ def read_catalogue() -> Catalogue:
     """Look everything up."""
     broken: list[str] = []
     scenarios = defaultdict(list)
-    for path in sorted(CONFIGS.glob("*.toml"), key=lambda path: path.stem):
+    for path in sorted(SCENARIOS.glob("*.toml"), key=lambda path: path.stem):
         scenario = load_scenario(path)
         kind = datasets.find_source(str(scenario["dataset"])).kind
         scenarios[str(scenario["task"]), kind].append(path.stem)
@@ -78,15 +74,16 @@ def print_catalogue(console: Console, errors: Console) -> None:
     catalogue = read_catalogue()
     used = {task.kind for classes, _ in catalogue.tasks.values() for task in classes}
     for kind in sorted(used | {source.kind for source, _ in catalogue.datasets.values()}):
-        console.print(f"[bold]{escape(kind)}[/bold]: {_datasets(catalogue, kind)}", highlight=False)
-        console.print(_tasks(catalogue, kind) if kind in used else "  no task learns from it\n")
+        console.print(Text.assemble((kind, "bold"), f": {_datasets(catalogue, kind)}"), soft_wrap=True)
+        console.print(_tasks(catalogue, kind) if kind in used else "  no task learns from it")
+        console.print()
     warn(errors, catalogue.broken)
 
 
 def warn(errors: Console, broken: list[str]) -> None:
     """Print a warning for each plugin that does not load."""
     for line in broken:
-        errors.print(f"[bold yellow]warning:[/bold yellow] {escape(line)}", soft_wrap=True, highlight=False)
+        errors.print(Text.assemble(("warning:", "bold yellow"), f" {line}"), soft_wrap=True)
 
 
 def _datasets(catalogue: Catalogue, kind: str) -> str:
@@ -95,7 +92,7 @@ def _datasets(catalogue: Catalogue, kind: str) -> str:
     for name, (source, origin) in catalogue.datasets.items():
         if source.kind == kind:
             shown = name + "..." * name.endswith(":") + f" ({origin})" * (origin != BUILT_IN)
-            names[source.packaged].append(escape(shown))
+            names[source.packaged].append(shown)
     packaged, from_files = (", ".join(names[side]) for side in (True, False))
     return "; ".join(filter(None, (packaged, from_files and f"from your files {from_files}"))) or "no dataset"
 
@@ -110,5 +107,5 @@ def _tasks(catalogue: Catalogue, kind: str) -> Table:
             summary = (task.__doc__ or "").strip().partition("\n")[0]
             metrics = ", ".join((f"{task.metric} {'↑' if task.maximize else '↓'}", *task.metrics))
             scenarios = ", ".join(catalogue.scenarios.get((name, kind), []))
-            table.add_row(*map(escape, (name, origin, summary, metrics, scenarios)))
+            table.add_row(*map(Text, (name, origin, summary, metrics, scenarios)))
     return table

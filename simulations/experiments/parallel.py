@@ -10,15 +10,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from joblib import cpu_count
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.table import Column
 
-from server.run_schema import ERRORS, METRICS, RUN_LOG
+from server.run_schema import ERRORS, METRICS, RUN_LOG, whole_record
 from simulations.experiments.trial import Trial
 from simulations.runs.compare import number
 from simulations.runs.record import UNFINISHED
 from simulations.runtime import reaper
 from simulations.runtime.oom import lack_of_memory, num_oom_kills
+from simulations.runtime.round_line import is_failed
 from simulations.runtime.terminal import num_warnings
 
 PAUSE = 0.2
@@ -45,8 +48,15 @@ def run_trials(trials: Sequence[Trial], workers: int, console: Console) -> None:
     stop the others. Whatever way this ends, no process is left.
     """
     waiting, running = deque(trials), list[_Running]()
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with reaper.watched_folder() as mark, Progress(*columns, console=console) as progress:
+    name = Column(no_wrap=True, overflow="ellipsis", ratio=1)  # the name gives way before the numbers do
+    columns = (
+        TextColumn("{task.description}", markup=False, table_column=name),
+        BarColumn(10),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+    )
+    bars = Progress(*columns, console=console, disable=not console.is_terminal, expand=True)
+    with reaper.watched_folder() as mark, bars as progress:
         whole = progress.add_task("runs", total=len(trials))
         while waiting or running:
             while waiting and len(running) < workers:
@@ -62,6 +72,11 @@ def run_trials(trials: Sequence[Trial], workers: int, console: Console) -> None:
                     progress.remove_task(one.bar)
                     progress.advance(whole)
                     console.print(_ending(one.trial), soft_wrap=True, highlight=False, markup=False)
+
+
+def run_sweep(trials: Sequence[Trial], workers: int, console: Console) -> None:
+    """Run those trials that have not come to a good end; 0 workers = one a CPU."""
+    run_trials([trial for trial in trials if trial.run() is None], workers or cpu_count(), console)
 
 
 def _note_silent_death(one: _Running) -> None:
@@ -103,7 +118,7 @@ def _start(trial: Trial, mark: Path) -> subprocess.Popen[bytes]:
     if trial.begun and not trial.resumable:
         trial.set_aside()  # a resume would be refused, as it could only start over
     trial.folder.mkdir(parents=True, exist_ok=True)
-    command = [sys.executable, "-m", "simulations.cli", "run", str(trial.scenario), "--in-process"]
+    command = [sys.executable, "-P", "-m", "simulations.cli", "run", str(trial.scenario), "--in-process"]
     command += ["--resume" if trial.begun else "--run-dir", str(trial.folder)]
     command += [word for override in trial.overrides for word in ("-c", override)]
     environment = {**os.environ, reaper.MARK: str(mark), **dict.fromkeys(POOLS, "1")}
@@ -120,8 +135,9 @@ def _start(trial: Trial, mark: Path) -> subprocess.Popen[bytes]:
 
 def _rounds_done(folder: Path) -> int:
     metrics = folder / METRICS
-    lines = metrics.read_text(encoding="utf-8").count("\n") if metrics.is_file() else 0
-    return max(0, lines - 1)  # the first is the evaluation of the untrained model
+    lines = metrics.read_bytes().splitlines() if metrics.is_file() else []
+    last = next(filter(None, map(whole_record, reversed(lines))), None)
+    return last.server_round - is_failed(last) if last else 0
 
 
 def _ending(trial: Trial) -> str:

@@ -4,14 +4,14 @@ import itertools
 import json
 import math
 import random
-import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from models.core.config import Value
-from models.core.errors import UserError
+from models.core.errors import UserError, shown
+from models.core.toml import toml_file, toml_value
 from simulations.experiments.trial import Trial, fingerprint
 from simulations.options import inline
 from simulations.scenario import load_scenario
@@ -59,20 +59,29 @@ class Space:
 
 
 def plan_sweep(
-    scenario: Path, combinations: Iterable[Overrides], seeds: Sequence[int], folder: Path
+    scenario: Path,
+    combinations: Iterable[Overrides],
+    seeds: Sequence[int],
+    folder: Path,
+    fixed: Sequence[str] = (),
 ) -> list[Trial]:
     """Return the runs of a sweep, seed by seed, so that a sweep that is cut short has every arm.
 
-    Raises UserError for a key or value that no scenario takes, before anything is run.
+    `fixed` are texts key=value over the scenario, for every run. Raises UserError for a key or value that no
+    scenario takes, and for a seed that is not among `seeds`, before anything is run.
     """
     combinations = list(combinations)
+    if any(text.partition("=")[0].strip() == "seed" for text in fixed) or any(
+        "seed" in overrides for overrides in combinations
+    ):
+        raise UserError("seed is no key to vary or to set in a sweep: give the seeds as --seeds 1,2,3")
     trials = []
     for seed, overrides in itertools.product(seeds, combinations):
-        texts = tuple(f"{key}={_text(value)}" for key, value in {**overrides, "seed": seed}.items())
-        config = load_scenario(scenario, texts)
+        texts = tuple(override(key, value) for key, value in {**overrides, "seed": seed}.items())
+        config = load_scenario(scenario, (*fixed, *texts))
         name = ", ".join(texts)
         where = folder / f"seed-{seed}-{fingerprint(config)}"
-        trials.append(Trial(name, scenario, texts, int(config["num-server-rounds"]), where))
+        trials.append(Trial(name, scenario, (*fixed, *texts), int(config["num-server-rounds"]), where))
     return list({trial.folder: trial for trial in trials}.values())
 
 
@@ -101,10 +110,7 @@ def read_arms(path: Path) -> list[Overrides]:
 
     Raises UserError for a file that is not there, or holds anything else.
     """
-    try:
-        found = tomllib.loads(path.read_text(encoding="utf-8-sig"))
-    except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"cannot read the arms in {path} ({error}): give a file of [[arm]] tables") from error
+    found = toml_file(path, "the file of arms")
     arms = found.get("arm")
     if (
         found.keys() != {"arm"}
@@ -122,13 +128,15 @@ def parse_seeds(text: str) -> list[int]:
     try:
         return [int(seed) for seed in text.split(",")]
     except ValueError as error:
-        raise UserError(f"--seeds must be whole numbers such as 1,2,3, got {text!r}") from error
+        raise UserError(f"--seeds must be whole numbers such as 1,2,3, got {shown(text)}") from error
 
 
 def _table(text: str) -> Overrides:
     found = _toml(text)
     if not isinstance(found, dict):
-        raise UserError(f"--arm must be a table such as {{strategy = 'FedAdam', alpha = 0.1}}, got {text!r}")
+        raise UserError(
+            f"--arm must be a table such as {{strategy = 'FedAdam', alpha = 0.1}}, got {shown(text)}"
+        )
     return found
 
 
@@ -136,7 +144,7 @@ def _values(text: str, option: str) -> tuple[str, list[Value]]:
     key, _, values = text.partition("=")
     found = _toml(values)
     if not isinstance(found, list) or not found:
-        raise UserError(f"{option} must be key=[values] such as 'alpha=[0.1, 1.0]', got {text!r}")
+        raise UserError(f"{option} must be key=[values] such as 'alpha=[0.1, 1.0]', got {shown(text)}")
     return key.strip(), found
 
 
@@ -145,17 +153,19 @@ def _bounds(text: str, option: str, least: float) -> tuple[str, tuple[float, flo
     numbers = [value for value in values if isinstance(value, int | float)]
     if len(values) != 2 or len(numbers) != 2 or not least < numbers[0] < numbers[1]:
         positive = " above 0" if least == 0 else ""
-        raise UserError(f"{option} must be key=[low, high] with low < high{positive}, got {text!r}")
+        raise UserError(f"{option} must be key=[low, high] with low < high{positive}, got {shown(text)}")
     return key, (float(numbers[0]), float(numbers[1]))
 
 
 def _toml(text: str) -> Any:
     try:
-        return tomllib.loads(f"value = {text.strip()}")["value"]
-    except tomllib.TOMLDecodeError:
+        return toml_value(text.strip())
+    except ValueError:
         return None
 
 
-def _text(value: Any) -> str:
-    """Write a value as an override that reads back as the same value: JSON's are TOML's, but for tables."""
-    return inline(value) if isinstance(value, dict) else json.dumps(value)
+def override(key: str, value: Any) -> str:
+    """Return the text key=value that reads back as the same value: JSON's are TOML's, but for tables."""
+    if isinstance(value, Path):
+        value = str(value)
+    return f"{key}={inline(value) if isinstance(value, Mapping) else json.dumps(value)}"

@@ -9,7 +9,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import mean
 
-from rich.table import Table
 from rich.text import Text
 from scipy.stats import sem
 from scipy.stats import t as student
@@ -17,6 +16,7 @@ from scipy.stats import t as student
 from models.core.config import Value
 from simulations.runs.compare import NOT_COMPARED, NOTHING, number, show
 from simulations.runs.record import Run
+from simulations.terminal import Table
 
 CONFIDENCE = 0.95
 BEST, BEHIND, NOT_BEHIND, NOT_TESTED = "best mean", "behind", "not behind", "not tested"

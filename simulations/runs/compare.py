@@ -3,12 +3,12 @@
 from collections.abc import Callable, Mapping, Sequence
 
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from simulations.report.client_distribution import ClientDistribution, distributions_of
 from simulations.runs.origins import origin_lines, origin_rows
 from simulations.runs.record import Run
+from simulations.terminal import Table
 
 NOTHING = "–"
 METRIC_COLUMNS = ("final", "best", "clients' own examples", "training")

@@ -52,7 +52,7 @@ def launch(
                 console.print(line, soft_wrap=True, highlight=False, markup=False)
         before = _stamp(folder / RESULT)
         try:
-            with RoundProgress(folder, int(run_config["num-server-rounds"]), console):
+            with RoundProgress(folder, int(run_config["num-server-rounds"]), console, plan.task.metric):
                 if in_process:
                     reason = _in_process(run_config, int(run_config["num-nodes"]) or 1, debug)
                 else:

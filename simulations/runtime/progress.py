@@ -1,4 +1,4 @@
-"""A live progress bar over the metrics that a run writes."""
+"""Follows the metrics that a run writes, to show how far it is."""
 
 import os
 import threading
@@ -6,17 +6,9 @@ from pathlib import Path
 from types import TracebackType
 
 from rich.console import Console
-from rich.markup import escape
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    SpinnerColumn,
-    TextColumn,
-    TimeElapsedColumn,
-)
 
 from server.run_schema import METRICS, RoundRecord
+from simulations.runtime.round_line import RoundLine
 
 PAUSE = 0.2
 """Seconds between looks at the metrics."""
@@ -25,23 +17,16 @@ PAUSE = 0.2
 class RoundProgress:
     """Follows RUN/metrics.jsonl in a thread of its own, while the run goes on here or elsewhere."""
 
-    def __init__(self, run_dir: Path, num_server_rounds: int, console: Console) -> None:
+    def __init__(self, run_dir: Path, num_server_rounds: int, console: Console, metric: str = "") -> None:
         self.metrics = run_dir / METRICS
-        self.bar = Progress(
-            SpinnerColumn(),
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[shown]}"),
-            TimeElapsedColumn(),
-            console=console,
-        )
-        self.rounds = self.bar.add_task("starting", total=num_server_rounds, shown="")
+        self.line = RoundLine(num_server_rounds, console, metric)
+        # Of the run that this one goes on with; a round that is done again has other seconds in its line.
+        self._old = set(self.metrics.read_bytes().splitlines(True)) if self.metrics.exists() else set()
         self._over = threading.Event()
         self._follower = threading.Thread(target=self._follow, daemon=True)
 
     def __enter__(self) -> "RoundProgress":
-        self.bar.start()
+        self.line.start()
         self._follower.start()
         return self
 
@@ -50,7 +35,7 @@ class RoundProgress:
     ) -> None:
         self._over.set()
         self._follower.join()
-        self.bar.stop()
+        self.line.stop()
 
     def _follow(self) -> None:
         position, inode = 0, 0
@@ -64,14 +49,6 @@ class RoundProgress:
                     # Bytes: half a line may end inside a character.
                     while (line := file.readline()).endswith(b"\n"):
                         position = file.tell()
-                        self._show(RoundRecord.model_validate_json(line))
+                        self.line.show(RoundRecord.model_validate_json(line), is_new=line not in self._old)
             if last_look:
                 return
-
-    def _show(self, record: RoundRecord) -> None:
-        parts = [("train", name, value) for name, value in record.train.items() if name != "num-examples"]
-        parts += [("test", name, value) for name, value in record.central.items()]
-        shown = escape("  ".join(f"{place} {name} {value:.4g}" for place, name, value in parts))
-        if record.failures:
-            shown += f"  [red]{len(record.failures)} failed[/red]"
-        self.bar.update(self.rounds, description="training", completed=record.server_round, shown=shown)

@@ -16,6 +16,7 @@ from pathlib import Path
 import psutil
 
 from models.core.errors import UserError
+from models.core.user_code import FOLDER, user_folder
 from server.provenance import SOURCE, source
 from simulations.runtime import reaper
 
@@ -117,6 +118,7 @@ def _environment(folder: Path, threads: int) -> dict[str, str]:
     environment |= {
         reaper.MARK: str(folder),
         SOURCE: str(source()),
+        FOLDER: str(user_folder()),
         "FLWR_HOME": str(folder / "flwr"),
         "RAY_TMPDIR": str(folder),
         # Flower starts flower-superexec and flwr-simulation by name.

@@ -1,7 +1,7 @@
 """FedDyn (Acar et al. 2021, arXiv:2111.04263, algorithm 1): a regularizer that follows each client.
 
 Every client's loss is tilted and bent so that, once all clients agree, they agree on a stationary point of
-the mean loss, however many local steps they take.
+the mean loss, however many local steps they take. `alpha` is the weight of that regularizer.
 """
 
 from collections.abc import Iterable, Mapping

@@ -23,9 +23,13 @@ class DifferentialPrivacyServerSideAdaptiveClipping(CentralDP):
 
     clipping_norm: float = field(init=False)
     initial_clipping_norm: float = 0.1
+    """First norm; it follows the clients from there."""
     target_clipped_quantile: float = 0.5
+    """Part of the updates that the norm shall leave whole."""
     clip_norm_lr: float = 0.2
+    """Step size of the norm's logarithm."""
     clipped_count_stddev: float | None = None
+    """Deviation of the noise on the number of clipped clients; a twentieth of the cohort unless given."""
 
     @property
     def norm_policy(self) -> AdaptiveNorm:
@@ -42,9 +46,13 @@ class DifferentialPrivacyClientSideAdaptiveClipping(CentralDP):
 
     clipping_norm: float = field(init=False)
     initial_clipping_norm: float = 0.1
+    """First norm; it follows the clients from there."""
     target_clipped_quantile: float = 0.5
+    """Part of the updates that the norm shall leave whole."""
     clip_norm_lr: float = 0.2
+    """Step size of the norm's logarithm."""
     clipped_count_stddev: float | None = None
+    """Deviation of the noise on the number of clipped clients; a twentieth of the cohort unless given."""
 
     @property
     def norm_policy(self) -> AdaptiveNorm:

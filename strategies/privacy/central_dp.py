@@ -54,6 +54,7 @@ class CentralDP(Strategy):
     """Who clips."""
 
     strategy: Strategy
+    """The strategy around which it stands, by its name or as a table with its options."""
     num_sampled_clients: int
     num_clients: InitVar[int]
     num_rounds: InitVar[int]

@@ -81,6 +81,7 @@ class LocalDP(Strategy):
     """
 
     strategy: Strategy
+    """The strategy around which it stands, by its name or as a table with its options."""
     num_clients: InitVar[int]
     num_rounds: InitVar[int]
     clipping_norm: float

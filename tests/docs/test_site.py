@@ -28,6 +28,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     [
         ("models", ["Dataset.train", "Objective.name", "Task.batch"]),
         ("strategies", ["ParameterResult.weight", "RuleResult.metrics", "LocalRule.gradient"]),
+        ("polyfed", ["RunTables.rounds", "SweepTables.runs"]),
         ("server.callbacks", ["Callback.on_round_end", "RoundRecord.central"]),
     ],
 )

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from finished import Make, finish, finish_alike
+from places import CONFIGS
 from test_masked_pixels import toy
 from torch import Tensor, nn
 
@@ -17,7 +18,6 @@ from models.images.cnn import ConvNet
 from models.images.contrastive import ContrastiveLearning, nearest, nt_xent
 from models.registry import load_task
 from models.state import build_model
-from simulations.catalogue.tasks import CONFIGS
 from simulations.scenario import load_scenario
 
 

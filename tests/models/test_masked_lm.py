@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from finished import Make, finish, finish_alike
-from places import CONLL
+from places import CONFIGS, CONLL
 from tiny_bert import CLS, DOT, SENTENCES, SEP
 from torch import Tensor, nn
 
@@ -22,7 +22,6 @@ from models.text.masked_lm import MaskedLanguageModel, corrupt
 from models.text.masked_sentences import MaskedSentences
 from models.text.ner import EntityRecognition
 from models.text.tokens import NOT_ASKED
-from simulations.catalogue.tasks import CONFIGS
 from simulations.scenario import load_scenario
 
 VOCABULARY, MASK = 1000, 4

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import torch
 from finished import Make, finish, finish_alike
+from places import CONFIGS
 from torch import Tensor, nn
 
 from models.core.config import TaskConfig
@@ -16,7 +17,6 @@ from models.images.cnn import ConvNet
 from models.images.masked_pixels import MaskedPixels
 from models.registry import load_task
 from models.state import build_model
-from simulations.catalogue.tasks import CONFIGS
 from simulations.scenario import load_scenario
 
 

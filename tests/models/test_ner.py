@@ -12,7 +12,7 @@ import pytest
 import torch
 from finished import Make, finish
 from matplotlib.figure import Figure
-from places import CASES, CONLL
+from places import CASES, CONFIGS, CONLL
 from safetensors.torch import save_file
 from tiny_bert import AN, BER, CLS, DOT, IN, LIN, LIVES, NA, PARIS, PIECES, SENTENCES, SEP
 from torch import Tensor, nn
@@ -29,7 +29,6 @@ from models.task import Batch
 from models.text.masked_sentences import MaskedSentences
 from models.text.ner import EntityRecognition
 from server.transfer import take_over
-from simulations.catalogue.tasks import CONFIGS
 from simulations.scenario import load_scenario
 
 OUTSIDE, B_LOC, B_PER = 0, 1, 3  # the numbers of tags, which are sorted by type

@@ -137,7 +137,7 @@ def test_rounds_to_a_target(tmp_path: Path) -> None:
 
 
 def test_the_table_is_printed(tmp_path: Path) -> None:
-    console = Console(file=io.StringIO(), width=160)
+    console = Console(file=io.StringIO(), width=160, force_terminal=True, color_system=None)
     arms = arms_of(runs_of(tmp_path, {"[a]": [0.5, 0.5], "b": [0.25, 0.25]}))
     console.print(tabulate(arms))
     assert isinstance(console.file, io.StringIO)

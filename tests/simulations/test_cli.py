@@ -232,7 +232,7 @@ def test_a_run_dir_in_the_config_is_not_passed_over(scenario: Path, tmp_path: Pa
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["run"], "Missing argument 'SCENARIO'."),
+        (["run"], "Missing argument 'SCENARIO': name one of `polyfed tasks`, or a TOML file"),
         (["rum"], "No such command 'rum'."),
         (["run", "x.toml", "--fast"], "No such option"),
         (["compare"], "Missing argument 'RUNS...'."),
@@ -267,9 +267,15 @@ def test_a_run_that_fails(scenario: Path, tmp_path: Path) -> None:
         for client in range(3)
     ]
     lines = ended.out.splitlines()
-    assert lines[-5] == "failed: all 3 clients of round 1 failed; client 0: ValueError: a bad batch"
-    assert lines[-4] == f"tracebacks: {tmp_path / 'run' / 'errors.log'}"
-    assert lines[-1] == f"report: {tmp_path / 'run' / 'report.html'}"
+    disk = lines.pop(-4)
+    assert disk.startswith("disk: ")
+    assert lines[-5].startswith("round 1/2  failed  accuracy ")
+    assert lines[-4:] == [
+        "failed: all 3 clients of round 1 failed; client 0: ValueError: a bad batch",
+        f"run: {tmp_path / 'run'}",
+        f"report: {tmp_path / 'run' / 'report.html'}",
+        f"tracebacks: {tmp_path / 'run' / 'errors.log'}",
+    ]  # there is no checkpoint to go on from
 
 
 def test_a_strategy_that_raises_is_a_run_that_failed(scenario: Path, tmp_path: Path) -> None:
@@ -305,8 +311,9 @@ def test_a_plan_that_raises_keeps_its_traceback(scenario: Path, tmp_path: Path) 
     run = tmp_path / "run"
     ended = polyfed("run", scenario, "-c", "task=test_cli:Unbuildable", "--run-dir", run)
     assert (ended.code, ended.err) == (1, "")
-    assert ended.out.splitlines()[:2] == [
+    assert ended.out.splitlines() == [
         "failed: LookupError: no such layer",
+        f"run: {run}",
         f"tracebacks: {run / 'errors.log'}",
     ]
     said = (run / "errors.log").read_text()
@@ -540,3 +547,41 @@ def test_a_folder_that_cannot_be_written_is_a_mistake(scenario: Path, tmp_path: 
     (folder / "lock").mkdir(parents=True)
     ended = polyfed("run", scenario, "--in-process", "--run-dir", folder)
     assert mistake(ended) == f"run-dir {folder} cannot be written (Is a directory): give another folder"
+
+
+def test_ctrl_c_ends_with_the_command_that_goes_on(
+    scenario: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, grid = tmp_path / "a [run]", simulations.runtime.in_process.InProcessGrid
+    answer = grid.push_messages
+
+    def interrupted(*arguments: Any) -> Any:
+        if any((run / "checkpoints").glob("round-*1.safetensors")):
+            raise KeyboardInterrupt
+        return answer(*arguments)
+
+    monkeypatch.setattr(grid, "push_messages", interrupted)
+    ended = polyfed("run", scenario, "--in-process", "--run-dir", run)
+    said = f"polyfed: interrupted; go on: polyfed run --resume '{run}' --in-process"
+    assert (ended.code, ended.err.strip()) == (130, said)
+    monkeypatch.undo()
+    monkeypatch.chdir(tmp_path)
+    assert polyfed("run", "--resume", run, "--in-process").code == 0
+
+
+@pytest.mark.parametrize("name", ["a[/b]", "a[bold", "[/]", "a\\"])
+def test_brackets_in_a_name_are_printed_as_they_are(scenario: Path, tmp_path: Path, name: str) -> None:
+    folder = tmp_path / name
+    ended = polyfed("run", scenario, "--in-process", "--run-dir", folder, "-c", "num-server-rounds=1")
+    assert (ended.code, ended.err) == (0, "")
+    assert f"run: {folder}" in ended.out.splitlines()
+    assert mistake(polyfed("run", scenario, "--run-dir", folder)).startswith(
+        f"run-dir {folder} already holds"
+    )
+    assert folder.name in polyfed("compare", folder).out
+
+
+@pytest.mark.parametrize("how", [["--grid", "seed=[1, 2]"], ["--arm", "{seed = 1}"], ["-c", "seed=1"]])
+def test_a_seed_is_varied_by_seeds_alone(scenario: Path, how: list[str]) -> None:
+    said = mistake(polyfed("sweep", scenario, "--seeds", "1,2", *how))
+    assert said == "seed is no key to vary or to set in a sweep: give the seeds as --seeds 1,2,3"

@@ -11,7 +11,7 @@ from simulations.runs.reader import read_run, read_runs
 
 
 def printed(*paths: Path) -> str:
-    console = Console(file=io.StringIO(), width=160)
+    console = Console(file=io.StringIO(), width=160, force_terminal=True, color_system=None)
     print_comparison(read_runs(paths), console)
     assert isinstance(console.file, io.StringIO)
     return console.file.getvalue()

@@ -40,21 +40,21 @@ def test_it_follows_the_rounds_and_waits_for_the_end_of_a_line(
     with RoundProgress(tmp_path, 5, console) as progress:
         look()  # no file yet
         failures = '"failures": [{"client": 1, "error": "ü"}, {"client": 2, "error": "no"}]'
-        line = f'{{"server_round": 2, "train": {{}}, {failures}}}\n'.encode()
+        line = f'{{"server_round": 2, "train": {{"loss": 1.0}}, {failures}}}\n'.encode()
         half = line.index(b"\xbc")  # inside a character
         with (tmp_path / "metrics.jsonl").open("ab") as file:
             file.write(rows(0, 1).encode() + line[:half])
             file.flush()
             look()
-            assert progress.bar.tasks[0].completed == 1
+            assert progress.line.bar.tasks[0].completed == 1
             file.write(line[half:])
         look()
-        assert progress.bar.tasks[0].completed == 2
-        assert progress.bar.tasks[0].fields["shown"] == "  [red]2 failed[/red]"
+        assert progress.line.bar.tasks[0].completed == 2
+        assert progress.line.bar.tasks[0].fields["shown"] == "2 failed  train loss 1"
         with (tmp_path / "metrics.jsonl").open("a") as file:
             file.write(rows(3, 5, seconds=0.25))
-    assert progress.bar.tasks[0].completed == 5  # the last line is read after the run has ended
-    assert progress.bar.tasks[0].fields["shown"] == "train loss 0.25"
+    assert progress.line.bar.tasks[0].completed == 5  # the last line is read after the run has ended
+    assert progress.line.bar.tasks[0].fields["shown"] == "train loss 0.25"
     assert not broken_threads
 
 
@@ -66,13 +66,13 @@ def test_it_follows_a_resumed_run_that_drops_rounds_and_does_them_again(
     run = RunFolder(tmp_path, {}, resume=False)
     with RoundProgress(tmp_path, 10, Console(file=io.StringIO())) as progress:
         look()  # Flower takes long to start: all old rounds are seen
-        assert progress.bar.tasks[0].completed == 8
+        assert progress.line.bar.tasks[0].completed == 8
         run.rewind(5)
         look()
-        assert progress.bar.tasks[0].completed == 5
+        assert progress.line.bar.tasks[0].completed == 5
         with metrics.open("a") as file:
             file.write(rows(6, 10, seconds=1.2345678))
-    assert progress.bar.tasks[0].completed == 10
+    assert progress.line.bar.tasks[0].completed == 10
     assert not broken_threads
     run.close()
 
@@ -88,6 +88,6 @@ def test_it_notices_where_all_dropped_rounds_are_done_again_between_two_looks(
         run.rewind(5)
         with metrics.open("a") as file:
             file.write(rows(6, 12, seconds=1.2345678))
-    assert progress.bar.tasks[0].completed == 12
+    assert progress.line.bar.tasks[0].completed == 12
     assert not broken_threads
     run.close()

@@ -80,8 +80,8 @@ def test_arms_of_a_file_join_those_of_the_command(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (None, "cannot read the arms in .* give a file of"),
-        ("[[arm]", "cannot read the arms in .* give a file of"),
+        (None, "the file of arms .* (cannot be read|is not TOML)"),
+        ("[[arm]", "the file of arms .* (cannot be read|is not TOML)"),
         ("", "tables and nothing else, got nothing"),
         ("arm = [1]", "tables and nothing else, got arm"),
         ("strategy = 'Krum'\n[[arm]]\nalpha = 1", "got strategy, arm"),
@@ -216,3 +216,17 @@ def test_the_line_of_a_run_says_the_final_metric_as_the_table_does(scenario: Pat
     line = parallel._ending(Trial("a trial", scenario, (), 3, folder))
     assert line == "a trial: final accuracy 0.9512 (best 0.9876) in 61 s"
     assert rows(arms_of([read_run(folder)]))[0][1] == "final accuracy ↑"
+
+
+def test_what_holds_for_every_run_is_an_override_of_each(scenario: Path, tmp_path: Path) -> None:
+    trials = plan_sweep(scenario, [{"alpha": 1.0}], [1, 2], tmp_path, ["local-epochs=3"])
+    assert [trial.overrides for trial in trials] == [
+        ("local-epochs=3", "alpha=1.0", "seed=1"),
+        ("local-epochs=3", "alpha=1.0", "seed=2"),
+    ]
+
+
+def test_a_failed_round_is_not_counted_as_done(tmp_path: Path) -> None:
+    lines = ['{"server_round": 0, "train": {}}', '{"server_round": 1, "train": {"loss": 1.0}}']
+    (tmp_path / "metrics.jsonl").write_text("\n".join([*lines, '{"server_round": 2, "train": {}}', '{"ser']))
+    assert parallel._rounds_done(tmp_path) == 1

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from command_line import polyfed
+from places import CONFIGS
 from rich.console import Console
 
 from models.core.config import TaskConfig
@@ -13,7 +14,7 @@ from models.core.errors import UserError
 from models.core.plugins import find
 from models.data.datasets import DATASETS, load_dataset
 from models.registry import ENTRY_POINTS, TASKS, task_classes
-from simulations.catalogue.tasks import CONFIGS, print_catalogue, read_catalogue
+from simulations.catalogue.tasks import print_catalogue, read_catalogue
 
 PLUGIN = """
 from models.data.source import Source

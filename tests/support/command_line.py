@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import pytest
-from rich.console import Console
 
 from simulations.cli import main
 
@@ -40,7 +39,6 @@ def polyfed(*arguments: object) -> Ended:
         contextlib.redirect_stderr(err),
     ):
         patch.setattr(sys, "argv", ["polyfed", *map(str, arguments)])
-        patch.setattr("simulations.cli.console", Console())  # as wide as COLUMNS says now
         with pytest.raises(SystemExit) as exit_:
             main()
     return Ended(exit_.value.code or 0, out.getvalue(), err.getvalue())

@@ -1,8 +1,9 @@
 """The scenarios of simulations/configs, cut to seconds."""
 
+from places import CONFIGS
+
 from models.core.config import RunConfig, Value
 from models.data.datasets import find_source
-from simulations.catalogue.tasks import CONFIGS
 from simulations.scenario import load_scenario
 
 SCENARIOS = sorted(CONFIGS.glob("*.toml"), key=lambda path: path.stem)

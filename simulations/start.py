@@ -1,0 +1,117 @@
+"""Starts a run as it was asked for, and says how it ended: what `polyfed run` and `polyfed.run` share."""
+
+import json
+import shlex
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.text import Text
+
+from models.core.errors import UserError
+from server.disk import in_words
+from server.run_schema import CHECKPOINTS, CONFIG
+from simulations.runtime.failures import NewFailures
+from simulations.scenario import PLACE_OF_A_RUN, load_run_config, load_scenario, name_of, new_run_dir
+
+if TYPE_CHECKING:
+    from server.run_schema import RunResult
+
+
+@dataclass(frozen=True)
+class Start:
+    """A run that is about to begin, or to go on."""
+
+    run_config: dict[str, Any]
+    folder: Path
+    in_process: bool
+    verbose: bool = False
+    debug: bool = False
+    own_folder: bool = False
+    """Whether the folder was made for this run, and goes with one that could not begin."""
+
+    def to_the_end(self, console: Console) -> "RunResult":
+        """Run, write the report, and say how it ended."""
+        from simulations.runtime.launch import launch
+
+        failures = NewFailures(self.folder)
+        try:
+            result = launch(
+                self.run_config,
+                in_process=self.in_process,
+                verbose=self.verbose,
+                debug=self.debug,
+                console=console,
+            )
+        except UserError:
+            if self.own_folder:
+                with suppress(OSError):  # they are not empty
+                    self.folder.rmdir()
+                    self.folder.parent.rmdir()
+            raise
+        for line in self._ending(result, failures):
+            console.print(line, soft_wrap=True)
+        return result
+
+    def going_on(self) -> str:
+        """Return the command that goes on with this run; "" where it has done nothing to go on from."""
+        with suppress(OSError):
+            if any((self.folder / CHECKPOINTS).glob("round-*.safetensors")):
+                how = " --in-process" if self.in_process else ""
+                return f"polyfed run --resume {shlex.quote(str(self.folder))}{how}"
+        return ""
+
+    def _ending(self, result: "RunResult", failures: NewFailures) -> list[Text | str]:
+        lines: list[Text | str] = []
+        if result.status == "failed":
+            lines.append(Text.assemble(("failed: ", "bold red"), result.reason))
+        else:
+            lines.append(f"{result.status} after round {result.server_round}: {json.dumps(result.final)}")
+            lines.append(f"weights: {result.weights_sha256}")
+            lines += [f"note: {remark}" for remark in result.remarks]
+        if result.disk:
+            lines.append(f"disk: {in_words(result.disk)}")
+        lines.append(f"run: {self.folder}")
+        if (self.folder / CONFIG).exists():  # else it ended before it began, and there is nothing to report
+            from simulations.report.page import write_report
+
+            lines.append(f"report: {write_report([self.folder])}")
+        if failures.text():
+            lines.append(f"tracebacks: {failures.path}")
+        if result.status == "failed" and (command := self.going_on()):
+            lines.append(f"go on: {command}")
+        return lines
+
+
+def prepare(
+    scenario: str | Path | Mapping[str, Any] | None,
+    overrides: Sequence[str] = (),
+    *,
+    run_dir: Path | None = None,
+    resume: Path | None = None,
+    in_process: bool = False,
+    verbose: bool = False,
+    debug: bool = False,
+) -> Start:
+    """Return the run that is asked for; a resumed one needs no scenario.
+
+    Raises UserError for what does not go together, and for a config that does not fit.
+    """
+    if run_dir and resume:
+        raise UserError("give either --run-dir or --resume: a resumed run stays in its folder")
+    if scenario is not None:
+        run_config = load_scenario(scenario, overrides)
+    elif resume:
+        run_config = load_run_config(resume, overrides)
+    else:
+        raise UserError("Missing argument 'SCENARIO': name one of `polyfed tasks`, or a TOML file")
+    if any(run_config[key] for key in PLACE_OF_A_RUN):
+        raise UserError(
+            "run-dir and resume are no keys of a scenario: use --run-dir FOLDER or --resume FOLDER"
+        )
+    folder = (resume or run_dir or new_run_dir(name_of(scenario or ""))).absolute()
+    run_config |= {"run-dir": str(folder), "resume": resume is not None}
+    return Start(run_config, folder, in_process, verbose, debug, own_folder=not (resume or run_dir))
