@@ -213,7 +213,7 @@ def _outcome(loop: RoundLoop) -> dict[str, Any]:
         "best": loop.progress.best,
         "final": loop.progress.final,
         "lost_states": sorted(loop.grid.states.lost) if loop.grid.states else [],
-        "remarks": declaration_of(loop.strategy).remarks,
+        "remarks": list(declaration_of(loop.strategy).remarks),
         "num_parameters": sum(tensor.numel() for tensor in loop.weights.values()),
     }
 

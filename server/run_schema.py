@@ -222,7 +222,7 @@ class RunResult(RunFile):
     """Clients that had lost what they remembered, and began anew: the run is not what it would have been."""
     disk: dict[str, int] = {}
     """Bytes that the run folder takes, by what lies in it; what clients keep on nodes is not among them."""
-    remarks: tuple[str, ...] = ()
+    remarks: list[str] = []
     """What its strategy would have a reader know, such as that its noise does not repeat."""
     seconds: float = 0.0
     """Wall-clock seconds, over all legs of a resumed run."""

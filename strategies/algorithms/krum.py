@@ -52,6 +52,7 @@ class Selecting(FedAvg):
     """FedAvg that combines some of the updates, by how they lie among each other; no client's word counts.
 
     A mean weighted by examples would let an attacker that is selected weigh as much as it claims to.
+    `num_malicious_nodes` is the number of attackers that a round must bear.
     """
 
     least_per_attacker: int

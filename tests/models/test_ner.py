@@ -28,6 +28,7 @@ from models.state import build_model
 from models.task import Batch
 from models.text.masked_sentences import MaskedSentences
 from models.text.ner import EntityRecognition
+from server.starting_point import StartingPoint
 from server.transfer import take_over
 from simulations.scenario import load_scenario
 
@@ -414,7 +415,7 @@ def test_weights_find_their_place_under_adapters(
 
     model, earlier = built(after, 1), built(before, 2).state_dict()
     save_file(earlier, tmp_path / "earlier.safetensors")
-    transfer = take_over(tmp_path / "earlier.safetensors", model, ())
+    transfer = take_over(StartingPoint(tmp_path / "earlier.safetensors"), model, ())
     assert all("lora" in name for name in transfer.new)
     assert [*transfer.unused, *transfer.other_shape] == []
     assert torch.equal(model.state_dict()["classifier.weight"], earlier["classifier.weight"])

@@ -43,7 +43,7 @@ def test_an_override_or_a_file_with_such_values_is_one_short_line(value: str, tm
         parse_options("task-options", str(load_scenario({}, [f"task-options={value}"])["task-options"]))
     assert len(str(caught.value)) < 400
     path = tmp_path / "scenario.toml"
-    path.write_text(f"num-clients = {value}\nbroken\n")
+    path.write_text(f"num-clients = {value}\nbroken\n", encoding="utf-8")
     with pytest.raises(UserError) as caught:
         load_scenario(path)
     assert len(str(caught.value)) < 400

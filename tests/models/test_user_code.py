@@ -25,8 +25,10 @@ def _in_a_folder_of_the_users(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_a_class_of_the_current_folder_is_found(tmp_path: Path) -> None:
-    (tmp_path / "beside.py").write_text("NUMBER = 7\n")
-    (tmp_path / "mine.py").write_text("import beside\n\nclass Mine:\n    number = beside.NUMBER\n")
+    (tmp_path / "beside.py").write_text("NUMBER = 7\n", encoding="utf-8")
+    (tmp_path / "mine.py").write_text(
+        "import beside\n\nclass Mine:\n    number = beside.NUMBER\n", encoding="utf-8"
+    )
     assert load_object("mine:Mine", "task").number == 7
     assert sys.path[-1] == str(tmp_path.resolve())  # after all else
 
@@ -34,7 +36,7 @@ def test_a_class_of_the_current_folder_is_found(tmp_path: Path) -> None:
 def test_the_folder_may_be_named_for_a_process_that_works_elsewhere(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "mine.py").write_text("class Mine: pass\n")
+    (tmp_path / "mine.py").write_text("class Mine: pass\n", encoding="utf-8")
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
     with pytest.raises(UserError, match=r"No module named 'mine', neither in .*elsewhere nor installed"):
@@ -47,7 +49,7 @@ def test_the_folder_may_be_named_for_a_process_that_works_elsewhere(
 def test_a_file_with_the_name_of_a_module_of_pythons_is_refused(tmp_path: Path, name: str) -> None:
     path = (tmp_path / Path(*name.split("."))).with_suffix(".py")
     path.parent.mkdir(exist_ok=True)
-    path.write_text("class Mine: pass\n")
+    path.write_text("class Mine: pass\n", encoding="utf-8")
     with pytest.raises(UserError) as caught:
         load_object(f"{name}:Mine", "strategy")
     said = str(caught.value)
@@ -61,7 +63,7 @@ def test_a_file_with_the_name_of_a_module_of_pythons_is_refused(tmp_path: Path, 
 def test_a_file_in_a_folder_called_models_is_refused(tmp_path: Path) -> None:
     (tmp_path / "models").mkdir()
     for name in ("mine.py", "task.py"):
-        (tmp_path / "models" / name).write_text("class Mine: pass\n")
+        (tmp_path / "models" / name).write_text("class Mine: pass\n", encoding="utf-8")
     with pytest.raises(UserError, match=r"mine.py is hidden by polyfed's own 'models': rename it"):
         load_object("models.mine:Mine", "task")
     with pytest.raises(UserError, match=r"no attribute 'Mine'; .*task.py is hidden by polyfed's own"):
@@ -70,7 +72,7 @@ def test_a_file_in_a_folder_called_models_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_module_that_is_missing_in_the_users_own_is_said_as_it_is(tmp_path: Path) -> None:
-    (tmp_path / "mine.py").write_text("import no_such_thing\n")
+    (tmp_path / "mine.py").write_text("import no_such_thing\n", encoding="utf-8")
     with pytest.raises(UserError, match=r"cannot be imported: No module named 'no_such_thing'$"):
         load_object("mine:Mine", "task")
 
@@ -84,16 +86,16 @@ def test_a_copy_of_polyfed_is_polyfed(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def python(folder: Path, code: str) -> subprocess.CompletedProcess[str]:
     """Run a script of the folder, whose folders come first."""
-    (folder / "script.py").write_text(code)
+    (folder / "script.py").write_text(code, encoding="utf-8")
     env = {"PYTHONPATH": f"{ROOT}:{ROOT / 'simulations' / 'face'}", "PATH": ""}
     command = [sys.executable, "script.py"]
-    return subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, check=False)
+    return subprocess.run(command, cwd=folder, env=env, capture_output=True, encoding="utf-8", check=False)
 
 
 @pytest.mark.parametrize("code", ["import polyfed", "import simulations.scenario", "import server.config"])
 def test_folders_of_the_users_with_our_names_break_nothing_and_are_named(tmp_path: Path, code: str) -> None:
     (tmp_path / "models").mkdir()
-    (tmp_path / "models" / "__init__.py").write_text("raise RuntimeError('theirs')\n")
+    (tmp_path / "models" / "__init__.py").write_text("raise RuntimeError('theirs')\n", encoding="utf-8")
     ended = python(tmp_path, code)
     assert ended.returncode == 0, ended.stderr
     (line,) = ended.stderr.splitlines()

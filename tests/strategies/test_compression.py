@@ -160,7 +160,7 @@ def rows_of(folder: Path) -> list[dict[str, Any]]:
         ("FedAvg", "", "top-k"),
         ("Krum", "num_malicious_nodes = 0", "int8"),
         ("Scaffold", "any_optimizer = true", "top-k"),
-        ("DifferentialPrivacyServerSideFixedClipping", CLIPS, "int8"),
+        ("DifferentialPrivacyServerSideFixedClipping", f"{CLIPS}, noise = 'repeatable'", "int8"),
     ],
 )
 def test_one_hash_on_however_many_nodes(
