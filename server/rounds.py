@@ -20,7 +20,8 @@ from models.task import Task
 from server.callbacks.callback import Callback
 from server.checkpoint import Checkpoint, CheckpointFolder
 from server.client_metrics import as_flower_wants, client_metrics, metrics_by_client, named, undefined
-from server.cohort import CohortGrid, CohortResult
+from server.cohort import CohortGrid
+from server.cohort_result import CohortResult
 from server.config import ServerConfig
 from server.error_log import ErrorLog
 from server.errors import RunFailedError

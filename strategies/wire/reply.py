@@ -155,7 +155,6 @@ class NodeReply:
         plan = content.config_records[PLAN]
         plan["failures"] = json.dumps([[each.client, each.error, each.traceback] for each in self.failures])
         plan["seconds"], plan["client-bytes"] = self.seconds, self.client_bytes
-        plan["seconds"] = self.seconds
         plan["states"] = pack_states(self.states)
         if self.total is not None and self.replies:
             _pack_sum(content, SUM, self.total)

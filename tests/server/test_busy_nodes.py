@@ -7,7 +7,8 @@ from flwr.app import Error, Message, RecordDict
 from scripted_grid import Answer, ScriptedGrid
 from test_cohort import asking, failures, hosting
 
-from server.cohort import CohortGrid, CohortResult
+from server.cohort import CohortGrid
+from server.cohort_result import CohortResult
 from server.errors import RunFailedError
 from server.node_registry import NodeRegistry
 from strategies.wire.request import RoundInfo, unpack_requests

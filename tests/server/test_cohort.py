@@ -11,7 +11,8 @@ from flwr.serverapp.strategy import FedAvg
 from scripted_grid import Answer, ScriptedGrid
 
 from models.core.errors import UserError
-from server.cohort import CohortGrid, CohortResult
+from server.cohort import CohortGrid
+from server.cohort_result import CohortResult
 from server.errors import RunFailedError
 from server.node_registry import NodeRegistry
 from strategies.wire.exact_sum import ExactSum

@@ -17,7 +17,8 @@ from scripted_grid import Answer, ScriptedGrid
 
 from models.core.config import Value
 from models.core.errors import UserError
-from server.cohort import CohortGrid, CohortResult
+from server.cohort import CohortGrid
+from server.cohort_result import CohortResult
 from server.node_registry import NodeRegistry
 from simulations.runtime.in_process import run_in_process
 from strategies.wire.node import NodeDescription

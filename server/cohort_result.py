@@ -1,0 +1,151 @@
+"""Puts what the clients of an exchange replied together for the strategy."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from flwr.app import Error, Message, RecordDict
+from flwr.common.constant import ErrorCode
+from numpy.typing import NDArray
+
+from server.requests import Request, Wave
+from server.traffic import Traffic
+from strategies.wire.compression import decompress
+from strategies.wire.exact_sum import ExactSum
+from strategies.wire.records import to_record
+from strategies.wire.reply import (
+    ARRAYS,
+    METRICS,
+    NUM_EXAMPLES,
+    ClientFailure,
+    ClientReply,
+    NodeReply,
+    add_update,
+    drop_partial_metrics,
+    mean_metrics,
+)
+
+Answer = tuple[ClientReply, Request]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of a wave."""
+
+    wave: Wave
+    parts: Sequence[NodeReply]
+    answers: Sequence[Answer]
+    """In client order."""
+    failed: Sequence[tuple[ClientFailure, Request]]
+
+    def restored(self, training: bool) -> list[Message]:
+        """Return the replies without compression, one for each message; none of another kind of question."""
+        if self.wave.training is not training:
+            return []
+        return [reply for answer in self.answers for reply in _restored(*answer)]
+
+
+@dataclass(frozen=True)
+class CohortResult:
+    """What came back from the clients of one exchange."""
+
+    replies: Sequence[Message] = ()
+    """For the strategy, one for each of its messages, in client order: replies, and errors of clients that
+    failed; or the mean of all replies, and the errors."""
+    clients: Sequence[int] = ()
+    """Clients that answered, in order; one that was asked several times counts as often."""
+    failures: Sequence[ClientFailure] = ()
+    """Clients that failed, in order."""
+    statistics: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
+    """Means of what no optimizer trains, weighted by examples; empty where the model has none."""
+    partial_metrics: Mapping[str, float] = field(default_factory=dict)
+    """Metrics in training that only some clients have, and no strategy sees: means, weighted by examples."""
+    num_examples: int = 0
+    """Examples of the clients that answered."""
+    bytes_down: int = 0
+    """Bytes of arrays sent to nodes."""
+    bytes_up: int = 0
+    """Bytes of arrays received from nodes."""
+    client_bytes_down: int = 0
+    """Bytes of arrays that the clients received, each for itself."""
+    client_bytes_up: int = 0
+    """Bytes of arrays that the clients sent, before their nodes added any up."""
+    node_seconds: float = 0.0
+    """Seconds that the busiest node computed."""
+    seconds: float = 0.0
+    """Seconds of the whole exchange."""
+
+    @staticmethod
+    def of(outcomes: Sequence[Outcome], weighted_by: str, traffic: Traffic, seconds: float) -> "CohortResult":
+        """Return what came of all waves; with `weighted_by`, the mean of those that trained."""
+        answers = [answer for outcome in outcomes for answer in outcome.answers]
+        failed = [each for outcome in outcomes for each in outcome.failed]
+        errors = [error for failure, request in failed for error in _errors(failure, request)]
+        summed = [each for each in outcomes if weighted_by and each.wave.training and each.answers]
+        if summed:
+            # Even where no node had two clients: the mean must not be rounded in another way then.
+            trained = [_mean(summed, weighted_by)]
+        else:
+            trained = [reply for each in outcomes for reply in each.restored(training=True)]
+        evaluated = [reply for each in outcomes for reply in each.restored(training=False)]
+        partial = drop_partial_metrics([reply.content for reply in trained], NUM_EXAMPLES)
+        replies = [*trained, *evaluated, *errors]
+        if not summed:
+            replies = sorted(replies, key=lambda reply: reply.metadata.src_node_id)
+        return CohortResult(
+            replies=replies,
+            clients=sorted(reply.client for reply, request in answers for _ in request.messages),
+            failures=[*traffic.failures, *sorted((each for each, _ in failed), key=lambda each: each.client)],
+            num_examples=int(sum(reply.weight(NUM_EXAMPLES) * len(to.messages) for reply, to in answers)),
+            statistics=_mean_statistics([part for outcome in outcomes for part in outcome.parts]),
+            partial_metrics=partial,
+            bytes_down=traffic.down,
+            bytes_up=traffic.up,
+            client_bytes_down=traffic.client_down,
+            client_bytes_up=traffic.client_up,
+            node_seconds=traffic.node_seconds,
+            seconds=seconds,
+        )
+
+
+def _mean_statistics(parts: Sequence[NodeReply]) -> dict[str, NDArray[np.float64]]:
+    """Return the mean of the statistics over all clients' examples; nothing where there are no examples."""
+    total = ExactSum()
+    for part in parts:
+        if part.statistics is not None:
+            total.merge(part.statistics)
+    return total.mean() if total.weight else {}
+
+
+def _errors(failure: ClientFailure, request: Request) -> list[Message]:
+    """Return an error reply to each message that asked a client which failed."""
+    error = Error(ErrorCode.CLIENT_APP_RAISED_EXCEPTION, f"client {failure.client}: {failure.error}")
+    return [Message(error, reply_to=message) for message in request.messages]
+
+
+def _mean(outcomes: Sequence[Outcome], weighted_by: str) -> Message:
+    """Return the weighted mean of all clients as if it were one client's reply."""
+    total = ExactSum()
+    for outcome in outcomes:
+        for part in outcome.parts:
+            if part.total is not None:
+                total.merge(part.total)
+                continue
+            for reply in part.replies:  # a node with few clients sends their arrays as they are
+                for message in _restored(reply, outcome.wave.requests[reply.client]):
+                    add_update(total, message.content, weighted_by)
+    answers = sorted(
+        (answer for outcome in outcomes for answer in outcome.answers), key=lambda answer: answer[0].client
+    )
+    metrics = mean_metrics([reply.content for reply, to in answers for _ in to.messages], weighted_by)
+    content = RecordDict({ARRAYS: to_record(total.mean()), METRICS: metrics})
+    return Message(content, reply_to=answers[0][1].messages[0])
+
+
+def _restored(reply: ClientReply, request: Request) -> list[Message]:
+    """Return a client's reply without compression, to each message that it answers."""
+    sent = next(iter(request.content.array_records.values()), None)
+    content = reply.content if sent is None else decompress(reply.content, sent)
+    # Strategies may put other records into a reply: each has its own.
+    contents = [content, *(RecordDict(dict(content)) for _ in request.messages[1:])]
+    return [Message(each, reply_to=message) for each, message in zip(contents, request.messages, strict=True)]
