@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from models.core.config import TaskConfig
-from models.data.datasets import find_source
+from models.data.datasets import resolve
 
 MOST_BYTES = 2**30
 """Files that are larger together are not hashed: a start must not wait for them."""
@@ -24,7 +24,8 @@ class HashedFile(NamedTuple):
 
 def data_files(config: TaskConfig) -> Iterator[HashedFile]:
     """Yield the files that the config's dataset is read from; none for data that comes with a package."""
-    files = list(find_source(config.dataset).files_of(config))
+    source, as_loaded = resolve(config)
+    files = list(source.files_of(as_loaded))
     sizes = [file.stat().st_size for file in files]
     folder = os.path.commonpath([file.parent for file in files]) if files else ""
     for file, size in zip(files, sizes, strict=True):
