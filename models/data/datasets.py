@@ -47,7 +47,7 @@ def load_dataset(config: TaskConfig) -> Dataset:
     owner = f"dataset {config.dataset}"
     check_options(owner, source.load, options, given)
     check_required(owner, source.load, {*given, *options})
-    with unreadable(source, as_loaded):
+    with unreadable(config.dataset, source, as_loaded):
         dataset = source.load(as_loaded, **options)
     check_dataset(config.dataset, source.kind, dataset)
     return dataset
@@ -80,7 +80,7 @@ def _resolved(given: str) -> tuple[Source, str]:
     """Return the source, and the dataset's name as its loader sees it."""
     name, colon, rest = given.partition(":")
     offered = offers(DATASETS, ENTRY_POINTS)
-    if f"{name}:" in offered:  # entry points once had to end with a colon where something follows
+    if name not in offered and f"{name}:" in offered:  # entry points once had to end with a colon
         return dataset_source(given, offered[f"{name}:"].load()), given
     shown, seen = name, given
     if name in offered:
@@ -88,10 +88,10 @@ def _resolved(given: str) -> tuple[Source, str]:
     else:
         attribute, _, rest = rest.partition(":")
         if not (colon and attribute.isidentifier()):
-            raise unknown("dataset", name if rest or colon else given, offered)
+            raise unknown("dataset", name, offered)
         shown, seen = f"{name}:{attribute}", given.removeprefix(f"{name}:")
         source = dataset_source(given, load_object(shown, "dataset"))
-    if bool(rest) != bool(source.takes):
+    if not (rest if source.takes else given == shown):
         form = f"{shown}:{source.takes}" if source.takes else shown
         raise UserError(f"dataset must be {form!r}, got {given!r}")
     return source, seen

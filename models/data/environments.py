@@ -125,7 +125,7 @@ def _constructor_options(id_: str) -> Mapping[str, inspect.Parameter]:
 
 
 def _as_declared(value: float, parameter: inspect.Parameter) -> float | bool:
-    """Return a number as the constructor wants it: a truth or a whole number, unless its default is a float."""
+    """Return a number as the constructor wants it: whole, or a truth, unless its default is a float."""
     if type(parameter.default) is bool and value in (0, 1):
         return bool(value)
     return int(value) if type(parameter.default) is not float and value == int(value) else value

@@ -78,8 +78,11 @@ def source_path(config: TaskConfig) -> Path:
 
 
 @contextmanager
-def unreadable(source: Source, config: TaskConfig) -> Iterator[None]:
-    """Raise what a loader's files raise as a UserError, which names the dataset and the file."""
+def unreadable(name: str, source: Source, config: TaskConfig) -> Iterator[None]:
+    """Raise errors of reading files as a UserError that names the dataset and the file.
+
+    `name` is what the run calls the dataset, `config` what its loader sees.
+    """
     try:
         yield
     except _OF_FILES as error:
@@ -91,6 +94,6 @@ def unreadable(source: Source, config: TaskConfig) -> Iterator[None]:
         reason = getattr(error, "strerror", None) or " ".join(str(error).split())
         about = f"{', '.join(files[:_MOST_NAMED])}{', ...' * (len(files) > _MOST_NAMED)}: " if files else ""
         raise UserError(
-            f"dataset {config.dataset!r} cannot be read: {about}{type(error).__name__}"
+            f"dataset {name!r} cannot be read: {about}{type(error).__name__}"
             f"{f' ({reason})' if reason else ''}; check that its files are there, whole and may be read"
         ) from error

@@ -36,6 +36,7 @@ class Wanted:
 
 
 def parse(config: TaskConfig) -> Wanted:
+    """Read the dataset's name; raises UserError for values that stand for nothing."""
     _, _, text = config.dataset.partition(":")
     id_, _, query = text.partition("?")
     bounds: dict[str, tuple[float, float]] = {}
