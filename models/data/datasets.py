@@ -92,6 +92,5 @@ def _resolved(given: str) -> tuple[Source, str]:
         shown, seen = f"{name}:{attribute}", given.removeprefix(f"{name}:")
         source = dataset_source(given, load_object(shown, "dataset"))
     if not (rest if source.takes else given == shown):
-        form = f"{shown}:{source.takes}" if source.takes else shown
-        raise UserError(f"dataset must be {form!r}, got {given!r}")
+        raise UserError(f"dataset must be {source.form(shown)!r}, got {given!r}")
     return source, seen

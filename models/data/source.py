@@ -48,6 +48,10 @@ class Source:
     files: Callable[[TaskConfig], Sequence[Path]] | None = None
     """The files that it reads; unless given, those at the path in the dataset's name."""
 
+    def form(self, name: str) -> str:
+        """Return how a dataset of this source is named, such as "csv:FILE"."""
+        return f"{name}:{self.takes}" if self.takes else name
+
     def files_of(self, config: TaskConfig) -> Sequence[Path]:
         """Return the files that it reads for this config; those in folders further down are not named."""
         if self.files:

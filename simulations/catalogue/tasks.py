@@ -91,9 +91,7 @@ def _datasets(catalogue: Catalogue, kind: str) -> str:
     names: dict[bool, list[str]] = {True: [], False: []}
     for name, (source, origin) in catalogue.datasets.items():
         if source.kind == kind:
-            shown = (
-                name + (f":{source.takes}" if source.takes else "") + f" ({origin})" * (origin != BUILT_IN)
-            )
+            shown = source.form(name) + f" ({origin})" * (origin != BUILT_IN)
             names[source.packaged].append(shown)
     packaged, from_files = (", ".join(names[side]) for side in (True, False))
     return "; ".join(filter(None, (packaged, from_files and f"from your files {from_files}"))) or "no dataset"
