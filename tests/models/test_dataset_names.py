@@ -48,6 +48,7 @@ JSON = Source("lines", as_json, takes="FILE")
 ZIP = Source("lines", zipped, takes="FILE")
 OFFLINE = Source("lines", offline)
 OLD = Source("lines", from_file)
+GONE = Source("lines", fixed, files=lambda config: [Path(config.data_dir, "gone.bin")])
 NUMBER = 3
 """
 
@@ -145,3 +146,11 @@ def test_files_that_cannot_be_read_are_a_line_that_names_them(tmp_path: Path) ->
     assert f"{binary}: UnicodeDecodeError" in refused(f"note_sources:LINES:{binary}")
     binary.write_text("{")
     assert f"{binary}: JSONDecodeError" in refused(f"note_sources:JSON:{binary}")
+
+
+def test_files_that_are_gone_when_they_are_hashed_are_a_line_too(tmp_path: Path) -> None:
+    config = TaskConfig(dataset="note_sources:GONE", data_dir=str(tmp_path))
+    with pytest.raises(UserError) as error:
+        list(data_files(config))
+    gone = f"{tmp_path}/gone.bin: FileNotFoundError (No such file or directory)"
+    assert str(error.value).startswith(f"dataset 'note_sources:GONE' cannot be read: {gone}; check that")
