@@ -89,10 +89,12 @@ def _check_clients(owner: str, dataset: Dataset) -> None:
             f"examples, got {given}"
         )
     lowest, highest = int(client.min()), int(client.max())
-    if lowest < 0 or highest >= rows:
+    in_range = 0 <= lowest <= highest < rows  # else some number has no example
+    if not in_range or not np.bincount(client.astype(np.int64)).all():
+        given = f"some of 0 to {highest} without one" if in_range else f"{lowest} to {highest} for {rows}"
         raise UserError(
-            f"{owner}: clients must be numbered 0 to n - 1, each with a training example, got {lowest} to "
-            f"{highest} for {rows} examples; number them by numpy.unique(client, return_inverse=True)"
+            f"{owner}: clients must be numbered 0 to n - 1, each with a training example, got {given}; number "
+            "them by numpy.unique(client, return_inverse=True)"
         )
     names = dataset.client_names
     if names and len(names) != highest + 1:

@@ -254,6 +254,11 @@ def test_physics_are_named() -> None:
             (),
             "clients must be numbered 0 to n - 1, each with a training example, got 1 to 4",
         ),
+        (
+            np.array([0, 0, 2, 2]),
+            (),
+            "clients must be numbered 0 to n - 1, each with a training example, got some of 0 to 2 without one;",
+        ),
         (np.array([0, 0, 1, 1]), ("a",), "client_names must name each of the 2 clients, got 1 names"),
     ],
 )
