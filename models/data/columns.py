@@ -35,6 +35,8 @@ def check_dataset(name: str, kind: str, dataset: Any) -> None:
     for half, examples in halves.items():
         _check_rows(f"{owner}: {half}", examples)
     _check_clients(owner, dataset)
+    if dataset.label is not None and not dataset.classes:
+        raise UserError(f"{owner}: classes must name the classes of its label {dataset.label!r}, got none")
     known = KINDS.get(kind, _NO_KIND)
     for entry in known.info:
         _check_entry(owner, entry, dataset)
@@ -93,8 +95,8 @@ def _check_clients(owner: str, dataset: Dataset) -> None:
     if not in_range or not np.bincount(client.astype(np.int64)).all():
         given = f"some of 0 to {highest} without one" if in_range else f"{lowest} to {highest} for {rows}"
         raise UserError(
-            f"{owner}: clients must be numbered 0 to n - 1, each with a training example, got {given}; number "
-            "them by numpy.unique(client, return_inverse=True)"
+            f"{owner}: clients must be numbered 0 to n - 1, each with a training example, got {given}; "
+            "number them by numpy.unique(client, return_inverse=True)"
         )
     names = dataset.client_names
     if names and len(names) != highest + 1:

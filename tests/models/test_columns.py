@@ -257,7 +257,7 @@ def test_physics_are_named() -> None:
         (
             np.array([0, 0, 2, 2]),
             (),
-            "clients must be numbered 0 to n - 1, each with a training example, got some of 0 to 2 without one;",
+            "clients must be numbered 0 to n - 1, each with a training example, got some of 0 to 2",
         ),
         (np.array([0, 0, 1, 1]), ("a",), "client_names must name each of the 2 clients, got 1 names"),
     ],
@@ -270,6 +270,9 @@ def test_of_a_kind_of_its_own_only_what_all_share_is_checked() -> None:
     rows = Examples({"x": torch.full((2, 9), torch.nan), "y": torch.tensor([[0.5], [1.5]])})
     table = Dataset("toy", "table", rows, rows)
     check_dataset("toy", "table", table)
+    said = refusal(replace(table, label="y"))
+    assert said == "dataset 'toy': classes must name the classes of its label 'y', got none"
+    table = replace(table, classes=("a", "b"))
     said = refusal(replace(table, label="y"))
     assert said == "dataset 'toy': train column 'y' must be (N,), got (2, 1); use .squeeze(1)"
     assert refusal(replace(table, label="z")).startswith(
