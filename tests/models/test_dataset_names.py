@@ -33,7 +33,7 @@ def with_need(config: TaskConfig, lines) -> Dataset:
     return dataset(config.dataset, lines)
 
 def as_json(config):
-    return json.loads(source_path(config).read_text())
+    return json.loads(source_path(config).read_text(encoding="utf-8"))
 
 def zipped(config):
     return zipfile.ZipFile(source_path(config))
@@ -56,7 +56,7 @@ NUMBER = 3
 @pytest.fixture(autouse=True)
 def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
     """Write a module of sources; returns what installs it as a package with these entry points."""
-    (tmp_path / "note_sources.py").write_text(MODULE)
+    (tmp_path / "note_sources.py").write_text(MODULE, encoding="utf-8")
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delitem(sys.modules, "note_sources", raising=False)
     load_dataset.cache_clear()
@@ -64,8 +64,8 @@ def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], N
     def install(entry_points: str) -> None:
         info = tmp_path / "notes-1.0.dist-info"
         info.mkdir()
-        (info / "METADATA").write_text("Metadata-Version: 2.1\nName: notes\nVersion: 1.0\n")
-        (info / "entry_points.txt").write_text(f"[polyfed.datasets]\n{entry_points}\n")
+        (info / "METADATA").write_text("Metadata-Version: 2.1\nName: notes\nVersion: 1.0\n", encoding="utf-8")
+        (info / "entry_points.txt").write_text(f"[polyfed.datasets]\n{entry_points}\n", encoding="utf-8")
 
     return install
 
@@ -84,7 +84,7 @@ def refused(name: str, **options: str) -> str:
 @pytest.fixture
 def notes(tmp_path: Path) -> Path:
     path = tmp_path / "a:b.txt"  # a path may hold a colon
-    path.write_text("one\ntwo\n")
+    path.write_text("one\ntwo\n", encoding="utf-8")
     return path
 
 
@@ -144,7 +144,7 @@ def test_files_that_cannot_be_read_are_a_line_that_names_them(tmp_path: Path) ->
     ):
         assert refused(name) == f"dataset {name!r} cannot be read: {reason}{advice}"
     assert f"{binary}: UnicodeDecodeError" in refused(f"note_sources:LINES:{binary}")
-    binary.write_text("{")
+    binary.write_text("{", encoding="utf-8")
     assert f"{binary}: JSONDecodeError" in refused(f"note_sources:JSON:{binary}")
 
 

@@ -171,7 +171,8 @@ def test_a_package_that_registers_environments_is_named_with_the_id(
     (tmp_path / "arcade_of_mine.py").write_text(
         "import gymnasium\n"
         "pole = 'gymnasium.envs.classic_control:CartPoleEnv'\n"
-        "gymnasium.register('Mine/Pole-v0', pole, max_episode_steps=9)\n"
+        "gymnasium.register('Mine/Pole-v0', pole, max_episode_steps=9)\n",
+        encoding="utf-8",
     )
     with pytest.raises(UserError, match=r"name that too: 'gym:PACKAGE:Mine/Pole-v0'"):
         load("gym:Mine/Pole-v0")
