@@ -2,16 +2,16 @@
 
 import functools
 import inspect
-import re
 from collections.abc import Mapping
 from pathlib import Path
 
 from models.core.config import TaskConfig, parse_options
 from models.core.errors import UserError, unknown
-from models.core.plugins import check_options, load_object, offers
+from models.core.plugins import check_options, check_required, load_object, offers
 from models.data import conll, environments, images, pii, series, series_files, text
+from models.data.columns import check_dataset
 from models.data.dataset import Dataset
-from models.data.source import Source
+from models.data.source import Source, unreadable
 
 DATASETS: Mapping[str, Source] = {
     "digits": Source("images", images.load_digits, packaged=True),
@@ -21,12 +21,12 @@ DATASETS: Mapping[str, Source] = {
     "cifar10": Source("images", images.load_cifar10, files=images.files_of_cifar10),
     "stocks": Source("series", series.load_stocks, packaged=True),
     "sine": Source("series", series.load_sine, packaged=True),
-    "csv:": Source("series", series_files.load_csv),
+    "csv": Source("series", series_files.load_csv, takes="FILE"),
     "pydoc": Source("text", text.load_pydoc, packaged=True),
-    "text:": Source("text", text.load_text),
+    "text": Source("text", text.load_text, takes="DIR"),
     "pii": Source("tagged-sentences", pii.load_pii, packaged=True),
-    "conll:": Source("tagged-sentences", conll.load_conll),
-    "gym:": Source("environments", environments.load_environments, packaged=True),
+    "conll": Source("tagged-sentences", conll.load_conll, takes="DIR"),
+    "gym": Source("environments", environments.load_environments, packaged=True, takes="ID"),
 }
 ENTRY_POINTS = "polyfed.datasets"
 
@@ -34,33 +34,39 @@ ENTRY_POINTS = "polyfed.datasets"
 # The plan, the ServerApp and the ClientApp of one process share what they loaded.
 @functools.lru_cache(maxsize=1)
 def load_dataset(config: TaskConfig) -> Dataset:
-    """Load the dataset that `config.dataset` names.
+    """Load the dataset that `config.dataset` names, and check that it is what its kind promises.
 
-    Raises UserError for an unknown name, options that it does not take, a data-dir that is not absolute, and
-    files that are missing.
+    Raises UserError for an unknown name, options that it does not take, a data-dir that is not absolute,
+    files that are missing or cannot be read, and columns that do not fit.
     """
     if config.data_dir and not Path(config.data_dir).is_absolute():
         raise UserError(f"data-dir must be an absolute folder, got {config.data_dir!r}")
-    load = find_source(config.dataset).load
+    source, as_loaded = resolve(config)
     options = parse_options("dataset-options", config.dataset_options)
-    given = tuple(inspect.signature(load).parameters)[:1]  # the config
-    check_options(f"dataset {config.dataset}", load, options, given)
-    return load(config, **options)
+    given = tuple(inspect.signature(source.load).parameters)[:1]  # the config
+    owner = f"dataset {config.dataset}"
+    check_options(owner, source.load, options, given)
+    check_required(owner, source.load, {*given, *options})
+    with unreadable(config.dataset, source, as_loaded):
+        dataset = source.load(as_loaded, **options)
+    check_dataset(config.dataset, source.kind, dataset)
+    return dataset
 
 
 def find_source(name: str) -> Source:
-    """Return the source of the dataset `name`: a built-in, or an entry point of `polyfed.datasets`.
+    """Return the source of the dataset `name`; see `resolve`."""
+    return _resolved(name)[0]
 
-    A source may serve all names with a prefix: "gym:" that of "gym:CartPole-v1". Any other name with a colon
-    is "module:NAME", a source in a module of the user's folder or of an installed package.
+
+def resolve(config: TaskConfig) -> tuple[Source, TaskConfig]:
+    """Return the source of `config.dataset`, and the config as its loader sees it.
+
+    A dataset is called NAME, or NAME:REST where its source takes something, such as a path. NAME is built in
+    or an entry point of `polyfed.datasets`. Any other name with a colon is "module:SOURCE", or
+    "module:SOURCE:REST", of which the loader sees SOURCE or SOURCE:REST.
     """
-    prefix, colon, _ = name.partition(":")
-    offered = offers(DATASETS, ENTRY_POINTS)
-    if prefix + colon not in offered:
-        if re.fullmatch(r"[\w.]+:\w+", name):
-            return dataset_source(name, load_object(name, "dataset"))
-        raise unknown("dataset", name, offered)
-    return dataset_source(name, offered[prefix + colon].load())
+    source, name = _resolved(config.dataset)
+    return source, config if name == config.dataset else config.model_copy(update={"dataset": name})
 
 
 def dataset_source(name: str, found: object) -> Source:
@@ -68,3 +74,23 @@ def dataset_source(name: str, found: object) -> Source:
     if not isinstance(found, Source):
         raise UserError(f"dataset {name!r} must be a models.Source, and it is {found!r}")
     return found
+
+
+def _resolved(given: str) -> tuple[Source, str]:
+    """Return the source, and the dataset's name as its loader sees it."""
+    name, colon, rest = given.partition(":")
+    offered = offers(DATASETS, ENTRY_POINTS)
+    if name not in offered and f"{name}:" in offered:  # entry points once had to end with a colon
+        return dataset_source(given, offered[f"{name}:"].load()), given
+    shown, seen = name, given
+    if name in offered:
+        source = dataset_source(given, offered[name].load())
+    else:
+        attribute, _, rest = rest.partition(":")
+        if not (colon and attribute.isidentifier()):
+            raise unknown("dataset", name, offered)
+        shown, seen = f"{name}:{attribute}", given.removeprefix(f"{name}:")
+        source = dataset_source(given, load_object(shown, "dataset"))
+    if not (rest if source.takes else given == shown):
+        raise UserError(f"dataset must be {source.form(shown)!r}, got {given!r}")
+    return source, seen

@@ -1,12 +1,36 @@
 """Where datasets come from: a package, the folder data-dir, or the path in their name, as in "csv:PATH"."""
 
-from collections.abc import Callable, Sequence
+import csv
+import json
+import lzma
+import pickle
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from models.core.config import TaskConfig
 from models.core.errors import UserError
 from models.data.dataset import Dataset
+
+_OF_FILES = (
+    OSError,  # gzip's of damage too
+    EOFError,
+    UnicodeDecodeError,
+    csv.Error,
+    json.JSONDecodeError,
+    lzma.LZMAError,
+    pickle.UnpicklingError,
+    tarfile.TarError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
+"""What reading a file raises that is not there, may not be read, or holds something else than it should."""
+_MOST_NAMED = 3
+"""Files named by an error that does not say which of them it is about."""
 
 
 @dataclass(frozen=True)
@@ -19,8 +43,14 @@ class Source:
     """Takes the config, and as further parameters with defaults the options of `dataset-options`."""
     packaged: bool = False
     """Whether it comes with a dependency, and is read from no folder."""
+    takes: str = ""
+    """What follows a colon after the dataset's name, in a word such as "FILE" or "DIR"; "" = nothing does."""
     files: Callable[[TaskConfig], Sequence[Path]] | None = None
     """The files that it reads; unless given, those at the path in the dataset's name."""
+
+    def form(self, name: str) -> str:
+        """Return how a dataset of this source is named, such as "csv:FILE"."""
+        return f"{name}:{self.takes}" if self.takes else name
 
     def files_of(self, config: TaskConfig) -> Sequence[Path]:
         """Return the files that it reads for this config; those in folders further down are not named."""
@@ -38,7 +68,7 @@ class Source:
 
 
 def source_path(config: TaskConfig) -> Path:
-    """Return the path after the colon of `config.dataset`: absolute, or relative to `config.data_dir`.
+    """Return the path after the name in `config.dataset`: absolute, or relative to `config.data_dir`.
 
     Raises UserError for neither and for both: a node that has its own data-dir would read past it.
     """
@@ -46,6 +76,28 @@ def source_path(config: TaskConfig) -> Path:
     if path and Path(path).is_absolute() != bool(config.data_dir):
         return Path(config.data_dir, path)
     raise UserError(
-        f"dataset must be '{kind}:' and an absolute path, or a path relative to data-dir where that is set, "
-        f"got {config.dataset!r} and data-dir {config.data_dir!r}"
+        f"after '{kind}:' dataset must have an absolute path, or a path relative to data-dir where that is "
+        f"set, got {path!r} and data-dir {config.data_dir!r}"
     )
+
+
+@contextmanager
+def unreadable(name: str, source: Source, config: TaskConfig) -> Iterator[None]:
+    """Raise errors of reading files as a UserError that names the dataset and the file.
+
+    `name` is what the run calls the dataset, `config` what its loader sees.
+    """
+    try:
+        yield
+    except _OF_FILES as error:
+        named = [getattr(error, name, None) for name in ("filename", "filename2")]
+        files = [str(file) for file in named if isinstance(file, str | bytes | Path)]
+        if not files:
+            with suppress(OSError, UserError):  # its own line is about what went wrong first
+                files = [str(file) for file in source.files_of(config)]
+        reason = getattr(error, "strerror", None) or " ".join(str(error).split())
+        about = f"{', '.join(files[:_MOST_NAMED])}{', ...' * (len(files) > _MOST_NAMED)}: " if files else ""
+        raise UserError(
+            f"dataset {name!r} cannot be read: {about}{type(error).__name__}"
+            f"{f' ({reason})' if reason else ''}; check that its files are there, whole and may be read"
+        ) from error

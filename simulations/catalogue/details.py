@@ -46,7 +46,11 @@ def print_task(name: str, console: Console) -> None:
     for cls in classes:
         _print_head(console, name, offered.origin if offered else cls.__module__, cls)
         metrics = ", ".join((f"{cls.metric} {'↑' if cls.maximize else '↓'}", *cls.metrics))
-        fitting = (data for data, found in catalogue.datasets.items() if found.thing.kind == cls.kind)
+        fitting = (
+            found.thing.form(data)
+            for data, found in catalogue.datasets.items()
+            if found.thing.kind == cls.kind
+        )
         for what, words in (
             ("data", f"{cls.kind}: {', '.join(fitting)}"),
             ("metrics", metrics),

@@ -87,11 +87,11 @@ def warn(errors: Console, broken: list[str]) -> None:
 
 
 def _datasets(catalogue: Catalogue, kind: str) -> str:
-    """List the datasets of a kind, those that need no files first; "csv:..." is followed by a path."""
+    """List the datasets of a kind, those that need no files first; "csv:FILE" is followed by a path."""
     names: dict[bool, list[str]] = {True: [], False: []}
     for name, (source, origin) in catalogue.datasets.items():
         if source.kind == kind:
-            shown = name + "..." * name.endswith(":") + f" ({origin})" * (origin != BUILT_IN)
+            shown = source.form(name) + f" ({origin})" * (origin != BUILT_IN)
             names[source.packaged].append(shown)
     packaged, from_files = (", ".join(names[side]) for side in (True, False))
     return "; ".join(filter(None, (packaged, from_files and f"from your files {from_files}"))) or "no dataset"

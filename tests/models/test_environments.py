@@ -1,6 +1,7 @@
 """Environments as rows: what is asked for, what is refused, and physics that environments really have."""
 
 from contextlib import closing
+from pathlib import Path
 
 import gymnasium
 import numpy as np
@@ -25,6 +26,7 @@ def test_a_client_has_four_environments_unless_more_are_asked_for() -> None:
     assert dataset.info == {
         "id": "CartPole-v1",
         "physics": (),
+        "arguments": {},
         "observation_size": 4,
         "num_actions": 2,
         "first_action": 0,
@@ -70,7 +72,13 @@ class Endless(gymnasium.Env[np.ndarray, int]):
     action_space = Discrete(2)
 
 
+class Images(gymnasium.Env[np.ndarray, int]):
+    observation_space = Box(0, 255, (8, 8, 3), np.uint8)
+    action_space = Discrete(2)
+
+
 gymnasium.register("Endless-v0", Endless)
+gymnasium.register("Images-v0", Images, max_episode_steps=5)
 
 
 @pytest.mark.parametrize(
@@ -78,8 +86,8 @@ gymnasium.register("Endless-v0", Endless)
     [
         ("gym:Pendulum-v1", "Pendulum-v1 must have discrete actions, one Q-value each; its actions are Box"),
         (
-            "gym:FrozenLake-v1",
-            "FrozenLake-v1 must have a flat Box observation (size,); its observation is Di",
+            "gym:Images-v0",
+            "Images-v0 must have a flat Box observation (size,), or numbered states; its observ",
         ),
         ("gym:Endless-v0", "Endless-v0 must end its episodes: "),
         ("gym:Cartpool-v1", "gymnasium cannot make 'Cartpool-v1': Environment `Cartpool` doesn't exist. Did"),
@@ -90,15 +98,89 @@ gymnasium.register("Endless-v0", Endless)
             "dataset must be like 'gym:CartPole-v1?worlds=4&envs=4&length=0.3..0",
         ),
         ("gym:CartPole-v1?length", "dataset must be like 'gym:CartPole-v1?worlds=4"),
-        ("gym:CartPole-v1?envs=0", "worlds and envs must be >= 1 in dataset 'gym:CartPole-v1?envs=0'"),
-        ("gym:", "dataset must be like 'gym:CartPole-v1?worlds=4"),
-        ("gym", "unknown dataset 'gym': did you mean gym:?"),
+        (
+            "gym:CartPole-v1?envs=0",
+            "worlds, envs and max_episode_steps must be >= 1 in dataset 'gym:CartPole-v1",
+        ),
+        ("gym:CartPole-v1?length=", "dataset must be like 'gym:CartPole-v1?worlds=4"),
+        ("gym:CartPole-v1?length=nan", "dataset must be like 'gym:CartPole-v1?worlds=4"),
+        (
+            "gym:CartPole-v1?length=long",
+            "length of CartPole-v1 must be a number or a range LOW..HIGH, got 'long'",
+        ),
+        (
+            "gym:FrozenLake-v1?map_nam=8x8",
+            "unknown argument of FrozenLake-v1 'map_nam': did you mean map_name?",
+        ),
+        (
+            "gym:FrozenLake-v1?map_name=9x9",
+            "gymnasium cannot make 'FrozenLake-v1', map_name = 9x9: KeyError: ",
+        ),
+        ("gym:NS/X-v0", "gymnasium cannot make 'NS/X-v0': Namespace NS not found."),
+        ("gym:", "dataset must be 'gym:ID', got 'gym:'"),
+        ("gym", "dataset must be 'gym:ID', got 'gym'"),
     ],
 )
 def test_environments_that_are_refused(name: str, message: str) -> None:
     with pytest.raises(UserError) as error:
         load(name)
     assert str(error.value).startswith(message)
+    assert "\n" not in str(error.value)
+
+
+def test_texts_and_truths_are_arguments_of_every_environment() -> None:
+    dataset = load("gym:FrozenLake-v1?is_slippery=false&map_name=8x8&envs=2")
+    assert dataset.info["arguments"] == {"is_slippery": False, "map_name": "8x8"}
+    assert (dataset.info["physics"], dataset.train["physics"].shape) == ((), (8, 0))
+    with closing(open_environments(dataset, dataset.train)) as environments:
+        assert environments.envs[0].unwrapped.desc.shape == (8, 8)
+        seen, _ = environments.reset(seed=1)
+        assert seen.tolist() == [[1] + [0] * 63] * 8  # numbered states are one-hot
+        seen, *_ = environments.step(np.full(8, 2))  # to the right, where ice never slips
+        assert seen.argmax(1).tolist() == [1] * 8
+
+
+def test_a_limit_of_steps_ends_what_would_not_end() -> None:
+    dataset = load("gym:Endless-v0?max_episode_steps=3")
+    assert dataset.info["arguments"] == {"max_episode_steps": 3}
+    with closing(open_environments(dataset, dataset.train)) as environments:
+        assert environments.envs[0].spec.max_episode_steps == 3
+
+
+class Counted(gymnasium.Env[np.ndarray, int]):
+    observation_space = Box(0, 1, (1,))
+    action_space = Discrete(2)
+
+    def __init__(self, skip: int = 4, fast: bool = False, gravity: float = 9.8) -> None:
+        self.given = (skip, fast, gravity)
+
+
+gymnasium.register("Counted-v0", Counted, max_episode_steps=5)
+
+
+def test_numbers_reach_a_constructor_in_the_type_that_it_declares() -> None:
+    dataset = load("gym:Counted-v0?skip=5&fast=1&gravity=3")
+    with closing(open_environments(dataset, dataset.train)) as environments:
+        given = environments.envs[0].unwrapped.given
+    assert [(type(value), value) for value in given] == [(int, 5), (bool, True), (float, 3.0)]
+
+
+def test_a_package_that_registers_environments_is_named_with_the_id(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "arcade_of_mine.py").write_text(
+        "import gymnasium\n"
+        "pole = 'gymnasium.envs.classic_control:CartPoleEnv'\n"
+        "gymnasium.register('Mine/Pole-v0', pole, max_episode_steps=9)\n",
+        encoding="utf-8",
+    )
+    with pytest.raises(UserError, match=r"name that too: 'gym:PACKAGE:Mine/Pole-v0'"):
+        load("gym:Mine/Pole-v0")
+    monkeypatch.syspath_prepend(tmp_path)
+    dataset = load("gym:arcade_of_mine:Mine/Pole-v0?length=0.7")
+    assert dataset.info["id"] == "arcade_of_mine:Mine/Pole-v0"
+    with closing(open_environments(dataset, dataset.train)) as environments:
+        assert environments.envs[0].unwrapped.length == 0.7
 
 
 class Broken(gymnasium.Env):  # type: ignore[type-arg]

@@ -165,10 +165,18 @@ def test_bytes_that_are_no_utf8(tmp_path: Path) -> None:
     ("dataset", "data_dir", "message"),
     [
         ("csv:/no/such.csv", "", "/no/such.csv cannot be read .No such file or directory.: give a CSV file"),
-        ("csv:a.csv", "", "'csv:' and an absolute path, or a path relative to data-dir .* got 'csv:a.csv'"),
-        ("csv:/a.csv", "/data", "'csv:' and an absolute path, or a path relative to data-dir"),
-        ("csv:", "/data", "'csv:' and an absolute path, or a path relative to data-dir"),
-        ("csv", "", "unknown dataset 'csv': did you mean csv:"),
+        (
+            "csv:a.csv",
+            "",
+            "after 'csv:' dataset must have an absolute path, or a path relative to data-dir .* got 'a.csv'",
+        ),
+        (
+            "csv:/a.csv",
+            "/data",
+            "after 'csv:' dataset must have an absolute path, or a path relative to data-dir",
+        ),
+        ("csv:", "/data", "dataset must be 'csv:FILE', got 'csv:'"),
+        ("csv", "", "dataset must be 'csv:FILE', got 'csv'"),
     ],
 )
 def test_what_is_not_there(dataset: str, data_dir: str, message: str) -> None:

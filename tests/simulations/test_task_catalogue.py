@@ -86,7 +86,7 @@ def test_the_command_prints_a_table_for_each_kind() -> None:
     (line,) = (line for line in shown.splitlines() if line.split()[:1] == ["gan"])
     assert "fid ↓, fid-floor" in line
     assert "gan, gan-centralized" in line
-    assert "series: sine, stocks; from your files csv:..." in shown
+    assert "series: sine, stocks; from your files csv:FILE" in shown
     assert warned == ""
     ended = polyfed("tasks")
     assert (ended.code, ended.err) == (0, "")
