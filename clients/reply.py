@@ -21,7 +21,7 @@ from clients.worker import Worker
 from models.core.seeds import generator_for
 from strategies.rule import WEIGHT, Arrays, LocalRule, aux_arrays
 from strategies.wire.compression import CODECS, compress
-from strategies.wire.records import to_record
+from strategies.wire.records import check_forms, forms_of, to_record
 from strategies.wire.reply import METRICS, NodeReply
 from strategies.wire.request import ClientRequest
 
@@ -77,6 +77,7 @@ def outgoing(
     if rules:
         noise = generator_for(worker.config.seed, "reply", request.info.server_round, request.client)
         steps += [partial(rule_replies, rule, request, noise) for rule in rules]
+        steps.append(partial(well_formed, worker, request))
     if worker.config.compression:
         steps.append(partial(compressed, worker, request, state.residual, _settles(rules)))
     return steps
@@ -131,6 +132,15 @@ def rule_replies(
     """Let a local rule change the reply, and add metrics to it."""
     arrays, more = rule.reply(update.arrays, request.received, generator)
     return replace(update, arrays=arrays, metrics={**update.metrics, **more})
+
+
+def well_formed(worker: Worker, request: ClientRequest, update: Update) -> Update:
+    """Raise for what rules have made unfit to be added to other clients' arrays: it is this one's failure."""
+    weights = {name: request.weights[name].numpy() for name in worker.federated.parameters}
+    check_forms(update.arrays, forms_of(weights))
+    if update.arrays is not update.meant:
+        check_finite(update.arrays)
+    return update
 
 
 def compressed(

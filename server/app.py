@@ -28,7 +28,7 @@ from server.error_log import ErrorLog
 from server.errors import RunFailedError
 from server.evaluation import CentralEvaluation
 from server.node_registry import NodeRegistry
-from server.plan import Plan, make_plan, requests_of
+from server.plan import Plan, expected_of, make_plan, requests_of
 from server.resume import checkpoint_to_resume
 from server.rounds import RoundLoop
 from server.run_folder import RunFolder, new_folder, write_json
@@ -150,6 +150,7 @@ def _prepare(grid: Grid, plan: Plan, folder: RunFolder, errors: ErrorLog) -> Rou
             round_grace=plan.config.round_grace,
             fixed=fixed,
             requests=requests_of(plan),
+            expected=expected_of(plan),
         ),
         CentralEvaluation(plan.task, plan.model, plan.task_config),
         folder,

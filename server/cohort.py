@@ -16,7 +16,8 @@ from server.cohort_result import CohortResult, Outcome
 from server.errors import NodesFailedError
 from server.exchange import exchange
 from server.node_registry import NodeRegistry
-from server.node_replies import check_examples, read_reply, shapes_of
+from server.node_replies import check_examples, read_reply
+from server.reply_checks import Expected, agreeing, check_reply, shapes_of
 from server.requests import Requests, Wave
 from server.state_ledger import StateLedger
 from server.traffic import Traffic, received_by_clients
@@ -44,6 +45,7 @@ class CohortGrid(Grid):
         round_grace: float = 0.0,
         fixed: Mapping[str, Tensor] | None = None,
         requests: Requests | None = None,
+        expected: Expected | None = None,
     ) -> None:
         self.grid = grid
         self.node_registry = node_registry
@@ -52,6 +54,7 @@ class CohortGrid(Grid):
         self.busy = BusyNodes(grid)
         self.fixed = ArrayRecord(dict(fixed)) if fixed else None
         self.requests = requests or Requests()
+        self.expected = expected or Expected()
         self.sampling_deadline = math.inf
         self._round: tuple[RoundInfo, float, Mapping[str, Tensor] | None] | None = None
         self._aside = Traffic()
@@ -197,12 +200,18 @@ class CohortGrid(Grid):
             if message.metadata.message_id not in returned:
                 self.busy.add(node, message.metadata.message_id, info.server_round)
         wanted = shapes_of(to_arrays(statistics)) if wave.training and statistics else {}
+
+        def check(reply: NodeReply, clients: Sequence[int]) -> NodeReply:
+            names = self.requests.weights
+            return check_reply(reply, wave, clients, info.weighted_by, wanted, names, self.expected)
+
         parts = [
-            read_reply(
-                returned.get(packed[node].metadata.message_id), clients, traffic, wanted, wait
-            ).on_node(node)
+            read_reply(returned.get(packed[node].metadata.message_id), clients, traffic, check, wait).on_node(
+                node
+            )
             for node, clients in assigned.items()
         ]
+        parts = agreeing(parts) if wave.training else parts
         left = sorted(asked.keys() - {client for clients in assigned.values() for client in clients})
         host_of = self.node_registry.assign(left, connected)
         for node, clients in host_of.items():

@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 
 from server.requests import Request, Wave
 from server.traffic import Traffic
-from strategies.wire.compression import decompress
 from strategies.wire.exact_sum import ExactSum
 from strategies.wire.records import to_record
 from strategies.wire.reply import (
@@ -39,7 +38,7 @@ class Outcome:
     failed: Sequence[tuple[ClientFailure, Request]]
 
     def restored(self, training: bool) -> list[Message]:
-        """Return the replies without compression, one for each message; none of another kind of question."""
+        """Return the replies, one for each message; none of another kind of question."""
         if self.wave.training is not training:
             return []
         return [reply for answer in self.answers for reply in _restored(*answer)]
@@ -143,9 +142,7 @@ def _mean(outcomes: Sequence[Outcome], weighted_by: str) -> Message:
 
 
 def _restored(reply: ClientReply, request: Request) -> list[Message]:
-    """Return a client's reply without compression, to each message that it answers."""
-    sent = next(iter(request.content.array_records.values()), None)
-    content = reply.content if sent is None else decompress(reply.content, sent)
+    """Return a client's reply to each message that it answers."""
     # Strategies may put other records into a reply: each has its own.
-    contents = [content, *(RecordDict(dict(content)) for _ in request.messages[1:])]
+    contents = [reply.content, *(RecordDict(dict(reply.content)) for _ in request.messages[1:])]
     return [Message(each, reply_to=message) for each, message in zip(contents, request.messages, strict=True)]

@@ -23,6 +23,7 @@ from server.callbacks.build import make_guests
 from server.callbacks.callback import Callback
 from server.config import ServerConfig
 from server.rehearsal import rehearse
+from server.reply_checks import Expected
 from server.requests import Requests
 from server.starting_point import starting_point
 from server.strategy import (
@@ -37,7 +38,8 @@ from server.strategy import (
     tell_what_clients_remember,
 )
 from server.transfer import Transfer, take_over
-from strategies.declaration import chain_of
+from strategies.declaration import chain_of, declaration_of, weight_keys
+from strategies.rule import RECEIVED
 from strategies.wire.form import ARRAYS
 
 
@@ -108,3 +110,10 @@ def requests_of(plan: Plan) -> Requests:
         rules_of(plan.strategy),
         getattr(innermost, "arrayrecord_key", ARRAYS),
     )
+
+
+def expected_of(plan: Plan) -> Expected:
+    """Return what clients must tell, as the strategy computes with it."""
+    received = declaration_of(plan.strategy).received_losses
+    losses = [RECEIVED + objective.name for objective in plan.task.objectives] if received else []
+    return Expected(weight_keys(plan.strategy), losses, plan.task.ratios)

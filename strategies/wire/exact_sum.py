@@ -52,6 +52,7 @@ class ExactSum:
         if not other.weights:
             return
         self._expect(other.shapes)
+        other = other._in_order_of(self.shapes)
         self.weights += other.weights
         if len(self.weights) == len(other.weights):  # of one term not even the sign of a zero is lost
             self.high, self.low, self.rest = other.high.copy(), other.low.copy(), other.rest
@@ -82,6 +83,19 @@ class ExactSum:
             self.high, self.low = np.zeros(size), np.zeros(size)
         elif self.shapes != shapes:
             raise ValueError(f"arrays {dict(shapes)} cannot be added to {self.shapes}")
+
+    def _in_order_of(self, names: Iterable[str]) -> "ExactSum":
+        """Return the same sum, with the arrays in this order."""
+        order = list(names)
+        if list(self.shapes) == order:
+            return self
+        places = self.by_name(np.arange(self.high.size, dtype=np.float64))  # of each number as they lie here
+        taken = np.concatenate([places[name].reshape(-1) for name in order]).astype(np.int64)
+        moved = ExactSum()
+        moved.weights, moved.shapes = self.weights, {name: self.shapes[name] for name in order}
+        moved.high, moved.low = self.high[taken], self.low[taken]
+        moved.rest = np.stack([np.argsort(taken)[self.rest[0].astype(np.int64)], self.rest[1]])
+        return moved
 
     def _add(self, start: int, term: Floats, block: Floats) -> None:
         """Add a term to the pairs from `start` on; the rows of `block` are memory to compute in."""

@@ -7,10 +7,24 @@ plan says which client gets which record under which name.
 import json
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
 from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class Form:
+    """Shape and type of an array."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+
+
+Forms = Mapping[str, Form]
+"""Of weights, by name."""
 
 PLAN = "plan"
 """Key of the record that says which client gets which records."""
@@ -25,6 +39,30 @@ def to_record(arrays: Mapping[str, NDArray[np.generic]]) -> ArrayRecord:
 def to_arrays(record: ArrayRecord) -> dict[str, np.ndarray]:
     """Unwrap a message's arrays."""
     return {name: array.numpy() for name, array in record.items()}
+
+
+def forms_of(arrays: Mapping[str, Array | NDArray[Any]]) -> Forms:
+    """Return shapes and types of arrays."""
+    return {name: Form(tuple(array.shape), np.dtype(array.dtype)) for name, array in arrays.items()}
+
+
+def check_forms(arrays: Mapping[str, NDArray[Any]], weights: Forms) -> None:
+    """Raise ValueError for a client's arrays that are not all the weights, and aux tensors beside them.
+
+    They are floating numbers of the weights' shapes; aux tensors may be whole numbers.
+    """
+    if missing := sorted(weights.keys() - arrays.keys()):
+        raise ValueError(f"it replies a part of the weights, without {missing[0]}")
+    for key, array in arrays.items():
+        _, beside, name = key.rpartition("/")
+        if name not in weights:
+            raise ValueError(f"it replies {key}, and there is no weight {name}")
+        if array.shape != weights[name].shape:
+            raise ValueError(
+                f"it replies {key} of shape {[*array.shape]}, and {name} has {[*weights[name].shape]}"
+            )
+        if array.dtype.kind not in ("fiub" if beside else "f"):
+            raise ValueError(f"it replies {key} of type {array.dtype}, which is no floating number")
 
 
 def num_bytes(content: RecordDict) -> int:

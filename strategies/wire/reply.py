@@ -24,6 +24,8 @@ HIGH, LOW, REST, WEIGHTS = "-high", "-low", "-rest", "-weights"
 """What follows the prefix: see `ExactSum`."""
 NUM_EXAMPLES = "num-examples"
 """Metric that statistics are weighted by, whatever the strategy weights by."""
+LARGEST_WEIGHT = 2.0**53
+"""No client has as many examples: from here on float64 skips whole numbers."""
 UPDATES_IN_A_SUM = 4
 """Updates in float32 that are as large as one sum, of two float64 an element."""
 LONGEST_ERROR = 1_000
@@ -166,7 +168,7 @@ class NodeReply:
     def unpack(content: RecordDict) -> "NodeReply":
         """Return what `pack` packed."""
         plan = content.config_records[PLAN]
-        failures = [ClientFailure(*each) for each in json.loads(str(plan["failures"]))]
+        failures = [_failure(*each) for each in json.loads(str(plan["failures"]))]
         total = _unpack_sum(content, SUM)
         statistics = _unpack_sum(content, STATISTICS_SUM)
         replies = [ClientReply(client, records) for client, records in unpack(content)]
@@ -190,6 +192,12 @@ class NodeReply:
     def on_node(self, node: int) -> "NodeReply":
         """Return the same, with the failures on this node."""
         return replace(self, failures=[replace(each, node=node) for each in self.failures])
+
+
+def _failure(client: int, error: str, traceback: str) -> ClientFailure:
+    if not (isinstance(error, str) and isinstance(traceback, str)):
+        raise TypeError(f"a failure must be told in text, got {error!r:.80} and {traceback!r:.80}")
+    return ClientFailure(client, error, traceback)
 
 
 def _pack_sum(content: RecordDict, prefix: str, total: ExactSum) -> None:
@@ -233,6 +241,12 @@ def add_update(total: ExactSum, content: RecordDict, weighted_by: str) -> None:
     """Add one client's arrays to a sum, weighted by an entry of its metrics."""
     (arrays,) = content.array_records.values()
     total.add(to_arrays(arrays), weight_of(content, weighted_by))
+
+
+def check_weight(name: str, weight: float) -> None:
+    """Raise ValueError for a number that nothing can be weighted by, or that is no count of anything."""
+    if not 0 <= weight < LARGEST_WEIGHT:
+        raise ValueError(f"{name} must be >= 0 and finite, got {weight:g}")
 
 
 def weight_of(content: RecordDict, weighted_by: str) -> float:
@@ -284,7 +298,8 @@ def drop_partial_metrics(contents: Sequence[RecordDict], weighted_by: str) -> di
 def _means(contents: Sequence[RecordDict], names: Iterable[str], weighted_by: str) -> dict[str, float]:
     means = {}
     for name in names:
-        having = [content for content in contents if name in metrics_of(content)]
+        # A list has no mean.
+        having = [each for each in contents if isinstance(metrics_of(each).get(name), int | float)]
         if total := sum(weight_of(content, weighted_by) for content in having):
             terms = [weight_of(each, weighted_by) * float(metrics_of(each)[name]) for each in having]  # type: ignore[arg-type]
             means[name] = sum(terms) / total

@@ -1,0 +1,212 @@
+"""What a node replies, checked before anybody computes with it: nodes may send anything.
+
+What is wrong with one client's reply is the failure of that client. What is wrong with numbers that a node
+sends for all of its clients together is the failure of each of them. Nothing else ends with it.
+"""
+
+import math
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from flwr.app import RecordDict
+
+from models.core.tracebacks import line_of, traceback_of
+from models.task import Metrics
+from server.requests import Request, Wave
+from strategies.rule import PERSONAL, Arrays
+from strategies.wire.compression import decompress
+from strategies.wire.exact_sum import ExactSum
+from strategies.wire.records import Forms, check_forms, forms_of, to_arrays
+from strategies.wire.reply import (
+    NUM_EXAMPLES,
+    SUMS,
+    ClientFailure,
+    ClientReply,
+    NodeReply,
+    check_weight,
+    metrics_of,
+    weight_of,
+)
+
+Shapes = Mapping[str, tuple[int, ...]]
+
+
+def shapes_of(arrays: Arrays) -> Shapes:
+    """Return the shape of each array."""
+    return {name: array.shape for name, array in arrays.items()}
+
+
+@dataclass(frozen=True)
+class Expected:
+    """What every client must tell beside its weights."""
+
+    weights: Collection[str] = ()
+    """Metrics in training that the strategy weights clients by."""
+    losses: Collection[str] = ()
+    """Metrics in training that it computes with."""
+    ratios: Callable[[Metrics], Mapping[str, float]] | None = None
+    """Turns the sums of an evaluation into metrics; None is that nobody looks at them."""
+
+
+def check_reply(
+    reply: NodeReply,
+    wave: Wave,
+    clients: Sequence[int],
+    weighted_by: str,
+    statistics: Shapes,
+    names: Collection[str],
+    expected: Expected,
+) -> NodeReply:
+    """Return the reply with its updates decompressed, and with failures for clients whose own is malformed.
+
+    `statistics` are those of the model, and `names` its weights; all that were sent unless given. Raises
+    ValueError for what concerns the whole node.
+    """
+    _check_answered(reply, clients)
+    if not (0 <= reply.seconds < math.inf and reply.client_bytes >= 0):
+        raise ValueError(f"it says {reply.seconds} seconds and {reply.client_bytes} bytes")
+    found = reply.statistics.shapes if reply.statistics else {}
+    if found != (statistics if reply.replies else {}):
+        raise ValueError(f"it sends statistics {sorted(found)}, and the model has {sorted(statistics)}")
+    summed = reply.total is not None or reply.statistics is not None
+    replies, failures = [], list(reply.failures)
+    for each in reply.replies:
+        try:
+            content = each.content
+            if wave.training:
+                _check_train_metrics(content, {NUM_EXAMPLES, *expected.weights, weighted_by} - {""}, expected)
+                if reply.total is None:
+                    content = _checked_arrays(content, wave.requests[each.client], names)
+                elif content.array_records:
+                    raise ValueError("its arrays come twice, in a sum and by themselves")
+            else:
+                _check_evaluation(content, expected)
+            replies.append(ClientReply(each.client, content))
+        except Exception as error:
+            if summed:
+                raise ValueError(f"client {each.client}: {line_of(error)}") from error
+            why = f"its reply cannot be used: {line_of(error)}"
+            failures.append(ClientFailure(each.client, why, traceback_of(error)))
+    if reply.total is not None:
+        forms = _forms(wave.requests[clients[0]], names)
+        _check_total(reply.total, _weights(replies, wave, weighted_by), forms)
+    if reply.statistics is not None and sorted(reply.statistics.weights) != _weights(
+        replies, wave, NUM_EXAMPLES
+    ):
+        raise ValueError("its statistics are weighted by other numbers than its clients' examples")
+    fine = {each.client for each in replies}
+    states = {client: state for client, state in reply.states.items() if client in fine}
+    return replace(reply, replies=replies, failures=failures, states=states)
+
+
+def agreeing(parts: Sequence[NodeReply]) -> list[NodeReply]:
+    """Return the replies to a training, in which clients that reply other arrays than most do have failed."""
+    layouts = [
+        frozenset(part.total.shapes if part.total else next(iter(each.content.array_records.values())))
+        for part in parts
+        for each in part.replies
+    ]
+    if len(set(layouts)) < 2:
+        return list(parts)
+    usual, left = Counter(layouts).most_common(1)[0][0], iter(layouts)
+    return [_fail_others(part, [next(left) == usual for _ in part.replies], usual) for part in parts]
+
+
+def _fail_others(part: NodeReply, fine: Sequence[bool], usual: Collection[str]) -> NodeReply:
+    if all(fine):
+        return part
+    why = f"its reply has other arrays than those of most clients, which reply {', '.join(sorted(usual))}"
+    whole = part.total is not None or part.statistics is not None  # in which it cannot be told apart
+    failed = [each.client for each, good in zip(part.replies, fine, strict=True) if whole or not good]
+    return replace(
+        part,
+        replies=[each for each in part.replies if each.client not in failed],
+        failures=[*part.failures, *(ClientFailure(client, why) for client in failed)],
+        states={client: state for client, state in part.states.items() if client not in failed},
+        total=None,
+        statistics=None,
+    )
+
+
+def _check_answered(reply: NodeReply, clients: Sequence[int]) -> None:
+    """Raise ValueError where a node does not answer for each of its clients, and for no other, once."""
+    answered = [each.client for each in reply.replies] + [each.client for each in reply.failures]
+    if not all(type(client) is int for client in answered) or sorted(answered) != sorted(clients):
+        raise ValueError(f"it answers for clients {answered}, and was asked for {sorted(clients)}")
+    if more := reply.states.keys() - {each.client for each in reply.replies}:
+        raise ValueError(f"it has states of clients {sorted(more)}, which have not replied")
+
+
+def _check_train_metrics(content: RecordDict, weights: Collection[str], expected: Expected) -> None:
+    metrics = metrics_of(content)
+    for name in sorted(weights):
+        check_weight(name, weight_of(content, name))
+    for name in expected.losses:
+        if not math.isfinite(weight_of(content, name)):
+            raise ValueError(f"its {name} is {metrics[name]}")
+
+
+def _check_evaluation(content: RecordDict, expected: Expected) -> None:
+    check_weight(NUM_EXAMPLES, weight_of(content, NUM_EXAMPLES))
+    if expected.ratios is None:
+        return
+    for prefix in ("", PERSONAL):
+        if prefix and prefix + SUMS not in content:
+            continue
+        sums = {name: _pair(name, pair) for name, pair in content.config_records[prefix + SUMS].items()}
+        if sums:
+            expected.ratios(sums)
+
+
+def _pair(name: str, pair: Any) -> tuple[float, float]:
+    """Return a sum of a metric and its weight."""
+    total, weight = map(float, pair)
+    check_weight(name, weight)
+    if not math.isfinite(total):
+        raise ValueError(f"its sum of {name} is {total:g}")
+    return total, weight
+
+
+def _checked_arrays(content: RecordDict, request: Request, names: Collection[str]) -> RecordDict:
+    """Return what a client replies without compression."""
+    (sent,) = request.content.array_records.values()
+    content = decompress(content, sent)
+    (record,) = content.array_records.values()
+    arrays, forms = to_arrays(record), _forms(request, names)
+    check_forms(arrays, forms)
+    for name, array in arrays.items():
+        form = forms[name.rpartition("/")[2]]
+        with np.errstate(over="ignore"):
+            fits = array if array.dtype == form.dtype else array.astype(form.dtype)
+        if not np.isfinite(fits).all():
+            raise ValueError(f"{name} is not finite")
+    return content
+
+
+def _forms(request: Request, names: Collection[str]) -> Forms:
+    (sent,) = request.content.array_records.values()
+    return forms_of({name: sent[name] for name in names or [key for key in sent if "/" not in key]})
+
+
+def _weights(replies: Sequence[ClientReply], wave: Wave, weighted_by: str) -> list[float]:
+    """Return by which numbers a node weights its clients, in order."""
+    return sorted(each.weight(weighted_by) for each in replies for _ in wave.requests[each.client].messages)
+
+
+def _check_total(total: ExactSum, weights: list[float], forms: Forms) -> None:
+    """Raise ValueError for a sum that is not one of such weights, or beyond all that they can come to."""
+    if sorted(total.weights) != weights:
+        raise ValueError("its sum is weighted by other numbers than its clients tell")
+    high = total.by_name(total.high)
+    check_forms(high, forms)
+    for name, array in high.items():
+        largest = total.weight * float(np.finfo(forms[name.rpartition("/")[2]].dtype).max)
+        if array.size and np.abs(array).max() > largest:
+            raise ValueError(f"its sum of {name} is beyond what its clients can have")
+    if (np.abs(total.low) > np.abs(total.high) * 2.0**-52).any():
+        raise ValueError("the parts of its sum overlap")
+    if total.rest.size and np.abs(total.rest[1]).max() > np.abs(total.high).max() + 1.0:
+        raise ValueError("the rest of its sum is no rest")
