@@ -4,7 +4,7 @@ import math
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from logging import INFO, WARNING
 from typing import Any, Literal
 
@@ -29,8 +29,9 @@ from server.evaluation import CentralEvaluation
 from server.rehearsal import KNOWN
 from server.run_folder import RunFolder
 from server.run_schema import CHECKPOINTS, ERRORS, FailureRecord, RoundRecord
-from strategies.declaration import aggregates_evaluation, declaration_of, weight_keys
-from strategies.memory import restore
+from strategies.declaration import aggregates_evaluation, chain_of, declaration_of, weight_keys
+from strategies.memory import capture, restore
+from strategies.privacy.budget import DRAWN_FROM
 from strategies.rule import Arrays
 from strategies.wire.form import listed
 from strategies.wire.records import to_arrays
@@ -93,6 +94,8 @@ class RoundLoop:
         self.stop_reason = ""
         self.told_undefined: set[str] = set()
         """Metrics that some clients do not have, each of which the log names once."""
+        self._undone: list[RoundRecord] = []
+        """Rounds that are done again, of which the earlier ones were released, too."""
         self._lists: dict[str, list[int | float]] = {}
         """What the strategy returned of this round that is no single number."""
 
@@ -122,9 +125,27 @@ class RoundLoop:
             self.grid.states = checkpoint.states
             self.folder.started -= self.progress.seconds
             restore(self.strategy, checkpoint.strategy, checkpoint.strategy_arrays)
+            self._count_again(checkpoint)
             log(INFO, "Resuming after round %d", checkpoint.server_round)
         self.folder.begin()
         self.folder.rewind(self.progress.server_round if checkpoint else -1)
+
+    def _count_again(self, checkpoint: Checkpoint) -> None:
+        """Tell private strategies of the rounds that are done again, with other noise: both are released.
+
+        The checkpoint remembers it, or a run that is killed again would count them no more.
+        """
+        self._undone += self.folder.rounds_after(checkpoint.server_round)
+        private = [each for each in chain_of(self.strategy) if hasattr(each, "count_again")]
+        for record in self._undone if private else ():
+            asked = [*record.clients, *(each.client for each in record.failures)]
+            for each in private:
+                each.count_again(asked, record.lists.get(f"train/{DRAWN_FROM}", []))
+        if private and self._undone:
+            said = "%d rounds are done again with other noise: epsilon counts them twice"
+            log(WARNING, said, len(self._undone))
+            tree, arrays = capture(self.strategy)
+            self.checkpoints.save(replace(checkpoint, strategy=tree, strategy_arrays=arrays))
 
     def run(self) -> Literal["completed", "stopped"]:
         """Run until the last round, or until a callback asks to stop; return "completed" or "stopped"."""

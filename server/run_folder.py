@@ -83,6 +83,12 @@ class RunFolder:
             _write_whole(path, uuid.uuid4().hex[:8])
         return path.read_text(encoding="utf-8")
 
+    def rounds_after(self, server_round: int) -> list[RoundRecord]:
+        """Return the lines of the rounds after this one."""
+        metrics = self.path / METRICS
+        lines = metrics.read_bytes().splitlines() if metrics.exists() else []
+        return [each for each in map(whole_record, lines) if each and each.server_round > server_round]
+
     def rewind(self, server_round: int) -> None:
         """Drop the metrics of the rounds after this one, which will be done again."""
         metrics = self.path / METRICS

@@ -9,6 +9,9 @@ from flwr.serverapp.strategy import Strategy
 from strategies.declaration import declaration_of
 from strategies.privacy.accountant import usual_delta
 
+DRAWN_FROM = "drawn-from"
+"""Name under which a private strategy tells of how many clients it drew a round's cohort."""
+
 
 @dataclass(frozen=True)
 class Budget:

@@ -25,7 +25,7 @@ from flwr.serverapp.strategy import Strategy
 from strategies.declaration import Declaration, declaration_of
 from strategies.privacy.accountant import NORMS_MOVED, epsilon, least_noise
 from strategies.privacy.amplification import why_not_amplified
-from strategies.privacy.budget import Budget, calibrate, check_replies_can_be_clipped
+from strategies.privacy.budget import DRAWN_FROM, Budget, calibrate, check_replies_can_be_clipped
 from strategies.privacy.clipping import CLIENTS, CLIPPED, NORM, ClippingPlace, OnClients, OnServer
 from strategies.privacy.noise import (
     KEY_BYTES,
@@ -124,6 +124,15 @@ class CentralDP(Strategy):
         declared = self.place.declare(declaration_of(self.strategy))
         return replace(declared, private=True, remarks=(*declared.remarks, *self._remarks()))
 
+    def count_again(self, asked: Sequence[int], drawn_from: Sequence[float]) -> None:
+        """Count a round that is done again: its noise was another, so both have been released.
+
+        Where nobody has said how many its cohort was drawn from, sampling gains it nothing.
+        """
+        if self.noise != REPEATABLE:
+            population = int(drawn_from[0]) if drawn_from else self.num_sampled_clients
+            self.rounds[population] = self.rounds.get(population, 0) + 1
+
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
@@ -175,9 +184,9 @@ class CentralDP(Strategy):
         private = {name: np.asarray(old[name] + noised[name]) for name in old}  # may be without axes
         spent = self._epsilon_after(self._population)
         self.rounds[self._population] = self.rounds.get(self._population, 0) + 1
-        released = {CLIPPED: clipped, NORM: self.clipping_norm}
+        released: dict[str, float | list[int]] = {CLIPPED: clipped, NORM: self.clipping_norm}
         if math.isfinite(spent) and self.noise != REPEATABLE:
-            released["epsilon"] = spent
+            released |= {"epsilon": spent, DRAWN_FROM: [self._population]}
         self.clipping_norm = self.norm_policy.next_norm(self.clipping_norm, num_clients, clipped, noise)
         del metrics[CLIENTS]
         alone = copy(answered[0])

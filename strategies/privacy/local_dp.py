@@ -14,7 +14,7 @@ client draws its noise from its operating system, anew for every reply.
 """
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import InitVar, dataclass, replace
 from typing import cast
 
@@ -144,9 +144,7 @@ class LocalDP(Strategy):
         deviation = self.budget.noise_multiplier * self.clipping_norm
         config[NORM], config[DEVIATION], config[KIND] = self.clipping_norm, deviation, self.noise
         messages = list(self.strategy.configure_train(server_round, arrays, config, grid))
-        for message in messages:
-            client = message.metadata.dst_node_id
-            self.asked[client] = self.asked.get(client, 0) + 1
+        self._count(message.metadata.dst_node_id for message in messages)
         if self.target_epsilon is not None:
             self.budget.check(server_round, self._spent())
         return messages
@@ -174,6 +172,15 @@ class LocalDP(Strategy):
     def summary(self) -> None:
         """Leave it to the strategy."""
         self.strategy.summary()
+
+    def count_again(self, asked: Sequence[int], drawn_from: Sequence[float]) -> None:
+        """Count a round that is done again: its noise was another, so both have been released."""
+        if self.noise != REPEATABLE:
+            self._count(asked)
+
+    def _count(self, clients: Iterable[int]) -> None:
+        for client in clients:
+            self.asked[client] = self.asked.get(client, 0) + 1
 
     def _spent(self) -> float:
         """Return the epsilon of the clients that have been asked most often."""

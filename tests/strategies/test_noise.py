@@ -231,6 +231,32 @@ def test_repeatable_noise_claims_no_epsilon(
         assert any(remark in record.getMessage() for record in caplog.records)
 
 
+@pytest.mark.parametrize(
+    ("name", "key", "sampled"), [(ON_SERVER, "epsilon", 1), ("LocalDP", "local-epsilon", 2)]
+)
+def test_rounds_that_are_done_again_are_released_twice(
+    tiny: Make, tmp_path: Path, name: str, key: str, sampled: int
+) -> None:
+    config = tiny(
+        strategy=name,
+        strategy_options=f"clipping_norm = 1e-4, noise_multiplier = {MULTIPLIER}, delta = 1e-3",
+        num_clients=2,
+        clients_per_round=sampled,
+        checkpoint_every=2,
+        run_dir=str(tmp_path / "run"),
+    )
+    run_in_process({**config, "num-server-rounds": 3})
+    run_in_process({**config, "num-server-rounds": 3, "resume": True})  # round 3 for the second time
+    run_in_process({**config, "num-server-rounds": 4, "resume": True})  # and for the third
+    lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
+    rows = [row for row in map(json.loads, lines) if row["server_round"]]
+    assert [row["server_round"] for row in rows] == [1, 2, 3, 4]
+    for row, released in zip(rows, (1, 2, 5, 6), strict=True):
+        cohort, population = (1, 2) if name == ON_SERVER else (1, 1)
+        spent = epsilon(MULTIPLIER, cohort, {population: released}, 1e-3)
+        assert row["train"][key] == pytest.approx(spent, rel=1e-9)
+
+
 def test_without_noise_there_is_nothing_to_say() -> None:
     strategy = strategy_of(ON_SERVER, "clipping_norm = 1.0, noise_multiplier = 0.0")
     assert declaration_of(strategy).remarks == ()
