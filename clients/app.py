@@ -101,7 +101,7 @@ def _collect(message: Message, context: Context, work: Work) -> NodeReply:
         debug=debug,
     )
     # The run's absolute folder where server and nodes share a disk, else a name under the node's own.
-    states = ClientStates(node.state_root / info.state_path, states_of(message.content))
+    states = ClientStates(node.states_of(info.state_path), states_of(message.content))
     mark_in_use(states.folder)
     with pinned(worker.config.threads):
         work(worker, requests, states, reply, deadline)

@@ -57,6 +57,21 @@ class NodeConfig:
         """The folder that its clients' state lies under, unless the server names an absolute one."""
         return Path.home() / STATE_ROOT if self.state_path is None else self.state_path
 
+    def states_of(self, named: str) -> Path:
+        """Return the folder of a run's states, of which the server says the name.
+
+        Where server and nodes share a disk it is absolute, in the run's own folder. Raises UserError for one
+        that leads out of the folder that this node was given, or out of the usual one by dots.
+        """
+        path = Path(named)
+        below = not path.is_absolute() and path.parts and ".." not in path.parts
+        if not below and not (path.is_absolute() and self.state_path is None):
+            raise UserError(
+                f"the server names {named!r} for what clients remember, which is not below {self.state_root} "
+                f"({STATE_PATH} in --node-config)"
+            )
+        return self.state_root / path
+
 
 def _days(given: int | None) -> int | None:
     if given is not None and given < 1:

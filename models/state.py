@@ -8,6 +8,7 @@ from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from models.core.errors import UserError
 from models.core.seeds import seed_torch
@@ -39,7 +40,9 @@ def build_model(task: Task, seed: int) -> nn.Module:
         seed_torch(torch.device("cpu"), seed, "build")
         model = task.build()
     state = model.state_dict()
+    _check_entries(state)
     _check_memory(state)
+    _check_buffers(model)
     _check_patterns("local", task.local, state)
     # All names of a weight that is tied to another, as a language model's embedding is to its decoder.
     parameters = dict(model.named_parameters(remove_duplicate=False))
@@ -47,7 +50,20 @@ def build_model(task: Task, seed: int) -> nn.Module:
     for name, parameter in parameters.items():
         if _matches(name, task.freeze):
             parameter.requires_grad_(False)
-    if not federated_names(model, task).parameters:
+        if parameter.requires_grad and parameter.is_complex() and not _matches(name, task.local):
+            raise UserError(
+                f"{name} is complex, and only real weights are averaged: hold it as two real ones "
+                "(torch.view_as_real), or name it in local"
+            )
+    federated = federated_names(model, task)
+    for name in federated.all:
+        if "/" in name:  # which parts the kinds of aux tensors from weights in messages
+            raise UserError(f"{name} has a slash in its name: name that part of the model otherwise")
+        if state[name].dtype == torch.bfloat16:
+            raise UserError(
+                f"{name} is bfloat16, which NumPy lacks: build in float32, and set precision = 'bfloat16'"
+            )
+    if not federated.parameters:
         given = f"local = {list(task.local)}, freeze = {list(task.freeze)}"
         raise UserError(f"{given} leaves nothing to average: name fewer weights")
     return model
@@ -138,6 +154,32 @@ def _names_of(state: Mapping[str, Tensor]) -> list[tuple[str, ...]]:
         place = (tensor.data_ptr(), tensor.shape, tensor.stride(), tensor.dtype)
         groups.setdefault(place if tensor.numel() else name, []).append(name)
     return [tuple(names) for names in groups.values()]
+
+
+def _check_entries(state: Mapping[str, object]) -> None:
+    """Raise UserError for what has no place in memory yet, or none that can be sent."""
+    for name, entry in state.items():
+        if not isinstance(entry, Tensor):
+            raise UserError(f"{name} is {type(entry).__name__}, and a model's state holds tensors alone")
+        if is_lazy(entry):
+            raise UserError(
+                f"{name} has no shape yet: give the layer its size, or run the model once in build"
+            )
+        if entry.layout != torch.strided or entry.is_meta:
+            kind = "meta" if entry.is_meta else str(entry.layout).removeprefix("torch.")
+            raise UserError(
+                f"{name} is a {kind} tensor, and a model's state holds dense ones: use to_dense()"
+            )
+
+
+def _check_buffers(model: nn.Module) -> None:
+    """Raise UserError for a buffer that is a parameter's memory: it would be trained, and averaged beside."""
+    owners = {parameter.data_ptr(): name for name, parameter in model.named_parameters() if parameter.numel()}
+    for name, buffer in model.named_buffers():
+        if buffer.numel() and buffer.data_ptr() in owners:
+            raise UserError(
+                f"buffer {name} is the memory of parameter {owners[buffer.data_ptr()]}: clone it, or drop it"
+            )
 
 
 def _check_memory(state: Mapping[str, Tensor]) -> None:

@@ -45,3 +45,16 @@ def test_a_value_of_another_type_is_named(key: str, value: object, called: str) 
 def test_state_is_kept_a_day_at_least() -> None:
     with pytest.raises(UserError, match=r"^keep-state-days in --node-config must be at least 1, got 0$"):
         NodeConfig.from_flower({"keep-state-days": 0})
+
+
+@pytest.mark.parametrize("named", ["/elsewhere", "../elsewhere", "run/../../elsewhere", "", "."])
+def test_a_server_names_no_folder_outside_of_the_nodes(named: str) -> None:
+    with pytest.raises(UserError, match="which is not below /state"):
+        NodeConfig(state_path=Path("/state")).states_of(named)
+
+
+def test_where_states_lie() -> None:
+    assert NodeConfig(state_path=Path("/state")).states_of("run-0a") == Path("/state/run-0a")
+    assert NodeConfig().states_of("/runs/1/clients") == Path("/runs/1/clients")  # of a run on the same disk
+    with pytest.raises(UserError):
+        NodeConfig().states_of("../run")

@@ -138,3 +138,52 @@ def test_a_module_with_one_trained_parameter_is_not_frozen() -> None:
     model = build_model(task, 1)
     assert frozen_names(model, task.freeze) == ("1.weight",)
     assert federated_names(model, task).statistics == STATISTICS
+
+
+class Odd(nn.Module):
+    """A linear layer, and beside it what `change` adds."""
+
+    def __init__(self, change: Callable[[nn.Module], object]) -> None:
+        super().__init__()
+        self.linear = nn.Linear(2, 2)
+        change(self)
+
+
+class WithExtraState(nn.Linear):
+    """A layer whose state is no tensor alone."""
+
+    def get_extra_state(self) -> dict[str, int]:
+        return {"scale": 1}
+
+    def set_extra_state(self, state: object) -> None:
+        pass
+
+
+def adding(name: str, part: nn.Module) -> Callable[[nn.Module], object]:
+    return lambda model: model.add_module(name, part)
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        (lambda m: m.register_buffer("shadow", m.linear.weight.detach()), "is the memory of parameter"),
+        (lambda m: m.register_parameter("w", nn.Parameter(torch.ones(2) * 1j)), "w is complex"),
+        (lambda m: m.register_buffer("edges", torch.eye(2).to_sparse()), "edges is a sparse_coo tensor"),
+        (adding("lazy", nn.LazyLinear(2)), "lazy.weight has no shape yet"),
+        (adding("ghost", nn.Linear(2, 2, device="meta")), "ghost.weight is a meta tensor"),
+        (adding("short", nn.Linear(2, 2, dtype=torch.bfloat16)), "short.weight is bfloat16"),
+        (adding("odd", WithExtraState(2, 2)), "odd._extra_state is dict"),
+        (adding("parts", nn.ParameterDict({"a/b": torch.ones(1)})), "parts.a/b has a slash"),
+    ],
+)
+def test_what_cannot_be_averaged_is_a_line(change: Callable[[nn.Module], object], why: str) -> None:
+    with pytest.raises(UserError, match=why):
+        build_model(Toy(lambda: Odd(change)), 1)
+
+
+def test_complex_weights_may_stay_with_the_client() -> None:
+    def change(model: nn.Module) -> None:
+        model.register_parameter("w", nn.Parameter(torch.zeros(2, dtype=torch.cfloat)))
+
+    task = Toy(lambda: Odd(change), local=("w",))
+    assert federated_names(build_model(task, 1), task).all == ("linear.weight", "linear.bias")
