@@ -3,15 +3,18 @@
 import json
 import math
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from scripted_grid import Answer, ScriptedGrid
 
+from models.core.config import Value
 from server.cohort import CohortGrid, CohortResult
 from server.node_registry import NodeRegistry
 from server.reply_checks import Expected
+from simulations.runtime.in_process import run_in_process
 from strategies.wire.exact_sum import ExactSum
 from strategies.wire.node import NodeDescription
 from strategies.wire.records import PLAN, to_arrays, to_record
@@ -208,3 +211,24 @@ def test_what_clients_found_on_their_examples(sums: dict | None, why: str) -> No
                 content[key] = ConfigRecord(dict(sums))
 
     check_only_that_node_failed(exchange(node(1, change), message_type="evaluate"), why)
+
+
+@pytest.mark.parametrize("how", ["wide", "nan"])
+def test_a_client_whose_rule_spoils_its_reply_fails_alone(
+    tiny: Callable[..., dict[str, Value]], tmp_path: Path, how: str
+) -> None:
+    """Though it is the first whose arrays its node would add up."""
+    told = ", ".join(f"{client} = {{how = '{how if client == 0 else ''}'}}" for client in range(6))
+    run_in_process(
+        tiny(
+            strategy="asking:Widened",
+            strategy_options=f"told = {{{told}}}",
+            num_clients=6,
+            clients_per_round=6,
+            num_server_rounds=1,
+            run_dir=str(tmp_path / "run"),
+        )
+    )
+    row = json.loads((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()[-1])
+    assert row["clients"] == [1, 2, 3, 4, 5]
+    assert [failure["client"] for failure in row["failures"]] == [0]

@@ -4,12 +4,14 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
+import torch
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MessageType, MetricRecord, RecordDict
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import FedAvg
 from torch import Tensor
 
 from strategies import AuxTensors, Declaration, LocalRule
+from strategies.rule import Arrays
 
 
 class Told(FedAvg):
@@ -76,6 +78,26 @@ class Push(LocalRule):
 
     def gradient(self, gradient: Tensor, weight: Tensor, aux: AuxTensors) -> Tensor:
         return gradient + self.strength * aux.sent["push"]
+
+
+class Widening(LocalRule):
+    """Replies every weight twice over, or not a number, where it is told to."""
+
+    def __init__(self, config: Mapping[str, object]) -> None:
+        self.how = config.get("how", "")
+
+    def reply(self, arrays: Arrays, received: Arrays, generator: torch.Generator) -> tuple[Arrays, dict]:
+        if self.how == "wide":
+            return {name: np.stack([array, array]) for name, array in arrays.items()}, {}
+        if self.how == "nan":
+            return {name: np.full_like(array, np.nan) for name, array in arrays.items()}, {}
+        return arrays, {}
+
+
+class Widened(Told):
+    """Tells clients how, and lets nodes add up."""
+
+    declaration = Declaration(weighted_mean=True, local_rules=("asking:Widening",))
 
 
 class Records(FedAvg):
