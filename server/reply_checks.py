@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from flwr.app import RecordDict
+from flwr.app import ArrayRecord, RecordDict
 
 from models.core.tracebacks import line_of, traceback_of
 from models.task import Metrics
@@ -21,6 +21,7 @@ from strategies.wire.compression import decompress
 from strategies.wire.exact_sum import ExactSum
 from strategies.wire.records import Forms, check_forms, forms_of, to_arrays
 from strategies.wire.reply import (
+    ARRAYS,
     NUM_EXAMPLES,
     SUMS,
     ClientFailure,
@@ -183,7 +184,13 @@ def _checked_arrays(content: RecordDict, request: Request, names: Collection[str
             fits = array if array.dtype == form.dtype else array.astype(form.dtype)
         if not np.isfinite(fits).all():
             raise ValueError(f"{name} is not finite")
-    return content
+    order = list(dict.fromkeys([*forms, *arrays]))
+    if list(arrays) == order:
+        return content
+    # Flower's strategies go by the order of weights, and not all of them by their names.
+    others = {key: each for key, each in content.items() if each is not record}
+    ordered = {name: record[name] for name in order}
+    return RecordDict({ARRAYS: ArrayRecord(ordered), **others})
 
 
 def _forms(request: Request, names: Collection[str]) -> Forms:

@@ -13,17 +13,19 @@ from scripted_grid import Answer, ScriptedGrid
 from models.core.config import Value
 from server.cohort import CohortGrid, CohortResult
 from server.node_registry import NodeRegistry
-from server.reply_checks import Expected
+from server.reply_checks import Expected, check_reply
+from server.requests import Request, Wave
 from simulations.runtime.in_process import run_in_process
 from strategies.wire.exact_sum import ExactSum
 from strategies.wire.node import NodeDescription
 from strategies.wire.records import PLAN, to_arrays, to_record
-from strategies.wire.reply import SUMS, NodeReply
+from strategies.wire.reply import SUMS, ClientReply, NodeReply
 from strategies.wire.request import RoundInfo, unpack_requests
 
 Change = Callable[[RecordDict], RecordDict | None]
 Arrays = dict[str, np.ndarray]
 ONES = np.ones(2, np.float32)
+COUNTED = {"num-examples": 2}
 
 
 def node(
@@ -185,6 +187,20 @@ def test_a_sum_in_another_order_is_added_by_name() -> None:
     total.merge(other)
     assert {name: mean.tolist() for name, mean in total.mean().items()} == {"x": [2.75, 5.5], "y": [13.75]}
     assert set(total.rest[0]) <= {0.0, 1.0, 2.0}
+
+
+def test_weights_in_another_order_are_put_in_that_of_the_request() -> None:
+    content = RecordDict({"arrays": to_record({"a": ONES, "b": 2 * ONES}), "config": ConfigRecord({})})
+    swapped = to_record({"b": 4 * ONES, "kind/a": ONES, "a": 3 * ONES})
+    reply = NodeReply([ClientReply(0, RecordDict({"arrays": swapped, "metrics": MetricRecord(COUNTED)}))])
+    wave = Wave("train", {0: Request(content)})
+    (checked,) = check_reply(reply, wave, [0], "", {}, (), Expected()).replies
+    (record,) = checked.content.array_records.values()
+    assert [(name, each.tolist()[0]) for name, each in to_arrays(record).items()] == [
+        ("a", 3.0),
+        ("b", 4.0),
+        ("kind/a", 1.0),
+    ]
 
 
 @pytest.mark.parametrize(
