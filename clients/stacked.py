@@ -6,6 +6,7 @@ ones do not. Each client's result equals that of the loop up to the rounding of 
 more of, so it depends a little on who trains beside it: the loop is the default.
 """
 
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -92,6 +93,9 @@ class _Stack:
         """Put the clients' weights together: name -> (K, ...), for K clients."""
         self.worker, self.states, self.reply, self.deadline = worker, states, reply, deadline
         self.learners = list(learners)
+        self.half, self.longest = deadline.halfway(), deadline.left / 2
+        self.drawing = dict.fromkeys((learner.request.client for learner in learners), 0.0)
+        """Seconds that each client's batches have taken."""
         first = learners[0].request
         self.state = _stack_states(worker, first, learners)
         parameters = {
@@ -145,13 +149,22 @@ class _Stack:
         return None
 
     def _draw(self) -> dict[int, Batch | Exception | None]:
-        """Return row -> its client's next batch, None where it has no more, or why it cannot be drawn."""
+        """Return row -> its client's next batch, None where it has no more, or why it cannot be drawn.
+
+        A client whose batches take half of the time leaves those that step with it, as they wait for it.
+        """
         drawn: dict[int, Batch | Exception | None] = {}
         for row, learner in enumerate(self.learners):
+            began = time.monotonic()
             try:
                 drawn[row] = next(learner.batches, None)
             except Exception as error:  # these examples, not the stack, are at fault
                 drawn[row] = error
+            client = learner.request.client
+            self.drawing[client] += time.monotonic() - began
+            waited_for = len(self.learners) > 1 and isinstance(drawn[row], Mapping)
+            if waited_for and self.drawing[client] > self.longest:
+                drawn[row] = self.half.late()
         return drawn
 
     def _fail(self, error: Exception) -> None:
