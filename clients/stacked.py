@@ -45,7 +45,7 @@ def train_stacked(
         words = repr(sorted(request.config.items()))
         alike = stacks.setdefault((id(request.weights), words), [])
         try:
-            alike.append(_prepare(worker, request, states))
+            alike.append(_prepare(worker, request, states, deadline))
         except Exception as error:  # whatever one client does, the others' work counts
             reply.fail(request.client, error)
     for learners in stacks.values():
@@ -65,7 +65,7 @@ class _Learner:
     state: ClientState
 
 
-def _prepare(worker: Worker, request: ClientRequest, states: ClientStates) -> _Learner:
+def _prepare(worker: Worker, request: ClientRequest, states: ClientStates, deadline: Deadline) -> _Learner:
     server_round, client = request.info.server_round, request.client
     examples = poison(worker, client, worker.examples(client)[0])
     generator = generator_for(worker.config.seed, "train", server_round, client)
@@ -75,7 +75,7 @@ def _prepare(worker: Worker, request: ClientRequest, states: ClientStates) -> _L
     received = {}
     if request.info.received_losses:
         start = shared_model(request.given, state.shared)
-        received = worker.received_losses(server_round, client, start, examples)
+        received = worker.received_losses(server_round, client, start, examples, deadline.halfway())
     return _Learner(request, worker.task.num_examples(examples), received, batches, state)
 
 

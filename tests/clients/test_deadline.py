@@ -177,6 +177,22 @@ def test_a_client_that_is_slow_at_every_batch_leaves_those_that_step_with_it(tin
     assert failure["error"].endswith(said)
 
 
+@pytest.mark.parametrize("engine", ["loop", "stacked"])
+def test_a_client_that_hangs_while_it_is_asked_for_its_losses_is_late_alone(tiny: Make, engine: str) -> None:
+    config = tiny(
+        task="slow:SlowCnn",
+        task_options="slow_at = [1, 2], seconds = 15.0, stream = 'received'",
+        strategy="QFedAvg",
+        strategy_options="q = 0.1",
+        round_timeout=8.0,
+        engine=engine,
+        num_server_rounds=1,
+    )
+    run_in_process(config)
+    row = result_of(config)[0][-1]
+    assert ([each["client"] for each in row["failures"]], row["clients"]) == ([2], [0, 1, 3])
+
+
 @pytest.mark.parametrize(
     ("engine", "seconds", "pauses"), [("loop", 60.0, 1), ("loop", 0.3, 1000), ("stacked", 60.0, 1)]
 )
