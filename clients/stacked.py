@@ -6,6 +6,7 @@ ones do not. Each client's result equals that of the loop up to the rounding of 
 more of, so it depends a little on who trains beside it: the loop is the default.
 """
 
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -44,7 +45,7 @@ def train_stacked(
         words = repr(sorted(request.config.items()))
         alike = stacks.setdefault((id(request.weights), words), [])
         try:
-            alike.append(_prepare(worker, request, states))
+            alike.append(_prepare(worker, request, states, deadline))
         except Exception as error:  # whatever one client does, the others' work counts
             reply.fail(request.client, error)
     for learners in stacks.values():
@@ -64,7 +65,7 @@ class _Learner:
     state: ClientState
 
 
-def _prepare(worker: Worker, request: ClientRequest, states: ClientStates) -> _Learner:
+def _prepare(worker: Worker, request: ClientRequest, states: ClientStates, deadline: Deadline) -> _Learner:
     server_round, client = request.info.server_round, request.client
     examples = poison(worker, client, worker.examples(client)[0])
     generator = generator_for(worker.config.seed, "train", server_round, client)
@@ -74,7 +75,7 @@ def _prepare(worker: Worker, request: ClientRequest, states: ClientStates) -> _L
     received = {}
     if request.info.received_losses:
         start = shared_model(request.given, state.shared)
-        received = worker.received_losses(server_round, client, start, examples)
+        received = worker.received_losses(server_round, client, start, examples, deadline.halfway())
     return _Learner(request, worker.task.num_examples(examples), received, batches, state)
 
 
@@ -92,6 +93,9 @@ class _Stack:
         """Put the clients' weights together: name -> (K, ...), for K clients."""
         self.worker, self.states, self.reply, self.deadline = worker, states, reply, deadline
         self.learners = list(learners)
+        self.half, self.longest = deadline.halfway(), deadline.left / 2
+        self.drawing = dict.fromkeys((learner.request.client for learner in learners), 0.0)
+        """Seconds that each client's batches have taken."""
         first = learners[0].request
         self.state = _stack_states(worker, first, learners)
         parameters = {
@@ -145,13 +149,22 @@ class _Stack:
         return None
 
     def _draw(self) -> dict[int, Batch | Exception | None]:
-        """Return row -> its client's next batch, None where it has no more, or why it cannot be drawn."""
+        """Return row -> its client's next batch, None where it has no more, or why it cannot be drawn.
+
+        A client whose batches take half of the time leaves those that step with it, as they wait for it.
+        """
         drawn: dict[int, Batch | Exception | None] = {}
         for row, learner in enumerate(self.learners):
+            began = time.monotonic()
             try:
                 drawn[row] = next(learner.batches, None)
             except Exception as error:  # these examples, not the stack, are at fault
                 drawn[row] = error
+            client = learner.request.client
+            self.drawing[client] += time.monotonic() - began
+            waited_for = len(self.learners) > 1 and isinstance(drawn[row], Mapping)
+            if waited_for and self.drawing[client] > self.longest:
+                drawn[row] = self.half.late()
         return drawn
 
     def _fail(self, error: Exception) -> None:

@@ -75,14 +75,17 @@ class Requests:
         """
         waves: list[Wave] = []
         formed: dict[tuple[int, ...], RecordDict] = {}
+        checked = set[int]()
         for message in messages:
             message_type, client = self._action(message), self._client(message)
             records = tuple(map(id, message.content.values()))
             if records not in formed:
                 formed[records] = self._form(message.content)
-                if message_type == MessageType.TRAIN:
-                    self._check_work(formed[records], client)
-            place = _place(waves, message_type, client, formed[records])
+            content = formed[records]
+            if message_type == MessageType.TRAIN and id(content) not in checked:
+                self._check_work(content, client)
+                checked.add(id(content))
+            place = _place(waves, message_type, client, content)
             place.messages.append(message)
         return waves
 

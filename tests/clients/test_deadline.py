@@ -16,7 +16,6 @@ from requests_to_clients import request_of
 import clients.deadline
 from clients.deadline import NEVER, Deadline, LateError, interrupted_after, take_turns
 from models.core.config import Value
-from server.errors import RunFailedError
 from simulations.runtime.in_process import run_in_process
 from strategies.wire.reply import NodeReply
 from strategies.wire.request import ClientRequest
@@ -159,16 +158,39 @@ def result_of(config: dict[str, Value]) -> tuple[list[dict[str, Any]], dict[str,
     return rows, json.loads((folder / "result.json").read_text())
 
 
-def test_clients_that_step_together_are_late_together(tiny: Make) -> None:
-    """A stack goes as fast as its slowest client; what hangs altogether is taken out of it, see above."""
+def test_a_client_that_is_slow_at_every_batch_leaves_those_that_step_with_it(tiny: Make) -> None:
     options = "slow_at = [1, 2], seconds = 0.3, pauses = 1000"
     config = tiny(
-        task="slow:SlowCnn", task_options=options, round_timeout=1.0, engine="stacked", batch_size=4
+        task="slow:SlowCnn",
+        task_options=options,
+        round_timeout=6.0,
+        engine="stacked",
+        batch_size=2,
+        num_server_rounds=1,
     )
-    with pytest.raises(
-        RunFailedError, match="all 4 clients of round 1 failed; client 0: LateError: not done"
-    ):
-        run_in_process(config)
+    run_in_process(config)
+    row = result_of(config)[0][-1]
+    (failure,) = row["failures"]
+    assert (failure["client"], row["clients"]) == (2, [0, 1, 3])
+    said = "half of what was left of round-timeout while others of its node wait"
+    assert failure["error"].startswith("LateError: not done within ")
+    assert failure["error"].endswith(said)
+
+
+@pytest.mark.parametrize("engine", ["loop", "stacked"])
+def test_a_client_that_hangs_while_it_is_asked_for_its_losses_is_late_alone(tiny: Make, engine: str) -> None:
+    config = tiny(
+        task="slow:SlowCnn",
+        task_options="slow_at = [1, 2], seconds = 15.0, stream = 'received'",
+        strategy="QFedAvg",
+        strategy_options="q = 0.1",
+        round_timeout=8.0,
+        engine=engine,
+        num_server_rounds=1,
+    )
+    run_in_process(config)
+    row = result_of(config)[0][-1]
+    assert ([each["client"] for each in row["failures"]], row["clients"]) == ([2], [0, 1, 3])
 
 
 @pytest.mark.parametrize(

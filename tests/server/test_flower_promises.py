@@ -8,12 +8,14 @@ from typing import Any
 
 import pytest
 import torch
+from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
 from quadratic import CURVATURE, MINIMUM
 from safetensors.torch import load_file
 
 from models.core.config import Value
 from models.core.errors import UserError
 from server.errors import RunFailedError
+from server.requests import Requests
 from simulations.report.page import write_report
 from simulations.runtime.in_process import run_in_process
 
@@ -365,3 +367,10 @@ def test_what_a_strategy_makes_of_metrics_is_kept_and_shown(tiny: Make) -> None:
     page = (folder / "report.html").read_text()
     assert "worst-accuracy" in page
     assert "loss-spread" in page
+
+
+def test_a_record_that_asks_for_an_evaluation_first_is_checked_for_the_training_too() -> None:
+    told = RecordDict({"arrays": ArrayRecord({}), "config": ConfigRecord({"local-epochs": -1.0})})
+    messages = [Message(told, client, kind) for client in (0, 1) for kind in ("evaluate", "train")]
+    with pytest.raises(UserError, match=r"to client 0: local-epochs must be > 0, got -1\.0"):
+        Requests("Told", num_clients=2).read(messages)

@@ -5,9 +5,9 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
-from faulty import seed_of
 from torch import nn
 
+from models.core.seeds import generator_for
 from models.data.dataset import Dataset, Examples
 from models.images.cnn import ImageClassification
 from models.task import Batch
@@ -17,10 +17,17 @@ class SlowCnn(ImageClassification):
     """Takes `seconds` before each of `pauses` batches, when a client trains in a round."""
 
     def __init__(
-        self, dataset: Dataset, slow_at: Sequence[int], seconds: float, pauses: int = 1, **options: Any
+        self,
+        dataset: Dataset,
+        slow_at: Sequence[int],
+        seconds: float,
+        pauses: int = 1,
+        stream: str = "train",
+        **options: Any,
     ) -> None:
         super().__init__(dataset, **options)
-        self.slow_at, self.seconds, self.pauses = seed_of(slow_at), seconds, pauses
+        self.slow_at = generator_for(42, stream, *slow_at).initial_seed()
+        self.seconds, self.pauses = seconds, pauses
 
     def batches(
         self, model: nn.Module, data: Examples, generator: torch.Generator, batch_size: int

@@ -17,7 +17,7 @@ num-server-rounds = 2
 num-workers = 2
 num-nodes = 2
 evaluate-every = 0
-round-timeout = 6.0
+round-timeout = 40.0
 task = "slow:SlowCnn"
 task-options = "slow_at = [1, 0], seconds = 300.0"
 """
