@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import EntryPoint, entry_points
 from types import NoneType, UnionType
-from typing import Any, get_args
+from typing import Any, Union, get_args, get_origin
 
 from models.core.config import checked
 from models.core.errors import UserError, shown, unknown
@@ -95,8 +95,14 @@ def check_options(
     parameters = constructor_parameters(cls)
     own = inspect.signature(cls).parameters.values()
     passes_on = any(parameter.kind is parameter.VAR_KEYWORD for parameter in own)
-    allowed = [name for name in parameters if name not in given]
+    functions = [name for name, each in parameters.items() if _is_function(each.annotation)]
+    allowed = [name for name in parameters if name not in (*given, *functions)]
     for option, value in options.items():
+        if option in functions:
+            raise UserError(
+                f"option {option!r} of {owner} is a function, which no text can give: set it in a class of "
+                "your own"
+            )
         if option not in allowed:
             if passes_on:
                 continue
@@ -112,6 +118,13 @@ def check_required(owner: str, cls: Callable[..., Any], filled: Collection[str])
         by_name = parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
         if by_name and parameter.default is parameter.empty and name not in filled:
             raise UserError(f"{owner} needs the option {name!r}: set it")
+
+
+def _is_function(annotation: Any) -> bool:
+    """Return whether an annotation allows functions alone, such as `Callable[[float], float] | None`."""
+    optional = get_args(annotation) if get_origin(annotation) in (Union, UnionType) else (annotation,)
+    declared = [kind for kind in optional if kind is not NoneType]
+    return bool(declared) and all(get_origin(kind) is Callable or kind is Callable for kind in declared)
 
 
 def _kinds(annotation: Any) -> tuple[Any, ...]:

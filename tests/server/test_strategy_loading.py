@@ -131,6 +131,16 @@ def test_a_strategy_that_takes_no_sampling_parameters_samples_by_itself() -> Non
             "strategy FedProx needs the option 'proximal_mu': set it",
         ),
         ("FedAvg", "min_train_nodes = 3", "unknown option of strategy FedAvg 'min_train_nodes': "),
+        (
+            "FedAvg",
+            "evaluate_metrics_aggr_fn = 'text'",
+            "option 'evaluate_metrics_aggr_fn' of strategy FedAvg is a function, which no text can give",
+        ),
+        (
+            "FedProx",
+            "proximal_mu = 1.0, train_metrics_aggr_fn = 'text'",
+            "option 'train_metrics_aggr_fn' of strategy FedProx is a function, which no text can give",
+        ),
         ("FedProx", "proximal_mu: 1", "strategy-options must be inline TOML such as"),
         (
             "FedTrimmedAvg",
