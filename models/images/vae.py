@@ -54,7 +54,7 @@ class ImageVae(Task):
 
     Options: `latent`, numbers in a code; `width`, channels of the layers next to the image; `blocks`,
     "plain" or "resnet"; `beta`, the weight of the KL divergence in training (Higgins et al. 2017);
-    `likelihood`, what a pixel x in [0, 1] is: see `LIKELIHOODS`.
+    `likelihood`, what a pixel x in [0, 1] is: "bernoulli", "binarised" or "continuous-bernoulli".
 
     Metrics, in nats an image: `elbo` = -(`reconstruction` + `kl`), whatever beta is, so that betas compare.
     Likelihoods do not: each is of other data.

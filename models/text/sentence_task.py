@@ -17,8 +17,10 @@ from models.text.pieces import LongSentences, Piece, Sentences
 class SentenceTask(Task):
     """A task on sentences of words, of which those that are too long are read in pieces.
 
-    Options of every such task: `warmup_steps` of each round; `long_sentences`, "split" or "cut", what becomes
-    of a sentence that is longer than the network; `overlap`, the words that two pieces of a sentence share.
+    These are options of every such task.
+    `warmup_steps`, the first steps of each round, over which the learning rate rises to its value;
+    `long_sentences`, "split" or "cut", what becomes of a sentence that is longer than the network;
+    `overlap`, the words that two pieces of a sentence share.
     """
 
     def __init__(

@@ -23,6 +23,33 @@ def test_every_option_of_a_task_has_a_meaning(name: str) -> None:
         assert [option for option in taken if not meaning(cls, option)] == []
 
 
+@pytest.mark.parametrize(
+    ("task", "option", "said"),
+    [
+        (
+            "ner",
+            "backbone",
+            '"scratch" (a small BERT), "minilm", the absolute folder of a saved model, or a name on the '
+            "Hugging Face hub",
+        ),
+        ("ner", "strict", "whether an entity must begin with a B- tag"),
+        (
+            "masked-lm",
+            "warmup_steps",
+            "the first steps of each round, over which the learning rate rises to its value",
+        ),
+        ("masked-lm", "mask_ratio", "the part of the tokens that is predicted"),
+        (
+            "vae",
+            "likelihood",
+            'what a pixel x in [0, 1] is: "bernoulli", "binarised" or "continuous-bernoulli"',
+        ),
+    ],
+)
+def test_a_meaning_needs_no_source_code(task: str, option: str, said: str) -> None:
+    assert {meaning(cls, option) for cls in task_classes(task, TASKS[task])} == {said}
+
+
 def test_a_strategy_in_detail() -> None:
     ended = polyfed("strategies", "LocalDP")
     assert (ended.code, ended.err) == (0, "")
