@@ -33,8 +33,9 @@ SHOWN, GUESSES, LINE = 8, 3, 140
 class MaskedLanguageModel(SentenceTask):
     """Predict hidden tokens of the words of a text.
 
-    Options: `backbone`, "scratch" (a small BERT), "minilm", the absolute folder of a saved model, or a name on the
-    Hugging Face hub; `mask_ratio`, the part of the tokens that is predicted. Those of `SentenceTask` too.
+    Options: `backbone`, "scratch" (a small BERT), "minilm", the absolute folder of a saved model, or a name
+    on the Hugging Face hub; `mask_ratio`, the part of the tokens that is predicted. Those of
+    `SentenceTask` too.
 
     Metrics: `loss` in nats and `accuracy`, both over predicted tokens.
     """

@@ -28,9 +28,9 @@ _MODEL = "AutoModelForTokenClassification"
 class EntityRecognition(SentenceTask):
     """Tag the words of a sentence with the entities that they belong to.
 
-    Options: `backbone`, "scratch" (a small BERT), "minilm", the absolute folder of a saved model, or a name on the
-    Hugging Face hub; `lora`, the rank of adapters (Hu et al. 2021, arXiv:2106.09685) that are trained and
-    sent with the head instead of the whole, 0 for none;
+    Options: `backbone`, "scratch" (a small BERT), "minilm", the absolute folder of a saved model, or a name
+    on the Hugging Face hub; `lora`, the rank of adapters (Hu et al. 2021, arXiv:2106.09685) that are trained
+    and sent with the head instead of the whole, 0 for none;
     `strict`, whether an entity must begin with a B- tag. Those of `SentenceTask` too.
 
     Metrics: `loss` is the mean over the words that the network was asked about; an entity of words that were
