@@ -158,12 +158,13 @@ def result_of(config: dict[str, Value]) -> tuple[list[dict[str, Any]], dict[str,
     return rows, json.loads((folder / "result.json").read_text())
 
 
+@pytest.mark.slow
 def test_a_client_that_is_slow_at_every_batch_leaves_those_that_step_with_it(tiny: Make) -> None:
     options = "slow_at = [1, 2], seconds = 0.3, pauses = 1000"
     config = tiny(
         task="slow:SlowCnn",
         task_options=options,
-        round_timeout=6.0,
+        round_timeout=20.0,  # of which its half is time enough for the others, on a busy machine too
         engine="stacked",
         batch_size=2,
         num_server_rounds=1,
@@ -177,14 +178,15 @@ def test_a_client_that_is_slow_at_every_batch_leaves_those_that_step_with_it(tin
     assert failure["error"].endswith(said)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("engine", ["loop", "stacked"])
 def test_a_client_that_hangs_while_it_is_asked_for_its_losses_is_late_alone(tiny: Make, engine: str) -> None:
     config = tiny(
         task="slow:SlowCnn",
-        task_options="slow_at = [1, 2], seconds = 15.0, stream = 'received'",
+        task_options="slow_at = [1, 2], seconds = 60.0, stream = 'received'",
         strategy="QFedAvg",
         strategy_options="q = 0.1",
-        round_timeout=8.0,
+        round_timeout=20.0,
         engine=engine,
         num_server_rounds=1,
     )
@@ -193,6 +195,7 @@ def test_a_client_that_hangs_while_it_is_asked_for_its_losses_is_late_alone(tiny
     assert ([each["client"] for each in row["failures"]], row["clients"]) == ([2], [0, 1, 3])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("engine", "seconds", "pauses"), [("loop", 60.0, 1), ("loop", 0.3, 1000), ("stacked", 60.0, 1)]
 )
@@ -210,19 +213,17 @@ def test_a_slow_client_costs_itself_one_round(
     slow = tiny(
         task="slow:SlowCnn",
         task_options=f"slow_at = [1, 2], seconds = {seconds}, pauses = {pauses}",
-        round_timeout=3.9,
+        round_timeout=20.0,
         run_dir=str(tmp_path / "slow"),
         **options,
     )
-    started = time.monotonic()
     run_in_process(slow)
-    assert time.monotonic() - started < 30
     rows, result = result_of(slow)
     assert result["status"] == "completed"
     assert rows[-1]["clients"] == [0, 1, 2, 3]
     (failure,) = rows[0]["failures"]
     assert failure["client"] == 2
-    assert failure["error"].startswith("LateError: not done within 1.")
+    assert failure["error"].startswith("LateError: not done within ")
     assert failure["error"].endswith(
         " s, half of what was left of round-timeout while others of its node wait"
     )

@@ -40,7 +40,7 @@ def plain_pytorch(keep_optimizer: bool, train: Examples, client: int = 0) -> dic
     return model.state_dict()
 
 
-@pytest.mark.parametrize("keep_optimizer", [False, True])
+@pytest.mark.parametrize("keep_optimizer", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_one_client_equals_plain_pytorch(
     tiny: Callable[..., dict[str, Value]], keep_optimizer: bool, one_thread: None
 ) -> None:

@@ -175,7 +175,7 @@ seed = 1
 """
 
 
-@pytest.mark.parametrize("strategy", ["FedAvg", "FedMedian"])
+@pytest.mark.parametrize("strategy", ["FedAvg", pytest.param("FedMedian", marks=pytest.mark.slow)])
 @pytest.mark.parametrize(("data", "num_clients"), [("conll_few", 6), ("conll_noent", 3)])
 @pytest.mark.parametrize("task", ["masked-lm", "ner"])
 def test_a_client_without_masked_tokens_or_entities(

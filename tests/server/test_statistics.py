@@ -58,7 +58,7 @@ def test_the_strategy_sees_parameters_alone(tiny: Make) -> None:
     assert sum("running" in name for name in last_of(config)) == 4
 
 
-@pytest.mark.parametrize("num_nodes", [1, 4])
+@pytest.mark.parametrize("num_nodes", [4, pytest.param(1, marks=pytest.mark.slow)])
 def test_statistics_go_their_own_way_under_every_strategy(tiny: Make, tmp_path: Path, num_nodes: int) -> None:
     """After one round from equal weights the statistics are the same, whatever became of the parameters."""
     found = {}

@@ -200,6 +200,7 @@ def test_one_hash_on_however_many_nodes(tiny: Make, tmp_path: Path, inner: str) 
     assert len(hashes) == 1
 
 
+@pytest.mark.slow
 def test_no_two_of_a_million_replies_share_their_noise() -> None:
     """With 32 bits a thousand clients in two hundred rounds shared five streams, whatever the seed."""
     seen = {generator_for(42, "reply", place // 1000, place % 1000).initial_seed() for place in range(10**6)}

@@ -23,8 +23,7 @@ def finish(config: dict[str, Value], num_nodes: int) -> dict[str, Any]:
     "strategy",
     [
         "FedAvg",
-        *(pytest.param(name, marks=pytest.mark.slow) for name in ("FedAdam", "FedMedian")),
-        "Krum",
+        *(pytest.param(name, marks=pytest.mark.slow) for name in ("FedAdam", "FedMedian", "Krum")),
         "FedProx",
     ],
 )
