@@ -302,6 +302,7 @@ def run_on_a_real_node(config: dict[str, Value], state_path: Path) -> str:
     return str(json.loads((folder_of(config) / "result.json").read_text())["weights_sha256"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("second", ["another", "first"])
 def test_a_node_that_serves_many_runs_does_not_mix_them_up(tiny: Make, tmp_path: Path, second: str) -> None:
     """Not even where the first run's folder was deleted, and another run was given its name."""

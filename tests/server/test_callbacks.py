@@ -164,6 +164,7 @@ def test_seconds_by_phase_make_no_more_than_the_total(tiny: Make) -> None:
     assert rows[2]["seconds"]["evaluation"] > rows[0]["seconds"]["evaluation"]  # a figure was drawn in it
 
 
+@pytest.mark.slow
 def test_nothing_that_draws_is_imported_before_it_is_needed() -> None:
     code = (
         "import sys, server.app\n"

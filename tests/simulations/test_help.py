@@ -69,6 +69,7 @@ def test_ctrl_c_during_imports_is_one_line(seconds: float, tmp_path: Path) -> No
     assert (process.returncode, said) == (130, "polyfed: interrupted\n")
 
 
+@pytest.mark.slow
 def test_an_ascii_locale_raises_nothing(tmp_path: Path) -> None:
     ascii_only = {
         "LC_ALL": "C",

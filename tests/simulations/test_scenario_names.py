@@ -40,6 +40,7 @@ def test_a_scenario_that_is_not_there(
         find_scenario(given)
 
 
+@pytest.mark.slow
 def test_the_config_of_a_run_runs_again_and_the_run_goes_on_by_itself(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

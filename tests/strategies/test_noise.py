@@ -231,6 +231,7 @@ def test_repeatable_noise_claims_no_epsilon(
         assert any(remark in record.getMessage() for record in caplog.records)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "key", "sampled"), [(ON_SERVER, "epsilon", 1), ("LocalDP", "local-epsilon", 2)]
 )

@@ -111,6 +111,7 @@ def test_qfedavg_goes_by_the_loss_at_the_received_weights(rest: Callable[..., fl
     assert found == pytest.approx(3 - delta / h, abs=1e-6)
 
 
+@pytest.mark.slow
 def test_qfedavg_holds_for_the_learning_rate_of_the_run(rest: Callable[..., float]) -> None:
     with pytest.raises(UserError) as error:
         rest("QFedAvg", rounds=1, strategy_options="client_learning_rate = 0.05")
@@ -129,6 +130,7 @@ def test_qfedavg_holds_for_the_learning_rate_of_the_run(rest: Callable[..., floa
     assert derived == given
 
 
+@pytest.mark.slow
 def test_what_is_measured_leaves_training_as_it_is(
     tiny: Callable[..., dict[str, Value]], tmp_path: Path
 ) -> None:
