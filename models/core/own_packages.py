@@ -27,7 +27,7 @@ def put_first() -> None:
         else:
             found = importlib.util.find_spec(name)
         place = _place(found)
-        if place == ROOT / name:
+        if place == ROOT / name or (place and _is_polyfeds(place)):
             continue
         if name in sys.modules:
             raise ImportError(
@@ -37,6 +37,11 @@ def put_first() -> None:
             said = f"{place} is hidden by polyfed's package {name!r}: rename it to import it"
             warnings.warn_explicit(said, UserWarning, "polyfed", 0)
         _import(name)
+
+
+def _is_polyfeds(place: Path) -> bool:
+    """Whether a folder is that of another copy of polyfed, as Flower makes one of the app."""
+    return (place.parent / "models" / "core" / Path(__file__).name).is_file()
 
 
 def _place(found: ModuleType | ModuleSpec | None) -> Path | None:

@@ -197,7 +197,7 @@ def test_a_client_that_hangs_while_it_is_asked_for_its_losses_is_late_alone(tiny
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("engine", "seconds", "pauses"), [("loop", 60.0, 1), ("loop", 0.3, 1000), ("stacked", 60.0, 1)]
+    ("engine", "seconds", "pauses"), [("loop", 60.0, 1), ("loop", 1.0, 1000), ("stacked", 60.0, 1)]
 )
 def test_a_slow_client_costs_itself_one_round(
     tiny: Make,

@@ -329,7 +329,7 @@ def test_sigkill_and_resume_bring_the_replay_buffer_back(tiny: Make, tmp_path: P
         checkpoint_every=2,
     )
     run_killed(config, num_nodes=1)
-    assert not (killed / "result.json").exists()
+    assert result_of(killed)["status"] == "unfinished"
 
     survivor.touch()
     run_in_process({**config, "resume": True}, num_nodes=2)

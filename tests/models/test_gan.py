@@ -251,7 +251,9 @@ def test_sigkill_and_resume_with_local_discriminators(
         checkpoint_every=2,  # the third round is done again, from discriminators of the second
     )
     run_killed(config)
-    assert not (tmp_path / "run" / "result.json").exists()
+    assert (
+        json.loads((tmp_path / "run" / "result.json").read_text(encoding="utf-8"))["status"] == "unfinished"
+    )
     survivor.touch()
     run_in_process({**config, "resume": True}, num_nodes=1)
     run_in_process({**config, "run-dir": str(tmp_path / "whole")}, num_nodes=2)

@@ -303,6 +303,8 @@ def test_one_hash_wherever_clipping_is_done_and_on_however_many_nodes(
             num_nodes,
         )
         for name, num_nodes in ((ON_SERVER, 1), (ON_CLIENTS, 1), (ON_CLIENTS, 3))
+        # A client of FedDyn keeps what the server reads, and cannot know what the server clips.
+        if name == ON_CLIENTS or "FedDyn" not in inner
     }
     assert len(hashes) == 1
 
