@@ -78,7 +78,7 @@ def take_turns(requests: Sequence[ClientRequest], deadline: Deadline, reply: Nod
             if deadline.left < 0:
                 raise LateError(f"its turn did not come: the clients before it took {deadline.said}")
             turn(request, mine)
-        except Exception as error:
+        except Exception as error:  # whatever one client does
             reply.fail(request.client, error)
 
 

@@ -25,8 +25,10 @@ class _Message:
 class BusyNodes:
     """Remembers which messages nobody waits for any more, and whether their nodes are done with them."""
 
-    def __init__(self, grid: Grid) -> None:
+    def __init__(self, grid: Grid, *, simulated: bool) -> None:
         self.grid = grid
+        self.simulated = simulated
+        """Whether nodes are workers of this machine: of a real one, an answer must not end the run."""
         self.unanswered: dict[str, _Message] = {}
         """By the message's id."""
 
@@ -57,7 +59,7 @@ class BusyNodes:
     def _hear(self, connected: Sequence[int]) -> None:
         """Drop late answers, which nobody waits for any more, and messages to nodes that have gone."""
         for reply in self.grid.pull_messages(list(self.unanswered)):
-            if has_died(reply):
+            if self.simulated and has_died(reply):
                 raise worker_died(reply, "while it worked for an earlier round")
             self.unanswered.pop(reply.metadata.reply_to_message_id, None)
         self.unanswered = {id_: each for id_, each in self.unanswered.items() if each.node in connected}

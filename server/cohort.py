@@ -51,7 +51,7 @@ class CohortGrid(Grid):
         self.node_registry = node_registry
         self.node_timeout = node_timeout
         self.round_grace = round_grace
-        self.busy = BusyNodes(grid)
+        self.busy = BusyNodes(grid, simulated=node_registry.interchangeable)
         self.fixed = ArrayRecord(dict(fixed)) if fixed else None
         self.requests = requests or Requests()
         self.expected = expected or Expected()
@@ -206,9 +206,14 @@ class CohortGrid(Grid):
             return check_reply(reply, wave, clients, info.weighted_by, wanted, names, self.expected)
 
         parts = [
-            read_reply(returned.get(packed[node].metadata.message_id), clients, traffic, check, wait).on_node(
-                node
-            )
+            read_reply(
+                returned.get(packed[node].metadata.message_id),
+                clients,
+                traffic,
+                check,
+                wait,
+                simulated=self.busy.simulated,
+            ).on_node(node)
             for node, clients in assigned.items()
         ]
         parts = agreeing(parts) if wave.training else parts

@@ -19,8 +19,13 @@ def read_reply(
     traffic: Traffic,
     check: Callable[[NodeReply, Sequence[int]], NodeReply],
     waited: float,
+    *,
+    simulated: bool,
 ) -> NodeReply:
-    """Return a node's replies; whatever befell the whole node befell each of its clients."""
+    """Return a node's replies; whatever befell the whole node befell each of its clients.
+
+    Raises NodesFailedError where a `simulated` node's worker has died, which fails all later messages too.
+    """
     if returned is None:
         why = f"its node did not answer within {waited:g} s (round-timeout + round-grace)"
         if len(clients) > 1:
@@ -28,7 +33,7 @@ def read_reply(
         return NodeReply.of_failed_node(clients, why)
     if returned.has_error():
         reason = returned.error.reason or ""
-        if has_died(returned):
+        if simulated and has_died(returned):  # of a real node, the words are its own
             who = ", ".join(map(str, clients))
             raise worker_died(returned, f"while it worked for clients {who}")
         return NodeReply.of_failed_node(clients, one_line(reason), reason)

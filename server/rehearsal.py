@@ -50,7 +50,7 @@ def rehearse(strategy: Strategy, weights: Mapping[str, Tensor], requests: Reques
                 requests.read(configure(1, ArrayRecord({**weights}), ConfigRecord({SERVER_ROUND: 1}), grid))
         except UserError:
             raise
-        except Exception:
+        except Exception:  # the run will show it, or has what the copy lacked
             pass
 
 

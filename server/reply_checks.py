@@ -86,7 +86,7 @@ def check_reply(
             else:
                 _check_evaluation(content, expected)
             replies.append(ClientReply(each.client, content))
-        except Exception as error:
+        except Exception as error:  # a node may send anything
             if summed:
                 raise ValueError(f"client {each.client}: {line_of(error)}") from error
             why = f"its reply cannot be used: {line_of(error)}"

@@ -27,7 +27,7 @@ def run_or_step_back(loop: RoundLoop, plan: Plan) -> Literal["completed", "stopp
         return loop.run()
     except (UserError, NodesFailedError):
         raise
-    except Exception as error:
+    except Exception as error:  # whatever a poisoned checkpoint makes of a round
         if not plan.config.resume or loop.progress.server_round > begun:
             raise
         older = next(usable_checkpoints(plan, loop.folder.path, before=begun), None)

@@ -5,6 +5,7 @@ the weights, and squared distances of float32 weights are then nothing but round
 """
 
 import logging
+from abc import abstractmethod
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -109,9 +110,9 @@ class Selecting(FedAvg):
         metrics = self.train_metrics_aggr_fn(contents, self.weighted_by_key)
         return to_record({name: self._weights[name] + each for name, each in moved.items()}), metrics
 
+    @abstractmethod
     def combine(self, updates: Sequence[Arrays]) -> Arrays:
         """Return the update to take."""
-        raise NotImplementedError
 
     def _update(self, content: RecordDict) -> Arrays:
         (record,) = content.array_records.values()

@@ -116,6 +116,7 @@ def test_a_busy_node_that_has_gone_is_forgotten() -> None:
 def test_a_worker_that_died_while_nobody_waited_ends_the_run() -> None:
     slow = Hanging(hosting(1, 2))
     grid, scripted = grid_of({7: hosting(0, 2), 8: slow}, interchangeable=False)
+    grid.busy.simulated = True
     slow.hangs = True
     ask(grid, 1)
     assert slow.late is not None

@@ -158,13 +158,24 @@ def test_what_befalls_a_node_befalls_its_clients() -> None:
     }
 
 
-def test_a_worker_that_died_ends_the_run() -> None:
+def with_a_dead_worker(simulated: bool) -> CohortGrid:
     grid = cohort_grid(three_nodes())
+    grid.busy.simulated = simulated
     scripted(grid).nodes[17] = lambda _: Error(
         0, "<class 'ray.exceptions.ActorDiedError'>:<'The actor died'>"
     )
+    return grid
+
+
+def test_a_worker_that_died_ends_the_run() -> None:
     with pytest.raises(RunFailedError, match=r"a worker died .* for clients 0, 3"):
-        exchange(grid, asking([0, 3, 4]))
+        exchange(with_a_dead_worker(simulated=True), asking([0, 3, 4]))
+
+
+def test_a_real_node_that_speaks_of_a_dead_worker_fails_its_clients_alone() -> None:
+    result = exchange(with_a_dead_worker(simulated=False), asking([0, 3, 4]))
+    assert result.clients == [4]
+    assert [each.client for each in result.failures] == [0, 3]
 
 
 def test_a_weighted_mean_comes_as_one_reply() -> None:
