@@ -20,8 +20,9 @@ from clients.state import ClientState, ClientStates, ModelMemory, own_state
 from clients.worker import Worker
 from models.core.seeds import generator_for
 from strategies.rule import WEIGHT, Arrays, LocalRule, aux_arrays
+from strategies.wire.arrays import to_record
 from strategies.wire.compression import CODECS, compress
-from strategies.wire.records import check_forms, forms_of, to_record
+from strategies.wire.records import check_forms, forms_of
 from strategies.wire.reply import METRICS, NodeReply
 from strategies.wire.request import ClientRequest
 

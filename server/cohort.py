@@ -21,7 +21,8 @@ from server.reply_checks import Expected, agreeing, check_reply, shapes_of
 from server.requests import Requests, Wave
 from server.state_ledger import StateLedger
 from server.traffic import Traffic, received_by_clients
-from strategies.wire.records import num_bytes, to_arrays
+from strategies.wire.arrays import hold_tensors, views
+from strategies.wire.records import num_bytes
 from strategies.wire.reply import NUM_EXAMPLES, NodeReply
 from strategies.wire.request import RoundInfo, pack_requests
 from strategies.wire.saved_state import LostStateError, SavedState
@@ -52,7 +53,7 @@ class CohortGrid(Grid):
         self.node_timeout = node_timeout
         self.round_grace = round_grace
         self.busy = BusyNodes(grid, simulated=node_registry.interchangeable)
-        self.fixed = ArrayRecord(dict(fixed)) if fixed else None
+        self.fixed = hold_tensors(fixed) if fixed else None
         self.requests = requests or Requests()
         self.expected = expected or Expected()
         self.sampling_deadline = math.inf
@@ -156,7 +157,7 @@ class CohortGrid(Grid):
         if not waves and traffic == Traffic():
             return CohortResult()
         info = replace(info, seconds_left=float(timeout))
-        beside = ArrayRecord(dict(statistics)) if statistics else None
+        beside = hold_tensors(statistics) if statistics else None
         outcomes = [self._exchange_wave(wave, info, timeout, traffic, beside) for wave in waves]
         return CohortResult.of(outcomes, info.weighted_by, traffic, time.perf_counter() - started)
 
@@ -199,7 +200,7 @@ class CohortGrid(Grid):
         for node, message in packed.items():
             if message.metadata.message_id not in returned:
                 self.busy.add(node, message.metadata.message_id, info.server_round)
-        wanted = shapes_of(to_arrays(statistics)) if wave.training and statistics else {}
+        wanted = shapes_of(views(statistics)) if wave.training and statistics else {}
 
         def check(reply: NodeReply, clients: Sequence[int]) -> NodeReply:
             names = self.requests.weights

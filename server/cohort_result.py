@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from server.requests import Request, Wave
 from server.traffic import Traffic
+from strategies.wire.arrays import to_record
 from strategies.wire.exact_sum import ExactSum
-from strategies.wire.records import to_record
 from strategies.wire.reply import (
     ARRAYS,
     METRICS,

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 
 import numpy as np
-from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
+from flwr.app import ConfigRecord, Message, RecordDict
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 from flwr.supercore.run import Run
@@ -20,6 +20,7 @@ from models.core.errors import UserError
 from server.cohort import refused
 from server.requests import Requests
 from strategies.declaration import chain_of
+from strategies.wire.arrays import hold_tensors
 from strategies.wire.identity import let_messages_be_made_anywhere
 from strategies.wire.train_config import SERVER_ROUND
 
@@ -47,7 +48,7 @@ def rehearse(strategy: Strategy, weights: Mapping[str, Tensor], requests: Reques
         try:
             double = copy.deepcopy(strategy)
             for configure in (double.configure_train, double.configure_evaluate):
-                requests.read(configure(1, ArrayRecord({**weights}), ConfigRecord({SERVER_ROUND: 1}), grid))
+                requests.read(configure(1, hold_tensors(weights), ConfigRecord({SERVER_ROUND: 1}), grid))
         except UserError:
             raise
         except Exception:  # the run will show it, or has what the copy lacked

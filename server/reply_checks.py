@@ -17,9 +17,10 @@ from models.core.tracebacks import line_of, traceback_of
 from models.task import Metrics
 from server.requests import Request, Wave
 from strategies.rule import PERSONAL, Arrays
+from strategies.wire.arrays import views
 from strategies.wire.compression import decompress
 from strategies.wire.exact_sum import ExactSum
-from strategies.wire.records import Forms, check_forms, forms_of, to_arrays
+from strategies.wire.records import Forms, check_forms, forms_of
 from strategies.wire.reply import (
     ARRAYS,
     NUM_EXAMPLES,
@@ -176,7 +177,7 @@ def _checked_arrays(content: RecordDict, request: Request, names: Collection[str
     (sent,) = request.content.array_records.values()
     content = decompress(content, sent)
     (record,) = content.array_records.values()
-    arrays, forms = to_arrays(record), _forms(request, names)
+    arrays, forms = views(record), _forms(request, names)
     check_forms(arrays, forms)
     for name, array in arrays.items():
         form = forms[name.rpartition("/")[2]]

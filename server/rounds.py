@@ -33,8 +33,8 @@ from strategies.declaration import aggregates_evaluation, chain_of, declaration_
 from strategies.memory import capture, restore
 from strategies.privacy.budget import DRAWN_FROM
 from strategies.rule import Arrays
+from strategies.wire.arrays import hold_tensors, tensor_view, views
 from strategies.wire.form import listed
-from strategies.wire.records import to_arrays
 from strategies.wire.request import RoundInfo
 from strategies.wire.train_config import SERVER_ROUND, as_json, from_json
 
@@ -212,7 +212,7 @@ class RoundLoop:
             self.grid.expect_sampling()
             words = self._words("train", server_round)
             messages = list(
-                self.strategy.configure_train(server_round, ArrayRecord(self._weights), words, self.grid)
+                self.strategy.configure_train(server_round, hold_tensors(self._weights), words, self.grid)
             )
             self.progress.words["train"] = as_json(words)
         cohort = self.grid.exchange(messages, info, self.config.round_timeout, self._statistics)
@@ -252,7 +252,7 @@ class RoundLoop:
 
     def _take_over(self, arrays: ArrayRecord, server_round: int) -> None:
         """Take the strategy's new weights; raise RunFailedError where they are not the model's."""
-        new, returned = to_arrays(arrays), f"{type(self.strategy).__name__} returned in round {server_round}"
+        new, returned = views(arrays), f"{type(self.strategy).__name__} returned in round {server_round}"
         if missing := self._weights.keys() - new.keys():
             raise RunFailedError(f"{returned} a part of the weights: {listed(missing)} missing")
         for name, old in self._weights.items():
@@ -263,9 +263,7 @@ class RoundLoop:
 
     def _checked(self, old: Mapping[str, Tensor], new: Arrays, server_round: int) -> dict[str, Tensor]:
         """Return new tensors, which may be float64, in the model's types; raise RunFailedError for others."""
-        cast = {
-            name: torch.from_numpy(np.asarray(new[name])).to(tensor.dtype) for name, tensor in old.items()
-        }
+        cast = {name: tensor_view(np.asarray(new[name])).to(tensor.dtype) for name, tensor in old.items()}
         for name, tensor in cast.items():
             if not torch.isfinite(tensor).all():
                 raise RunFailedError(f"{name} is not finite after round {server_round}: training diverged")
@@ -280,7 +278,7 @@ class RoundLoop:
             self.grid.expect_sampling()
             words = self._words("evaluate", server_round)
             messages = list(
-                self.strategy.configure_evaluate(server_round, ArrayRecord(self._weights), words, self.grid)
+                self.strategy.configure_evaluate(server_round, hold_tensors(self._weights), words, self.grid)
             )
             self.progress.words["evaluate"] = as_json(words)
             cohort = self.grid.exchange(messages, info, self.config.round_timeout, self._statistics)

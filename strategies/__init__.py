@@ -20,7 +20,7 @@ if TYPE_CHECKING:
         aux_arrays,
         split_aux,
     )
-    from strategies.wire.records import to_arrays, to_record
+    from strategies.wire.arrays import to_arrays, to_record
     from strategies.wire.train_config import number
 
 __all__ = [
@@ -47,8 +47,8 @@ _MODULES = {
     "checks": "conformance.checks",
     "declaration_of": "declaration",
     "number": "wire.train_config",
-    "to_arrays": "wire.records",
-    "to_record": "wire.records",
+    "to_arrays": "wire.arrays",
+    "to_record": "wire.arrays",
 }
 """Name -> the module that defines it; strategies.rule unless it is listed."""
 

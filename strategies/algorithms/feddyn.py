@@ -15,7 +15,7 @@ from torch import Tensor
 from strategies.algorithms.fixed_weights import FixedWeights
 from strategies.declaration import Declaration
 from strategies.rule import CLIENT_COUNT, WEIGHT, AuxTensors, LocalRule, ParameterResult, RuleResult
-from strategies.wire.records import to_arrays, to_record
+from strategies.wire.arrays import to_arrays, to_record
 from strategies.wire.train_config import number
 
 SLOPE = "slope"

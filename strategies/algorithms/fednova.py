@@ -16,7 +16,7 @@ from torch import Tensor
 from strategies.algorithms.plain_sgd import check_sgd
 from strategies.declaration import Declaration
 from strategies.rule import LocalRule, ParameterResult, RuleResult, split_aux
-from strategies.wire.records import to_arrays, to_record
+from strategies.wire.arrays import to_arrays, to_record
 
 DIRECTION, PATH = "direction", "effective-path"
 """Aux tensors and metric that clients reply. A GAN's, whose halves step apart, have a suffix."""

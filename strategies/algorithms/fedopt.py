@@ -17,7 +17,7 @@ from flwr.serverapp.strategy.fedopt import FedOpt
 from numpy.typing import NDArray
 
 from strategies.declaration import Declaration
-from strategies.wire.records import to_record
+from strategies.wire.arrays import to_record
 
 Floats = NDArray[np.float64]
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from strategies.declaration import Declaration
 from strategies.rule import Arrays
-from strategies.wire.records import to_arrays, to_record
+from strategies.wire.arrays import to_arrays, to_record
 
 Floats = NDArray[np.float64]
 logger = logging.getLogger("polyfed")

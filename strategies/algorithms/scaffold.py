@@ -26,7 +26,7 @@ from strategies.rule import (
     aux_arrays,
     split_aux,
 )
-from strategies.wire.records import to_arrays, to_record
+from strategies.wire.arrays import to_arrays, to_record
 
 CONTROL, CHANGE = "control", "control-change"
 

@@ -4,8 +4,8 @@ import numpy as np
 from flwr.app import Error, RecordDict
 
 from strategies.conformance.federation import ClientReplies
+from strategies.wire.arrays import to_arrays, to_record
 from strategies.wire.exact_sum import ExactSum
-from strategies.wire.records import to_arrays, to_record
 from strategies.wire.reply import add_update, mean_metrics
 
 

@@ -34,9 +34,9 @@ from strategies.rule import (
     split_aux,
 )
 from strategies.sampling import WRAPPED, federation, make, sampling, wraps
+from strategies.wire.arrays import to_arrays, to_record
 from strategies.wire.form import ARRAYS, in_form
 from strategies.wire.identity import let_messages_be_made
-from strategies.wire.records import to_arrays, to_record
 from strategies.wire.train_config import SERVER_ROUND
 
 Weights = dict[str, np.ndarray]

@@ -37,8 +37,8 @@ from strategies.privacy.noise import (
     check_kind,
 )
 from strategies.privacy.norms import FixedNorm, NormPolicy
+from strategies.wire.arrays import to_arrays, to_record
 from strategies.wire.exact_sum import ExactSum
-from strategies.wire.records import to_arrays, to_record
 from strategies.wire.reply import add_update, mean_metrics
 
 

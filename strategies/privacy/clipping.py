@@ -11,7 +11,7 @@ from flwr.app import ConfigRecord, MetricRecord, RecordDict
 
 from strategies.declaration import Declaration
 from strategies.rule import Arrays, LocalRule
-from strategies.wire.records import to_arrays, to_record
+from strategies.wire.arrays import to_arrays, to_record
 from strategies.wire.train_config import number
 
 CLIENTS, CLIPPED = "clients", "clipped"

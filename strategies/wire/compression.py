@@ -15,7 +15,7 @@ from flwr.app import ArrayRecord, RecordDict
 from numpy.typing import NDArray
 
 from strategies.rule import Arrays
-from strategies.wire.records import to_arrays, to_record
+from strategies.wire.arrays import to_arrays, to_record
 from strategies.wire.reply import ARRAYS
 
 Parts = dict[str, NDArray[Any]]

@@ -1,4 +1,4 @@
-"""Records of a message: arrays in and out of them, and many clients' records in one message.
+"""Records of a message: many clients' records in one message.
 
 Clients that share a node get one message, in which a record that several of them share travels once. The
 plan says which client gets which record under which name.
@@ -14,6 +14,8 @@ import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
 from numpy.typing import NDArray
 
+from strategies.wire.arrays import num_message_bytes
+
 
 @dataclass(frozen=True)
 class Form:
@@ -28,17 +30,6 @@ Forms = Mapping[str, Form]
 
 PLAN = "plan"
 """Key of the record that says which client gets which records."""
-
-
-def to_record(arrays: Mapping[str, NDArray[np.generic]]) -> ArrayRecord:
-    """Wrap arrays for a message, copying them."""
-    # NumPy turns a result without axes into a number, which is no array to Flower.
-    return ArrayRecord({name: Array(np.asarray(array)) for name, array in arrays.items()})
-
-
-def to_arrays(record: ArrayRecord) -> dict[str, np.ndarray]:
-    """Unwrap a message's arrays."""
-    return {name: array.numpy() for name, array in record.items()}
 
 
 def forms_of(arrays: Mapping[str, Array | NDArray[Any]]) -> Forms:
@@ -67,7 +58,9 @@ def check_forms(arrays: Mapping[str, NDArray[Any]], weights: Forms) -> None:
 
 def num_bytes(content: RecordDict) -> int:
     """Return the size of the arrays in a message."""
-    return sum(len(array.data) for record in content.array_records.values() for array in record.values())
+    return sum(
+        num_message_bytes(array) for record in content.array_records.values() for array in record.values()
+    )
 
 
 def num_value_bytes(record: ArrayRecord) -> int:

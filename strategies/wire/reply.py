@@ -10,8 +10,9 @@ import numpy as np
 from flwr.app import MetricRecord, RecordDict
 from numpy.typing import NDArray
 
+from strategies.wire.arrays import hold, to_record, views
 from strategies.wire.exact_sum import ExactSum
-from strategies.wire.records import PLAN, num_value_bytes, pack, to_arrays, to_record, unpack
+from strategies.wire.records import PLAN, num_value_bytes, pack, unpack
 from strategies.wire.saved_state import SavedState, pack_states, unpack_states
 
 ARRAYS, METRICS = "arrays", "metrics"
@@ -203,8 +204,8 @@ def _failure(client: int, error: str, traceback: str) -> ClientFailure:
 def _pack_sum(content: RecordDict, prefix: str, total: ExactSum) -> None:
     """Put a sum into a message, under keys with this prefix."""
     content.config_records[PLAN][prefix + WEIGHTS] = total.weights
-    content[prefix + HIGH] = to_record(total.by_name(total.high))
-    content[prefix + LOW] = to_record({LOW: total.low, REST: total.rest})
+    content[prefix + HIGH] = hold(total.by_name(total.high))
+    content[prefix + LOW] = hold({LOW: total.low, REST: total.rest})
 
 
 def _unpack_sum(content: RecordDict, prefix: str) -> ExactSum | None:
@@ -212,7 +213,7 @@ def _unpack_sum(content: RecordDict, prefix: str) -> ExactSum | None:
     weights = content.config_records[PLAN].get(prefix + WEIGHTS)
     if weights is None:
         return None
-    high, others = (to_arrays(content.array_records[prefix + key]) for key in (HIGH, LOW))
+    high, others = (views(content.array_records[prefix + key]) for key in (HIGH, LOW))
     total = ExactSum()
     total.weights = [float(weight) for weight in weights]  # type: ignore[union-attr,arg-type]
     total.shapes = {name: array.shape for name, array in high.items()}
@@ -240,7 +241,7 @@ def _check_sum(total: ExactSum) -> None:
 def add_update(total: ExactSum, content: RecordDict, weighted_by: str) -> None:
     """Add one client's arrays to a sum, weighted by an entry of its metrics."""
     (arrays,) = content.array_records.values()
-    total.add(to_arrays(arrays), weight_of(content, weighted_by))
+    total.add(views(arrays), weight_of(content, weighted_by))
 
 
 def check_weight(name: str, weight: float) -> None:

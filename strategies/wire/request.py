@@ -5,12 +5,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, get_origin
 
-import torch
 from flwr.app import ArrayRecord, ConfigRecord, RecordDict
 from torch import Tensor
 
 from strategies.rule import Arrays, aux_arrays, split_aux
-from strategies.wire.records import pack, to_arrays, unpack
+from strategies.wire.arrays import tensor_view, views
+from strategies.wire.records import pack, unpack
 from strategies.wire.saved_state import SavedState, pack_states, unpack_states
 
 ROUND = "round"
@@ -156,4 +156,4 @@ def unpack_requests(content: RecordDict) -> tuple[RoundInfo, list[ClientRequest]
 
 
 def _decode(record: ArrayRecord) -> dict[str, Tensor]:
-    return {name: torch.from_numpy(array) for name, array in to_arrays(record).items()}
+    return {name: tensor_view(array) for name, array in views(record).items()}

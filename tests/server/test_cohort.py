@@ -15,9 +15,9 @@ from server.cohort import CohortGrid
 from server.cohort_result import CohortResult
 from server.errors import RunFailedError
 from server.node_registry import NodeRegistry
+from strategies.wire.arrays import to_arrays
 from strategies.wire.exact_sum import ExactSum
 from strategies.wire.node import NodeDescription
-from strategies.wire.records import to_arrays
 from strategies.wire.reply import NodeReply
 from strategies.wire.request import FIXED, RoundInfo, unpack_requests
 

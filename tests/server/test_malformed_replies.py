@@ -16,9 +16,10 @@ from server.node_registry import NodeRegistry
 from server.reply_checks import Expected, check_reply
 from server.requests import Request, Wave
 from simulations.runtime.in_process import run_in_process
+from strategies.wire.arrays import to_arrays, to_record
 from strategies.wire.exact_sum import ExactSum
 from strategies.wire.node import NodeDescription
-from strategies.wire.records import PLAN, to_arrays, to_record
+from strategies.wire.records import PLAN
 from strategies.wire.reply import SUMS, ClientReply, NodeReply
 from strategies.wire.request import RoundInfo, unpack_requests
 

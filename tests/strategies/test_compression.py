@@ -16,8 +16,8 @@ from models.core.errors import UserError
 from server.errors import RunFailedError
 from server.plan import make_plan
 from simulations.runtime.in_process import run_in_process
+from strategies.wire.arrays import to_arrays, to_record
 from strategies.wire.compression import CODECS, Compressed, compress, decompress, from_int8, to_int8, top_k
-from strategies.wire.records import to_arrays, to_record
 
 Make = Callable[..., dict[str, Value]]
 Weights = dict[str, np.ndarray]

@@ -26,7 +26,7 @@ from strategies.privacy.central_dp import DifferentialPrivacyClientSideFixedClip
 from strategies.privacy.local_dp import LocalDP
 from strategies.registry import STRATEGIES
 from strategies.rule import AuxTensors, LocalRule, ParameterResult, RuleResult
-from strategies.wire.records import to_arrays, to_record
+from strategies.wire.arrays import to_arrays, to_record
 
 Weights = dict[str, np.ndarray]
 

@@ -22,8 +22,8 @@ from strategies.algorithms.feddyn import FedDyn
 from strategies.algorithms.scaffold import ControlVariates, Scaffold
 from strategies.memory import restore
 from strategies.rule import AuxTensors, ParameterResult, aux_arrays
+from strategies.wire.arrays import to_record
 from strategies.wire.identity import let_messages_be_made
-from strategies.wire.records import to_record
 
 Make = Callable[..., dict[str, Value]]
 Rest = Callable[..., float]

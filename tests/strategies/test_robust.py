@@ -19,8 +19,8 @@ from simulations.runtime.in_process import run_in_process
 from strategies.algorithms.bulyan import about_the_median, select
 from strategies.algorithms.krum import krum_scores, squared_distances
 from strategies.declaration import declaration_of
+from strategies.wire.arrays import to_arrays, to_record
 from strategies.wire.identity import let_messages_be_made
-from strategies.wire.records import to_arrays, to_record
 
 LATE = 5e-5
 """Size of an update late in training, where weights are of size 1."""

@@ -1,0 +1,123 @@
+"""Arrays in and out of messages, copied no more often than they must be.
+
+Flower's `Array` is made of bytes: an array that goes into it and comes out again is copied three times.
+Within one process, and from a process to another one of the same machine, nobody needs the bytes.
+"""
+
+import functools
+import warnings
+from collections.abc import Mapping
+from io import BytesIO
+from typing import Any
+
+import numpy as np
+import torch
+from flwr.app import Array, ArrayRecord
+from flwr.common.typing import NDArray as FlowerArray
+from numpy.typing import NDArray
+from torch import Tensor
+
+NUMPY = "numpy.ndarray"
+"""How Flower calls bytes as `numpy.save` writes them."""
+
+
+class HeldArray(Array):
+    """An `Array` that holds a NumPy array, and makes bytes of it where somebody asks for them.
+
+    Pickled by protocol 5 the array goes out of band, so that processes which share memory can share it.
+    """
+
+    # Flower writes it into what it sends, and looks for a class of this name when it reads.
+    __qualname__ = "Array"
+
+    def __init__(self, held: NDArray[Any]) -> None:
+        """Hold the array itself, which nobody may change from now on."""
+        view = held.view()
+        view.flags.writeable = False
+        self.__dict__ |= {
+            "held": view,
+            "dtype": str(held.dtype),
+            "shape": tuple(held.shape),
+            "stype": NUMPY,
+        }
+
+    @property
+    def data(self) -> bytes:  # type: ignore[override]  # what is a field there is made when it is asked for
+        """The array as `numpy.save` writes it."""
+        buffer = BytesIO()
+        np.save(buffer, self.held, allow_pickle=False)
+        return buffer.getvalue()
+
+    def numpy(self) -> FlowerArray:
+        """Return a copy, which is the caller's own, as Flower does."""
+        return self.held.copy()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return hold_array, (self.held,)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Array) and self.data == other.data
+
+    __hash__ = None  # type: ignore[assignment]  # as Flower's
+
+    held: NDArray[Any]
+
+
+def hold_array(array: NDArray[Any]) -> HeldArray:
+    """Return an `Array` that holds this array itself."""
+    return HeldArray(array)
+
+
+def hold(arrays: Mapping[str, NDArray[Any]]) -> ArrayRecord:
+    """Wrap arrays for a message without copying them: nobody may change them from now on."""
+    # NumPy turns a result without axes into a number, which is no array to Flower.
+    return ArrayRecord({name: HeldArray(np.asarray(array)) for name, array in arrays.items()})
+
+
+def to_record(arrays: Mapping[str, NDArray[Any]]) -> ArrayRecord:
+    """Wrap arrays for a message, copying them."""
+    return hold({name: np.array(array, order="C") for name, array in arrays.items()})
+
+
+def to_arrays(record: ArrayRecord) -> dict[str, np.ndarray]:
+    """Unwrap a message's arrays, copying them."""
+    return {name: array.numpy() for name, array in record.items()}
+
+
+def view_of(array: Array) -> NDArray[Any]:
+    """Return a message's array to look at; it is not the caller's, and may be read-only."""
+    return array.held if isinstance(array, HeldArray) else array.numpy()
+
+
+def views(record: ArrayRecord) -> dict[str, NDArray[Any]]:
+    """Unwrap a message's arrays to look at; they are not the caller's, and may be read-only."""
+    return {name: view_of(array) for name, array in record.items()}
+
+
+def tensor_view(array: NDArray[Any]) -> Tensor:
+    """Return a tensor that shares an array's memory, to look at: torch knows of none that is read-only."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The given NumPy array is not writable", UserWarning)
+        return torch.from_numpy(array)
+
+
+def hold_tensors(tensors: Mapping[str, Tensor]) -> ArrayRecord:
+    """Wrap tensors for a message without copying them: nobody may change them from now on."""
+    return hold({name: tensor.detach().cpu().numpy() for name, tensor in tensors.items()})
+
+
+def num_message_bytes(array: Array) -> int:
+    """Return the bytes that an array has in a message."""
+    if isinstance(array, HeldArray):
+        return _num_header_bytes(array.held.dtype, array.held.shape) + array.held.nbytes
+    return len(array.data)
+
+
+@functools.lru_cache(maxsize=10_000)
+def _num_header_bytes(dtype: np.dtype[Any], shape: tuple[int, ...]) -> int:
+    """Return the bytes that `numpy.save` writes ahead of the values."""
+    buffer = BytesIO()
+    np.lib.format.write_array_header_1_0(
+        buffer, {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
+    )
+    return len(buffer.getvalue())
