@@ -1,22 +1,16 @@
 """The Flower ClientApp: one message carries the requests of all clients that live on this node."""
 
 import time
-from collections.abc import Callable, Sequence
 from logging import INFO
 
 from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
-from clients.deadline import NEVER, Deadline
-from clients.evaluate import evaluate_one_by_one
 from clients.node_config import NodeConfig
-from clients.old_states import drop_old_states, mark_in_use
-from clients.stacked import train_stacked
-from clients.state import ClientStates
-from clients.train import train_one_by_one
-from clients.worker import Worker, load_worker
+from clients.node_work import NodeWork
+from clients.old_states import drop_old_states
+from clients.worker import load_worker
 from models.core.config import TaskConfig, read
-from models.core.device import pinned
 from models.core.log import log
 from models.core.machine import described
 from models.core.tracebacks import line_of, traceback_of
@@ -25,10 +19,6 @@ from models.state import describe_state
 from strategies.wire.node import NodeDescription, NodeError, debugged
 from strategies.wire.records import unpack
 from strategies.wire.reply import NodeReply
-from strategies.wire.request import ClientRequest, states_of, unpack_requests
-
-Work = Callable[[Worker, Sequence[ClientRequest], ClientStates, NodeReply, Deadline], None]
-"""Does what the requests ask until the deadline, and collects every client's reply or failure."""
 
 app = ClientApp()
 
@@ -48,14 +38,13 @@ def describe(message: Message, context: Context) -> Message:
 @app.train()
 def train(message: Message, context: Context) -> Message:
     """Train every client that the message names."""
-    stacked = read(TaskConfig, context.run_config).engine == "stacked"
-    return _reply(message, context, train_stacked if stacked else train_one_by_one)
+    return _reply(message, context)
 
 
 @app.evaluate()
 def evaluate(message: Message, context: Context) -> Message:
     """Evaluate every client that the message names."""
-    return _reply(message, context, evaluate_one_by_one)
+    return _reply(message, context)
 
 
 def _description(context: Context) -> NodeDescription:
@@ -75,35 +64,14 @@ def _description(context: Context) -> NodeDescription:
     )
 
 
-def _reply(message: Message, context: Context, work: Work) -> Message:
+def _reply(message: Message, context: Context) -> Message:
     """Unpack the requests, do the work, and pack the replies."""
+    started = time.perf_counter()
     try:
-        reply = _collect(message, context, work)
+        reply = NodeWork.begin(message.content, message.metadata.message_type, context).do()
+        reply.seconds = time.perf_counter() - started
     except Exception as error:  # of the node, so of each of its clients
         reply = NodeReply(debug=debugged(context.node_config))
         for client, _ in unpack(message.content):
             reply.fail(client, error)
     return Message(reply.pack(), reply_to=message)
-
-
-def _collect(message: Message, context: Context, work: Work) -> NodeReply:
-    started = time.perf_counter()
-    info, requests = unpack_requests(message.content)
-    debug = debugged(context.node_config)
-    # Who steps through a client in a debugger takes their time.
-    deadline = NEVER if debug else Deadline.after(info.seconds_left)
-    node = NodeConfig.from_flower(context.node_config)
-    worker = load_worker(read(TaskConfig, context.run_config), node.data_path)
-    reply = NodeReply.collecting(
-        info.weighted_by,
-        len(requests),
-        compressed=bool(worker.config.compression),
-        debug=debug,
-    )
-    # The run's absolute folder where server and nodes share a disk, else a name under the node's own.
-    states = ClientStates(node.states_of(info.state_path), states_of(message.content))
-    mark_in_use(states.folder)
-    with pinned(worker.config.threads):
-        work(worker, requests, states, reply, deadline)
-    reply.seconds = time.perf_counter() - started
-    return reply

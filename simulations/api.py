@@ -3,7 +3,7 @@
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import tomli_w
 
@@ -17,6 +17,9 @@ from simulations.start import prepare
 from simulations.tables import RunTables, SweepTables
 from simulations.terminal import make_console
 
+if TYPE_CHECKING:
+    from simulations.runtime.launch import Runtime
+
 __all__ = ["RunFailedError", "RunTables", "SweepTables", "UserError", "load", "run", "sweep"]
 
 Scenario = str | Path | Mapping[str, Any]
@@ -28,6 +31,7 @@ def run(
     *,
     run_dir: str | Path | None = None,
     resume: str | Path | None = None,
+    runtime: "Runtime" = "ray",
     in_process: bool = False,
     progress: bool = True,
     **keys: Any,
@@ -35,8 +39,9 @@ def run(
     """Run a scenario, as `polyfed run` does, and return its results.
 
     `keys` are run-config keys over the scenario, with underscores: `run("mnist", alpha=0.1, seed=7)`; a key
-    with options takes a dict. A run that is resumed needs no scenario. Without `in_process` the run has
-    Flower's runtime and workers of its own.
+    with options takes a dict. A run that is resumed needs no scenario. `runtime` says who does the clients'
+    work: "ray" (workers of its own), "flower" (Flower's simulation) or "in-process", which `in_process`
+    stands for, too.
 
     Raises UserError for what cannot work, and RunFailedError for a run that fails.
     """
@@ -45,7 +50,7 @@ def run(
         _overrides(keys),
         run_dir=Path(run_dir) if run_dir else None,
         resume=Path(resume) if resume else None,
-        in_process=in_process,
+        runtime="in-process" if in_process else runtime,
     )
     result = start.to_the_end(make_console(quiet=not progress))
     if result.status == "failed":

@@ -15,6 +15,7 @@ from models.core.tracebacks import traceback_of
 from simulations.terminal import let_any_text_be_printed, make_console
 
 if TYPE_CHECKING:
+    from simulations.runtime.launch import Runtime
     from simulations.start import Start
 
 MISTAKE, FAILURE, INTERRUPTED = 2, 1, 130
@@ -72,7 +73,9 @@ def cli() -> None:
 @_set_option
 @click.option("--run-dir", type=FILE, help="Folder of the run; ./runs/SCENARIO-TIME unless given.")
 @click.option("--resume", type=FILE, help="Folder of a run to go on with.")
-@click.option("--in-process", is_flag=True, help="Everything in this process, for debugging.")
+@click.option("--runtime", type=click.Choice(["ray", "flower", "in-process"]), default="ray",
+              show_default=True, help="Who does the clients' work.")  # fmt: skip
+@click.option("--in-process", is_flag=True, help="Everything in this process: --runtime in-process.")
 @click.option("--debug", is_flag=True, help="With --in-process: let a debugger have the first exception.")
 @click.option("--verbose", "-v", is_flag=True, help="Show all of the log, Flower's too, and tracebacks.")
 @click.pass_obj
@@ -82,6 +85,7 @@ def run(
     override: tuple[str, ...],
     run_dir: Path | None,
     resume: Path | None,
+    runtime: "Runtime",
     in_process: bool,
     debug: bool,
     verbose: bool,
@@ -94,7 +98,8 @@ def run(
     from simulations.runtime.failures import NewFailures
     from simulations.start import prepare
 
-    if debug and not in_process:
+    runtime = "in-process" if in_process else runtime
+    if debug and runtime != "in-process":
         raise UserError("--debug needs --in-process: no exception comes here from another process")
     asked.debug, asked.verbose = debug, verbose
     asked.start = prepare(
@@ -102,7 +107,7 @@ def run(
         override,
         run_dir=run_dir,
         resume=resume,
-        in_process=in_process,
+        runtime=runtime,
         verbose=verbose,
         debug=debug,
     )

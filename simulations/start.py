@@ -19,6 +19,7 @@ from simulations.scenario import PLACE_OF_A_RUN, load_run_config, load_scenario,
 
 if TYPE_CHECKING:
     from server.run_schema import RunResult
+    from simulations.runtime.launch import Runtime
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,7 @@ class Start:
 
     run_config: dict[str, Any]
     folder: Path
-    in_process: bool
+    runtime: "Runtime"
     verbose: bool = False
     debug: bool = False
     own_folder: bool = False
@@ -41,7 +42,7 @@ class Start:
         try:
             result = launch(
                 self.run_config,
-                in_process=self.in_process,
+                runtime=self.runtime,
                 verbose=self.verbose,
                 debug=self.debug,
                 console=console,
@@ -60,7 +61,7 @@ class Start:
         """Return the command that goes on with this run; "" where it has done nothing to go on from."""
         with suppress(OSError):
             if any((self.folder / CHECKPOINTS).glob("round-*.safetensors")):
-                how = " --in-process" if self.in_process else ""
+                how = "" if self.runtime == "ray" else f" --runtime {self.runtime}"
                 return f"polyfed run --resume {shlex.quote(str(self.folder))}{how}"
         return ""
 
@@ -92,7 +93,7 @@ def prepare(
     *,
     run_dir: Path | None = None,
     resume: Path | None = None,
-    in_process: bool = False,
+    runtime: "Runtime" = "ray",
     verbose: bool = False,
     debug: bool = False,
 ) -> Start:
@@ -114,4 +115,4 @@ def prepare(
         )
     folder = (resume or run_dir or new_run_dir(name_of(scenario or ""))).absolute()
     run_config |= {"run-dir": str(folder), "resume": resume is not None}
-    return Start(run_config, folder, in_process, verbose, debug, own_folder=not (resume or run_dir))
+    return Start(run_config, folder, runtime, verbose, debug, own_folder=not (resume or run_dir))

@@ -1,8 +1,10 @@
-"""One run config, run here or under Flower, with a progress bar and one truth about how it ended."""
+"""One run config, run on Ray, under Flower or here, with a progress bar and one truth about how it ended."""
 
+from concurrent.futures import Future
+from contextlib import AbstractContextManager, nullcontext
 from logging import WARNING
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from filelock import BaseFileLock
 from rich.console import Console
@@ -20,11 +22,21 @@ from simulations.config import ResolvedSimulation, SimulationConfig, resolve
 from simulations.runtime.progress import RoundProgress
 from simulations.runtime.terminal import FollowedLog, Terminal, terminal_log
 
+if TYPE_CHECKING:
+    pass
+
+if TYPE_CHECKING:
+    from simulations.runtime.ray_workers import RayWorkers
+
+Runtime = Literal["ray", "flower", "in-process"]
+"""What a run has its clients' work done by: workers of Ray's, Flower's simulation, or this process."""
+Started: TypeAlias = "Future[RayWorkers] | None"
+
 
 def launch(
     run_config: dict[str, Value],
     *,
-    in_process: bool,
+    runtime: Runtime,
     verbose: bool,
     console: Console,
     debug: bool = False,
@@ -36,9 +48,10 @@ def launch(
     """
     folder = Path(str(run_config["run-dir"]))
     errors = ErrorLog(folder)
-    with terminal_log(verbose) as terminal:
+    simulation = resolve(read(SimulationConfig, run_config))
+    with terminal_log(verbose) as terminal, _workers(runtime, run_config, simulation) as started:
         try:
-            simulation, plan, launcher = _plan(run_config, folder)
+            plan, launcher = _plan(run_config, folder)
         except UserError:
             raise
         except Exception as error:
@@ -53,10 +66,10 @@ def launch(
         before = _stamp(folder / RESULT)
         try:
             with RoundProgress(folder, int(run_config["num-server-rounds"]), console, plan.task.metric):
-                if in_process:
-                    reason = _in_process(run_config, int(run_config["num-nodes"]) or 1, debug)
-                else:
+                if runtime == "flower":
                     reason = _on_flower(run_config, simulation, verbose, terminal, errors)
+                else:
+                    reason = _here(run_config, plan, started, errors, debug)
         except KeyboardInterrupt:
             _result(folder / RESULT, before, "interrupted", "unfinished")
             raise
@@ -65,12 +78,22 @@ def launch(
         return _result(folder / RESULT, before, reason)
 
 
-def _plan(run_config: dict[str, Value], folder: Path) -> tuple[ResolvedSimulation, Plan, BaseFileLock]:
+def _workers(
+    runtime: Runtime, run_config: dict[str, Value], simulation: ResolvedSimulation
+) -> AbstractContextManager[Started]:
+    """Start the workers, where the run has any of its own, while it is planned."""
+    if runtime != "ray":
+        return nullcontext()
+    from simulations.runtime.ray_session import ray_session
+
+    return ray_session(run_config, simulation)
+
+
+def _plan(run_config: dict[str, Value], folder: Path) -> tuple[Plan, BaseFileLock]:
     """Build what the ServerApp will build, and look at the run folder, before anybody has to wait.
 
     The lock keeps others from launching a run there meanwhile, and from showing this one as theirs.
     """
-    simulation = resolve(read(SimulationConfig, run_config))
     plan = make_plan(run_config)
     lock = claim(folder, run_config, resume=plan.config.resume)
     try:
@@ -79,14 +102,26 @@ def _plan(run_config: dict[str, Value], folder: Path) -> tuple[ResolvedSimulatio
         launcher = hold(folder, LAUNCHER)
     finally:
         lock.release()
-    return simulation, plan, launcher
+    return plan, launcher
 
 
-def _in_process(run_config: dict[str, Value], num_nodes: int, debug: bool) -> str:
+def _here(run_config: dict[str, Value], plan: Plan, started: Started, errors: ErrorLog, debug: bool) -> str:
+    """Run the ServerApp in this process; return why it failed, "" where it has not."""
     from simulations.runtime.in_process import run_in_process
 
     try:
-        run_in_process(run_config, num_nodes, debug=debug)
+        if started:
+            started.result()
+    except Exception as error:
+        errors.record("the start of Ray, before the run began", error)
+        return f"Ray did not start: {line_of(error)}"
+    try:
+        if started:
+            from simulations.runtime.on_ray import run_on_ray
+
+            run_on_ray(run_config, plan, started)
+        else:
+            run_in_process(run_config, int(run_config["num-nodes"]) or 1, debug=debug)
     except UserError:
         raise
     except SystemExit as error:  # of code in the run: it must not choose this command's exit code

@@ -101,6 +101,8 @@ class NodeReply:
     """Time that the node computed."""
     client_bytes: int = 0
     """Size of what the clients sent, each for itself, before the node added anything up."""
+    worker: int = 0
+    """Which of the workers that together are one node has made it."""
     debug: bool = False
     """Whether a client's failure is raised, for a debugger, instead of collected."""
 
@@ -186,6 +188,19 @@ class NodeReply:
         )
 
     @staticmethod
+    def merged(parts: "Sequence[NodeReply]") -> "NodeReply":
+        """Return the replies of workers that together are one node, and worked side by side."""
+        whole = NodeReply()
+        for part in parts:
+            whole.replies += part.replies
+            whole.failures += part.failures
+            whole.states |= part.states
+            whole.total = _added(whole.total, part.total)
+            whole.statistics = _added(whole.statistics, part.statistics)
+            whole.client_bytes += part.client_bytes
+        return whole
+
+    @staticmethod
     def of_failed_node(clients: Sequence[int], error: str, traceback: str = "") -> "NodeReply":
         """Return what befell each client of a node that has no answer."""
         return NodeReply(failures=[ClientFailure(client, error, traceback) for client in clients])
@@ -193,6 +208,15 @@ class NodeReply:
     def on_node(self, node: int) -> "NodeReply":
         """Return the same, with the failures on this node."""
         return replace(self, failures=[replace(each, node=node) for each in self.failures])
+
+
+def _added(one: ExactSum | None, other: ExactSum | None) -> ExactSum | None:
+    if one is None or other is None:
+        return one or other
+    total = ExactSum()  # not added to one of them, whose numbers may lie where nobody may write
+    total.merge(one)
+    total.merge(other)
+    return total
 
 
 def _failure(client: int, error: str, traceback: str) -> ClientFailure:

@@ -134,12 +134,17 @@ def states_of(content: RecordDict) -> dict[int, SavedState] | None:
     return unpack_states(str(content.config_records[STATES][STATES])) if STATES in content else None
 
 
+def info_of(content: RecordDict) -> RoundInfo:
+    """Return what a message says to all of its clients."""
+    return RoundInfo.from_config(content.config_records[ROUND])
+
+
 def unpack_requests(content: RecordDict) -> tuple[RoundInfo, list[ClientRequest]]:
     """Return the round and the requests of `pack_requests`, by client number.
 
     Weights and words that clients share are decoded once, and are the same objects in their requests.
     """
-    info = RoundInfo.from_config(content.config_records[ROUND])
+    info = info_of(content)
     fixed, statistics = (
         _decode(content.array_records[key]) if key in content else {} for key in (FIXED, STATISTICS)
     )

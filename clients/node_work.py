@@ -1,0 +1,86 @@
+"""What a node does for one message: it may do so at once, or in parts, as a worker that is dealt clients.
+
+A worker that is dealt clients bit by bit unpacks the message once. What it has added up it hands over when
+it is asked to, so that it is the same work, and the same reply, however the clients were dealt.
+"""
+
+import time
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, replace
+
+from flwr.app import Context, MessageType, RecordDict
+
+from clients.deadline import NEVER, Deadline
+from clients.evaluate import evaluate_one_by_one
+from clients.node_config import NodeConfig
+from clients.old_states import mark_in_use
+from clients.stacked import train_stacked
+from clients.state import ClientStates
+from clients.train import train_one_by_one
+from clients.worker import Worker, load_worker
+from models.core.config import TaskConfig, read
+from models.core.device import pinned
+from strategies.wire.node import debugged
+from strategies.wire.reply import NodeReply
+from strategies.wire.request import ClientRequest, RoundInfo, states_of, unpack_requests
+
+Work = Callable[[Worker, Sequence[ClientRequest], ClientStates, NodeReply, Deadline], None]
+"""Does what the requests ask until the deadline, and collects every client's reply or failure."""
+
+
+@dataclass(frozen=True)
+class NodeWork:
+    """A message that a node works on."""
+
+    worker: Worker
+    info: RoundInfo
+    requests: Sequence[ClientRequest]
+    """Of all clients that the message names, by client number."""
+    states: ClientStates
+    deadline: Deadline
+    work: Work
+    debug: bool
+
+    @staticmethod
+    def begin(
+        content: RecordDict, message_type: str, context: Context, seconds_left: float | None = None
+    ) -> "NodeWork":
+        """Unpack a message; its clients have `seconds_left`, those that it says itself unless given."""
+        info, requests = unpack_requests(content)
+        if seconds_left is not None:
+            info = replace(info, seconds_left=seconds_left)
+        debug = debugged(context.node_config)
+        node = NodeConfig.from_flower(context.node_config)
+        # Who steps through a client in a debugger takes their time.
+        deadline = NEVER if debug else Deadline.after(info.seconds_left)
+        worker = load_worker(read(TaskConfig, context.run_config), node.data_path)
+        # The run's absolute folder where server and nodes share a disk, else a name under the node's own.
+        states = ClientStates(node.states_of(info.state_path), states_of(content))
+        mark_in_use(states.folder)
+        work = _work_of(message_type, worker.config)
+        return NodeWork(worker, info, requests, states, deadline, work, debug)
+
+    def do(self, clients: Collection[int] | None = None, reply: NodeReply | None = None) -> NodeReply:
+        """Do what these clients are asked, all of them unless given, and collect it in a reply."""
+        started = time.perf_counter()
+        reply = reply or self.new_reply()
+        asked = [each for each in self.requests if clients is None or each.client in clients]
+        with pinned(self.worker.config.threads):
+            self.work(self.worker, asked, self.states, reply, self.deadline)
+        reply.seconds += time.perf_counter() - started
+        return reply
+
+    def new_reply(self) -> NodeReply:
+        """Return a reply without any client's."""
+        return NodeReply.collecting(
+            self.info.weighted_by,
+            len(self.requests),
+            compressed=bool(self.worker.config.compression),
+            debug=self.debug,
+        )
+
+
+def _work_of(message_type: str, config: TaskConfig) -> Work:
+    if message_type == MessageType.EVALUATE:
+        return evaluate_one_by_one
+    return train_stacked if config.engine == "stacked" else train_one_by_one

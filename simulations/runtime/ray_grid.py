@@ -1,0 +1,70 @@
+"""A Grid over Ray: its one node hosts every client, and its workers are dealt them as they get free."""
+
+import math
+import time
+from collections.abc import Callable, Iterable
+
+import ray
+from flwr.app import Message, RecordDict
+
+from models.core.tracebacks import line_of, traceback_of
+from simulations.runtime.own_grid import OwnGrid
+from simulations.runtime.portions import dealt, stacks
+from simulations.runtime.ray_dealer import Dealer
+from simulations.runtime.ray_worker import NODE
+from simulations.runtime.ray_workers import RayWorkers
+from strategies.wire.node import NodeError
+from strategies.wire.records import unpack
+from strategies.wire.request import info_of
+
+STACK = 25
+"""Clients that are trained side by side under engine = "stacked"."""
+
+
+class RayGrid(OwnGrid):
+    """Sends a message's content to Ray's object store once, where all workers of a machine read it."""
+
+    waits_by_itself = True
+    """Nobody need look for answers."""
+
+    def __init__(
+        self, workers: RayWorkers, *, stacked: bool, size_of: Callable[[int], int] | None = None
+    ) -> None:
+        super().__init__()
+        self.workers, self.stacked, self.size_of = workers, stacked, size_of
+        self._messages = 0
+
+    def get_node_ids(self) -> Iterable[int]:
+        """Return the node."""
+        return [NODE]
+
+    def answer(self, messages: list[Message], timeout: float | None) -> list[Message]:
+        """Return the node's answers."""
+        return [Message(self._answer(each, timeout or math.inf), reply_to=each) for each in messages]
+
+    def _answer(self, message: Message, patience: float) -> RecordDict:
+        if message.metadata.message_type == "query":
+            return self._describe()
+        self._messages += 1
+        clients = [client for client, _ in unpack(message.content)]
+        number_of_workers = len(self.workers.seats)
+        portions = stacks(clients, STACK) if self.stacked else dealt(clients, number_of_workers, self.size_of)
+        dealer = Dealer(
+            self.workers,
+            self._messages,
+            ray.put(message.content),
+            message.metadata.message_type,
+            time.monotonic() + info_of(message.content).seconds_left,
+        )
+        return dealer.deal(portions, patience).pack()
+
+    def _describe(self) -> RecordDict:
+        """Return what the workers say of the node: all of them the same, or why they cannot take part."""
+        try:
+            said: list[RecordDict] = ray.get([seat.actor.describe.remote() for seat in self.workers.seats])
+        except Exception as error:
+            return NodeError(line_of(error), traceback_of(error)).pack()
+        if any(each != said[0] for each in said):
+            why = "its workers have other code, data or machines than one another"
+            return NodeError(why, "\n".join(map(str, said))).pack()
+        return said[0]

@@ -1,0 +1,124 @@
+"""Ray for one run: started in the background while the run is planned, and gone with it."""
+
+import logging
+import os
+import threading
+import warnings
+from collections.abc import Iterator, Mapping
+from concurrent.futures import Future
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from models.core.config import Value
+from models.core.user_code import FOLDER, user_folder
+from server.run_schema import WORKERS_LOG
+from simulations.config import ResolvedSimulation
+from simulations.runtime import reaper
+
+if TYPE_CHECKING:
+    from simulations.runtime.ray_workers import RayWorkers
+
+
+@contextmanager
+def ray_session(
+    run_config: Mapping[str, Value], simulation: ResolvedSimulation
+) -> "Iterator[Future[RayWorkers]]":
+    """Start Ray on this machine alone, and its workers; give them as soon as they are on their way.
+
+    It listens on the loopback only. Afterwards no process and no folder of it is left, even where this
+    process is killed meanwhile. What the workers have printed is kept in the run's folder.
+    """
+    with reaper.watched_folder() as folder, _environment(folder, int(run_config["threads"])):
+        ray = _Ray(dict(run_config), simulation, folder)
+        ray.start()
+        try:
+            yield ray.started
+        finally:
+            if not ray.started.done():  # the run cannot be: do not wait for what will not be needed
+                reaper.end(str(folder))
+            ray.over.set()
+            ray.join()
+            _keep_output(folder, Path(str(run_config["run-dir"])) / WORKERS_LOG)
+
+
+class _Ray(threading.Thread):
+    """Starts Ray, and stays until it is over: Linux ends its processes with the thread that began them."""
+
+    def __init__(self, run_config: dict[str, Value], simulation: ResolvedSimulation, folder: Path) -> None:
+        super().__init__(daemon=True)
+        self.run_config, self.simulation, self.folder = run_config, simulation, folder
+        self.started: Future[RayWorkers] = Future()
+        self.over = threading.Event()
+
+    def run(self) -> None:
+        """Start Ray and the workers; wait; end them."""
+        import ray
+
+        try:
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", "Tip:", FutureWarning)  # to Ray's own developers
+                self._init()
+            from simulations.runtime.ray_workers import RayWorkers
+
+            workers = RayWorkers(self.run_config, self.simulation)
+            workers.start()
+        except BaseException as error:
+            self.started.set_exception(error)
+        else:
+            self.started.set_result(workers)
+            self.over.wait()
+        with suppress(Exception):  # of what has been ended already
+            ray.shutdown()
+
+    def _init(self) -> None:
+        import ray
+        from ray.job_config import JobConfig
+
+        class Isolated(JobConfig):
+            """Keeps this process's working folder off the workers' path, where Ray would put it first."""
+
+            def _runtime_env_has_working_dir(self) -> bool:
+                return True
+
+        # Ray would say that signals are the main thread's, which is as it should be.
+        logging.getLogger("ray").setLevel(logging.ERROR)
+        ray.init(
+            num_cpus=self.simulation.num_workers,
+            include_dashboard=False,
+            log_to_driver=False,
+            configure_logging=False,
+            job_config=Isolated(),
+            _node_ip_address="127.0.0.1",
+            _temp_dir=str(self.folder),
+        )
+
+
+def _keep_output(folder: Path, target: Path) -> None:
+    """Append what the workers printed to a file, where they printed anything."""
+    found = sorted(folder.glob("session_2*/logs/worker-*"))
+    lines = [line for file in found for line in file.read_text("utf-8", "replace").splitlines()]
+    said = [line for line in lines if not line.startswith((":job_id:", ":actor_name:"))]  # by Ray
+    if said and target.parent.is_dir():
+        with target.open("a", encoding="utf-8") as file:
+            file.writelines(f"{line}\n" for line in said)
+
+
+@contextmanager
+def _environment(folder: Path, threads: int) -> Iterator[None]:
+    """Set what Ray and its workers find in their environment."""
+    before = dict(os.environ)
+    os.environ.pop("RAY_ADDRESS", None)  # a cluster that is not this run's alone
+    os.environ |= {
+        reaper.MARK: str(folder),
+        FOLDER: str(user_folder()),
+        "RAY_USAGE_STATS_ENABLED": "0",
+        # In spite of its name it decides on Linux too whether Ray listens beyond the loopback.
+        "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+        **dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), str(threads)),
+    }
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ |= before

@@ -1,0 +1,70 @@
+"""A worker of a simulation: a process that Ray starts, keeps the ClientApp warm and is dealt clients."""
+
+import os
+from collections.abc import Collection
+from typing import Any
+
+from flwr.app import Context, Message, RecordDict
+
+from clients.app import app as client_app
+from clients.node_config import NUM_PARTITIONS, PARTITION_ID
+from clients.node_work import NodeWork
+from models.core.config import Value
+from strategies.wire.identity import RUN_ID, let_messages_be_made
+from strategies.wire.reply import NodeReply
+
+NODE = 0
+"""All workers of a simulation together are one node, which hosts every client."""
+
+
+class RayWorker:
+    """Does what is asked of the clients that it is dealt; a Ray actor is one of these.
+
+    It keeps the message that it works on. The clients' sum stays here until it is asked for, as it is
+    as large for one client as for all of them.
+    """
+
+    def __init__(self, run_config: dict[str, Value]) -> None:
+        let_messages_be_made()
+        self.context = Context(
+            run_id=RUN_ID,
+            node_id=NODE,
+            node_config={PARTITION_ID: NODE, NUM_PARTITIONS: 1},
+            state=RecordDict(),
+            run_config=run_config,
+        )
+        self._number = -1
+        self._work: NodeWork | None = None
+        self._held: NodeReply | None = None
+
+    def describe(self) -> RecordDict:
+        """Return what the ClientApp says of this node."""
+        reply = client_app(Message(RecordDict(), NODE, "query"), self.context)
+        return reply.content
+
+    def place(self) -> int:
+        """Return the number of this process, once it is there."""
+        return os.getpid()
+
+    def do(
+        self, number: int, shared: list[Any], message_type: str, clients: Collection[int], seconds_left: float
+    ) -> NodeReply | None:
+        """Do what message `number` asks of these clients; return their reply, None where it is held.
+
+        `shared` holds a reference to the message's content, which is the same for all workers.
+        """
+        if number != self._number:
+            # Not by a list of one: Ray would then read it again for each portion of clients.
+            import ray
+
+            self._work = NodeWork.begin(ray.get(shared[0]), message_type, self.context, seconds_left)
+            self._number, self._held = number, None
+        assert self._work is not None
+        reply = self._work.do(clients, self._held)
+        self._held = reply if reply.total is not None or reply.statistics is not None else None
+        return None if self._held else reply
+
+    def hand_over(self) -> NodeReply | None:
+        """Return what is held, and hold it no more."""
+        held, self._held = self._held, None
+        return held
