@@ -14,6 +14,7 @@ import torch
 from command_line import Ended, polyfed
 from flwr.app import Message
 from flwr.serverapp.strategy import FedAvg
+from run_folders import write_run
 from torch import nn
 
 import server.run_folder
@@ -23,8 +24,8 @@ from models.core.config import Value
 from models.core.errors import UserError
 from models.images.cnn import ImageClassification
 from server.disk import disk_use, in_words
-from server.run_folder import RunFolder, claim, new_folder, write_json
-from server.run_schema import RoundRecord, RunResult
+from server.run_folder import RunFolder, claim, hold, new_folder, write_json
+from server.run_schema import LOCK, RoundRecord, RunResult
 from simulations.cli import main
 from simulations.runtime.flower import FlowerOutcome
 from simulations.runtime.in_process import run_in_process
@@ -455,6 +456,26 @@ def test_a_finished_run_can_be_cleaned(scenario: Path, tmp_path: Path) -> None:
     assert "has kept no checkpoint" in mistake(polyfed("run", scenario, "--in-process", "--resume", run))
     write_json(run / "result.json", RunResult(status="failed"))
     assert "is failed, and its checkpoints may be wanted" in mistake(polyfed("clean", run))
+
+
+def test_where_one_run_is_not_finished_none_is_cleaned(tmp_path: Path) -> None:
+    one, other = (write_run(tmp_path / name) for name in ("one", "other"))
+    failed = write_run(tmp_path / "failed", result={"status": "failed"})
+    for run in (one, other, failed):
+        (run / "checkpoints").mkdir()
+        (run / "checkpoints" / "round-3.safetensors").write_bytes(b"123")
+    said = mistake(polyfed("clean", one, other, failed, tmp_path / "absent"))
+    assert said == (
+        f"nothing was removed: {failed} is failed, and its checkpoints may be wanted to go on with: delete "
+        f"the folder itself where they are not; there is no run folder {tmp_path / 'absent'}"
+    )
+    lock = hold(other, LOCK)
+    said = mistake(polyfed("clean", one, one, other))
+    assert said.startswith(f"nothing was removed: run-dir {other} is in use by another run")
+    lock.release()
+    assert all((run / "checkpoints" / "round-3.safetensors").exists() for run in (one, other, failed))
+    assert polyfed("clean", one, one, other).out == "freed: 6 B\n"
+    assert not (one / "checkpoints").exists()
 
 
 def test_a_run_that_never_began_says_why_and_no_more(
