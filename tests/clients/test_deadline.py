@@ -99,7 +99,7 @@ def test_clients_whose_turn_does_not_come_say_so() -> None:
     replies, failed = outcome(reply)
     assert replies == []
     assert failed[1] == (
-        "LateError: its turn did not come: the clients before it took the -1 s that the round had "
+        "LateError: its turn did not come: the clients before it took the -1 s that the round had left "
         "(round-timeout)"
     )
 
