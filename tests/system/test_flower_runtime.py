@@ -14,10 +14,13 @@ from typing import Any
 
 import pytest
 from command_line import hear_ctrl_c
+from flwr.proto.control_pb2 import ListRunsRequest, StopRunRequest
 from places import ROOT
 
+import simulations.runtime.flower
 from simulations.config import ResolvedSimulation
 from simulations.runtime import reaper
+from simulations.runtime.control import Control
 from simulations.runtime.flower import FlowerOutcome, error_line, run_on_flower
 
 TWO_WORKERS = ResolvedSimulation(num_workers=2, num_nodes=3, client_gpus=0.0)
@@ -210,6 +213,29 @@ def test_a_superlink_that_dies_fails_the_run(tmp_path, short_tmp):
     assert outcome.run_id is not None
     assert outcome.error.startswith("the SuperLink was killed (SIGKILL)")
     assert outcome.may_go_better
+    assert list(short_tmp.iterdir()) == []
+
+
+@pytest.mark.slow
+def test_a_run_that_flower_stops_says_so(tmp_path, short_tmp, monkeypatch):
+    controls = []
+
+    class Remembered(Control):
+        def __init__(self, url: str) -> None:
+            super().__init__(url)
+            controls.append(self)
+
+    def stop_it() -> None:
+        if controls and (tmp_path / "facts.json").exists():
+            client = controls.pop()._client  # once: Flower refuses to stop a run that has ended
+            [run_id] = client.ListRuns(ListRunsRequest()).run_dict
+            client.StopRun(StopRunRequest(run_id=run_id))
+
+    monkeypatch.setattr(simulations.runtime.flower, "Control", Remembered)
+    config = {"run-dir": str(tmp_path), "threads": 1, "then": "sleep"}
+    outcome = run_on_flower(config, TWO_WORKERS, on_tick=stop_it, app=make_app(tmp_path / "app"))
+    assert (outcome.status, outcome.may_go_better) == ("stopped", False)
+    assert outcome.error == "it was stopped through Flower, as by `flwr stop`"
     assert list(short_tmp.iterdir()) == []
 
 
