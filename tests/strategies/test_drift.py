@@ -102,7 +102,7 @@ def test_one_hash_for_one_node_and_three(tiny: Make, tmp_path: Path, strategy: s
         folder = tmp_path / str(num_nodes)
         plain = {"optimizer_options": "momentum = 0.0", "num_clients": 10, "clients_per_round": 8}
         run_in_process(tiny(strategy=strategy, run_dir=str(folder), num_server_rounds=3, **plain), num_nodes)
-        hashes.add(json.loads((folder / "result.json").read_text())["weights_sha256"])
+        hashes.add(json.loads((folder / "result.json").read_text(encoding="utf-8"))["weights_sha256"])
     assert len(hashes) == 1
 
 

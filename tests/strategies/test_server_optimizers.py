@@ -157,7 +157,7 @@ def test_what_is_measured_leaves_training_as_it_is(
         folder = tmp_path / strategy
         config = tiny(strategy=strategy, strategy_options=options, num_server_rounds=1, run_dir=str(folder))
         run_in_process({**config, "partitioner": "iid"})
-        row = json.loads((folder / "metrics.jsonl").read_text().splitlines()[-1])
+        row = json.loads((folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()[-1])
         losses[strategy] = row["train"]["loss"]
     assert row["train"]["received-loss"] > row["train"]["loss"]
     assert losses["FedAvg"] == pytest.approx(losses["QFedAvg"], rel=1e-6)

@@ -86,8 +86,8 @@ def main(grid, context):
 def make_app(folder: Path, apps: str = APPS) -> Path:
     (folder / "tiny").mkdir(parents=True)
     (folder / "tiny" / "__init__.py").touch()
-    (folder / "tiny" / "apps.py").write_text(apps)
-    (folder / "pyproject.toml").write_text(PYPROJECT)
+    (folder / "tiny" / "apps.py").write_text(apps, encoding="utf-8")
+    (folder / "pyproject.toml").write_text(PYPROJECT, encoding="utf-8")
     return folder
 
 
@@ -134,7 +134,7 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
 def test_a_run_ends_completed(pair):
     assert (pair.well.status, pair.well.error) == ("completed", "")
     assert len(pair.ticks) > 20
-    assert "Starting Flower Simulation" in (pair.folder / "well" / "flower.log").read_text()
+    assert "Starting Flower Simulation" in (pair.folder / "well" / "flower.log").read_text(encoding="utf-8")
 
 
 @pytest.mark.slow
@@ -144,7 +144,7 @@ def test_a_server_that_raises_ends_failed_with_its_error(pair):
 
 @pytest.mark.slow
 def test_server_and_workers_run_the_given_app_with_the_given_threads(pair):
-    facts = json.loads((pair.folder / "well" / "facts.json").read_text())
+    facts = json.loads((pair.folder / "well" / "facts.json").read_text(encoding="utf-8"))
     clients = facts["clients"]
     assert {client["file"] for client in clients} == {facts["file"]}
     assert sorted(client["partition"] for client in clients) == [0, 1, 2]
@@ -154,14 +154,17 @@ def test_server_and_workers_run_the_given_app_with_the_given_threads(pair):
 
 @pytest.mark.slow
 def test_two_runs_at_once_share_nothing(pair):
-    well, badly = (json.loads((pair.folder / name / "facts.json").read_text()) for name in ("well", "badly"))
+    well, badly = (
+        json.loads((pair.folder / name / "facts.json").read_text(encoding="utf-8"))
+        for name in ("well", "badly")
+    )
     assert well["file"] != badly["file"]
     assert not {c["pid"] for c in well["clients"]} & {c["pid"] for c in badly["clients"]}
 
 
 @pytest.mark.slow
 def test_everything_listens_on_the_loopback_alone(pair):
-    addresses = json.loads((pair.folder / "well" / "facts.json").read_text())["addresses"]
+    addresses = json.loads((pair.folder / "well" / "facts.json").read_text(encoding="utf-8"))["addresses"]
     assert addresses
     assert set(addresses) <= {"127.0.0.1", "::1", "::ffff:127.0.0.1"}
 
