@@ -39,7 +39,7 @@ class Deadline:
     @staticmethod
     def after(seconds: float) -> "Deadline":
         """Return the moment so many seconds from now."""
-        said = f"the {seconds:.3g} s that the round had (round-timeout)"
+        said = f"the {seconds:.3g} s that the round had left (round-timeout)"
         return Deadline(time.monotonic() + seconds, said)
 
     @property

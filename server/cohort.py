@@ -27,6 +27,9 @@ from strategies.wire.reply import NUM_EXAMPLES, NodeReply
 from strategies.wire.request import RoundInfo, pack_requests
 from strategies.wire.saved_state import LostStateError, SavedState
 
+OUT_OF_TIME = "what clients were asked before in the round took all its time (round-timeout)"
+"""Why a client fails that is asked again, and was not sent it."""
+
 
 class CohortGrid(Grid):
     """Packs the messages of clients that live on one node into one, over any other Grid.
@@ -59,6 +62,7 @@ class CohortGrid(Grid):
         self.sampling_deadline = math.inf
         self._round: tuple[RoundInfo, float, Mapping[str, Tensor] | None] | None = None
         self._aside = Traffic()
+        self._seconds_aside = 0.0
         self.states: StateLedger | None = StateLedger()
         """What clients remember, by what they have told of it; None where nobody has taken that down."""
 
@@ -102,8 +106,8 @@ class CohortGrid(Grid):
     def begin_round(
         self, info: RoundInfo, timeout: float, statistics: Mapping[str, Tensor] | None = None
     ) -> None:
-        """Let the strategy exchange messages of its own in this round."""
-        self._round = info, timeout, statistics
+        """Let the strategy exchange messages of its own in this round, within the round's time."""
+        self._round, self._seconds_aside = (info, timeout, statistics), 0.0
 
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
         """Refuse: clients that share a node answer together, so replies are only to be had together."""
@@ -116,7 +120,8 @@ class CohortGrid(Grid):
     def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> list[Message]:
         """Exchange messages in a strategy's own name, as the question for losses before it samples.
 
-        Every client's reply is its own. What failed, and what was moved, counts with the next exchange.
+        Every client's reply is its own. What failed, what was moved, and the time that it took, counts with
+        the next exchange.
         """
         if self._round is None:
             raise UserError(
@@ -125,7 +130,9 @@ class CohortGrid(Grid):
         info, longest, statistics = self._round
         before, self._aside = self._aside, Traffic()
         info = replace(info, weighted_by="")
-        result = self.exchange(messages, info, min(timeout or longest, longest), statistics)
+        own = timeout + self._seconds_aside if timeout else longest
+        result = self.exchange(messages, info, min(own, longest), statistics)
+        self._seconds_aside += result.seconds
         self._aside = Traffic(
             down=before.down + result.bytes_down,
             up=before.up + result.bytes_up,
@@ -145,8 +152,8 @@ class CohortGrid(Grid):
     ) -> CohortResult:
         """Send the strategy's messages to clients with what polyfed says beside them, and wait for replies.
 
-        Every node gets the `statistics` once a message, as it gets what is fixed. It has `timeout` seconds
-        for its clients; the server waits `round_grace` longer for answers.
+        Every node gets the `statistics` once a message, as it gets what is fixed. All that clients are asked
+        in a round has `timeout` seconds together; the server waits `round_grace` longer for answers.
 
         Raises RunFailedError for a worker that died, and for a cohort without examples to train on.
         """
@@ -156,9 +163,12 @@ class CohortGrid(Grid):
         traffic, self._aside = self._aside, Traffic()
         if not waves and traffic == Traffic():
             return CohortResult()
-        info = replace(info, seconds_left=float(timeout))
         beside = hold_tensors(statistics) if statistics else None
-        outcomes = [self._exchange_wave(wave, info, timeout, traffic, beside) for wave in waves]
+        outcomes: list[Outcome] = []
+        for wave in waves:
+            spent = self._seconds_aside + (time.perf_counter() - started if outcomes else 0.0)
+            left = replace(info, seconds_left=float(timeout - spent))
+            outcomes.append(self._exchange_wave(wave, left, left.seconds_left, traffic, beside))
         return CohortResult.of(outcomes, info.weighted_by, traffic, time.perf_counter() - started)
 
     def _exchange_wave(
@@ -169,7 +179,10 @@ class CohortGrid(Grid):
         repeated = [client for client, request in asked.items() for _ in request.messages[1:]]
         info = replace(info, repeated=tuple(repeated))
         info = info if wave.training else replace(info, weighted_by="")  # every client's metrics are wanted
-        parts = self._ask_nodes(wave, info, timeout, traffic, statistics)
+        if timeout > 0:
+            parts = self._ask_nodes(wave, info, timeout, traffic, statistics)
+        else:
+            parts = [NodeReply.of_failed_node(list(asked), OUT_OF_TIME)]
         self._take_down(parts, info.server_round if wave.training else None)
         replies = sorted((reply for part in parts for reply in part.replies), key=lambda each: each.client)
         if wave.training:

@@ -48,8 +48,8 @@ class ServerConfig(Config):
     resume: bool = False
     """Go on from the newest checkpoint in run-dir."""
     round_timeout: Seconds = 3600.0
-    """Seconds that the clients have for a round's training, and again for its evaluation; nodes then answer
-    for those that are done."""
+    """Seconds that the clients have for all that they are asked in a round's training, and again for its
+    evaluation; nodes then answer for those that are done."""
     round_grace: Annotated[float, Field(ge=0, allow_inf_nan=True)] = 60.0
     """Seconds beyond round-timeout to wait for a node's answer; it must cover the start of its ClientApp."""
     node_timeout: Seconds = 300.0

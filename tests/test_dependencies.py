@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from places import ROOT
 
-PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 STOCK = ROOT / "simulations" / "bench" / "stock"
 """An app as Flower's quickstart writes it, with a pyproject.toml of its own."""
 PACKAGES = ("server", "clients", "strategies", "models", "simulations")
@@ -32,7 +32,7 @@ def imported(files: Iterable[Path]) -> dict[str, Path]:
     """Return the top-level modules that the files import, also inside functions -> a file that does."""
     found = {}
     for path in files:
-        for node in ast.walk(ast.parse(path.read_text())):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Import):
                 found |= {alias.name.split(".")[0]: path for alias in node.names}
             elif isinstance(node, ast.ImportFrom) and node.module:
@@ -71,6 +71,8 @@ def test_what_the_tests_import_is_declared() -> None:
 
 def test_a_package_that_is_not_declared_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("test_dependencies.ROOT", tmp_path)
-    (tmp_path / "a.py").write_text("import os, numpy.linalg\n\ndef f():\n    from sklearn import svm\n")
+    (tmp_path / "a.py").write_text(
+        "import os, numpy.linalg\n\ndef f():\n    from sklearn import svm\n", encoding="utf-8"
+    )
     assert undeclared([tmp_path / "a.py"], set(), {"numpy"}) == ["a.py imports sklearn"]
     assert undeclared([tmp_path / "a.py"], set(), {"numpy", "scikit-learn"}) == []

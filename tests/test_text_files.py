@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from places import CONLL, ROOT
 
-OURS = ("server", "clients", "strategies", "models", "simulations", "docs", "tests/support", "tests/models")
+OURS = ("server", "clients", "strategies", "models", "simulations", "docs", "tests")
 OTHER_OPENERS = {"tarfile", "gzip", "zipfile", "os", "webbrowser", "Image", "codecs"}
 """Modules whose `open` is another."""
 STARTERS = {"run", "Popen", "check_output", "check_call"}

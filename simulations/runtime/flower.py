@@ -27,6 +27,8 @@ EXCEPTION = "Simulation failed with exception: "
 """How Flower's details of a run begin where an exception ended it."""
 NO_HEARTBEAT = "No heartbeat received from the task"
 """Flower's details of a run whose process was killed; it notices after a minute."""
+STOPPED = "it was stopped through Flower, as by `flwr stop`"
+"""What is said of a run that ended otherwise than it should, and of which Flower gives no details."""
 TRACEBACK = r"^Traceback \(most recent call last\):\n(?:[ \t].*\n|\n)*(\S.*)$"
 """A traceback at the start of a line, and in it the line that names the exception."""
 WRAPPERS = ("Simulation Runtime crashed.", "An error was encountered. Ending simulation.")
@@ -85,7 +87,7 @@ def run_on_flower(
             return FlowerOutcome("failed", run_id, error, superlink.log(), may_go_better=True)
     if status == "completed":
         return FlowerOutcome(status, run_id, "")
-    error = error_line(tail, details, lack_of_memory(killed_before))
+    error = error_line(tail, details, lack_of_memory(killed_before)) or STOPPED
     return FlowerOutcome(status, run_id, error, tail, may_go_better=status == "failed")
 
 

@@ -5,9 +5,13 @@ thing of a client that takes many.
 """
 
 import math
+from collections.abc import Iterable, Sequence
 from typing import Any
 
+from flwr.app import ArrayRecord, Message, MetricRecord
+from flwr.serverapp.exception import AggregationError
 from flwr.serverapp.strategy import QFedAvg as FlowerQFedAvg
+from flwr.serverapp.strategy.qfedavg import get_train_loss
 from torch.optim import Optimizer
 
 from strategies.declaration import Declaration
@@ -26,12 +30,32 @@ class QFedAvg(FlowerQFedAvg):
         if client_learning_rate is not None and client_learning_rate <= 0:
             raise ValueError(f"client_learning_rate must be > 0, got {client_learning_rate}")
         super().__init__(math.nan, train_loss_key=RECEIVED + train_loss_key, **options)
+        if not 0 <= self.q < math.inf:
+            raise ValueError(f"q must be >= 0 and finite, got {self.q}")
         self.client_learning_rate = client_learning_rate  # type: ignore[assignment]
 
     @property
     def declaration(self) -> Declaration:
         """Ask for the losses, and for the learning rate."""
         return Declaration(received_losses=True, check_optimizer=self._tie)
+
+    def aggregate_train(
+        self, server_round: int, replies: Iterable[Message]
+    ) -> tuple[ArrayRecord | None, MetricRecord | None]:
+        """Weigh the updates by the losses; raise AggregationError for a negative one, which has no power."""
+        replies = list(replies)
+        if self.q > 0:  # else no loss counts
+            self._check_losses(replies)
+        return super().aggregate_train(server_round, replies)
+
+    def _check_losses(self, replies: Sequence[Message]) -> None:
+        for reply in replies:
+            if reply.has_content() and (loss := get_train_loss(reply, self.train_loss_key)) < 0:
+                raise AggregationError(
+                    f"QFedAvg takes powers of losses, which must be >= 0 (Li et al. 2020), and the "
+                    f"{self.train_loss_key.removeprefix(RECEIVED)} of client {reply.metadata.src_node_id} is "
+                    f"{loss:g}: take another strategy, or a loss that is never negative"
+                )
 
     def _tie(self, optimizer: Optimizer) -> None:
         """Take over the learning rate; raise ValueError where another was given, or found before."""

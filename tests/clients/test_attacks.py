@@ -24,7 +24,9 @@ Make = Callable[..., dict[str, Value]]
 
 def finish(config: dict[str, Value], num_nodes: int = 1) -> dict[str, Any]:
     run_in_process(config, num_nodes)
-    result: dict[str, Any] = json.loads((Path(str(config["run-dir"])) / "result.json").read_text())
+    result: dict[str, Any] = json.loads(
+        (Path(str(config["run-dir"])) / "result.json").read_text(encoding="utf-8")
+    )
     return result
 
 

@@ -88,6 +88,6 @@ def test_every_client_trains_whatever_remains_of_its_examples(tiny: Make, engine
     remainders = [len(worker.examples(client)[0]) % 11 for client in range(10)]
     assert 1 in remainders
     run_in_process(config)
-    lines = (Path(str(config["run-dir"])) / "metrics.jsonl").read_text().splitlines()
+    lines = (Path(str(config["run-dir"])) / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
     rows: list[dict[str, Any]] = [json.loads(line) for line in lines]
     assert [(row["clients"], row["failures"]) for row in rows] == [(list(range(10)), [])] * 2

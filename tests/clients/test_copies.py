@@ -36,7 +36,7 @@ class LargeClassification(ImageClassification):
 
 def memory(key: str) -> int:
     """Return a figure of this process, in bytes: "VmRSS" is now, "VmHWM" the peak."""
-    lines = Path("/proc/self/status").read_text().splitlines()
+    lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
     (line,) = (line for line in lines if line.startswith(key))
     return int(line.split()[1]) * 1024
 
@@ -61,7 +61,7 @@ def test_no_copy_of_a_model_is_made_that_nobody_needs(
 
     def measured(message: Message, context: Context) -> Message:
         gc.collect()
-        CLEAR_PEAK.write_text("5")
+        CLEAR_PEAK.write_text("5", encoding="utf-8")
         before = memory("VmRSS")
         reply = client_app(message, context)
         if message.metadata.message_type == "train":

@@ -99,7 +99,7 @@ def test_clients_whose_turn_does_not_come_say_so() -> None:
     replies, failed = outcome(reply)
     assert replies == []
     assert failed[1] == (
-        "LateError: its turn did not come: the clients before it took the -1 s that the round had "
+        "LateError: its turn did not come: the clients before it took the -1 s that the round had left "
         "(round-timeout)"
     )
 
@@ -154,8 +154,8 @@ def test_a_thread_goes_without_an_alarm() -> None:
 
 def result_of(config: dict[str, Value]) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     folder = Path(str(config["run-dir"]))
-    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    return rows, json.loads((folder / "result.json").read_text())
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    return rows, json.loads((folder / "result.json").read_text(encoding="utf-8"))
 
 
 @pytest.mark.slow

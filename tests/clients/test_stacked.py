@@ -37,7 +37,7 @@ def run(make: Make, folder: Path, **overrides: bool | int | float | str) -> dict
 
 
 def last_row(folder: Path) -> dict[str, Any]:
-    row: dict[str, Any] = json.loads((folder / "metrics.jsonl").read_text().splitlines()[-1])
+    row: dict[str, Any] = json.loads((folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()[-1])
     return row
 
 

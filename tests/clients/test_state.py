@@ -212,7 +212,10 @@ def test_local_and_integer_state_is_not_federated(personal: dict[str, Value]) ->
 
 
 def test_clients_remember_over_rounds_each_their_own(personal: dict[str, Value]) -> None:
-    rows = [json.loads(line) for line in (folder_of(personal) / "metrics.jsonl").read_text().splitlines()]
+    rows = [
+        json.loads(line)
+        for line in (folder_of(personal) / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    ]
     assert all(row["clients"] == [0, 1, 2] for row in rows[1:])
     per_round = [int(client_state(personal, client, 2)["model.replay.seen"]) // 2 for client in range(3)]
     assert [int(client_state(personal, client)["model.replay.seen"]) for client in range(3)] == [
@@ -232,7 +235,10 @@ def test_the_states_that_a_resume_could_ask_for_are_kept(personal: dict[str, Val
 
 @pytest.mark.rounding
 def test_clients_evaluate_with_their_own_heads(personal: dict[str, Value]) -> None:
-    rows = [json.loads(line) for line in (folder_of(personal) / "metrics.jsonl").read_text().splitlines()]
+    rows = [
+        json.loads(line)
+        for line in (folder_of(personal) / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    ]
     # 0.40 to 0.67 over seven seeds, 0.60 with this one.
     assert rows[4]["evaluate"]["accuracy"] > 0.45
     # The server's model has the head that nobody ever trained.
@@ -267,7 +273,7 @@ def test_every_optimizer_can_be_kept(tiny: Make, tmp_path: Path) -> None:
     forgot = {**kept, "run-dir": str(tmp_path / "forgot"), "keep-optimizer": False}
     run_in_process(forgot)
     hashes = [
-        json.loads((folder_of(run) / "result.json").read_text())["weights_sha256"]
+        json.loads((folder_of(run) / "result.json").read_text(encoding="utf-8"))["weights_sha256"]
         for run in (kept, resumed, forgot)
     ]
     assert hashes[0] == hashes[1] != hashes[2]
@@ -299,7 +305,7 @@ def run_on_a_real_node(config: dict[str, Value], state_path: Path) -> str:
     context = Context(run_id=1, node_id=0, node_config={}, state=RecordDict(), run_config=config)
     server_app(grid, context)
     assert not (folder_of(config) / "clients").exists()
-    return str(json.loads((folder_of(config) / "result.json").read_text())["weights_sha256"])
+    return str(json.loads((folder_of(config) / "result.json").read_text(encoding="utf-8"))["weights_sha256"])
 
 
 @pytest.mark.slow
@@ -327,6 +333,9 @@ def test_a_client_that_lost_its_state_fails_its_round_and_begins_anew_aloud(
     run_on_a_real_node(more, tmp_path / "state")
     said = "Round 3: client 1 failed: LostStateError: the state that client 1 had after round 2 is gone"
     assert said in caplog.text
-    rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    rows = [
+        json.loads(line)
+        for line in (tmp_path / "run" / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    ]
     assert [row["clients"] for row in rows[1:]] == [[0, 1, 2], [0, 1, 2], [0, 2], [0, 1, 2]]
-    assert json.loads((tmp_path / "run" / "result.json").read_text())["lost_states"] == [1]
+    assert json.loads((tmp_path / "run" / "result.json").read_text(encoding="utf-8"))["lost_states"] == [1]

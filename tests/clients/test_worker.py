@@ -66,5 +66,7 @@ def test_a_client_whose_weights_are_no_longer_finite_sends_none(tiny: Make, stra
     config = tiny(task="test_worker:Overshoots", num_server_rounds=1, batch_size=1437, strategy=strategy)
     with pytest.raises(RunFailedError, match="all 4 clients of round 1 failed; client 0: FloatingPointError"):
         run_in_process(config)
-    row = json.loads((Path(str(config["run-dir"])) / "metrics.jsonl").read_text().splitlines()[-1])
+    row = json.loads(
+        (Path(str(config["run-dir"])) / "metrics.jsonl").read_text(encoding="utf-8").splitlines()[-1]
+    )
     assert [failure["client"] for failure in row["failures"]] == [0, 1, 2, 3]

@@ -10,7 +10,7 @@ from places import ROOT
 from models.core.config import Value
 from simulations.runtime.in_process import run_in_process
 
-PAGE = (ROOT / "docs" / "architecture.md").read_text()
+PAGE = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
 STRATEGY = "the strategy"
 RESERVED = (
     "activate|alt|and|autonumber|box|break|create|critical|deactivate|destroy|else|end|link|links|loop|note"

@@ -12,7 +12,7 @@ from plugin_pages import ROOT, install
 from server.callbacks.build import TRACKERS
 from server.callbacks.callback import HOOKS
 
-PAGE = (ROOT / "docs" / "callbacks.md").read_text()
+PAGE = (ROOT / "docs" / "callbacks.md").read_text(encoding="utf-8")
 FILES = dict(re.findall(r"^`([\w.]+)`, [^\n]*:\n\n```\w+\n(.*?)^```$", PAGE, flags=re.MULTILINE | re.DOTALL))
 """Name -> content of each file that the page shows."""
 
@@ -22,19 +22,21 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "package"
     folder.mkdir()
     for name, content in FILES.items():
-        (folder / name).write_text(content)
+        (folder / name).write_text(content, encoding="utf-8")
     monkeypatch.delitem(sys.modules, "polyfed_notify", raising=False)
     return folder
 
 
 def check(run: Path) -> None:
-    result = json.loads((run / "result.json").read_text())
+    result = json.loads((run / "result.json").read_text(encoding="utf-8"))
     last = result["server_round"]
     assert result["status"] == "stopped"
     assert 0 < last < 30
     assert result["reason"] == f"the accuracy reached 0.8 in round {last}"
     assert result["final"]["accuracy"] >= 0.8
-    assert (run / "news.txt").read_text() == f"stopped after round {last}: {result['reason']}\n"
+    assert (run / "news.txt").read_text(
+        encoding="utf-8"
+    ) == f"stopped after round {last}: {result['reason']}\n"
 
 
 def test_the_page_shows_all_files_hooks_and_trackers() -> None:

@@ -9,8 +9,10 @@ from packaging.utils import canonicalize_name
 from packaging.version import Version
 from plugin_pages import ROOT
 
-PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
-RUNTIME, DEV = ((ROOT / name).read_text() for name in ("requirements.lock", "requirements-dev.lock"))
+PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+RUNTIME, DEV = (
+    (ROOT / name).read_text(encoding="utf-8") for name in ("requirements.lock", "requirements-dev.lock")
+)
 
 
 def locked(lock: str) -> dict[str, Version]:

@@ -19,12 +19,14 @@ NO_TASK_OF_ITS_OWN = {"mnist-skewed", "scale"}
 @pytest.mark.parametrize("page", [README, ROOT / "CONTRIBUTING.md", *PAGES], ids=lambda page: page.stem)
 def test_every_file_that_a_page_names_is_there(page) -> None:
     rooms = "clients|docs|models|server|simulations|strategies|tests"
-    named = re.findall(rf"(?<![\w/.-])(?:{rooms})/[\w./-]*\w\.(?:py|toml|md|png)\b", page.read_text())
+    named = re.findall(
+        rf"(?<![\w/.-])(?:{rooms})/[\w./-]*\w\.(?:py|toml|md|png)\b", page.read_text(encoding="utf-8")
+    )
     assert [name for name in named if not (ROOT / name).exists()] == []
 
 
 def test_the_readme_is_short_and_its_links_lead_somewhere() -> None:
-    text = README.read_text()
+    text = README.read_text(encoding="utf-8")
     assert len(text.splitlines()) <= 150
     links = [link for link in re.findall(r"\]\(([^)#]+)\)", text) if not link.startswith("https://")]
     assert len(links) > 10
@@ -33,16 +35,23 @@ def test_the_readme_is_short_and_its_links_lead_somewhere() -> None:
 
 @pytest.mark.parametrize("page", [README, ROOT / "docs" / "built-in-tasks.md"], ids=lambda page: page.stem)
 def test_the_table_of_tasks_names_them_all_with_their_scenarios(page) -> None:
-    rows = re.findall(r"^\| `([\w-]+)` \| .+? \| (`.+`) \|$", page.read_text(), flags=re.MULTILINE)
+    rows = re.findall(
+        r"^\| `([\w-]+)` \| .+? \| (`.+`) \|$", page.read_text(encoding="utf-8"), flags=re.MULTILINE
+    )
     table = {task: set(re.findall(r"`([\w-]+)`", scenarios)) for task, scenarios in rows if task in TASKS}
     assert table.keys() == TASKS.keys()
     there: dict[str, set[str]] = {}
     for file in SCENARIOS.glob("*.toml"):
         if file.stem not in NO_TASK_OF_ITS_OWN:
-            there.setdefault(tomllib.loads(file.read_text()).get("task", "cnn"), set()).add(file.stem)
+            there.setdefault(tomllib.loads(file.read_text(encoding="utf-8")).get("task", "cnn"), set()).add(
+                file.stem
+            )
     assert table == there
 
 
 def test_the_page_of_strategies_names_them_all() -> None:
-    text = "".join((ROOT / "docs" / f"{name}.md").read_text() for name in ("built-in-strategies", "privacy"))
+    text = "".join(
+        (ROOT / "docs" / f"{name}.md").read_text(encoding="utf-8")
+        for name in ("built-in-strategies", "privacy")
+    )
     assert [name for name in STRATEGIES if f"`{name}`" not in text] == []

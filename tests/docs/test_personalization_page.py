@@ -11,7 +11,7 @@ from plugin_pages import ROOT
 from simulations.report.client_distribution import client_distributions
 from simulations.runs.reader import read_run
 
-PAGE = (ROOT / "docs" / "personalization.md").read_text()
+PAGE = (ROOT / "docs" / "personalization.md").read_text(encoding="utf-8")
 SHORTENED = ["-c", "num-server-rounds=1", "-c", "examples-per-client=20", "-c", "local-epochs=1"]
 
 
@@ -23,7 +23,7 @@ def blocks(language: str) -> list[str]:
 def test_the_page_can_be_followed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (scenario,), (commands,) = blocks("toml"), blocks("sh")
-    Path("skewed.toml").write_text(scenario)
+    Path("skewed.toml").write_text(scenario, encoding="utf-8")
     for line in commands.splitlines():
         program, command, *words = shlex.split(line)
         assert program == "polyfed"

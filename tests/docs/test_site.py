@@ -33,14 +33,14 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ],
 )
 def test_the_page_of_a_public_face_shows_every_name(site: Path, face: str, fields: list[str]) -> None:
-    page = (site / "api" / f"{face.rpartition('.')[2]}.html").read_text()
+    page = (site / "api" / f"{face.rpartition('.')[2]}.html").read_text(encoding="utf-8")
     shown = set(re.findall(r'<h\d id="([\w.]+)"', page))
     names = [*importlib.import_module(face).__all__, *fields]
     assert [name for name in names if f"{face}.{name}" not in shown] == []
 
 
 def test_a_page_with_a_diagram_has_the_script_that_draws_it_and_the_width(site: Path) -> None:
-    page = (site / "architecture.html").read_text()
+    page = (site / "architecture.html").read_text(encoding="utf-8")
     assert '<script src="assets/mermaid.min.js">' in page
     assert (site / "assets" / "mermaid.min.js").is_file()
     assert (

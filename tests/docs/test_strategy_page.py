@@ -16,7 +16,7 @@ from plugin_pages import ROOT, finish, install
 from strategies.algorithms.fedprox import FedProx
 from strategies.conformance import checks
 
-PAGE = (ROOT / "docs" / "strategies.md").read_text()
+PAGE = (ROOT / "docs" / "strategies.md").read_text(encoding="utf-8")
 STRATEGY, TEST, WITH_RULE = re.findall(r"^```python\n(.*?)^```$", PAGE, flags=re.MULTILINE | re.DOTALL)
 
 
@@ -45,8 +45,8 @@ def test_the_command_writes_what_the_page_shows(package: Path) -> None:
     assert {file.name for file in package.iterdir() if file.is_file()} == {
         "README.md", "polyfed_halfway.py", "pyproject.toml", "test_polyfed_halfway.py", "try.toml"
     }  # fmt: skip
-    assert (package / "polyfed_halfway.py").read_text() == STRATEGY
-    assert (package / "test_polyfed_halfway.py").read_text() == TEST
+    assert (package / "polyfed_halfway.py").read_text(encoding="utf-8") == STRATEGY
+    assert (package / "test_polyfed_halfway.py").read_text(encoding="utf-8") == TEST
     assert len(STRATEGY.splitlines()) <= 30
 
 
@@ -65,7 +65,7 @@ def test_it_is_listed_and_runs(
     command = ("run", package / "try.toml", "--in-process", "--run-dir", tmp_path / "run")
     ended = polyfed(*command, "-c", "strategy-options=step = 0.25", "-c", "examples-per-client=64")
     assert (ended.code, ended.err) == (0, ""), ended.out
-    result = json.loads((tmp_path / "run" / "result.json").read_text())
+    result = json.loads((tmp_path / "run" / "result.json").read_text(encoding="utf-8"))
     assert (result["status"], result["server_round"]) == ("completed", 3)
     for given, reason in {
         "step = 2": "strategy-options do not fit Halfway: step must be in (0, 1], got 2",
@@ -89,7 +89,7 @@ def test_its_steps_are_as_long_as_it_says(site: Path) -> None:
 def test_its_client_half_conforms_and_runs(
     package: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    (tmp_path / "polyfed_halfway.py").write_text(WITH_RULE)
+    (tmp_path / "polyfed_halfway.py").write_text(WITH_RULE, encoding="utf-8")
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delitem(sys.modules, "polyfed_halfway", raising=False)
     for check in checks(halfway(), limit=0.5):
@@ -101,7 +101,7 @@ def test_its_client_half_conforms_and_runs(
         choice += ("-c", "strategy=polyfed_halfway:Halfway")
         ended = polyfed("run", package / "try.toml", "--in-process", "--run-dir", run, *choice)
         assert (ended.code, ended.err) == (0, ""), ended.out
-        before, *_, after = (run / "metrics.jsonl").read_text().splitlines()
+        before, *_, after = (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
         learned[limit] = json.loads(before)["central"]["loss"] - json.loads(after)["central"]["loss"]
     # In three rounds the loss need not fall yet: by 0.0006 with this seed, by -0.0003 with another.
     assert abs(learned[1e-6]) < abs(learned[1.0]) / 10
@@ -134,16 +134,19 @@ def test_its_own_test_passes_and_every_way_of_running_gives_one_hash(
     finish(package, site, "simulations.cli", "run", "try.toml", "-c", options, "--run-dir", tmp_path / "own")
     polyfed("run", package / "try.toml", "--in-process", "-c", options, "--run-dir", tmp_path / "here")
     monkeypatch.setenv("PYTHONPATH", f"{site}{os.pathsep}{ROOT}")
-    given = tomllib.loads((package / "try.toml").read_text()) | {"strategy-options": "step = 0.25"}
+    given = tomllib.loads((package / "try.toml").read_text(encoding="utf-8")) | {
+        "strategy-options": "step = 0.25"
+    }
     output = {}
     with flower_simulation(tmp_path / "superlink", num_supernodes=2, num_cpus=2) as flwr_run:
         for name, options in {"plain": "step = 0.25", "wrong": "stride = 1"}.items():
             scenario = tmp_path / f"{name}.toml"
             placed = {"strategy-options": options, "run-dir": str(tmp_path / name)}
-            scenario.write_text(tomli_w.dumps(given | placed))
+            scenario.write_text(tomli_w.dumps(given | placed), encoding="utf-8")
             output[name] = flwr_run(scenario)
     ways = {
-        name: json.loads((tmp_path / name / "result.json").read_text()) for name in ("own", "here", "plain")
+        name: json.loads((tmp_path / name / "result.json").read_text(encoding="utf-8"))
+        for name in ("own", "here", "plain")
     }
     assert [result["status"] for result in ways.values()] == ["completed"] * 3, output["plain"]
     assert len({result["weights_sha256"] for result in ways.values()}) == 1, ways

@@ -9,7 +9,7 @@ import pytest
 from command_line import polyfed
 from plugin_pages import ROOT, finish, install
 
-PAGE = (ROOT / "docs" / "tasks.md").read_text()
+PAGE = (ROOT / "docs" / "tasks.md").read_text(encoding="utf-8")
 FILES = dict(re.findall(r"^`([\w.]+)` [^\n]*:\n\n```\w+\n(.*?)^```$", PAGE, flags=re.MULTILINE | re.DOTALL))
 """Name -> content of each file that the page shows."""
 
@@ -20,7 +20,7 @@ def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("page") / "package"
     folder.mkdir()
     for name, content in FILES.items():
-        (folder / name).write_text(content)
+        (folder / name).write_text(content, encoding="utf-8")
     install(folder)
     return folder
 
@@ -54,7 +54,7 @@ def test_it_is_listed_and_runs(package: Path, site: Path, tmp_path: Path) -> Non
     scenario, run = package / "diabetes.toml", tmp_path / "run"
     ended = polyfed("run", scenario, "--in-process", "--run-dir", run)
     assert (ended.code, ended.err) == (0, ""), ended.out
-    result = json.loads((run / "result.json").read_text())
+    result = json.loads((run / "result.json").read_text(encoding="utf-8"))
     assert result["best"]["rmse"] < 62
     assert result["final"].keys() == {"rmse", "mae"}
 
@@ -64,5 +64,7 @@ def test_its_own_tests_pass_and_flower_gives_the_same_hash(package: Path, site: 
     finish(package, site, "pytest", "-q")
     finish(package, site, "simulations.cli", "run", "diabetes.toml", "--run-dir", tmp_path / "flower")
     polyfed("run", package / "diabetes.toml", "--in-process", "--run-dir", tmp_path / "here")
-    results = [json.loads((tmp_path / way / "result.json").read_text()) for way in ("flower", "here")]
+    results = [
+        json.loads((tmp_path / way / "result.json").read_text(encoding="utf-8")) for way in ("flower", "here")
+    ]
     assert results[0]["weights_sha256"] == results[1]["weights_sha256"]

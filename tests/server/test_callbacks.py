@@ -33,7 +33,9 @@ def small(tiny: Make, *callbacks: str, **changes: Any) -> dict[str, Value]:
 
 
 def result_of(config: dict[str, Value]) -> dict[str, Any]:
-    result: dict[str, Any] = json.loads((Path(str(config["run-dir"])) / "result.json").read_text())
+    result: dict[str, Any] = json.loads(
+        (Path(str(config["run-dir"])) / "result.json").read_text(encoding="utf-8")
+    )
     return result
 
 
@@ -42,7 +44,7 @@ def test_a_callback_that_meddles_with_the_weights_changes_no_model(tiny: Make, t
     for name, callbacks in {"without": "", "with": "callback_samples:Meddles"}.items():
         folder = tmp_path / name
         run_in_process(tiny(callbacks=callbacks, task_options="norm = 'batch'", run_dir=str(folder)))
-        hashes.append(json.loads((folder / "result.json").read_text())["weights_sha256"])
+        hashes.append(json.loads((folder / "result.json").read_text(encoding="utf-8"))["weights_sha256"])
     assert hashes[0] == hashes[1]
 
 
@@ -95,7 +97,7 @@ def test_a_callback_that_fails_costs_no_run(
     assert result_of(config)["status"] == "completed"
     assert "The callback FailsAtTheStart failed in on_run_start: OSError: no disk" in caplog.text
     assert "The callback FailsEveryRound failed in on_round_end: KeyError: 'round 2'" in caplog.text
-    errors = (Path(str(config["run-dir"])) / "errors.log").read_text()
+    errors = (Path(str(config["run-dir"])) / "errors.log").read_text(encoding="utf-8")
     assert " the callback FailsEveryRound in on_round_end of round 2\n" in errors
     assert 'raise KeyError(f"round {record.server_round}")' in errors  # the line of its code
     assert [what for what, _ in calls].count("start") == 1  # Notes alone: the other is called no more
@@ -153,7 +155,7 @@ def test_the_order_is_as_documented() -> None:
 def test_seconds_by_phase_make_no_more_than_the_total(tiny: Make) -> None:
     config = small(tiny, "Notes", num_server_rounds=3, draw_every=1)
     run_in_process(config)
-    lines = (Path(str(config["run-dir"])) / "metrics.jsonl").read_text().splitlines()
+    lines = (Path(str(config["run-dir"])) / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
     rows = [json.loads(line) for line in lines]
     for row in rows:
         phases = {phase: value for phase, value in row["seconds"].items() if phase != "total"}
@@ -172,7 +174,13 @@ def test_nothing_that_draws_is_imported_before_it_is_needed() -> None:
         "print([name for name in names if name in sys.modules])"
     )
     ended = subprocess.run(
-        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True, timeout=120
+        [sys.executable, "-c", code],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=120,
+        encoding="utf-8",
     )
     assert ended.stdout.strip() == "[]"
 

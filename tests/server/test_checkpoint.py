@@ -182,6 +182,6 @@ def test_no_round_is_missing_from_the_metrics_whenever_a_run_is_killed(
             with pytest.raises(KeyboardInterrupt):
                 run_in_process(config)
         run_in_process({**config, "resume": True})
-        rows = (Path(str(config["run-dir"])) / "metrics.jsonl").read_text().splitlines()
+        rows = (Path(str(config["run-dir"])) / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
         assert [json.loads(row)["server_round"] for row in rows] == [0, 1, 2, 3], method
         config["run-dir"] = f"{config['run-dir']}-again"

@@ -35,7 +35,7 @@ EVALUATED = {
 
 def rows_of(config: dict[str, Value]) -> list[dict[str, Any]]:
     run_in_process(config)
-    lines = (Path(str(config["run-dir"])) / "metrics.jsonl").read_text().splitlines()
+    lines = (Path(str(config["run-dir"])) / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
     return [json.loads(line) for line in lines]
 
 

@@ -10,6 +10,7 @@ from flwr.app.message import make_message
 from flwr.serverapp.strategy import FedAvg
 from scripted_grid import Answer, ScriptedGrid
 
+import server.cohort
 from models.core.errors import UserError
 from server.cohort import CohortGrid
 from server.cohort_result import CohortResult
@@ -267,6 +268,63 @@ def test_training_and_evaluation_may_be_asked_for_together() -> None:
         *["evaluate"] * 2,
         *["train"] * 2,
     ]
+
+
+class Clock:
+    """A clock that stands still until a node works, which takes `seconds`."""
+
+    def __init__(self, seconds: float) -> None:
+        self.now, self.seconds = 100.0, seconds
+
+    def perf_counter(self) -> float:
+        return self.now
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def ticks_in(self, answer: Answer) -> Answer:
+        def later(message: Message) -> RecordDict | Error | Message | None:
+            self.now += self.seconds * (message.metadata.message_type != "query")
+            return answer(message)
+
+        return later
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock(2.0)
+    monkeypatch.setattr(server.cohort, "time", clock)
+    return clock
+
+
+def times_sent(grid: CohortGrid) -> list[float]:
+    """Return which time each message gave its node."""
+    return [unpack_requests(message.content)[0].seconds_left for message in scripted(grid).sent]
+
+
+def test_all_that_a_client_is_asked_in_a_round_has_the_time_of_one_round(clock: Clock) -> None:
+    """A second request to a client goes out after the first, with what that has left; a third may not."""
+    grid = cohort_grid({17: clock.ticks_in(hosting(0, 1))})
+    again = asking([0])
+    again[0].content.config_records["config"]["local-epochs"] = 2
+    result = exchange(grid, [*asking([0, 1]), *again, *asking([0, 1, 2], "evaluate")], timeout=3)
+    assert times_sent(grid) == [3, 1]
+    assert result.clients == [0, 0, 1]
+    why = "what clients were asked before in the round took all its time (round-timeout)"
+    assert failures(result) == dict.fromkeys((0, 1, 2), why)
+    assert sum(reply.has_error() for reply in result.replies) == 3
+
+
+def test_what_a_strategy_asks_by_itself_is_of_the_rounds_time(clock: Clock) -> None:
+    grid = cohort_grid({17: clock.ticks_in(hosting(0, 1))})
+    info = RoundInfo(1, 0, "/state")
+    grid.begin_round(info, timeout=60)
+    grid.send_and_receive(asking([0]))
+    grid.send_and_receive(asking([0]), timeout=5)  # which limits this question alone
+    grid.exchange(asking([0, 1]), info, 60)
+    grid.begin_round(info, timeout=60)
+    grid.exchange(asking([0, 1]), info, 60)
+    assert times_sent(grid) == [60, 5, 56, 60]
 
 
 def test_a_node_that_goes_between_sampling_and_sending_fails_only_its_clients() -> None:

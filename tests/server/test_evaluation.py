@@ -46,11 +46,14 @@ def folder_of(config: dict[str, Value]) -> Path:
 
 
 def rows_of(config: dict[str, Value]) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (folder_of(config) / "metrics.jsonl").read_text().splitlines()]
+    return [
+        json.loads(line)
+        for line in (folder_of(config) / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    ]
 
 
 def result_of(config: dict[str, Value]) -> dict[str, Any]:
-    result: dict[str, Any] = json.loads((folder_of(config) / "result.json").read_text())
+    result: dict[str, Any] = json.loads((folder_of(config) / "result.json").read_text(encoding="utf-8"))
     return result
 
 

@@ -19,12 +19,12 @@ Make = Callable[..., dict[str, Value]]
 
 def read(config: dict[str, Value]) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     folder = Path(str(config["run-dir"]))
-    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    return rows, json.loads((folder / "result.json").read_text())
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    return rows, json.loads((folder / "result.json").read_text(encoding="utf-8"))
 
 
 def errors_of(config: dict[str, Value]) -> str:
-    return (Path(str(config["run-dir"])) / "errors.log").read_text()
+    return (Path(str(config["run-dir"])) / "errors.log").read_text(encoding="utf-8")
 
 
 def last_frame(caught: pytest.ExceptionInfo[BaseException]) -> str:
@@ -151,7 +151,7 @@ def test_whatever_a_client_raises_is_its_failure_alone(tiny: Make, kind: str, er
     assert rows[1]["clients"] == [0, 1, 3]
     assert result["status"] == "completed"
     assert "raise KINDS[self.kind]()" in errors_of(config)
-    log = (Path(str(config["run-dir"])) / "run.log").read_text()
+    log = (Path(str(config["run-dir"])) / "run.log").read_text(encoding="utf-8")
     assert f"Round 1: client 2 failed: {error} (traceback in errors.log)\n" in log
 
 

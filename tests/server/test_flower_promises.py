@@ -25,7 +25,7 @@ START = 3.0
 
 
 def rows_of(folder: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
 
 
 def small(make: Make, name: str, **overrides: Any) -> dict[str, Value]:
@@ -243,7 +243,10 @@ def test_it_is_there_after_a_resume_too(tiny: Make, tmp_path: Path, name: str) -
     halves = tiny(**common, num_server_rounds=1, run_dir=str(tmp_path / "halves"))
     run_in_process(halves)
     run_in_process({**halves, "num-server-rounds": 3, "resume": True})
-    ends = [json.loads((tmp_path / run / "result.json").read_text()) for run in ("whole", "halves")]
+    ends = [
+        json.loads((tmp_path / run / "result.json").read_text(encoding="utf-8"))
+        for run in ("whole", "halves")
+    ]
     assert ends[0]["weights_sha256"] == ends[1]["weights_sha256"]
 
 
@@ -364,7 +367,7 @@ def test_what_a_strategy_makes_of_metrics_is_kept_and_shown(tiny: Make) -> None:
         assert row["evaluate"]["worst-accuracy"] == pytest.approx(min(found), abs=1e-6)
         assert 0 <= row["evaluate"]["accuracy"] <= 1  # merged from counts, as before
     write_report([folder], folder / "report.html")
-    page = (folder / "report.html").read_text()
+    page = (folder / "report.html").read_text(encoding="utf-8")
     assert "worst-accuracy" in page
     assert "loss-spread" in page
 

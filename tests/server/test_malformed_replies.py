@@ -246,6 +246,6 @@ def test_a_client_whose_rule_spoils_its_reply_fails_alone(
             run_dir=str(tmp_path / "run"),
         )
     )
-    row = json.loads((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()[-1])
+    row = json.loads((tmp_path / "run" / "metrics.jsonl").read_text(encoding="utf-8").splitlines()[-1])
     assert row["clients"] == [1, 2, 3, 4, 5]
     assert [failure["client"] for failure in row["failures"]] == [0]

@@ -203,5 +203,5 @@ def test_a_run_does_not_wait_for_ever_for_a_node_that_never_comes_back(
     context = Context(run_id=1, node_id=0, node_config={}, state=RecordDict(), run_config=config)
     with pytest.raises(RunFailedError, match=r"clients \[1, 3\]"):
         server_app(OneNodeGoes(config, 2), context)
-    result = json.loads((Path(str(config["run-dir"])) / "result.json").read_text())
+    result = json.loads((Path(str(config["run-dir"])) / "result.json").read_text(encoding="utf-8"))
     assert (result["status"], result["server_round"]) == ("failed", 1)

@@ -24,13 +24,15 @@ from simulations.runtime.in_process import run_in_process
 def git(folder: Path, *words: str) -> str:
     identity = ["-c", "user.name=a", "-c", "user.email=a@b"]
     command = ["git", "-C", str(folder), *identity, *words]
-    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+    return subprocess.run(
+        command, check=True, capture_output=True, text=True, encoding="utf-8"
+    ).stdout.strip()
 
 
 @pytest.fixture
 def checkout(tmp_path: Path) -> Path:
     git(tmp_path, "init", "-q")
-    (tmp_path / "code.py").write_text("a = 1\n")
+    (tmp_path / "code.py").write_text("a = 1\n", encoding="utf-8")
     git(tmp_path, "add", "code.py")
     git(tmp_path, "commit", "-q", "-m", "first")
     return tmp_path
@@ -41,10 +43,10 @@ def test_the_commit_is_named_and_whether_the_code_was_changed(checkout: Path) ->
     assert len(commit) == 40
     assert git_commit(checkout) == commit
     (checkout / "run").mkdir()  # what git does not know is no change
-    (checkout / "run" / "result.json").write_text("{}")
+    (checkout / "run" / "result.json").write_text("{}", encoding="utf-8")
     git_commit.cache_clear()
     assert git_commit(checkout) == commit
-    (checkout / "code.py").write_text("a = 2\n")
+    (checkout / "code.py").write_text("a = 2\n", encoding="utf-8")
     git_commit.cache_clear()
     assert git_commit(checkout) == f"{commit}-dirty"
 
@@ -60,7 +62,7 @@ def test_a_git_that_hangs_or_is_missing_costs_no_run(
     commands = tmp_path_factory.mktemp("commands")
     monkeypatch.setenv("PATH", str(commands))
     assert git_commit(checkout) is None
-    (commands / "git").write_text(f"#!{os.path.realpath('/bin/sh')}\nexec /bin/sleep 60\n")
+    (commands / "git").write_text(f"#!{os.path.realpath('/bin/sh')}\nexec /bin/sleep 60\n", encoding="utf-8")
     (commands / "git").chmod(0o755)
     monkeypatch.setattr(provenance, "GIT_TIMEOUT", 0.2)
     git_commit.cache_clear()
@@ -96,7 +98,7 @@ def test_a_run_writes_all_of_it_and_the_report_shows_it(tiny: Callable[..., dict
     config = tiny(num_clients=2, num_server_rounds=1, threads=2)
     run_in_process(config)
     folder = Path(str(config["run-dir"]))
-    written = json.loads((folder / "result.json").read_text())
+    written = json.loads((folder / "result.json").read_text(encoding="utf-8"))
     result = RunResult.model_validate(written)
     assert written["schema_number"] == 3
     assert result.versions == versions()
@@ -105,7 +107,7 @@ def test_a_run_writes_all_of_it_and_the_report_shows_it(tiny: Callable[..., dict
     assert result.machine.instruction_set == torch.backends.cpu.get_cpu_capability()
     assert written["lock_sha256"] == lock_sha256(ROOT)
     assert written["disk"]["checkpoints"] > 4 * written["num_parameters"]
-    page = write_report([folder]).read_text()
+    page = write_report([folder]).read_text(encoding="utf-8")
     assert f"numpy {version('numpy')}" in page
     assert f"{result.machine.instruction_set} · 2 threads a model" in page
     assert result.machine.cpu in page

@@ -52,7 +52,9 @@ def test_without_a_result_the_run_is_unfinished_and_its_last_numbers_hold(tmp_pa
 def test_a_run_that_failed_at_once_has_only_a_reason(tmp_path: Path) -> None:
     path = write_run(tmp_path / "a", rounds=[], result={})
     (path / "metrics.jsonl").unlink()
-    (path / "result.json").write_text('{"status": "failed", "reason": "no node", "seconds": 3.5}')
+    (path / "result.json").write_text(
+        '{"status": "failed", "reason": "no node", "seconds": 3.5}', encoding="utf-8"
+    )
     run = read_run(path)
     assert (run.status, run.metric, run.last_round, run.seconds) == ("failed", "", 0, 3.5)
 

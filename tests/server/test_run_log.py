@@ -28,7 +28,7 @@ class Warns(ImageClassification):
 
 
 def entries(folder: Path) -> list[tuple[str, str, str]]:
-    found = [LINE.fullmatch(line) for line in (folder / "run.log").read_text().splitlines()]
+    found = [LINE.fullmatch(line) for line in (folder / "run.log").read_text(encoding="utf-8").splitlines()]
     return [(each["level"], each["name"], each["text"]) for each in found if each]
 
 
@@ -43,7 +43,9 @@ def test_it_has_what_polyfed_says_and_what_others_warn_of(tiny: Make, tmp_path: 
     (warned,) = [(level, text) for level, name, text in found if name == "py.warnings"]
     assert warned[0] == "WARNING"
     assert warned[1].endswith("UserWarning: a pale")
-    assert "\n    colour\n" in (tmp_path / "run" / "run.log").read_text()  # of the record above
+    assert "\n    colour\n" in (tmp_path / "run" / "run.log").read_text(
+        encoding="utf-8"
+    )  # of the record above
     assert not (tmp_path / "run" / "errors.log").exists()
 
 
@@ -60,7 +62,10 @@ def test_nothing_is_left_of_it(tmp_path: Path) -> None:
     )
     assert not [each for each in python.handlers if not isinstance(each, logging.NullHandler)]
     logger.warning("after it")
-    assert re.sub(r"(?m)^\S+ \S+ ", "", (tmp_path / "run.log").read_text()) == "INFO polyfed: once\n" * 2
+    assert (
+        re.sub(r"(?m)^\S+ \S+ ", "", (tmp_path / "run.log").read_text(encoding="utf-8"))
+        == "INFO polyfed: once\n" * 2
+    )
 
 
 def test_flowers_console_shows_polyfeds_lines_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -225,7 +225,7 @@ def test_a_tied_weight_is_averaged_by_the_strategy_once(
         run_in_process(config)
     average, normalized = map(last_of, configs)
     assert not any("decoder" in name for name in average)
-    rounds = (Path(str(configs[0]["run-dir"])) / "metrics.jsonl").read_text().splitlines()
+    rounds = (Path(str(configs[0]["run-dir"])) / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
     size = sum(4 * tensor.numel() for tensor in average.values())
     assert size <= json.loads(rounds[-1])["bytes"]["down"] < size + 160 * len(average)  # for their headers
     embedding = "bert.embeddings.word_embeddings.weight"

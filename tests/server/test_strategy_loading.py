@@ -180,7 +180,7 @@ def test_a_fault_in_a_strategys_code_shows_itself() -> None:
 
 
 def test_a_fault_in_a_modules_code_shows_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "broken_plugin.py").write_text("int('x')\n")
+    (tmp_path / "broken_plugin.py").write_text("int('x')\n", encoding="utf-8")
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(ValueError, match="invalid literal") as error:
         load_strategy(ServerConfig(strategy="broken_plugin:Mine"), 10)

@@ -90,12 +90,17 @@ def run_apart(config: dict[str, Value], **environment: str) -> dict[str, Any]:
         text=True,
         timeout=300,
         check=False,
+        encoding="utf-8",
     )
     assert ended.returncode == 0, ended.stderr
     assert "callback" not in ended.stderr, ended.stderr
     assert [path.name for path in folder.parent.iterdir() if path.suffix != ".db"] == [folder.name]
-    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    return {"folder": folder, "rows": rows, **json.loads((folder / "result.json").read_text())}
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    return {
+        "folder": folder,
+        "rows": rows,
+        **json.loads((folder / "result.json").read_text(encoding="utf-8")),
+    }
 
 
 def wandb_records(path: Path) -> list[Any]:
@@ -138,7 +143,7 @@ def test_weights_and_biases_writes_offline_files_that_hold_the_metrics(tiny: Mak
     run = run_apart({**config, "num-server-rounds": 2, "resume": True})
     files = sorted((run["folder"] / "wandb").glob("offline-run-*"))
     assert len(files) == 2
-    token = (run["folder"] / "token").read_text()
+    token = (run["folder"] / "token").read_text(encoding="utf-8")
     assert {file.name.rsplit("-", 1)[1] for file in files} == {token}  # one run, in two legs
     history = wandb_history(run["folder"])
     assert history.keys() == {0, 1, 2}
@@ -147,7 +152,7 @@ def test_weights_and_biases_writes_offline_files_that_hold_the_metrics(tiny: Mak
             assert history[number][name] == pytest.approx(value), (number, name)
     assert list(files[-1].glob("files/media/images/**/*confusion-matrix*.png"))
     # Nothing spoke to anybody: an offline run has no address to send to.
-    logs = "".join(path.read_text() for path in (run["folder"] / "wandb").rglob("*.log"))
+    logs = "".join(path.read_text(encoding="utf-8") for path in (run["folder"] / "wandb").rglob("*.log"))
     assert "https://" not in logs
 
 
@@ -173,6 +178,7 @@ def test_mlflow_writes_a_store_of_the_runs_own_and_a_resumed_run_goes_on_in_it(t
         text=True,
         check=True,
         timeout=120,
+        encoding="utf-8",
     )
     status, params, tags, histories, artifacts = json.loads(ended.stdout.splitlines()[-1])
     assert status == "FINISHED"

@@ -164,8 +164,8 @@ def test_a_run_without_labels_hands_on_its_last_model(tiny: Make, pretrained: Pa
     copy = tmp_path / "cut"
     shutil.copytree(pretrained, copy)
     (copy / "models" / "last.safetensors").unlink()
-    result = json.loads((copy / "result.json").read_text())
-    (copy / "result.json").write_text(json.dumps({**result, "status": "unfinished"}))
+    result = json.loads((copy / "result.json").read_text(encoding="utf-8"))
+    (copy / "result.json").write_text(json.dumps({**result, "status": "unfinished"}), encoding="utf-8")
     assert remarks_of(tiny(init_from=str(copy)))[:2] == [
         "that run is unfinished: this is its best model so far",
         "it has kept no last model: its best one is taken",
@@ -179,9 +179,9 @@ def test_a_best_model_of_an_older_run_has_its_round_in_the_result(tiny: Make, tm
     best = earlier["folder"] / "models" / "best.safetensors"
     save_file(load_file(best), best)
     assert remarks_of(tiny(init_from=str(earlier["folder"]))) == []
-    result = json.loads((earlier["folder"] / "result.json").read_text())
+    result = json.loads((earlier["folder"] / "result.json").read_text(encoding="utf-8"))
     (earlier["folder"] / "result.json").write_text(
-        json.dumps({**result, "best_round": 0, "status": "failed"})
+        json.dumps({**result, "best_round": 0, "status": "failed"}), encoding="utf-8"
     )
     said = remarks_of(tiny(init_from=str(earlier["folder"])))
     assert said[0].startswith("that run failed:")
@@ -386,11 +386,11 @@ def test_a_run_goes_on_where_another_ended(tiny: Make, tmp_path: Path) -> None:
     later = finish(tiny(init_from=str(tmp_path / "earlier"), num_server_rounds=1))
     assert later["rows"][0]["central"] == earlier["best"]
     assert earlier["best"] != earlier["rows"][0]["central"]
-    recorded = json.loads((later["folder"] / "transfer.json").read_text())
+    recorded = json.loads((later["folder"] / "transfer.json").read_text(encoding="utf-8"))
     assert recorded["source"] == str(tmp_path / "earlier" / "models" / "best.safetensors")
     assert recorded["entries"] == {"loaded": {"features": FEATURES, "classifier": HEAD}}
     assert recorded["remarks"] == []
-    page = write_report([later["folder"]]).read_text()
+    page = write_report([later["folder"]]).read_text(encoding="utf-8")
     assert "<h3>Transfer</h3>" in page
     assert "<td>loaded</td><td>features (4), classifier (4)</td>" in page
     assert recorded["source"] in page
@@ -408,11 +408,13 @@ def test_a_resumed_run_does_not_need_the_earlier_one(
     if checkpoints == "lost":
         shutil.rmtree(tmp_path / "run" / "checkpoints")
         metrics = tmp_path / "run" / "metrics.jsonl"  # as if it had been killed in its first round
-        metrics.write_text(metrics.read_text().splitlines()[0] + "\n")
+        metrics.write_text(metrics.read_text(encoding="utf-8").splitlines()[0] + "\n", encoding="utf-8")
     resumed = finish({**config, "resume": True})
     assert resumed["weights_sha256"] == whole["weights_sha256"]
     assert [row["server_round"] for row in resumed["rows"]] == [0, 1, 2, 3]
-    assert json.loads((tmp_path / "run" / "transfer.json").read_text())["source"] == str(of_four_classes)
+    assert json.loads((tmp_path / "run" / "transfer.json").read_text(encoding="utf-8"))["source"] == str(
+        of_four_classes
+    )
 
 
 def test_a_path_on_the_command_line_is_from_where_the_caller_stands(
@@ -420,7 +422,7 @@ def test_a_path_on_the_command_line_is_from_where_the_caller_stands(
 ) -> None:
     scenario = tmp_path / "elsewhere" / "s.toml"
     scenario.parent.mkdir()
-    scenario.write_text('dataset = "digits"\n')
+    scenario.write_text('dataset = "digits"\n', encoding="utf-8")
     monkeypatch.chdir(tmp_path)
     assert load_scenario(scenario, ["init-from=runs/one"])["init-from"] == str(tmp_path / "runs" / "one")
 

@@ -43,11 +43,11 @@ def test_a_round_without_the_metric_is_neither_better_nor_worse(
     config = tiny(task=task, task_options=options, num_server_rounds=3, patience=1, learning_rate=0.0001)
     run_in_process(config)
     folder = Path(str(config["run-dir"]))
-    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
     defined = [] if never else [1, 3]
     assert [row["server_round"] for row in rows if "accuracy" in row["central"]] == defined
     assert all("loss" in row["central"] for row in rows)
-    result = json.loads((folder / "result.json").read_text())
+    result = json.loads((folder / "result.json").read_text(encoding="utf-8"))
     assert (result["status"], result["server_round"]) == ("completed", 3)
     assert result["best_round"] in (defined or [0])
     assert ("accuracy" in result["best"]) is not never

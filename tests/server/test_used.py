@@ -26,7 +26,7 @@ SERIES = "time,value,client\n" + "".join(
 
 
 def result_of(folder: Path) -> RunResult:
-    return RunResult.model_validate_json((folder / "result.json").read_text())
+    return RunResult.model_validate_json((folder / "result.json").read_text(encoding="utf-8"))
 
 
 def test_the_optimizer_of_the_task_is_named_where_the_config_leaves_it_to_the_task(tiny: Tiny) -> None:
@@ -69,7 +69,7 @@ def test_clipping_and_warm_up_are_of_it(tiny: Tiny) -> None:
 
 def test_files_of_data_are_named_with_their_hashes(tiny: Tiny, tmp_path: Path) -> None:
     path = tmp_path / "prices.csv"
-    path.write_text(SERIES)
+    path.write_text(SERIES, encoding="utf-8")
     config = tiny(task="lstm-forecast", dataset=f"csv:{path}", num_clients=2, partitioner="natural")
     found = used_by(make_plan(config)).data_files
     sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
@@ -83,7 +83,7 @@ def test_files_of_a_folder_are_named_below_it_and_large_ones_are_not_hashed(
     folder = tmp_path / "texts"
     folder.mkdir()
     for name in ("b.txt", "a.txt", ".hidden"):
-        (folder / name).write_text(name * 100)
+        (folder / name).write_text(name * 100, encoding="utf-8")
     config = tiny(task="lstm-text", dataset=f"text:{folder}", num_clients=2, partitioner="natural")
     found = used_by(make_plan(config)).data_files
     assert [(file.name, file.num_bytes) for file in found] == [("a.txt", 500), ("b.txt", 500)]
@@ -99,7 +99,7 @@ def test_a_name_of_a_package_need_be_no_path(tiny: Tiny, tmp_path: Path) -> None
         config = TaskConfig(dataset=name, data_dir=folder)
         read.append(list(source.files_of(config)))
     assert read == [[], [], []]
-    (tmp_path / "here.txt").write_text("1")
+    (tmp_path / "here.txt").write_text("1", encoding="utf-8")
     assert list(source.files_of(config)) == [tmp_path / "here.txt"]
     given = Source("images", load=load_digits, files=lambda config: [tmp_path / config.dataset])
     assert list(given.files_of(TaskConfig(dataset="a.bin"))) == [tmp_path / "a.bin"]
@@ -142,7 +142,9 @@ def test_clients_go_by_the_names_that_the_data_has_for_them(
             fraction_train=0.2,
         )
     )
-    written = PartitionCounts.model_validate_json((tmp_path / "run" / "partition.json").read_text())
+    written = PartitionCounts.model_validate_json(
+        (tmp_path / "run" / "partition.json").read_text(encoding="utf-8")
+    )
     assert sorted(written.names) == sorted(names)
 
 
@@ -188,6 +190,8 @@ def test_compressed_updates_are_counted_as_they_are_sent(tiny: Tiny, tmp_path: P
     for compression in ("", "int8"):
         folder = tmp_path / f"run-{compression}"
         run_in_process(tiny(num_server_rounds=1, compression=compression, run_dir=str(folder)))
-        ups[compression] = json.loads((folder / "metrics.jsonl").read_text().splitlines()[1])["bytes"]
+        ups[compression] = json.loads((folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()[1])[
+            "bytes"
+        ]
     assert ups["int8"]["clients_down"] == ups[""]["clients_down"] == ups[""]["clients_up"]
     assert 0.25 <= ups["int8"]["clients_up"] / ups[""]["clients_up"] < 0.26

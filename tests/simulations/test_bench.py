@@ -112,7 +112,9 @@ def test_memory_includes_children() -> None:
     hold = "import sys; data = bytearray(64_000_000); print('held', flush=True); sys.stdin.read()"
     parent = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {hold!r}])"
     command = [sys.executable, "-c", parent]
-    with psutil.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+    with psutil.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, encoding="utf-8"
+    ) as process:
         assert process.stdout.readline() == "held\n"
         memory = memory_of(process)
         process.communicate()

@@ -14,6 +14,7 @@ import torch
 from command_line import Ended, polyfed
 from flwr.app import Message
 from flwr.serverapp.strategy import FedAvg
+from run_folders import write_run
 from torch import nn
 
 import server.run_folder
@@ -23,8 +24,8 @@ from models.core.config import Value
 from models.core.errors import UserError
 from models.images.cnn import ImageClassification
 from server.disk import disk_use, in_words
-from server.run_folder import RunFolder, claim, new_folder, write_json
-from server.run_schema import RoundRecord, RunResult
+from server.run_folder import RunFolder, claim, hold, new_folder, write_json
+from server.run_schema import LOCK, RoundRecord, RunResult
 from simulations.cli import main
 from simulations.runtime.flower import FlowerOutcome
 from simulations.runtime.in_process import run_in_process
@@ -71,7 +72,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Ended]:
     """Return the folder of a run that ended well, and what the command said about it."""
     folder = tmp_path_factory.mktemp("finished")
     scenario = folder / "scenario.toml"
-    scenario.write_text(SCENARIO)
+    scenario.write_text(SCENARIO, encoding="utf-8")
     ended = polyfed("run", scenario, "--in-process", "--run-dir", folder / "run")
     return folder / "run", ended
 
@@ -79,7 +80,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Ended]:
 @pytest.fixture
 def scenario(tmp_path: Path) -> Path:
     path = tmp_path / "scenario.toml"
-    path.write_text(SCENARIO)
+    path.write_text(SCENARIO, encoding="utf-8")
     return path
 
 
@@ -93,7 +94,7 @@ def mistake(ended: Ended) -> str:
 
 def test_a_run_that_ends_well(finished: tuple[Path, Ended]) -> None:
     folder, ended = finished
-    result = json.loads((folder / "result.json").read_text())
+    result = json.loads((folder / "result.json").read_text(encoding="utf-8"))
     assert (ended.code, ended.err) == (0, "")
     lines = ended.out.splitlines()
     assert lines[-1] == f"report: {folder / 'report.html'}"
@@ -103,7 +104,7 @@ def test_a_run_that_ends_well(finished: tuple[Path, Ended]) -> None:
     assert lines[-4] == f"weights: {result['weights_sha256']}"
     assert lines[-5].startswith("completed after round 2: ")
     assert "2/2" in ended.out  # the progress bar
-    assert "<!doctype html>" in (folder / "report.html").read_text()
+    assert "<!doctype html>" in (folder / "report.html").read_text(encoding="utf-8")
     assert result["status"] == "completed"
 
 
@@ -199,12 +200,12 @@ def test_a_run_folder_in_use(scenario: Path, tmp_path: Path, monkeypatch: pytest
 
 def test_a_run_folder_that_holds_a_run(scenario: Path, finished: tuple[Path, Ended]) -> None:
     folder, _ = finished
-    before = (folder / "result.json").read_text()
+    before = (folder / "result.json").read_text(encoding="utf-8")
     said = mistake(polyfed("run", scenario, "--in-process", "--run-dir", folder))
     assert said == f"run-dir {folder} already holds a run: resume it, or give another run-dir"
     said = mistake(polyfed("run", scenario, "--in-process", "--resume", folder, "--set", "seed=7"))
     assert said.startswith(f"seed is 7, but the run in {folder} has 42: a resumed run must keep it")
-    assert (folder / "result.json").read_text() == before
+    assert (folder / "result.json").read_text(encoding="utf-8") == before
 
 
 def test_a_run_folder_that_holds_none_cannot_be_resumed(scenario: Path, tmp_path: Path) -> None:
@@ -283,7 +284,7 @@ def test_a_strategy_that_raises_is_a_run_that_failed(scenario: Path, tmp_path: P
     ended = polyfed("run", scenario, "--in-process", "-c", "strategy=test_cli:Broken", "--run-dir", run)
     assert ended.code == 1
     assert "failed: LookupError: no [such] thing" in ended.out.splitlines()
-    assert json.loads((run / "result.json").read_text())["status"] == "failed"
+    assert json.loads((run / "result.json").read_text(encoding="utf-8"))["status"] == "failed"
 
 
 def test_the_traceback_is_on_the_terminal_where_it_is_asked_for(scenario: Path, tmp_path: Path) -> None:
@@ -316,7 +317,7 @@ def test_a_plan_that_raises_keeps_its_traceback(scenario: Path, tmp_path: Path) 
         f"run: {run}",
         f"tracebacks: {run / 'errors.log'}",
     ]
-    said = (run / "errors.log").read_text()
+    said = (run / "errors.log").read_text(encoding="utf-8")
     assert " the plan of the run, before it began\n" in said
     assert '      raise LookupError("no such layer")\n' in said
     assert not (run / "config.toml").exists()  # the folder is free for the next try
@@ -357,7 +358,9 @@ def test_warnings_are_shown_each_once(scenario: Path, tmp_path: Path) -> None:
     (line,) = ended.err.splitlines()
     assert line.startswith("warning: ")
     assert line.endswith("UserWarning: [made of] glass")
-    assert (tmp_path / "run" / "run.log").read_text().count("UserWarning: [made of] glass") > 1
+    assert (tmp_path / "run" / "run.log").read_text(encoding="utf-8").count(
+        "UserWarning: [made of] glass"
+    ) > 1
 
 
 def test_a_run_whose_checkpoints_are_lost_is_not_resumed(scenario: Path, tmp_path: Path) -> None:
@@ -394,7 +397,9 @@ def test_flower_is_tried_once_more_where_it_failed_before_the_first_round(
     ended = polyfed("run", scenario, "--run-dir", tmp_path / "run")
     assert (ended.code, tries) == (0, [False, True])
     assert "warning: Flower failed before the first round, and is tried once more: no raylet in" in ended.err
-    assert " Flower's runtime, before the first round\n  30 s\n" in (tmp_path / "run/errors.log").read_text()
+    assert " Flower's runtime, before the first round\n  30 s\n" in (tmp_path / "run/errors.log").read_text(
+        encoding="utf-8"
+    )
 
 
 def test_what_flower_leaves_unfinished_has_failed_and_is_not_tried_again_after_a_round(
@@ -409,7 +414,7 @@ def test_what_flower_leaves_unfinished_has_failed_and_is_not_tried_again_after_a
     monkeypatch.setattr(simulations.runtime.flower, "run_on_flower", dies)
     ended = polyfed("run", scenario, "--run-dir", tmp_path / "run")
     assert ended.code == 1
-    result = json.loads((tmp_path / "run" / "result.json").read_text())
+    result = json.loads((tmp_path / "run" / "result.json").read_text(encoding="utf-8"))
     assert (result["status"], result["reason"]) == ("failed", "the SuperLink was killed (SIGKILL)")
 
 
@@ -457,6 +462,26 @@ def test_a_finished_run_can_be_cleaned(scenario: Path, tmp_path: Path) -> None:
     assert "is failed, and its checkpoints may be wanted" in mistake(polyfed("clean", run))
 
 
+def test_where_one_run_is_not_finished_none_is_cleaned(tmp_path: Path) -> None:
+    one, other = (write_run(tmp_path / name) for name in ("one", "other"))
+    failed = write_run(tmp_path / "failed", result={"status": "failed"})
+    for run in (one, other, failed):
+        (run / "checkpoints").mkdir()
+        (run / "checkpoints" / "round-3.safetensors").write_bytes(b"123")
+    said = mistake(polyfed("clean", one, other, failed, tmp_path / "absent"))
+    assert said == (
+        f"nothing was removed: {failed} is failed, and its checkpoints may be wanted to go on with: delete "
+        f"the folder itself where they are not; there is no run folder {tmp_path / 'absent'}"
+    )
+    lock = hold(other, LOCK)
+    said = mistake(polyfed("clean", one, one, other))
+    assert said.startswith(f"nothing was removed: run-dir {other} is in use by another run")
+    lock.release()
+    assert all((run / "checkpoints" / "round-3.safetensors").exists() for run in (one, other, failed))
+    assert polyfed("clean", one, one, other).out == "freed: 6 B\n"
+    assert not (one / "checkpoints").exists()
+
+
 def test_a_run_that_never_began_says_why_and_no_more(
     scenario: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -467,7 +492,7 @@ def test_a_run_that_never_began_says_why_and_no_more(
     ended = polyfed("run", scenario, "--run-dir", tmp_path / "run")
     assert (ended.code, ended.err) == (1, "")
     assert "failed: the SuperLink ended: address already in use" in ended.out.splitlines()
-    said = (tmp_path / "run" / "errors.log").read_text()
+    said = (tmp_path / "run" / "errors.log").read_text(encoding="utf-8")
     assert " Flower's runtime, which ended without a result\n  Errno 98\n" in said
 
 
@@ -483,7 +508,7 @@ def test_ctrl_c(scenario: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert "Traceback" not in ended.err
     monkeypatch.undo()
     claim(run, {}, resume=True).release()  # it has let go of the folder
-    assert json.loads((run / "result.json").read_text())["reason"] == "interrupted"
+    assert json.loads((run / "result.json").read_text(encoding="utf-8"))["reason"] == "interrupted"
     monkeypatch.chdir(tmp_path)
     assert "unfinished" in polyfed("compare", run).out
 
@@ -493,7 +518,10 @@ def test_a_resumed_run_goes_on(scenario: Path, tmp_path: Path) -> None:
     assert polyfed("run", scenario, "--in-process", "-c", "num-server-rounds=1", "--run-dir", run).code == 0
     ended = polyfed("run", scenario, "--in-process", "--resume", run)
     assert (ended.code, ended.err) == (0, "")
-    rounds = [json.loads(line)["server_round"] for line in (run / "metrics.jsonl").read_text().splitlines()]
+    rounds = [
+        json.loads(line)["server_round"]
+        for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    ]
     assert rounds == [0, 1, 2]
 
 
@@ -510,13 +538,13 @@ def test_report(finished: tuple[Path, Ended], tmp_path: Path) -> None:
     page = tmp_path / "new" / "page.html"
     ended = polyfed("report", folder, "--output", page)
     assert (ended.code, ended.out, ended.err) == (0, f"{page}\n", "")
-    assert "accuracy" in page.read_text()
+    assert "accuracy" in page.read_text(encoding="utf-8")
 
 
 def test_partition_draws_a_picture(scenario: Path, tmp_path: Path) -> None:
     ended = polyfed("partition", scenario, "-o", tmp_path / "who.svg", "-c", "alpha=0.1")
     assert (ended.code, ended.out, ended.err) == (0, f"{tmp_path / 'who.svg'}\n", "")
-    assert "<svg" in (tmp_path / "who.svg").read_text()
+    assert "<svg" in (tmp_path / "who.svg").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("output", ["who.docx", "nowhere/who.png"])

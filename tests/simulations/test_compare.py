@@ -79,7 +79,7 @@ def test_equal_configs_are_said_to_be_equal(tmp_path: Path) -> None:
 
 def test_the_reason_of_a_failure_and_half_a_line_are_told(tmp_path: Path) -> None:
     path = write_run(tmp_path / "a", result=RESULT | {"status": "failed", "reason": "client 3: [bold]boom"})
-    with (path / "metrics.jsonl").open("a") as file:
+    with (path / "metrics.jsonl").open("a", encoding="utf-8") as file:
         file.write('{"serv')
     text = printed(path)
     assert "a failed: client 3: [bold]boom" in text

@@ -12,7 +12,7 @@ from shortened import SCENARIOS
 from simulations.config_block import HEADINGS, config_block, with_block
 from simulations.scenario import defaults
 
-PYPROJECT = (ROOT / "pyproject.toml").read_text()
+PYPROJECT = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
 
 
 def test_the_block_is_current() -> None:
@@ -42,7 +42,7 @@ def _complaints(scenario: dict[str, object]) -> list[str]:
 
 def test_an_editor_accepts_every_scenario() -> None:
     for path in SCENARIOS:
-        assert _complaints(tomllib.loads(path.read_text())) == [], path.name
+        assert _complaints(tomllib.loads(path.read_text(encoding="utf-8"))) == [], path.name
 
 
 @pytest.mark.parametrize(

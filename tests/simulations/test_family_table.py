@@ -37,9 +37,11 @@ evaluate-every = 2
 def scenarios(tmp_path: Path) -> Path:
     folder = tmp_path / "scenarios"
     folder.mkdir()
-    (folder / "toy.toml").write_text(TOY)
-    (folder / "toy-centralized.toml").write_text('dataset = "digits"\nnum-clients = 1\npartitioner = "iid"\n')
-    (folder / "lonely.toml").write_text(TOY)
+    (folder / "toy.toml").write_text(TOY, encoding="utf-8")
+    (folder / "toy-centralized.toml").write_text(
+        'dataset = "digits"\nnum-clients = 1\npartitioner = "iid"\n', encoding="utf-8"
+    )
+    (folder / "lonely.toml").write_text(TOY, encoding="utf-8")
     return folder
 
 
@@ -98,12 +100,14 @@ def test_another_config_is_another_run(scenarios: Path) -> None:
     before, same = (plan_family(toy, scenarios, 2, None) for _ in range(2))
     assert before == same
     for seed in (None, 7):
-        toy.write_text(TOY.replace("rounds = 4", "rounds = 6") if seed is None else TOY)
+        toy.write_text(TOY.replace("rounds = 4", "rounds = 6") if seed is None else TOY, encoding="utf-8")
         after = plan_family(toy, scenarios, 2, seed)
         assert {trial.folder for trial in after.trials}.isdisjoint(
             {before.federated.folder, *(trial.folder for trial in before.alone)}
         )
-    toy.write_text(TOY + "checkpoint-every = 3\nnum-workers = 1\n")  # how it is run is not what it computes
+    toy.write_text(
+        TOY + "checkpoint-every = 3\nnum-workers = 1\n", encoding="utf-8"
+    )  # how it is run is not what it computes
     assert plan_family(toy, scenarios, 2, None).federated.folder == before.federated.folder
 
 
@@ -113,7 +117,7 @@ def test_the_table_of_finished_runs(scenarios: Path, tmp_path: Path) -> None:
     write_family(family, federated=0.76, centralized=0.8, alone=[0.25, 0.5])
     ended = command("--scenarios", scenarios, "--folder", folder, "--alone", 2)
     assert ended.exit_code == 0, ended.output
-    head, _, row, _, words, *rest = (folder / "table.md").read_text().split("\n")
+    head, _, row, _, words, *rest = (folder / "table.md").read_text(encoding="utf-8").split("\n")
     assert head == (
         "| task | metric | untrained | local only | federated | centralized | difference | minutes |"
     )
@@ -169,7 +173,7 @@ def test_a_baseline_without_its_federation_is_not_passed_over(scenarios: Path) -
 @pytest.mark.slow
 def test_a_half_done_table_goes_on_to_the_same_numbers(scenarios: Path, tmp_path: Path) -> None:
     (scenarios / "toy-centralized.toml").write_text(
-        'dataset = "digits"\nnum-clients = 1\nnum-server-rounds = 2'
+        'dataset = "digits"\nnum-clients = 1\nnum-server-rounds = 2', encoding="utf-8"
     )
     arguments = ["--scenarios", scenarios, "--alone", 1, "--only", "toy"]
     whole, half = tmp_path / "whole", tmp_path / "half"
@@ -194,7 +198,10 @@ def test_a_half_done_table_goes_on_to_the_same_numbers(scenarios: Path, tmp_path
         assert results[0] is not None
         assert results[1] is not None
         assert results[0].weights_sha256 == results[1].weights_sha256
-    rows = [(folder / "table.md").read_text().splitlines()[2].split(" | ")[:-1] for folder in (whole, half)]
+    rows = [
+        (folder / "table.md").read_text(encoding="utf-8").splitlines()[2].split(" | ")[:-1]
+        for folder in (whole, half)
+    ]
     assert rows[0] == rows[1]
     assert "–" not in "".join(rows[0])
 
@@ -202,11 +209,11 @@ def test_a_half_done_table_goes_on_to_the_same_numbers(scenarios: Path, tmp_path
 @pytest.mark.slow
 def test_a_run_that_fails_does_not_stop_the_others(scenarios: Path, tmp_path: Path) -> None:
     (scenarios / "toy-centralized.toml").write_text(
-        'dataset = "digits"\nnum-clients = 1\nlearning-rate = 1e30\nnum-server-rounds = 1'
+        'dataset = "digits"\nnum-clients = 1\nlearning-rate = 1e30\nnum-server-rounds = 1', encoding="utf-8"
     )
     ended = command("--scenarios", scenarios, "--folder", tmp_path, "--alone", 1)
     assert ended.exit_code == 1
-    row = (tmp_path / "table.md").read_text().splitlines()[2].split(" | ")
+    row = (tmp_path / "table.md").read_text(encoding="utf-8").splitlines()[2].split(" | ")
     assert row[5] == row[6] == "–"
     assert float(row[4]) > float(row[2])
     assert "toy centralized: failed: all 1 clients of round 1 failed" in ended.output
@@ -215,7 +222,7 @@ def test_a_run_that_fails_does_not_stop_the_others(scenarios: Path, tmp_path: Pa
 @pytest.mark.slow
 @pytest.mark.parametrize(("how", "code"), [(signal.SIGINT, 130), (signal.SIGKILL, -signal.SIGKILL)])
 def test_no_run_outlives_the_command(scenarios: Path, tmp_path: Path, how: int, code: int) -> None:
-    (scenarios / "toy.toml").write_text(TOY.replace("rounds = 4", "rounds = 10000"))
+    (scenarios / "toy.toml").write_text(TOY.replace("rounds = 4", "rounds = 10000"), encoding="utf-8")
     arguments = ["--scenarios", str(scenarios), "--folder", str(tmp_path / "runs"), "--workers", "1"]
     with psutil.Popen(
         [sys.executable, "-m", "simulations.bench.families", *arguments],

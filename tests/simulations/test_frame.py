@@ -41,7 +41,7 @@ def test_runs_are_rows_with_all_metrics_in_full(runs: list[Path], tmp_path: Path
     assert list(frame["evaluate/accuracy"]) == [0.75] * 4
     assert list(frame["train/loss"]) == pytest.approx([2 / 3] * 4, rel=1e-14)
     assert list(frame["bytes/clients_down"]) == [18_000_000] * 4
-    rows = json.loads(as_json.read_text())
+    rows = json.loads(as_json.read_text(encoding="utf-8"))
     assert [row["final/accuracy"] for row in rows] == [0.5, 0.7, 0.25, 0.35]
     assert rows[0]["best/loss"] is None  # of which nothing is known
     assert rows[0]["weights_sha256"] == "0123456789abcdef" * 4
@@ -65,7 +65,7 @@ def test_arms_are_rows_with_means_and_intervals(runs: list[Path], tmp_path: Path
 def test_latex_is_what_is_printed_with_its_symbols_escaped(runs: list[Path], tmp_path: Path) -> None:
     path = tmp_path / "arms.tex"
     compare(*runs, "-o", path)
-    text = path.read_text()
+    text = path.read_text(encoding="utf-8")
     assert r"Fed\_Avg & 2 & 0.6000 $\pm$ 1.2706 & -- & best mean \\" in text
     assert r"final accuracy $\uparrow$" in text
     assert text.startswith(r"\begin{tabular}")

@@ -51,7 +51,8 @@ def test_ctrl_c_during_imports_is_one_line(seconds: float, tmp_path: Path) -> No
     # A library that takes long to import, and that would turn the interruption into an error of its own.
     (tmp_path / "click.py").write_text(
         "import time\ntry:\n    print('here', flush=True)\n    time.sleep(30)\n"
-        "except BaseException as error:\n    raise ImportError('broken') from error\n"
+        "except BaseException as error:\n    raise ImportError('broken') from error\n",
+        encoding="utf-8",
     )
     process = subprocess.Popen(
         [sys.executable, "-c", "from simulations.entry import main; main()", "tasks"],
@@ -60,6 +61,7 @@ def test_ctrl_c_during_imports_is_one_line(seconds: float, tmp_path: Path) -> No
         text=True,
         env={**os.environ, "PYTHONPATH": str(tmp_path)},
         preexec_fn=hear_ctrl_c,
+        encoding="utf-8",
     )
     assert process.stdout
     assert process.stdout.readline() == "here\n"

@@ -26,7 +26,7 @@ def test_only_the_kernels_count_says_out_of_memory(
 ) -> None:
     vmstat = tmp_path / "vmstat"
     if content is not None:
-        vmstat.write_text(content)
+        vmstat.write_text(content, encoding="utf-8")
     assert num_oom_kills(vmstat) == count
     assert lack_of_memory(4, vmstat) == said
     assert lack_of_memory(None, vmstat) == ""

@@ -45,7 +45,7 @@ def test_what_is_quoted_reads_back_as_it_was() -> None:
 
 def scenario(tmp_path: Path, text: str) -> Path:
     path = tmp_path / "scenario.toml"
-    path.write_text(text)
+    path.write_text(text, encoding="utf-8")
     return path
 
 
@@ -80,7 +80,9 @@ def test_only_options_are_tables(tmp_path: Path) -> None:
 def test_arms_and_grids_may_hold_tables(tmp_path: Path) -> None:
     path = scenario(tmp_path, "num-clients = 3")
     arms = tmp_path / "arms.toml"
-    arms.write_text('[[arm]]\nstrategy = "FedProx"\nstrategy-options = {proximal_mu = 0.1}\n')
+    arms.write_text(
+        '[[arm]]\nstrategy = "FedProx"\nstrategy-options = {proximal_mu = 0.1}\n', encoding="utf-8"
+    )
     as_text = "{strategy = 'FedProx', strategy-options = 'proximal_mu = 0.1'}"
     as_table = "{strategy = 'FedProx', strategy-options = {proximal_mu = 0.1}}"
     spaces = [
@@ -100,7 +102,7 @@ def test_arms_and_grids_may_hold_tables(tmp_path: Path) -> None:
 def test_every_shipped_scenario_is_flat(tmp_path: Path) -> None:
     """So that plain Flower takes it: `flwr run` makes keys of its own of a table's, and refuses them."""
     for path in CONFIGS.glob("*.toml"):
-        assert parse_config_args([str(path)]) == tomllib.loads(path.read_text())
+        assert parse_config_args([str(path)]) == tomllib.loads(path.read_text(encoding="utf-8"))
     table = tmp_path / "table.toml"
-    table.write_text("task-options = {mask_ratio = 0.3}")
+    table.write_text("task-options = {mask_ratio = 0.3}", encoding="utf-8")
     assert parse_config_args([str(table)]) == {"task-options.mask_ratio": 0.3}

@@ -123,6 +123,6 @@ def test_runs_of_different_configs_have_rows(tmp_path: Path) -> None:
 
 def test_the_page_says_it_too(tmp_path: Path) -> None:
     runs = pair(tmp_path, git_commit="0" * 40)
-    page = write_report([run.path for run in runs], tmp_path / "page.html").read_text()
+    page = write_report([run.path for run in runs], tmp_path / "page.html").read_text(encoding="utf-8")
     assert "a | b: one config, other weights (aaaaaaaaaaaa | bbbbbbbbbbbb); what differs:" in page
     assert f"commit of the code: {'c' * 40} | {'0' * 40}" in page

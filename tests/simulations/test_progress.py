@@ -51,7 +51,7 @@ def test_it_follows_the_rounds_and_waits_for_the_end_of_a_line(
         look()
         assert progress.line.bar.tasks[0].completed == 2
         assert progress.line.bar.tasks[0].fields["shown"] == "2 failed  train loss 1"
-        with (tmp_path / "metrics.jsonl").open("a") as file:
+        with (tmp_path / "metrics.jsonl").open("a", encoding="utf-8") as file:
             file.write(rows(3, 5, seconds=0.25))
     assert progress.line.bar.tasks[0].completed == 5  # the last line is read after the run has ended
     assert progress.line.bar.tasks[0].fields["shown"] == "train loss 0.25"
@@ -62,7 +62,7 @@ def test_it_follows_a_resumed_run_that_drops_rounds_and_does_them_again(
     tmp_path: Path, broken_threads: list[Any]
 ) -> None:
     metrics = tmp_path / "metrics.jsonl"
-    metrics.write_text(rows(0, 8))
+    metrics.write_text(rows(0, 8), encoding="utf-8")
     run = RunFolder(tmp_path, {}, resume=False)
     with RoundProgress(tmp_path, 10, Console(file=io.StringIO())) as progress:
         look()  # Flower takes long to start: all old rounds are seen
@@ -70,7 +70,7 @@ def test_it_follows_a_resumed_run_that_drops_rounds_and_does_them_again(
         run.rewind(5)
         look()
         assert progress.line.bar.tasks[0].completed == 5
-        with metrics.open("a") as file:
+        with metrics.open("a", encoding="utf-8") as file:
             file.write(rows(6, 10, seconds=1.2345678))
     assert progress.line.bar.tasks[0].completed == 10
     assert not broken_threads
@@ -81,12 +81,12 @@ def test_it_notices_where_all_dropped_rounds_are_done_again_between_two_looks(
     tmp_path: Path, broken_threads: list[Any]
 ) -> None:
     metrics = tmp_path / "metrics.jsonl"
-    metrics.write_text(rows(0, 8))
+    metrics.write_text(rows(0, 8), encoding="utf-8")
     run = RunFolder(tmp_path, {}, resume=False)
     with RoundProgress(tmp_path, 12, Console(file=io.StringIO())) as progress:
         look()
         run.rewind(5)
-        with metrics.open("a") as file:
+        with metrics.open("a", encoding="utf-8") as file:
             file.write(rows(6, 12, seconds=1.2345678))
     assert progress.line.bar.tasks[0].completed == 12
     assert not broken_threads

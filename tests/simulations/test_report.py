@@ -24,7 +24,7 @@ class Page(HTMLParser):
         self.words: list[str] = []
         self.loads: list[str] = []
         self.open: list[str] = []
-        self.feed(path.read_text())
+        self.feed(path.read_text(encoding="utf-8"))
         self.close()
         assert self.open == []
 
@@ -54,7 +54,9 @@ def hovers(path: Path) -> list[dict[str, Any]]:
     """What each chart of the page says under the pointer."""
     return [
         json.loads(text)
-        for text in re.findall(r'<script type="application/json">(.*?)</script>', path.read_text())
+        for text in re.findall(
+            r'<script type="application/json">(.*?)</script>', path.read_text(encoding="utf-8")
+        )
     ]
 
 
@@ -100,7 +102,7 @@ def test_nothing_is_loaded_from_elsewhere(tmp_path: Path) -> None:
     assert len(loads) == 3  # two figures and the partition
     assert all(load.startswith("data:image/svg+xml;base64,") for load in loads)
     assert base64.b64decode(loads[0].partition(",")[2]).decode() == SVG
-    html = path.read_text()
+    html = path.read_text(encoding="utf-8")
     assert "default-src 'none'" in html
     for outside in ("http://", "https://", "@import", "url("):
         assert outside not in html
@@ -124,7 +126,7 @@ def test_what_files_say_is_never_markup(tmp_path: Path) -> None:
     other = write_run(tmp_path / "other")
     for runs in ([path], [path, other]):
         report = write_report(runs, tmp_path / "page.html")
-        html = report.read_text()
+        html = report.read_text(encoding="utf-8")
         for raw in ("<img src=x", "<b>bold", "<i>name"):
             assert raw not in html
         assert evil in Page(report).text
@@ -150,7 +152,7 @@ def test_a_stopped_run_and_an_unfinished_one_say_so(tmp_path: Path) -> None:
     stopped = write_run(tmp_path / "a", result={"status": "stopped", "reason": "no better accuracy"})
     assert "Stopped after round 3. no better accuracy" in Page(write_report([stopped])).text
     unfinished = write_run(tmp_path / "b", result={})
-    with (unfinished / "metrics.jsonl").open("a") as file:
+    with (unfinished / "metrics.jsonl").open("a", encoding="utf-8") as file:
         file.write("{")
     text = Page(write_report([unfinished])).text
     assert "Unfinished. There is no result.json" in text
@@ -158,7 +160,7 @@ def test_a_stopped_run_and_an_unfinished_one_say_so(tmp_path: Path) -> None:
 
 
 def test_values_off_the_defaults_are_marked(tmp_path: Path) -> None:
-    html = write_report([write_run(tmp_path / "a", {"run-dir": "/somewhere"})]).read_text()
+    html = write_report([write_run(tmp_path / "a", {"run-dir": "/somewhere"})]).read_text(encoding="utf-8")
     assert re.findall(r'class="changed" title="(.*?)"><dt>(.*?)</dt>', html) == [
         ("the default is 0.0", "learning-rate"),
         ("the default is 20", "num-server-rounds"),
@@ -210,7 +212,7 @@ def test_runs_of_any_length_have_a_page(tmp_path: Path, rounds: list[dict[str, A
     path = write_report([write_run(tmp_path / "a", rounds=rounds, partition=unlabelled, result={})])
     text = Page(path).text
     assert ("Nothing was measured." in text) == (not rounds)
-    assert len(path.read_text()) < 1_000_000
+    assert len(path.read_text(encoding="utf-8")) < 1_000_000
 
 
 def test_many_failures_are_cut_short_and_counted(tmp_path: Path) -> None:

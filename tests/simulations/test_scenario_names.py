@@ -20,7 +20,7 @@ def test_every_shipped_scenario_goes_by_its_name(tmp_path: Path, monkeypatch: py
 
 def test_a_file_wins_over_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "mnist").write_text("seed = 3\n")
+    (tmp_path / "mnist").write_text("seed = 3\n", encoding="utf-8")
     assert load_scenario("mnist")["seed"] == 3
 
 
@@ -53,7 +53,7 @@ def test_the_config_of_a_run_runs_again_and_the_run_goes_on_by_itself(
     assert (again.code, again.err) == (0, "")
     second = next(folder for folder in (tmp_path / "runs").iterdir() if folder != first)
     first_config, second_config = (
-        tomllib.loads((folder / "config.toml").read_text()) for folder in (first, second)
+        tomllib.loads((folder / "config.toml").read_text(encoding="utf-8")) for folder in (first, second)
     )
     assert {key for key in first_config if first_config[key] != second_config[key]} == {"run-dir"}
     ended = polyfed("run", "--resume", first, "--in-process", "-c", "num-server-rounds=2")

@@ -31,10 +31,10 @@ def test_it_runs(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     settings = [word for key, value in changes.items() for word in ("-c", f"{key}={value}")]
     ended = polyfed("run", path, "--in-process", "--run-dir", run, *settings)
     assert (ended.code, ended.err) == (0, ""), ended.out
-    result = json.loads((run / "result.json").read_text())
+    result = json.loads((run / "result.json").read_text(encoding="utf-8"))
     assert (result["status"], result["server_round"]) == ("completed", 2)
     assert all(math.isfinite(value) for value in result["final"].values())
-    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
     assert not [failure for row in rows for failure in row["failures"]]
     assert list((run / "figures").iterdir())
 

@@ -35,11 +35,11 @@ def test_an_installed_polyfed_carries_its_pyproject(tmp_path):
     site = tmp_path / "site-packages"
     for package in (*PACKAGES, "simulations"):
         (site / package).mkdir(parents=True)
-        (site / package / "__init__.py").write_text(f'"""{package}"""')
+        (site / package / "__init__.py").write_text(f'"""{package}"""', encoding="utf-8")
     (site / "simulations" / "runtime").mkdir()
     shutil.copy(ROOT / "simulations" / "runtime" / "staging.py", site / "simulations" / "runtime")
-    (site / "simulations" / "pyproject.toml").write_text("ours")
-    (site / "pyproject.toml").write_text("left there by another package")
+    (site / "simulations" / "pyproject.toml").write_text("ours", encoding="utf-8")
+    (site / "pyproject.toml").write_text("left there by another package", encoding="utf-8")
     code = "from pathlib import Path; from simulations.runtime.staging import stage; stage(Path('.'))"
     # No site: an editable install in this environment must not answer in the layout's place.
     command = [sys.executable, "-S", "-c", code]

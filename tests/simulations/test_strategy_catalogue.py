@@ -67,12 +67,12 @@ def test_every_strategy_of_a_paper_cites_it() -> None:
 
 
 def test_the_command_lists_them_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "halves.py").write_text(PLUGIN)
+    (tmp_path / "halves.py").write_text(PLUGIN, encoding="utf-8")
     info = tmp_path / "halves-1.2.dist-info"
     info.mkdir()
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: halves\nVersion: 1.2\n")
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: halves\nVersion: 1.2\n", encoding="utf-8")
     entry_points = "[polyfed.strategies]\nHalves = halves:Halves\nWhole = halves:Whole\nNo = halves:No\n"
-    (info / "entry_points.txt").write_text(entry_points + "Text = halves:__doc__\n")
+    (info / "entry_points.txt").write_text(entry_points + "Text = halves:__doc__\n", encoding="utf-8")
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delitem(sys.modules, "halves", raising=False)
     monkeypatch.setenv("COLUMNS", "200")

@@ -26,7 +26,7 @@ TOY = 'dataset = "digits"\nnum-clients = 3\nnum-server-rounds = 1\npartitioner =
 @pytest.fixture
 def scenario(tmp_path: Path) -> Path:
     path = tmp_path / "toy.toml"
-    path.write_text(TOY)
+    path.write_text(TOY, encoding="utf-8")
     return path
 
 
@@ -71,7 +71,9 @@ def test_every_run_has_a_folder_of_its_config(scenario: Path, tmp_path: Path) ->
 
 def test_arms_of_a_file_join_those_of_the_command(tmp_path: Path) -> None:
     path = tmp_path / "arms.toml"
-    path.write_text("[[arm]]\nstrategy = 'FedAdam'\nlearning-rate = 0.1\n[[arm]]\nstrategy = 'Krum'\n")
+    path.write_text(
+        "[[arm]]\nstrategy = 'FedAdam'\nlearning-rate = 0.1\n[[arm]]\nstrategy = 'Krum'\n", encoding="utf-8"
+    )
     space = parse_space(["{strategy = 'FedAvg'}"], [], [], [], more_arms=read_arms(path))
     assert [each["strategy"] for each in space.combinations(0, 1)] == ["FedAvg", "FedAdam", "Krum"]
     assert space.arms[1] == {"strategy": "FedAdam", "learning-rate": 0.1}
@@ -90,7 +92,7 @@ def test_arms_of_a_file_join_those_of_the_command(tmp_path: Path) -> None:
 def test_a_file_of_other_things_is_refused(text: str | None, message: str, tmp_path: Path) -> None:
     path = tmp_path / "arms.toml"
     if text is not None:
-        path.write_text(text)
+        path.write_text(text, encoding="utf-8")
     with pytest.raises(UserError, match=message):
         read_arms(path)
 
@@ -143,13 +145,15 @@ def test_a_sweep_runs_once_and_goes_on(scenario: Path, tmp_path: Path) -> None:
         command = [sys.executable, "-m", "simulations.cli", "sweep", str(scenario), "--seeds", "1,2"]
         command += ["--folder", str(tmp_path / "runs"), *arguments]
         wide = {**os.environ, "COLUMNS": "160"}
-        return subprocess.run(command, capture_output=True, text=True, env=wide, check=False)
+        return subprocess.run(
+            command, capture_output=True, text=True, env=wide, check=False, encoding="utf-8"
+        )
 
     first = sweep("--grid", "learning-rate=[0.01, 0.1]", "--target", "0.05")
     assert first.returncode == 0, first.stdout + first.stderr
     assert "rounds to 0.05" in first.stdout
     assert (tmp_path / "runs" / "report.html").stat().st_size > 10_000
-    table = (tmp_path / "runs" / "table.md").read_text().splitlines()
+    table = (tmp_path / "runs" / "table.md").read_text(encoding="utf-8").splitlines()
     assert table[0] == (
         "| learning-rate | seeds | final accuracy ↑ | difference to the best | against the best | "
         "rounds to 0.05 |"
@@ -159,7 +163,9 @@ def test_a_sweep_runs_once_and_goes_on(scenario: Path, tmp_path: Path) -> None:
     assert len(folders) == 4
     ended = {path: (path / "result.json").stat().st_mtime_ns for path in folders}
     assert {read_run(path).config["learning-rate"] for path in folders} == {0.01, 0.1}
-    assert all("INFO polyfed: [ROUND 1/" in (path / "run.log").read_text() for path in folders)
+    assert all(
+        "INFO polyfed: [ROUND 1/" in (path / "run.log").read_text(encoding="utf-8") for path in folders
+    )
     assert "warnings in" not in first.stdout
 
     more = sweep("--grid", "learning-rate=[0.01, 0.1, 1e30]")
@@ -167,7 +173,7 @@ def test_a_sweep_runs_once_and_goes_on(scenario: Path, tmp_path: Path) -> None:
     assert "lower the learning rate" in more.stdout
     diverged = [path for path in (tmp_path / "runs").glob("*/errors.log") if path.parent not in folders]
     assert len(diverged) == 2  # one a seed
-    assert all("FloatingPointError: loss is" in path.read_text() for path in diverged)
+    assert all("FloatingPointError: loss is" in path.read_text(encoding="utf-8") for path in diverged)
     assert {path: (path / "result.json").stat().st_mtime_ns for path in folders} == ended
 
 
@@ -202,7 +208,7 @@ def test_a_run_whose_process_dies_is_not_said_to_have_not_run(
 ) -> None:
     def start(trial: Trial, mark: Path) -> subprocess.Popen[bytes]:
         trial.folder.mkdir()
-        with (trial.folder / parallel.LOG).open("w") as log:
+        with (trial.folder / parallel.LOG).open("w", encoding="utf-8") as log:
             return subprocess.Popen([sys.executable, "-c", code], stdout=log, stderr=log)
 
     monkeypatch.setattr(parallel, "_start", start)
@@ -228,5 +234,7 @@ def test_what_holds_for_every_run_is_an_override_of_each(scenario: Path, tmp_pat
 
 def test_a_failed_round_is_not_counted_as_done(tmp_path: Path) -> None:
     lines = ['{"server_round": 0, "train": {}}', '{"server_round": 1, "train": {"loss": 1.0}}']
-    (tmp_path / "metrics.jsonl").write_text("\n".join([*lines, '{"server_round": 2, "train": {}}', '{"ser']))
+    (tmp_path / "metrics.jsonl").write_text(
+        "\n".join([*lines, '{"server_round": 2, "train": {}}', '{"ser']), encoding="utf-8"
+    )
     assert parallel._rounds_done(tmp_path) == 1

@@ -42,11 +42,13 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Install:
     """Return what installs the package "abacus 1.2" with these entry points, as pip would lay it out."""
 
     def lay_out(entry_points: str) -> None:
-        (tmp_path / "abacus_plugin.py").write_text(PLUGIN)
+        (tmp_path / "abacus_plugin.py").write_text(PLUGIN, encoding="utf-8")
         info = tmp_path / "abacus-1.2.dist-info"
         info.mkdir()
-        (info / "METADATA").write_text("Metadata-Version: 2.1\nName: abacus\nVersion: 1.2\n")
-        (info / "entry_points.txt").write_text(entry_points)
+        (info / "METADATA").write_text(
+            "Metadata-Version: 2.1\nName: abacus\nVersion: 1.2\n", encoding="utf-8"
+        )
+        (info / "entry_points.txt").write_text(entry_points, encoding="utf-8")
         monkeypatch.syspath_prepend(tmp_path)
         monkeypatch.delitem(sys.modules, "abacus_plugin", raising=False)
 

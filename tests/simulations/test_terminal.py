@@ -23,11 +23,11 @@ LINES = (
 
 def test_it_follows_what_another_process_writes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "run.log"
-    path.write_text("2026-11-26 01:00:00,000 WARNING polyfed: of the run that is resumed\n")
+    path.write_text("2026-11-26 01:00:00,000 WARNING polyfed: of the run that is resumed\n", encoding="utf-8")
     followed = FollowedLog(path, Terminal(logging.WARNING))
     followed.look()
     for piece in (LINES[:100], LINES[100:300], LINES[300:]):
-        with path.open("a") as file:
+        with path.open("a", encoding="utf-8") as file:
             file.write(piece)
         followed.look()
     assert capsys.readouterr().err.splitlines() == [
@@ -49,7 +49,7 @@ def test_a_line_stands_above_the_progress_bar() -> None:
 def test_a_log_that_is_not_there_yet(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     followed = FollowedLog(tmp_path / "run.log", Terminal(logging.INFO))
     followed.look()
-    (tmp_path / "run.log").write_text(LINES)
+    (tmp_path / "run.log").write_text(LINES, encoding="utf-8")
     followed.look()
     assert "3 clients on 1 nodes\n" in capsys.readouterr().err
 
@@ -57,5 +57,5 @@ def test_a_log_that_is_not_there_yet(tmp_path: Path, capsys: pytest.CaptureFixtu
 def test_warnings_are_counted(tmp_path: Path) -> None:
     path = tmp_path / "run.log"
     assert num_warnings(path) == 0
-    path.write_text(LINES)
+    path.write_text(LINES, encoding="utf-8")
     assert num_warnings(path) == 3

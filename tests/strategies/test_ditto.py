@@ -55,7 +55,7 @@ def rest(run: Run, monkeypatch: pytest.MonkeyPatch) -> Run:
 
 
 def rows_of(folder: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
 
 
 def kept(folder: Path, client: int, before_round: int = 1_000) -> Mapping[str, Tensor]:

@@ -3,14 +3,18 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+from flwr.app import Error, Message
 from quadratic import CURVATURE, MINIMUM, OPTIMUM
 
+import simulations.runtime.in_process
 from models.core.config import Value
 from models.core.errors import UserError
-from simulations.runtime.in_process import run_in_process
+from simulations.runtime.in_process import InProcessGrid, run_in_process
 from strategies.rule import RuleResult, aux_arrays, split_aux
+from strategies.wire.request import unpack_requests
 
 Make = Callable[..., dict[str, Value]]
 
@@ -98,5 +102,49 @@ def test_one_hash_for_one_node_and_three(tiny: Make, tmp_path: Path, strategy: s
         folder = tmp_path / str(num_nodes)
         plain = {"optimizer_options": "momentum = 0.0", "num_clients": 10, "clients_per_round": 8}
         run_in_process(tiny(strategy=strategy, run_dir=str(folder), num_server_rounds=3, **plain), num_nodes)
-        hashes.add(json.loads((folder / "result.json").read_text())["weights_sha256"])
+        hashes.add(json.loads((folder / "result.json").read_text(encoding="utf-8"))["weights_sha256"])
     assert len(hashes) == 1
+
+
+class LosesReplies(InProcessGrid):
+    """Node 1 goes away in rounds 2 and 3: with `works`, after its client has trained and saved its state."""
+
+    works = True
+
+    def _answer(self, message: Message) -> str:
+        message_type, node = message.metadata.message_type, message.metadata.dst_node_id
+        goes = (
+            message_type == "train"
+            and node == 1
+            and unpack_requests(message.content)[0].server_round in (2, 3)
+        )
+        if self.works or not goes:
+            message_id = super()._answer(message)
+        else:
+            message_id = message.metadata.__dict__["_message_id"] = f"message-{next(self._numbers)}"
+        if goes:
+            self._replies[message_id] = Message(Error(5, "Node Unavailable"), reply_to=message)
+        return message_id
+
+
+class NeverBegins(LosesReplies):
+    works = False
+
+
+@pytest.mark.parametrize(
+    ("strategy", "options"),
+    [
+        ("Scaffold", {}),
+        ("FedDyn", {"strategy_options": "alpha = 1.0"}),
+        ("FedAvg", {"keep_optimizer": True, "optimizer_options": "momentum = 0.9"}),
+    ],
+)
+def test_what_a_client_saved_for_a_reply_that_was_lost_does_not_count(
+    rest: Callable[..., float], monkeypatch: pytest.MonkeyPatch, strategy: str, options: dict[str, Any]
+) -> None:
+    """Its c_i has moved on its disk and c has not: the server names the c_i before, and it goes on there."""
+    found = {}
+    for grid in (InProcessGrid, LosesReplies, NeverBegins):
+        monkeypatch.setattr(simulations.runtime.in_process, "InProcessGrid", grid)
+        found[grid] = rest(strategy, rounds=5, num_nodes=2, **options)
+    assert found[LosesReplies] == found[NeverBegins] != found[InProcessGrid]

@@ -219,4 +219,4 @@ def test_the_server_holds_the_mean_of_what_clients_keep(
         mean = sum(each[key].numpy().astype(np.float64) for each in kept if key in each) / 4
         scale = max(float(np.abs(mean).max()), 1e-3)
         assert np.abs(held - mean).max() < 1e-5 * scale, name
-    assert json.loads((tmp_path / "run" / "result.json").read_text())["status"] == "completed"
+    assert json.loads((tmp_path / "run" / "result.json").read_text(encoding="utf-8"))["status"] == "completed"

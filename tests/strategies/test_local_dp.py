@@ -215,5 +215,8 @@ def test_a_resumed_run_goes_on_with_its_noise_and_what_it_has_spent(tiny: Make, 
     more = {**config, "num-server-rounds": 4}
     whole = tmp_path / "whole"
     assert hash_of({**more, "resume": True}) == hash_of({**more, "run-dir": str(whole)})
-    rows = [json.loads(line)["train"] for line in (whole / "metrics.jsonl").read_text().splitlines()[1:]]
+    rows = [
+        json.loads(line)["train"]
+        for line in (whole / "metrics.jsonl").read_text(encoding="utf-8").splitlines()[1:]
+    ]
     assert not any("local-epsilon" in row for row in rows)

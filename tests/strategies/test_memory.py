@@ -396,7 +396,7 @@ def test_what_comes_up_later_ends_the_run_at_its_checkpoint(tiny: Make, tmp_path
     ):
         run_in_process(config)
     folder = tmp_path / "run"
-    result = json.loads((folder / "result.json").read_text())
+    result = json.loads((folder / "result.json").read_text(encoding="utf-8"))
     assert (result["status"], "Late.history.rounds[0] is of type object" in result["reason"]) == (
         "failed",
         True,

@@ -223,7 +223,10 @@ def test_repeatable_noise_claims_no_epsilon(
         folder = tmp_path / kind
         options = f"{NOISY}, noise = '{kind}'"
         run_in_process(tiny(strategy=name, strategy_options=options, num_clients=2, run_dir=str(folder)))
-        rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()[1:]]
+        rows = [
+            json.loads(line)
+            for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()[1:]
+        ]
         assert [key in row["train"] for row in rows] == [claims] * len(rows)
         said = "drawn from the operating system: the run does not repeat" if claims else "no epsilon holds"
         (remark,) = result_of(folder)["remarks"]
@@ -249,7 +252,7 @@ def test_rounds_that_are_done_again_are_released_twice(
     run_in_process({**config, "num-server-rounds": 3})
     run_in_process({**config, "num-server-rounds": 3, "resume": True})  # round 3 for the second time
     run_in_process({**config, "num-server-rounds": 4, "resume": True})  # and for the third
-    lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
+    lines = (tmp_path / "run" / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
     rows = [row for row in map(json.loads, lines) if row["server_round"]]
     assert [row["server_round"] for row in rows] == [1, 2, 3, 4]
     for row, released in zip(rows, (1, 2, 5, 6), strict=True):

@@ -207,5 +207,5 @@ def test_more_attackers_than_it_withstands_are_said_before_the_run(
     attack = {"attack": "sign-flip", "attack_fraction": 0.5, "num_clients": 6, "clients_per_round": 5}
     krum = {"strategy": "Krum", "strategy_options": "num_malicious_nodes = 1", "examples_per_client": 8}
     run_in_process(tiny(num_server_rounds=1, **attack, **krum))
-    said = (tmp_path / "run" / "run.log").read_text()
+    said = (tmp_path / "run" / "run.log").read_text(encoding="utf-8")
     assert "Krum withstands 1 attackers a round, and up to 3 of its 5 clients attack" in said

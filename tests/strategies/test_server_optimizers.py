@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from flwr.serverapp.exception import AggregationError
 
 from models.core.config import Value
 from models.core.errors import UserError
@@ -111,6 +112,22 @@ def test_qfedavg_goes_by_the_loss_at_the_received_weights(rest: Callable[..., fl
     assert found == pytest.approx(3 - delta / h, abs=1e-6)
 
 
+@pytest.mark.parametrize("q", ["0.1", "1.0"])
+def test_qfedavg_refuses_a_negative_loss_by_name(rest: Callable[..., float], q: str) -> None:
+    """At 3 the losses are 3 and -3: no number has the power 0.1 of -3, and by q = 1 it would weigh -3."""
+    slopes = {"dataset": "slopes", "task": "quadratic:Slopes", "rounds": 1, "task_options": "steps = 1"}
+    with pytest.raises(AggregationError) as error:
+        rest("QFedAvg", strategy_options=f"q = {q}", **slopes)
+    assert str(error.value) == (
+        "QFedAvg takes powers of losses, which must be >= 0 (Li et al. 2020), and the loss of client 1 is -3:"
+        " take another strategy, or a loss that is never negative"
+    )
+    # With q = 0 no loss counts: 3 +- 0.1, and back to their mean.
+    assert rest("QFedAvg", strategy_options="q = 0.0", **slopes) == pytest.approx(3.0, abs=1e-6)
+    with pytest.raises(UserError, match=r"q must be >= 0 and finite, got -1\.0"):
+        rest("QFedAvg", strategy_options="q = -1.0", **slopes)
+
+
 @pytest.mark.slow
 def test_qfedavg_holds_for_the_learning_rate_of_the_run(rest: Callable[..., float]) -> None:
     with pytest.raises(UserError) as error:
@@ -140,7 +157,7 @@ def test_what_is_measured_leaves_training_as_it_is(
         folder = tmp_path / strategy
         config = tiny(strategy=strategy, strategy_options=options, num_server_rounds=1, run_dir=str(folder))
         run_in_process({**config, "partitioner": "iid"})
-        row = json.loads((folder / "metrics.jsonl").read_text().splitlines()[-1])
+        row = json.loads((folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()[-1])
         losses[strategy] = row["train"]["loss"]
     assert row["train"]["received-loss"] > row["train"]["loss"]
     assert losses["FedAvg"] == pytest.approx(losses["QFedAvg"], rel=1e-6)

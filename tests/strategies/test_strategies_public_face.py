@@ -67,7 +67,13 @@ def test_what_is_not_there_is_no_attribute() -> None:
 def test_torch_is_not_imported_before_it_is_needed() -> None:
     code = "import sys, strategies; print(sys.modules.keys() & {'torch', 'flwr', 'numpy'})"
     ended = subprocess.run(
-        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True, timeout=60
+        [sys.executable, "-c", code],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+        encoding="utf-8",
     )
     assert ended.stdout == "set()\n"
 
@@ -79,12 +85,21 @@ def test_a_plugin_of_the_first_version_conforms_once_its_imports_are_moved(check
 
 @pytest.mark.slow
 def test_a_plugin_can_be_checked_strictly(tmp_path: Path) -> None:
-    (tmp_path / "typed.py").write_text(TYPED)
-    (tmp_path / "untyped.py").write_text("from strategies import Declaration\n\nDeclaration(localrules=())\n")
+    (tmp_path / "typed.py").write_text(TYPED, encoding="utf-8")
+    (tmp_path / "untyped.py").write_text(
+        "from strategies import Declaration\n\nDeclaration(localrules=())\n", encoding="utf-8"
+    )
     command = [sys.executable, "-m", "mypy", "--strict", "--ignore-missing-imports", "typed.py", "untyped.py"]
     environment = os.environ | {"MYPYPATH": str(ROOT)}
     ended = subprocess.run(
-        command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False, timeout=600
+        command,
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=600,
+        encoding="utf-8",
     )
     lines = ended.stdout.splitlines()
     assert [line for line in lines if "note: Revealed type" in line and "-> dict[str, " in line]

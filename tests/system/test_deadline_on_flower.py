@@ -26,7 +26,7 @@ task-options = "slow_at = [1, 0], seconds = 300.0"
 @pytest.mark.slow
 def test_a_client_that_hangs_costs_itself_its_round(tmp_path: Path) -> None:
     scenario, run = tmp_path / "scenario.toml", tmp_path / "run"
-    scenario.write_text(SCENARIO)
+    scenario.write_text(SCENARIO, encoding="utf-8")
     command = [sys.executable, "-m", "simulations.cli", "run", str(scenario), "--run-dir", str(run)]
     started = time.monotonic()
     ended = subprocess.run(
@@ -37,10 +37,11 @@ def test_a_client_that_hangs_costs_itself_its_round(tmp_path: Path) -> None:
         text=True,
         timeout=250,
         check=False,
+        encoding="utf-8",
     )
     assert ended.returncode == 0, ended.stdout + ended.stderr
     assert time.monotonic() - started < 250  # far from the 300 s that the client would have slept
-    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
     (failure,), none = (row["failures"] for row in rows)
     assert none == []
     assert failure["client"] == 0

@@ -33,7 +33,7 @@ def copied(strategy: str, tmp_path: Path) -> tuple[Path, dict[str, Value]]:
     """Return a run folder, and the config with which it goes on to round 4."""
     folder = tmp_path / strategy
     shutil.copytree(EARLIER / strategy, folder)
-    before = tomllib.loads((folder / "config.toml").read_text())
+    before = tomllib.loads((folder / "config.toml").read_text(encoding="utf-8"))
     return folder, {
         **defaults(),
         **before,
@@ -47,7 +47,9 @@ def copied(strategy: str, tmp_path: Path) -> tuple[Path, dict[str, Value]]:
 def resumed(folder: Path, config: dict[str, Value]) -> list[dict[str, dict[str, float]]]:
     """Return the rounds after those that the earlier polyfed did."""
     run_in_process(config)
-    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()][3:]
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()][
+        3:
+    ]
 
 
 @pytest.fixture(autouse=True)
@@ -59,7 +61,8 @@ def _two_parabolas(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_run_goes_on_as_it_would_have(strategy: str, tmp_path: Path) -> None:
     found = resumed(*copied(strategy, tmp_path))
     whole = [
-        json.loads(line) for line in (EARLIER / strategy / "uninterrupted.jsonl").read_text().splitlines()
+        json.loads(line)
+        for line in (EARLIER / strategy / "uninterrupted.jsonl").read_text(encoding="utf-8").splitlines()
     ]
     assert [row["server_round"] for row in found] == [row["server_round"] for row in whole] == [3, 4]
     for here, there in zip(found, whole, strict=True):
@@ -88,8 +91,8 @@ def test_its_weights_begin_another_run(tmp_path: Path) -> None:
     _, config = copied("first_streams/FedAvg", tmp_path)
     new = {**config, "run-dir": str(tmp_path / "new"), "resume": False, "init-from": str(tmp_path / "first")}
     run_in_process(new)
-    zeroth = json.loads((tmp_path / "new" / "metrics.jsonl").read_text().splitlines()[0])
-    last = json.loads((FIRST_STREAMS / "metrics.jsonl").read_text().splitlines()[-1])
+    zeroth = json.loads((tmp_path / "new" / "metrics.jsonl").read_text(encoding="utf-8").splitlines()[0])
+    last = json.loads((FIRST_STREAMS / "metrics.jsonl").read_text(encoding="utf-8").splitlines()[-1])
     assert zeroth["central"] == last["central"]
 
 
@@ -126,5 +129,5 @@ def test_their_folders_are_read_and_reported(tmp_path: Path) -> None:
     assert {run.status for run in runs} == {"completed"}
     assert [run.last_round for run in runs] == [2] * len(runs)
     assert [run.result and run.result.streams for run in runs] == [1, *[2] * len(STRATEGIES)]
-    page = write_report([run.path for run in runs], tmp_path / "page.html").read_text()
+    page = write_report([run.path for run in runs], tmp_path / "page.html").read_text(encoding="utf-8")
     assert all(strategy in page for strategy in STRATEGIES)

@@ -30,7 +30,7 @@ def test_one_hash(task: str, tmp_path: Path, flwr_run: Callable[[Path], str]) ->
         return toy(task) | {"num-nodes": 2, "run-dir": str(tmp_path / way)}
 
     scenario = tmp_path / "scenario.toml"
-    scenario.write_text(tomli_w.dumps(placed("flwr-run")))
+    scenario.write_text(tomli_w.dumps(placed("flwr-run")), encoding="utf-8")
     console = Console(file=io.StringIO())
     with ThreadPoolExecutor(1) as beside:  # each of the two mostly starts processes and waits
         flower = beside.submit(flwr_run, scenario)

@@ -14,10 +14,13 @@ from typing import Any
 
 import pytest
 from command_line import hear_ctrl_c
+from flwr.proto.control_pb2 import ListRunsRequest, StopRunRequest
 from places import ROOT
 
+import simulations.runtime.flower
 from simulations.config import ResolvedSimulation
 from simulations.runtime import reaper
+from simulations.runtime.control import Control
 from simulations.runtime.flower import FlowerOutcome, error_line, run_on_flower
 
 TWO_WORKERS = ResolvedSimulation(num_workers=2, num_nodes=3, client_gpus=0.0)
@@ -83,8 +86,8 @@ def main(grid, context):
 def make_app(folder: Path, apps: str = APPS) -> Path:
     (folder / "tiny").mkdir(parents=True)
     (folder / "tiny" / "__init__.py").touch()
-    (folder / "tiny" / "apps.py").write_text(apps)
-    (folder / "pyproject.toml").write_text(PYPROJECT)
+    (folder / "tiny" / "apps.py").write_text(apps, encoding="utf-8")
+    (folder / "pyproject.toml").write_text(PYPROJECT, encoding="utf-8")
     return folder
 
 
@@ -131,7 +134,7 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
 def test_a_run_ends_completed(pair):
     assert (pair.well.status, pair.well.error) == ("completed", "")
     assert len(pair.ticks) > 20
-    assert "Starting Flower Simulation" in (pair.folder / "well" / "flower.log").read_text()
+    assert "Starting Flower Simulation" in (pair.folder / "well" / "flower.log").read_text(encoding="utf-8")
 
 
 @pytest.mark.slow
@@ -141,7 +144,7 @@ def test_a_server_that_raises_ends_failed_with_its_error(pair):
 
 @pytest.mark.slow
 def test_server_and_workers_run_the_given_app_with_the_given_threads(pair):
-    facts = json.loads((pair.folder / "well" / "facts.json").read_text())
+    facts = json.loads((pair.folder / "well" / "facts.json").read_text(encoding="utf-8"))
     clients = facts["clients"]
     assert {client["file"] for client in clients} == {facts["file"]}
     assert sorted(client["partition"] for client in clients) == [0, 1, 2]
@@ -151,14 +154,17 @@ def test_server_and_workers_run_the_given_app_with_the_given_threads(pair):
 
 @pytest.mark.slow
 def test_two_runs_at_once_share_nothing(pair):
-    well, badly = (json.loads((pair.folder / name / "facts.json").read_text()) for name in ("well", "badly"))
+    well, badly = (
+        json.loads((pair.folder / name / "facts.json").read_text(encoding="utf-8"))
+        for name in ("well", "badly")
+    )
     assert well["file"] != badly["file"]
     assert not {c["pid"] for c in well["clients"]} & {c["pid"] for c in badly["clients"]}
 
 
 @pytest.mark.slow
 def test_everything_listens_on_the_loopback_alone(pair):
-    addresses = json.loads((pair.folder / "well" / "facts.json").read_text())["addresses"]
+    addresses = json.loads((pair.folder / "well" / "facts.json").read_text(encoding="utf-8"))["addresses"]
     assert addresses
     assert set(addresses) <= {"127.0.0.1", "::1", "::ffff:127.0.0.1"}
 
@@ -210,6 +216,29 @@ def test_a_superlink_that_dies_fails_the_run(tmp_path, short_tmp):
     assert outcome.run_id is not None
     assert outcome.error.startswith("the SuperLink was killed (SIGKILL)")
     assert outcome.may_go_better
+    assert list(short_tmp.iterdir()) == []
+
+
+@pytest.mark.slow
+def test_a_run_that_flower_stops_says_so(tmp_path, short_tmp, monkeypatch):
+    controls = []
+
+    class Remembered(Control):
+        def __init__(self, url: str) -> None:
+            super().__init__(url)
+            controls.append(self)
+
+    def stop_it() -> None:
+        if controls and (tmp_path / "facts.json").exists():
+            client = controls.pop()._client  # once: Flower refuses to stop a run that has ended
+            [run_id] = client.ListRuns(ListRunsRequest()).run_dict
+            client.StopRun(StopRunRequest(run_id=run_id))
+
+    monkeypatch.setattr(simulations.runtime.flower, "Control", Remembered)
+    config = {"run-dir": str(tmp_path), "threads": 1, "then": "sleep"}
+    outcome = run_on_flower(config, TWO_WORKERS, on_tick=stop_it, app=make_app(tmp_path / "app"))
+    assert (outcome.status, outcome.may_go_better) == ("stopped", False)
+    assert outcome.error == "it was stopped through Flower, as by `flwr stop`"
     assert list(short_tmp.iterdir()) == []
 
 

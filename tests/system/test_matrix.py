@@ -48,10 +48,13 @@ def test_it_trains(
         **({"task-options": task_options} if task_options else {}),
     }
     run_in_process(scenario | small)
-    result = json.loads((tmp_path / "run" / "result.json").read_text())
+    result = json.loads((tmp_path / "run" / "result.json").read_text(encoding="utf-8"))
     assert (result["status"], result["server_round"]) == ("completed", 2)
     assert all(math.isfinite(value) for value in result["final"].values())
-    rounds = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    rounds = [
+        json.loads(line)
+        for line in (tmp_path / "run" / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    ]
     asked = 1 if strategy == "LocalOnly" else CLIENTS
     assert [(len(row["clients"]), row["failures"]) for row in rounds] == [(asked, [])] * 2
     for row in rounds:

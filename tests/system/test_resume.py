@@ -28,7 +28,10 @@ Make = Callable[..., dict[str, Value]]
 
 
 def rounds_of(folder: Path) -> list[int]:
-    return [json.loads(line)["server_round"] for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [
+        json.loads(line)["server_round"]
+        for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    ]
 
 
 # With a checkpoint every second round, the third is done again, from client states of the second.
@@ -355,9 +358,9 @@ def test_a_run_that_has_trained_no_round_starts_over(tiny: Make, tmp_path: Path)
     killed = tmp_path / "run"
     killed.mkdir()
     (killed / "config.toml").write_bytes((tmp_path / "whole" / "config.toml").read_bytes())
-    first, second = (tmp_path / "whole" / "metrics.jsonl").read_text().splitlines()[:2]
+    first, second = (tmp_path / "whole" / "metrics.jsonl").read_text(encoding="utf-8").splitlines()[:2]
     nobody = json.dumps({**json.loads(second), "train": {}, "clients": []})
-    (killed / "metrics.jsonl").write_text(f"{first}\n{nobody}\n{second[:20]}")
+    (killed / "metrics.jsonl").write_text(f"{first}\n{nobody}\n{second[:20]}", encoding="utf-8")
     run_in_process(tiny(resume=True))
     assert rounds_of(killed) == [0, 1, 2]
     assert result_of(killed)["weights_sha256"] == result_of(tmp_path / "whole")["weights_sha256"]

@@ -32,7 +32,7 @@ SCENARIO: dict[str, Value] = {
 
 
 def hash_of(run_dir: Path) -> str:
-    result = json.loads((run_dir / "result.json").read_text())
+    result = json.loads((run_dir / "result.json").read_text(encoding="utf-8"))
     assert result["status"] == "completed", result["reason"]
     return str(result["weights_sha256"])
 
@@ -57,7 +57,7 @@ def expected(settings: dict[str, Value], tmp_path_factory: pytest.TempPathFactor
 @pytest.fixture
 def scenario(settings: dict[str, Value], tmp_path: Path) -> Path:
     path = tmp_path / "scenario.toml"
-    path.write_text(tomli_w.dumps(settings))
+    path.write_text(tomli_w.dumps(settings), encoding="utf-8")
     return path
 
 
@@ -65,7 +65,7 @@ def scenario(settings: dict[str, Value], tmp_path: Path) -> Path:
 def placed_scenario(settings: dict[str, Value], tmp_path: Path) -> Path:
     """Return the scenario with its run folder in it: flwr takes a file or key-value pairs, not both."""
     path = tmp_path / "placed-scenario.toml"
-    path.write_text(tomli_w.dumps({**settings, "run-dir": str(tmp_path / "run")}))
+    path.write_text(tomli_w.dumps({**settings, "run-dir": str(tmp_path / "run")}), encoding="utf-8")
     return path
 
 
@@ -75,7 +75,9 @@ def test_polyfed_run(expected: str, scenario: Path, tmp_path: Path, num_workers:
     run_dir = tmp_path / "run"
     command = [sys.executable, "-m", "simulations.cli", "run", str(scenario), "--run-dir", str(run_dir)]
     command += ["--set", f"num-workers={num_workers}", "--set", f"num-nodes={num_nodes}"]
-    ended = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    ended = subprocess.run(
+        command, capture_output=True, text=True, timeout=300, check=False, encoding="utf-8"
+    )
     assert ended.returncode == 0, ended.stdout + ended.stderr
     assert hash_of(run_dir) == expected
     assert expected in ended.stdout

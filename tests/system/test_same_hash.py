@@ -15,7 +15,9 @@ Make = Callable[..., dict[str, Value]]
 
 def finish(config: dict[str, Value], num_nodes: int) -> dict[str, Any]:
     run_in_process(config, num_nodes)
-    result: dict[str, Any] = json.loads((Path(str(config["run-dir"])) / "result.json").read_text())
+    result: dict[str, Any] = json.loads(
+        (Path(str(config["run-dir"])) / "result.json").read_text(encoding="utf-8")
+    )
     return result
 
 
