@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
@@ -49,6 +50,14 @@ FAMILIES = (
     "vae",
 )
 """A scenario of each family, whose data comes with a package."""
+OF_FAMILY: Mapping[str, RunConfig] = {
+    "dqn": {
+        "examples-per-client": 8,  # which are environments
+        "clients-per-round": 1,
+        "task-options": "reward_scale = 0.01, steps = 100, warmup = 200",
+    }
+}
+"""What a family is shortened by beside."""
 PHOTOS = "simulations.bench.gpu_data:PHOTOS"
 PARTS = {
     "hash": "one run twice, against the CPU",
@@ -89,26 +98,19 @@ class Piece:
 
 def pieces(device: str, sizes: Sizes, *, actors: bool = True) -> Iterator[Piece]:
     """Yield all that is to be measured, the most important first; without `actors`, in this process alone."""
-    yield Piece("hash", "cnn on digits", 30, lambda _: hash_row("cnn on digits", device, sizes))
+    digits = "cnn on digits"
+    yield Piece("hash", digits, 30, _however_long(partial(hash_row, digits, device, sizes)))
     for name in FAMILIES:
-        yield Piece("families", name, 30, lambda _, name=name: family_row(name, device, sizes))
-    yield Piece("stacked", "small clients", 40, lambda _: stacked_row(device, sizes))
+        yield Piece("families", name, 30, _however_long(partial(family_row, name, device, sizes)))
+    yield Piece("stacked", "small clients", 40, _however_long(partial(stacked_row, device, sizes)))
     baseline: list[float] = []
     for variant in VARIANTS:
-        yield Piece(
-            "transfers",
-            variant.what,
-            15,
-            lambda _, variant=variant: transfer_row(variant, device, sizes, baseline),
-        )
+        measure = partial(transfer_row, variant, device, sizes, baseline)
+        yield Piece("transfers", variant.what, 15, _however_long(measure))
     alone: list[float] = []
     for number in sizes.actors if actors else ():
-        yield Piece(
-            "actors",
-            _actors_in_words(number),
-            60,
-            lambda left, number=number: actors_row(number, device, sizes, alone, left),
-        )
+        what = _actors_in_words(number)
+        yield Piece("actors", what, 60, partial(actors_row, number, device, sizes, alone))
 
 
 @dataclass(frozen=True)
@@ -165,8 +167,9 @@ def family_row(name: str, device: str, sizes: Sizes) -> Row:
         **scenario,
         "num-server-rounds": sizes.rounds,
         "clients-per-round": min(4, int(scenario["num-clients"])),
-        "examples-per-client": 8 if scenario["task"] == "dqn" else 64,
+        "examples-per-client": 64,
         "local-epochs": 1,
+        **OF_FAMILY.get(name, {}),
     }
     first, second, cpu = (run_here(config, each) for each in (device, device, "cpu"))
     also = f"{first.metric} (CPU {cpu.metric.split(' ')[-1]}); {_repeats(first, second)}"
@@ -306,6 +309,11 @@ def _repeats(first: Seen, second: Seen) -> str:
     if first.sha256 == second.sha256:
         return f"repeats, {first.sha256[:12]}{said}"
     return f"does not repeat: {first.sha256[:12]}, {second.sha256[:12]}{said}"
+
+
+def _however_long(measure: Callable[[], Row]) -> Callable[[float], Row]:
+    """Return what measures without looking at the time that is left."""
+    return lambda _: measure()
 
 
 def _actors_in_words(number: int) -> str:
