@@ -13,7 +13,7 @@ COMPILE := $(BIN)/uv pip compile pyproject.toml --group lock --quiet --universal
     --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate \
     --custom-compile-command "make lock"
 
-.PHONY: simulate test rounding check config coverage docs lock newest bars families strategies bench scale \
+.PHONY: simulate test rounding check config coverage docs lock newest bars families strategies bench scale gpu \
     centralized clean
 
 # The main job: install, train, and end with the path of the report.
@@ -84,6 +84,10 @@ bench: $(VENV)/installed
 # Start-up, round time and memory with 100,000 clients against 1,000.
 scale: $(VENV)/installed
 	$(BIN)/python -m simulations.bench.scale
+
+# What a GPU does: the same hash again, families against the CPU, stacked clients, transfers, shared GPUs.
+gpu: $(VENV)/installed
+	$(BIN)/python -m simulations.bench.gpu
 
 # The main job federated IID and centralized, side by side.
 centralized: $(VENV)/installed

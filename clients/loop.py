@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from clients.deadline import NEVER, Deadline, interrupted_after
+from models.core.device import moved
 from models.data.dataset import Examples
 from models.state import start_training
 from models.task import Batch, Objective, Task
@@ -43,7 +44,7 @@ def train_epochs(
     with interrupted_after(deadline):
         for batch in local_batches(task, model, data, generator, batch_size, local_epochs):
             deadline.check()
-            here = {name: column.to(device) for name, column in batch.items()}
+            here = moved(batch, device)
             for objective, optimizer in optimizers:
                 optimizer.zero_grad()
                 with mixed_precision:
@@ -97,7 +98,7 @@ def losses_at(
     with torch.no_grad(), interrupted_after(deadline):
         for batch in task.batches(model, data, generator, batch_size):
             deadline.check()
-            here = {name: column.to(device) for name, column in batch.items()}
+            here = moved(batch, device)
             for objective in task.objectives:
                 if count := objective.terms(batch):
                     totals[objective.name] += objective.loss(model, here) * count

@@ -94,11 +94,11 @@ def send_reply(
     reply: NodeReply,
 ) -> None:
     """Take an update through `outgoing`, remember what stays with the client, and collect its reply."""
-    arrays: Arrays = {name: result.state[name].cpu().numpy() for name in worker.federated.parameters}
+    arrays: Arrays = {name: array_of(result.state[name]) for name in worker.federated.parameters}
     for kind, tensors in result.aux.items():
-        own_kind = {name: tensor.cpu().numpy() for name, tensor in tensors.items()}
+        own_kind = {name: array_of(tensor) for name, tensor in tensors.items()}
         arrays = {**arrays, **aux_arrays(kind, own_kind)}
-    statistics = {name: result.state[name].cpu().numpy() for name in worker.federated.statistics}
+    statistics = {name: array_of(result.state[name]) for name in worker.federated.statistics}
     check_finite(statistics)
     update = Update(arrays, result.metrics)
     for step in outgoing(worker, request, rules, before):
@@ -190,6 +190,12 @@ def settled(rules: Sequence[LocalRule], kept: Mapping[str, Tensor], update: Upda
 def _settles(rules: Sequence[LocalRule]) -> bool:
     """Return whether a rule goes by what the server reads."""
     return any(type(rule).settle is not LocalRule.settle for rule in rules)
+
+
+def array_of(tensor: Tensor) -> np.ndarray:
+    """Return a tensor as an array in the order of its axes; of the same memory where that has it."""
+    array: np.ndarray = tensor.cpu().contiguous().numpy()
+    return array
 
 
 def check_finite(arrays: Arrays) -> None:

@@ -21,6 +21,7 @@ from clients.reply import LocalResult, send_reply
 from clients.rules import RuleAtWork, load_rules
 from clients.state import ClientState, ClientStates, shared_model
 from clients.worker import Worker
+from models.core.device import moved
 from models.core.local_work import for_client
 from models.core.seeds import generator_for
 from models.optimizers import make_optimizers
@@ -178,13 +179,10 @@ class _Stack:
         for row, batch in enumerate(batches):
             rows_of.setdefault(tuple(column.shape for column in batch.values()), []).append(row)
         device = self.worker.device
-        groups = [
-            (
-                rows,
-                {name: torch.stack([batches[row][name] for row in rows]).to(device) for name in batches[0]},
-            )
-            for rows in rows_of.values()
-        ]
+        groups = []
+        for rows in rows_of.values():
+            stacked = {name: torch.stack([batches[row][name] for row in rows]) for name in batches[0]}
+            groups.append((rows, moved(stacked, device)))
         for objective, optimizer in self.optimizers:
             optimizer.zero_grad()
             for rows, batch in groups:

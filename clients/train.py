@@ -20,6 +20,7 @@ from clients.state import (
     restore_optimizers,
     shared_model,
 )
+from clients.transfer import at_hand
 from clients.worker import Worker
 from models.core.local_work import for_client
 from models.core.seeds import generator_for, seed_torch
@@ -52,7 +53,8 @@ def train_client(
 ) -> None:
     """Train one client from the server's weights; under a personalised strategy, its own model as well."""
     state = states.load(request.client, before=request.info.server_round)
-    examples = poison(worker, request.client, worker.examples(request.client)[0])
+    own = poison(worker, request.client, worker.examples(request.client)[0])
+    examples = at_hand(worker.task, own, worker.device)
     personal = _Personal()
     # Before the shared model, whose weights the reply takes from where they were trained.
     if request.info.personal_rules:

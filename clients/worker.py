@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from clients.deadline import NEVER, Deadline
 from clients.loop import losses_at
 from models.core.config import TaskConfig
-from models.core.device import choose_device
+from models.core.device import choose_device, place
 from models.core.errors import UserError
 from models.core.log import log
 from models.core.seeds import generator_for
@@ -98,7 +98,7 @@ def load_worker(config: TaskConfig, data_path: str) -> Worker:
         for level, line in task.notes():
             log(level, line)
     device = worker_device(config.device)
-    model = build_model(task, config.seed).to(device)
+    model = place(build_model(task, config.seed), device, config.channels_last)
     state = model_state(model)
     initial = {name: tensor.clone() for name, tensor in state.items()}
     federated = federated_names(model, task)

@@ -85,6 +85,13 @@ class Task(ABC):
     metrics: ClassVar[tuple[str, ...]] = ()
     """The other names that `evaluate` returns; fnmatch patterns where the data decides them."""
 
+    batches_anywhere: bool = False
+    """Whether `batches` makes its batches of examples that lie on a GPU as well, and leaves them there.
+
+    A client's examples are then moved once a round, instead of each batch. What is drawn comes from a
+    generator of the CPU, and may stay there: the training loop moves what has not been moved. A class that
+    overrides `batch` or `batches` says it anew.
+    """
     pretrains: ClassVar[bool] = False
     """Whether it learns without labels, for other tasks to begin with: `init-from` takes its last model.
 

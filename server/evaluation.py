@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from models.core.config import TaskConfig
-from models.core.device import choose_device, pinned
+from models.core.device import choose_device, pinned, place
 from models.core.seeds import generator_for
 from models.task import Task
 
@@ -20,7 +20,8 @@ class CentralEvaluation:
     def __init__(self, task: Task, model: nn.Module, config: TaskConfig) -> None:
         self.task = task
         self.config = config
-        self.model = model.to(choose_device(config.device, torch.cuda.device_count(), granted=None))
+        device = choose_device(config.device, torch.cuda.device_count(), granted=None)
+        self.model = place(model, device, config.channels_last)
 
     def metrics(self, weights: dict[str, Tensor]) -> dict[str, float]:
         """Return the task's metrics for these weights; without those that the examples leave undefined."""

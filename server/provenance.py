@@ -106,7 +106,7 @@ def git_commit(folder: Path) -> str | None:
 
 def lock_sha256(folder: Path) -> str | None:
     """Return the SHA-256 of the lock file of the dependencies; None where there is none."""
-    path = _carried(folder, LOCK_FILE)
+    path = carried(folder, LOCK_FILE)
     return hashlib.sha256(path.read_bytes()).hexdigest() if path else None
 
 
@@ -126,7 +126,7 @@ def machine(threads: int, device: str) -> Machine:
 
 def _declared() -> list[str]:
     """Return the packages that pyproject.toml names, but for those that only developers need."""
-    path = _carried(Path(__file__).resolve().parents[1], "pyproject.toml")
+    path = carried(Path(__file__).resolve().parents[1], "pyproject.toml")
     if path is None:
         return []
     project = tomllib.loads(path.read_text(encoding="utf-8"))["project"]
@@ -136,7 +136,7 @@ def _declared() -> list[str]:
     return [re.split(r"[^\w.-]", text, maxsplit=1)[0] for text in texts]
 
 
-def _carried(folder: Path, name: str) -> Path | None:
+def carried(folder: Path, name: str) -> Path | None:
     """Return the file beside polyfed's packages; an installed polyfed carries it inside `simulations`."""
     places = (folder / "simulations" / name, folder / name)
     return next((place for place in places if place.is_file()), None)

@@ -319,6 +319,22 @@ def draw_partition(scenario: str, output: Path, override: tuple[str, ...]) -> No
     make_console().print(str(output), soft_wrap=True)
 
 
+@cli.command()
+@click.argument("scenario", required=False, help=f"{SCENARIO} One of its clients is trained and measured.")
+@_set_option
+def doctor(scenario: str | None, override: tuple[str, ...]) -> None:
+    """Say what this machine has, what would make runs fail, and how many workers a scenario should get.
+
+    Exit code 1 where something is wrong.
+    """
+    from simulations.doctor.examine import examine
+
+    if override and not scenario:
+        raise UserError("-c needs a SCENARIO, which it overrides")
+    if not examine(scenario, override, make_console()):
+        raise click.exceptions.Exit(FAILURE)
+
+
 def main() -> None:
     """Run the command line; a mistake of its user is one line and exit code 2."""
     logging.captureWarnings(True)

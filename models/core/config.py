@@ -160,6 +160,9 @@ class TaskConfig(Config):
     """How a worker trains its clients, one by one or side by side."""
     precision: Precision = "float32"
     """What networks compute in; "bfloat16" is mixed precision, whose weights stay float32."""
+    channels_last: bool = False
+    """Images and kernels of convolutions lie in memory with channels last, which GPUs and bfloat16 may like
+    better; part of the result's identity."""
     device: str = "auto"
     """"auto" = the GPU that the worker was given, else the CPU; or "cpu", "cuda", "cuda:N"."""
     threads: AtLeastOne = 1
@@ -175,4 +178,6 @@ class TaskConfig(Config):
     def _fits_together(self) -> Self:
         one_by_one = self.engine == "loop" or not self.keep_optimizer
         require(one_by_one, "keep-optimizer", 'false when engine is "stacked"', self.keep_optimizer)
+        one_by_one = self.engine == "loop" or not self.channels_last
+        require(one_by_one, "channels-last", 'false when engine is "stacked"', self.channels_last)
         return self

@@ -46,7 +46,8 @@ def seed_torch(device: torch.device, run_seed: int, *place: int | str) -> None:
     """
     torch.default_generator.set_state(_state(run_seed, place))
     if device.type == "cuda":
-        torch.cuda.manual_seed(torch.default_generator.initial_seed())  # Philox uses all 64 bits
+        with torch.cuda.device(device):  # which need not be the current one
+            torch.cuda.manual_seed(torch.default_generator.initial_seed())  # Philox uses all 64 bits
 
 
 def seed_python(run_seed: int, *place: int | str) -> None:

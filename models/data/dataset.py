@@ -24,9 +24,23 @@ class Examples:
     def __getitem__(self, column: str) -> Tensor:
         return self.columns[column]
 
+    @property
+    def device(self) -> torch.device:
+        """Where the columns lie."""
+        return next((column.device for column in self.columns.values()), torch.device("cpu"))
+
+    @property
+    def num_bytes(self) -> int:
+        """What the columns take of memory."""
+        return sum(column.nbytes for column in self.columns.values())
+
+    def to(self, device: torch.device) -> "Examples":
+        """Return the examples with all columns on the device."""
+        return Examples({name: column.to(device) for name, column in self.columns.items()})
+
     def take(self, indices: Indices | Tensor) -> "Examples":
         """Return the examples at `indices` (num_examples,), in that order; an example may be taken twice."""
-        index = torch.as_tensor(indices, dtype=torch.int64)
+        index = torch.as_tensor(indices, dtype=torch.int64, device=self.device)
         return Examples({name: column.index_select(0, index) for name, column in self.columns.items()})
 
     def shuffled(
@@ -36,7 +50,8 @@ class Examples:
 
         Unless the last may be `alone`, it is then joined to those before it.
         """
-        batches = list(torch.randperm(len(self), generator=generator).split(batch_size))
+        order = torch.randperm(len(self), generator=generator).to(self.device)
+        batches = list(order.split(batch_size))
         if not alone and len(batches) > 1 and len(batches[-1]) == 1:
             batches[-2:] = [torch.cat(batches[-2:])]
         for rows in batches:

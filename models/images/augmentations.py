@@ -18,17 +18,17 @@ def random_views(image: Tensor, generator: torch.Generator, flip: bool = False) 
     RGB is its change of colour. What comes into view from outside is black.
     """
     n, channels = image.shape[:2]
+    device = image.device
 
     def uniform(low: float, high: float, *shape: int) -> Tensor:
         return low + (high - low) * torch.rand(n, *shape, generator=generator)
 
     angle, shear = uniform(-TURN, TURN), uniform(-SHEAR, SHEAR)
     shift, zoom = uniform(-SHIFT, SHIFT, 2), uniform(*ZOOM)
-    light = uniform(*BRIGHTNESS, channels, 1, 1)
+    light = uniform(*BRIGHTNESS, channels, 1, 1).to(device)
     mirror = 1 - 2 * (uniform(0, 1) < 0.5).float() if flip else torch.ones(n)
     cos, sin = zoom * angle.cos(), zoom * angle.sin()
     from_place = torch.stack([mirror * cos, shear - sin, mirror * sin, cos], 1).view(n, 2, 2)
-    grid = F.affine_grid(
-        torch.cat([from_place, shift[:, :, None]], 2), list(image.shape), align_corners=False
-    )
+    transformation = torch.cat([from_place, shift[:, :, None]], 2).to(device)
+    grid = F.affine_grid(transformation, list(image.shape), align_corners=False)
     return (F.grid_sample(image, grid, align_corners=False) * light).clamp(0, 1)

@@ -61,6 +61,7 @@ class ImageClassification(Task):
     """
 
     kind = "images"
+    batches_anywhere = True
     metric = "accuracy"
     metrics = ("loss",)
 

@@ -48,6 +48,8 @@ class ContrastiveLearning(ImagePretraining):
     Metrics: `loss`, NT-Xent among 100 held-out images at a time, in nats; `probe-accuracy`.
     """
 
+    batches_anywhere = True
+
     def __init__(
         self, dataset: Dataset, norm: str = "none", temperature: float = 0.2, flip: bool = False
     ) -> None:

@@ -45,6 +45,7 @@ class ImageGan(Task):
 
     kind = "images"
     stackable = True
+    batches_anywhere = True
     metric = "fid"
     maximize = False
     metrics = ("fid-floor",)

@@ -56,6 +56,8 @@ class MaskedPixels(ImagePretraining):
     Metrics: `loss`, the mean squared error of hidden pixels, whose values are in [0, 1]; `probe-accuracy`.
     """
 
+    batches_anywhere = True
+
     def __init__(self, dataset: Dataset, norm: str = "none", patch: int = 4, mask_ratio: float = 0.5) -> None:
         super().__init__(dataset, norm)
         _, height, width = self.shape

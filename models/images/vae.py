@@ -62,6 +62,7 @@ class ImageVae(Task):
 
     kind = "images"
     stackable = True
+    batches_anywhere = True
     metric = "elbo"
     metrics = ("reconstruction", "kl")
 
@@ -79,6 +80,7 @@ class ImageVae(Task):
         require(beta >= 0, "beta", ">= 0", beta)
         require(likelihood in LIKELIHOODS, "likelihood", f"one of {', '.join(LIKELIHOODS)}", likelihood)
         self.likelihood = likelihood
+        self.batches_anywhere = likelihood != "binarised"  # whose pixels are drawn on the CPU
         self.shape = image_shape(dataset)
         self.latent, self.width, self.blocks, self.beta = latent, width, blocks, beta
         self.max_value = float(dataset.info["max_value"])

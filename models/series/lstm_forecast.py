@@ -49,6 +49,7 @@ class Forecasting(Task):
     """
 
     kind = "series"
+    batches_anywhere = True
     metric = "rmse"
     maximize = False
     metrics = ("mae", "persistence-rmse", "persistence-mae", "rmse-over-persistence", "loss")
