@@ -4,10 +4,10 @@ All run on any device, so that tests run them on the CPU; what is worth knowing 
 """
 
 import os
+import re
 import subprocess
 import sys
 import time
-import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -28,6 +28,7 @@ from models.core.seeds import generator_for
 from models.data.dataset import Examples
 from models.optimizers import make_optimizers
 from server.errors import RunFailedError
+from server.run_schema import RUN_LOG
 from simulations.bench.gpu_data import Waiting
 from simulations.bench.gpu_table import Row
 from simulations.bench.workload import CLIENTS_PER_ROUND, NUM_CLIENTS
@@ -138,18 +139,13 @@ class Seen:
 
 def run_here(overrides: Mapping[str, Value], device: str) -> Seen:
     """Run in this process on the device."""
-    if device != "cpu":
-        torch.cuda.empty_cache()
-        torch.cuda.reset_peak_memory_stats()
-    with TemporaryDirectory(prefix="polyfed-gpu-") as folder, warnings.catch_warnings(record=True) as said:
-        warnings.simplefilter("always")
+    _forget_peak(device)
+    with TemporaryDirectory(prefix="polyfed-gpu-") as folder:
         run_in_process({**defaults(), **_short(overrides), "device": device, "run-dir": f"{folder}/run"})
-        run = read_run(Path(folder, "run"))
-    told = {
-        str(each.message).split(" does not have")[0] for each in said if "determinis" in str(each.message)
-    }
-    memory = torch.cuda.max_memory_allocated() if device != "cpu" else 0
-    return Seen(run, _seconds(run), memory, ", ".join(sorted(told)))
+        run, log = read_run(Path(folder, "run")), Path(folder, "run", RUN_LOG)
+        said = log.read_text(encoding="utf-8") if log.exists() else ""
+    told = sorted(set(re.findall(r"(\w+) does not have a deterministic implementation", said)))
+    return Seen(run, _seconds(run), _peak(device), ", ".join(told))
 
 
 def hash_row(what: str, device: str, sizes: Sizes) -> Row:
@@ -219,12 +215,11 @@ def transfer_row(variant: Variant, device: str, sizes: Sizes, baseline: list[flo
     examples, _ = worker.examples(0)
     if variant.moved == "once":
         examples = at_hand(worker.task, examples, worker.device)
-    if device != "cpu":
-        torch.cuda.reset_peak_memory_stats()
+    _forget_peak(device)
     with pinned(config.threads) if variant.repeatable else nullcontext():
         _train(config, examples)
         seconds = median(_train(config, examples) for _ in range(3))
-    memory = torch.cuda.max_memory_allocated() if device != "cpu" else 0
+    memory = _peak(device)
     if variant is VARIANTS[0]:
         baseline.append(sizes.steps / seconds)
     against = baseline[0] if baseline else None
@@ -262,15 +257,30 @@ def actors_row(number: int, device: str, sizes: Sizes, alone: list[float], left:
 def _polyfed_run(scenario: Path, run_dir: Path, left: float) -> Run:
     """Run the command in a process of its own; RunFailedError where it fails or takes too long."""
     code = "from simulations.cli import main; main()"
-    command = [sys.executable, "-c", code, "run", str(scenario), "--run-dir", str(run_dir)]
+    command = [sys.executable, "-P", "-c", code, "run", str(scenario), "--run-dir", str(run_dir)]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     try:
-        ended = subprocess.run(command, capture_output=True, text=True, timeout=left, env=environment)
+        ended = subprocess.run(
+            command, capture_output=True, text=True, encoding="utf-8", timeout=left, env=environment
+        )
     except subprocess.TimeoutExpired:
         raise RunFailedError(f"it was not done within {left:.0f} s") from None
     if ended.returncode:
         raise RunFailedError(" ".join((ended.stdout + ended.stderr).split())[-500:])
     return read_run(run_dir)
+
+
+def _forget_peak(device: str) -> None:
+    """Begin to look for the largest memory anew."""
+    if device != "cpu":
+        torch.cuda.init()
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+
+
+def _peak(device: str) -> int:
+    """Return the largest memory that tensors have taken on the GPU, in bytes."""
+    return torch.cuda.max_memory_allocated() if device != "cpu" else 0
 
 
 def _train(config: TaskConfig, examples: Examples) -> float:

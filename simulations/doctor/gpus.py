@@ -111,7 +111,9 @@ def _why_none(found: Graphics) -> tuple[str, str]:
 def _driver() -> str:
     """Return the version of NVIDIA's driver; "" where there is none."""
     try:
-        loaded = re.search(r"Kernel Module\s+(?:for \S+\s+)?([\d.]+)", DRIVER.read_text(errors="replace"))
+        loaded = re.search(
+            r"Kernel Module\s+(?:for \S+\s+)?([\d.]+)", DRIVER.read_text(encoding="utf-8", errors="replace")
+        )
     except OSError:
         loaded = None
     if loaded:
@@ -120,7 +122,9 @@ def _driver() -> str:
         return ""
     query = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
     try:
-        said = subprocess.run(query, capture_output=True, text=True, timeout=ANSWER_WITHIN, check=True)
+        said = subprocess.run(
+            query, capture_output=True, text=True, encoding="utf-8", timeout=ANSWER_WITHIN, check=True
+        )
     except (OSError, subprocess.SubprocessError):
         return ""
     return next(iter(said.stdout.split()), "")

@@ -5,6 +5,7 @@ or what is wrong with the config.
 """
 
 import json
+import os
 import resource
 import subprocess
 import sys
@@ -52,10 +53,14 @@ def measure(run_config: Mapping[str, Value]) -> Cost:
     with tempfile.TemporaryDirectory(prefix="polyfed-doctor-") as folder:
         path = Path(folder, "config.json")
         path.write_text(json.dumps(dict(run_config)), encoding="utf-8")
-        # -c, as -m would put the current folder, and what lies in it, before polyfed.
+        # -P: modules of the current folder do not come before polyfed's.
         code = "import sys; from simulations.doctor.one_client import main; main(sys.argv[1])"
         ended = subprocess.run(
-            [sys.executable, "-c", code, str(path)], capture_output=True, text=True, encoding="utf-8"
+            [sys.executable, "-P", "-c", code, str(path)],
+            capture_output=True,
+            text=True,
+            encoding="utf-8",
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
         )
     last = next(iter(ended.stdout.splitlines()[-1:]), "")
     if ended.returncode == 0 and last.startswith(COST):

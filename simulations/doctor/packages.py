@@ -130,6 +130,6 @@ def _misfit(name: str, wanted: Iterable[Requirement], installed: Mapping[str, st
 def _same(installed: str | None, locked: str) -> bool:
     """Return whether a version is the locked one; a build such as 2.14.1+cpu is of the same version."""
     try:
-        return installed is not None and Version(installed).public == Version(locked).public
+        return installed is not None and Version(Version(installed).public) == Version(locked)
     except InvalidVersion:
         return installed == locked

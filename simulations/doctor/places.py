@@ -111,7 +111,7 @@ def flower_home(given: str | None, home: Path) -> Finding:
 def ray_address(given: str) -> Iterable[Finding]:
     """Say that a cluster is named in the environment."""
     if given:
-        yield Finding("RAY_ADDRESS", given, "note", "unset RAY_ADDRESS to run on this machine alone")
+        yield Finding("RAY_ADDRESS", given, "note", "unset RAY_ADDRESS unless that cluster is meant")
 
 
 def _owner(port: int) -> str | None:

@@ -1,13 +1,15 @@
 """Where a worker computes."""
 
+import os
 import sys
 from types import SimpleNamespace
 
 import pytest
 import torch
+from torch import nn
 
 from clients.worker import worker_device
-from models.core.device import choose_device, pinned
+from models.core.device import CUBLAS_WORKSPACE, choose_device, pinned, place
 from models.core.errors import UserError
 
 
@@ -90,16 +92,45 @@ def test_without_ray_the_gpu_that_is_there_is_taken(monkeypatch: pytest.MonkeyPa
     assert "ray" not in sys.modules  # importing it would take a second
 
 
-def test_pinned_threads_are_given_back() -> None:
-    def state() -> tuple[int, bool]:
-        return torch.get_num_threads(), torch.backends.cudnn.deterministic
+Settings = tuple[int, bool, bool, int, bool]
 
+
+def settings() -> Settings:
+    """Return what of torch's settings decides how it rounds."""
+    cudnn = torch.backends.cudnn
+    return (
+        torch.get_num_threads(),
+        cudnn.deterministic,
+        cudnn.allow_tf32,
+        torch.get_deterministic_debug_mode(),
+        torch.backends.cuda.mem_efficient_sdp_enabled(),
+    )
+
+
+@pytest.mark.parametrize(("on_gpu", "repeatable"), [(False, (0, True)), (True, (1, False))])
+def test_settings_are_given_back(
+    on_gpu: bool, repeatable: tuple[int, bool], monkeypatch: pytest.MonkeyPatch
+) -> None:
     def fail() -> None:
         with pinned(before[0] + 1):
-            assert state() == (before[0] + 1, True)
+            assert settings() == (before[0] + 1, True, False, *repeatable)
             raise KeyError
 
-    before = state()
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: on_gpu)
+    before = settings()
     with pytest.raises(KeyError):
         fail()
-    assert state() == before
+    assert settings() == before
+
+
+def test_a_model_on_a_gpu_asks_cublas_for_one_order_of_sums(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(CUBLAS_WORKSPACE, raising=False)
+    model = nn.Linear(2, 2)
+    place(model, torch.device("cpu"))
+    assert CUBLAS_WORKSPACE not in os.environ
+    monkeypatch.setattr(model, "to", lambda device: model)
+    place(model, torch.device("cuda"))
+    assert os.environ[CUBLAS_WORKSPACE] == ":4096:8"
+    monkeypatch.setenv(CUBLAS_WORKSPACE, ":16:8")  # what a user asks for
+    place(model, torch.device("cuda"))
+    assert os.environ[CUBLAS_WORKSPACE] == ":16:8"
