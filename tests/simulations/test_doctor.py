@@ -1,6 +1,7 @@
 """`polyfed doctor`, on given numbers and on this machine."""
 
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -15,7 +16,7 @@ from packaging.requirements import Requirement
 
 from models.core.errors import UserError
 from server.errors import RunFailedError
-from simulations.doctor import examine as examination
+from simulations.doctor import scenario
 from simulations.doctor.finding import Finding, in_bytes
 from simulations.doctor.gpus import Gpu, Graphics, gpu_findings
 from simulations.doctor.memory import Memory, _limits, cpus, memory_finding, shared_memory
@@ -86,8 +87,8 @@ def test_limits_of_cgroups(
     for name, text in files.items():
         path = tmp_path / "fs" / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(f"{text}\n")
-    (tmp_path / "own").write_text(f"{own}\n" if own else "")
+        path.write_text(f"{text}\n", encoding="utf-8")
+    (tmp_path / "own").write_text(f"{own}\n" if own else "", encoding="utf-8")
     assert list(_limits(tmp_path / "fs", tmp_path / "own")) == expected
     assert list(_limits(tmp_path / "fs", tmp_path / "no-linux")) == []
 
@@ -187,7 +188,7 @@ def test_who_takes_a_port(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert disk("runs", tmp_path / "new" / "er").found.endswith(f" free in {tmp_path / 'new' / 'er'}")
-    (tmp_path / "file").write_text("")
+    (tmp_path / "file").touch()
     assert disk("runs", tmp_path / "file" / "runs").level == "wrong"
     usage = lambda free: lambda _: type("Usage", (), {"free": free})  # noqa: E731
     for free, level in ((1 << 20, "wrong"), (1 << 30, "note"), (1 << 40, "ok")):
@@ -201,7 +202,7 @@ def test_flower_home(tmp_path: Path) -> None:
     assert flower_home(None, tmp_path).level == "ok"
     assert flower_home(str(tmp_path), tmp_path).level == "ok"
     assert "no absolute folder" in flower_home("here", tmp_path).found
-    (tmp_path / "config.toml").write_text("[superlink\n")
+    (tmp_path / "config.toml").write_text("[superlink\n", encoding="utf-8")
     assert "cannot be read" in flower_home(str(tmp_path), tmp_path).found
 
 
@@ -273,11 +274,12 @@ def test_a_scenario_that_cannot_be_measured() -> None:
 
 def test_a_scenario_that_asks_for_a_gpu_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
-    monkeypatch.setattr(examination, "measure", lambda _: pytest.fail("must not be measured"))
+    monkeypatch.setattr(scenario, "measure", lambda _: pytest.fail("must not be measured"))
     ended = polyfed("doctor", "cnn-digits", "-c", "client-gpus=0.5")
     assert ended.code == 1
     assert "client-gpus must be at most 0, the GPUs of this machine, got 0.5" in ended.out
-    assert ended.out.splitlines()[-1].endswith(" are wrong") or " is wrong" in ended.out.splitlines()[-1]
+    assert ended.out.splitlines()[-1].startswith("Wrong: ")
+    assert ended.out.splitlines()[-1].endswith("scenario.")
 
 
 def test_an_override_needs_a_scenario() -> None:
@@ -290,14 +292,34 @@ def test_an_override_needs_a_scenario() -> None:
 def test_the_real_command(tmp_path: Path) -> None:
     command = [sys.executable, "-c", "from simulations.entry import main; main()", "doctor", "cnn-digits"]
     ended = subprocess.run(
-        command, cwd=tmp_path, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": _path()}
+        command, cwd=tmp_path, capture_output=True, text=True, encoding="utf-8", env=_environment()
     )
-    rows = {line[5:].split("  ")[0].strip(): line for line in ended.stdout.splitlines()}
+    rows = dict(re.findall(r"^(?:ok|note|wrong) +(.+?)  +(.+)$", ended.stdout, flags=re.MULTILINE))
     for subject in ("CPUs", "memory", "/dev/shm", "flwr", "ray", "torch", "lock", "loopback", "one client"):
         assert subject in rows, ended.stdout + ended.stderr
     assert "num-workers=" in rows["proposal"]
     assert ended.returncode == 0, ended.stdout
 
 
-def _path() -> str:
-    return os.pathsep.join(filter(None, sys.path))
+def test_without_flower_and_ray_it_still_says_what_is_missing() -> None:
+    code = (
+        "import sys\n"
+        "sys.modules.update({name: None for name in ('flwr', 'ray')})\n"
+        "import simulations.doctor.packages as packages\n"
+        "found = packages.packages()\n"
+        "packages.packages = lambda: {name: found[name] for name in found if name not in ('flwr', 'ray')}\n"
+        "sys.argv = ['polyfed', 'doctor', 'mnist']\n"
+        "from simulations.cli import main; main()"
+    )
+    command = [sys.executable, "-c", code]
+    ended = subprocess.run(command, capture_output=True, text=True, encoding="utf-8", env=_environment())
+    assert ended.returncode == 1, ended.stderr
+    assert re.search(
+        r"^wrong +flwr +is not installed, and polyfed needs .*pip install", ended.stdout, re.MULTILINE
+    )
+    assert "Wrong: flwr, ray" in ended.stdout
+    assert "not looked at" in ended.stdout
+
+
+def _environment() -> dict[str, str]:
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}

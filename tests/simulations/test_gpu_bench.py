@@ -46,7 +46,7 @@ def test_the_table_from_given_numbers(tmp_path: Path) -> None:
     assert "| actors | 2 a GPU | – | – | – | – | – | left out |" in text
     assert len(HEADINGS) == len(MEASURED.cells())
     write(tmp_path / "new", rows, "A card.", {"device": "A card"})
-    found = json.loads((tmp_path / "new" / "gpu.json").read_text())
+    found = json.loads((tmp_path / "new" / "gpu.json").read_text(encoding="utf-8"))
     assert found["machine"] == {"device": "A card"}
     assert [row["times"] for row in found["rows"]] == [3.0, None]
 
@@ -129,6 +129,7 @@ def test_without_cuda_it_claims_nothing(tmp_path: Path) -> None:
         [sys.executable, "-m", "simulations.bench.gpu", "--folder", str(tmp_path / "gpu")],
         capture_output=True,
         text=True,
+        encoding="utf-8",
         env={**os.environ, "CUDA_VISIBLE_DEVICES": ""},
     )
     assert ended.returncode == 0
