@@ -12,6 +12,7 @@ from clients.deadline import NEVER, Deadline, interrupted_after
 from models.core.device import moved
 from models.data.dataset import Examples
 from models.state import start_training
+from models.stepping import clear_gradients, step
 from models.task import Batch, Objective, Task
 
 Optimizers = Sequence[tuple[Objective, torch.optim.Optimizer]]
@@ -46,11 +47,11 @@ def train_epochs(
             deadline.check()
             here = moved(batch, device)
             for objective, optimizer in optimizers:
-                optimizer.zero_grad()
+                clear_gradients(optimizer)
                 with mixed_precision:
                     loss = objective.loss(model, here)
                 loss.backward()
-                optimizer.step()
+                step(optimizer)
                 if count := objective.terms(batch):
                     totals[objective.name] += loss.detach() * count
                     terms[objective.name] += count

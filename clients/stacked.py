@@ -26,6 +26,7 @@ from models.core.local_work import for_client
 from models.core.seeds import generator_for
 from models.optimizers import make_optimizers
 from models.state import start_training
+from models.stepping import clear_gradients, step
 from models.task import Batch, Objective, State
 from strategies.rule import RuleResult
 from strategies.wire.reply import NodeReply
@@ -100,8 +101,7 @@ class _Stack:
         first = learners[0].request
         self.state = _stack_states(worker, first, learners)
         parameters = {
-            name: nn.Parameter(self.state[name], own.requires_grad)
-            for name, own in worker.model.named_parameters()
+            name: nn.Parameter(self.state[name], own.requires_grad) for name, own in worker.parameters.items()
         }
         self.state |= parameters
         config, _ = for_client(worker.config, first.config)
@@ -184,12 +184,12 @@ class _Stack:
             stacked = {name: torch.stack([batches[row][name] for row in rows]) for name in batches[0]}
             groups.append((rows, moved(stacked, device)))
         for objective, optimizer in self.optimizers:
-            optimizer.zero_grad()
+            clear_gradients(optimizer)
             for rows, batch in groups:
                 losses = self._losses(objective, rows, batch)
                 losses.sum().backward()
                 self._count(objective, rows, [batches[row] for row in rows], losses.detach())
-            optimizer.step()
+            step(optimizer)
         for rows, batch in groups:
             self.seen[rows] += _size(batch)
 
