@@ -17,7 +17,7 @@ from models.core.device import choose_device, place
 from models.core.errors import UserError
 from models.core.log import log
 from models.core.seeds import generator_for
-from models.data.dataset import Dataset, Examples, Indices
+from models.data.dataset import Dataset, Examples
 from models.data.datasets import find_source, load_dataset
 from models.data.partition import Partition, make_partition, split_local_test
 from models.optimizers import Made, optimizer_maker
@@ -54,7 +54,7 @@ class Worker:
         return self.dataset.train.at(train), self.dataset.train.at(test)
 
     @cached_property
-    def _rows_of(self) -> Callable[[int], tuple[Indices, Indices]]:
+    def _rows_of(self) -> Callable[[int], tuple[Tensor, Tensor]]:
         """Finds the rows of a client's examples, and remembers those of the clients that came last.
 
         To draw them anew takes longer than a step of a small network.
@@ -62,11 +62,12 @@ class Worker:
         mean = self.config.examples_per_client or math.ceil(len(self.dataset.train) / self.config.num_clients)
         return lru_cache(maxsize=max(KEPT_ROWS // mean, 1))(self._find_rows)
 
-    def _find_rows(self, client: int) -> tuple[Indices, Indices]:
+    def _find_rows(self, client: int) -> tuple[Tensor, Tensor]:
         rows = np.arange(len(self.dataset.train)) if self.partition is None else self.partition[client]
-        return split_local_test(
+        train, test = split_local_test(
             rows, self.config.local_test_fraction, self.config.seed, client, self.dataset.ordered
         )
+        return torch.from_numpy(train), torch.from_numpy(test)
 
     @cached_property
     def parameters(self) -> Mapping[str, nn.Parameter]:

@@ -71,17 +71,20 @@ class Examples:
 
     def take(self, indices: Indices | Tensor) -> "Examples":
         """Return the examples at `indices` (num_examples,), in that order; an example may be taken twice."""
-        return Examples(dict(self.at(indices).columns))
+        return Examples(dict(self._rows(indices)))
 
     def at(self, indices: Indices | Tensor) -> "Examples":
         """Return what `take` returns, of which each column is copied when it is first asked for.
 
         For what is soon dropped, as a batch is: all of these examples stay in memory until then.
         """
+        return Examples(self._rows(indices))
+
+    def _rows(self, indices: Indices | Tensor) -> Rows:
         index = torch.as_tensor(indices, dtype=torch.int64, device=self.device)
         if isinstance(self.columns, Rows):
-            return Examples(Rows(self.columns.source, self.columns.index.index_select(0, index)))
-        return Examples(Rows(self.columns, index))
+            return Rows(self.columns.source, self.columns.index.index_select(0, index))
+        return Rows(self.columns, index)
 
     def shuffled(
         self, generator: torch.Generator, batch_size: int, alone: bool = True
@@ -90,12 +93,12 @@ class Examples:
 
         Unless the last may be `alone`, it is then joined to those before it.
         """
-        order = torch.randperm(len(self), generator=generator).to(self.device)
-        batches = list(order.split(batch_size))
+        order = self._rows(torch.randperm(len(self), generator=generator))
+        batches = list(order.index.split(batch_size))
         if not alone and len(batches) > 1 and len(batches[-1]) == 1:
             batches[-2:] = [torch.cat(batches[-2:])]
-        for rows in batches:
-            yield self.at(rows)
+        for index in batches:
+            yield Examples(Rows(order.source, index))
 
 
 @dataclass(frozen=True)
