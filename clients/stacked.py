@@ -9,6 +9,7 @@ more of, so it depends a little on who trains beside it: the loop is the default
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -31,6 +32,8 @@ from models.task import Batch, Objective, State
 from strategies.rule import RuleResult
 from strategies.wire.reply import NodeReply
 from strategies.wire.request import ClientRequest
+
+T = TypeVar("T")
 
 
 def train_stacked(
@@ -134,10 +137,9 @@ class _Stack:
                     drawn = self._draw()
             except LateError as error:
                 return self._fail(error)
+            self._conclude([row for row, outcome in drawn.items() if outcome is None])
             for row, outcome in drawn.items():
-                if outcome is None:
-                    self._conclude(row)
-                elif isinstance(outcome, Exception):
+                if isinstance(outcome, Exception):
                     self.reply.fail(self.learners[row].request.client, outcome)
             batches = {row: outcome for row, outcome in drawn.items() if isinstance(outcome, Mapping)}
             if len(batches) < len(self.learners):
@@ -235,30 +237,38 @@ class _Stack:
         self.seen = self.seen[rows]
         self.learners = [self.learners[row] for row in rows]
 
-    def _conclude(self, row: int) -> None:
-        """Collect the reply of the client in this row."""
+    def _conclude(self, rows: Sequence[int]) -> None:
+        """Collect the replies of the clients in these rows; what they all have is read at once."""
+        if not rows:
+            return
+        states = {name: stacked.detach().unbind() for name, stacked in self.state.items()}
+        totals = {name: total.tolist() for name, total in self.totals.items()}
+        terms = {name: count.tolist() for name, count in self.terms.items()}
+        seen = self.seen.tolist()
+        for row in rows:
+            try:
+                losses = mean_losses(_at(row, totals), _at(row, terms), int(seen[row]))
+                self._reply(row, _at(row, states), losses)
+            except Exception as error:  # a loss or a weight that is not finite, a full disk
+                self.reply.fail(self.learners[row].request.client, error)
+
+    def _reply(self, row: int, state: State, losses: Mapping[str, float]) -> None:
+        """Collect the reply of the client in this row, which has learned this state."""
         learner = self.learners[row]
-        try:
-            totals = {name: float(total[row]) for name, total in self.totals.items()}
-            terms = {name: float(count[row]) for name, count in self.terms.items()}
-            losses = mean_losses(totals, terms, int(self.seen[row]))
-            rule_result, kept = self.at_work.close(row) if self.at_work else (RuleResult(), {})
-            result = LocalResult(
-                state={name: stacked.detach()[row] for name, stacked in self.state.items()},
-                metrics={
-                    "num-examples": learner.num_examples,
-                    **losses,
-                    **rule_result.metrics,
-                    **learner.received,
-                },
-                aux=rule_result.aux,
-                rule=kept,
-            )
-            send_reply(
-                self.worker, learner.request, result, self.rules, learner.state, self.states, self.reply
-            )
-        except Exception as error:  # a loss or a weight that is not finite, a full disk
-            self.reply.fail(learner.request.client, error)
+        rule_result, kept = self.at_work.close(row) if self.at_work else (RuleResult(), {})
+        metrics = {
+            "num-examples": learner.num_examples,
+            **losses,
+            **rule_result.metrics,
+            **learner.received,
+        }
+        result = LocalResult(state=state, metrics=metrics, aux=rule_result.aux, rule=kept)
+        send_reply(self.worker, learner.request, result, self.rules, learner.state, self.states, self.reply)
+
+
+def _at(row: int, columns: Mapping[str, Sequence[T]]) -> dict[str, T]:
+    """Return what each column has in a row."""
+    return {name: column[row] for name, column in columns.items()}
 
 
 class _Loss(nn.Module):
