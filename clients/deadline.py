@@ -72,14 +72,15 @@ def take_turns(requests: Sequence[ClientRequest], deadline: Deadline, reply: Nod
     A client may take half of the time that is left while others wait, so that one slow client does not cost
     them their round. Clients that take alike long, and fit into the time, never take more than that.
     """
-    for place, request in enumerate(requests):
-        mine = deadline.halfway() if place + 1 < len(requests) else deadline
-        try:
-            if deadline.left < 0:
-                raise LateError(f"its turn did not come: the clients before it took {deadline.said}")
-            turn(request, mine)
-        except Exception as error:  # whatever one client does
-            reply.fail(request.client, error)
+    with _alarm(deadline):
+        for place, request in enumerate(requests):
+            mine = deadline.halfway() if place + 1 < len(requests) else deadline
+            try:
+                if deadline.left < 0:
+                    raise LateError(f"its turn did not come: the clients before it took {deadline.said}")
+                turn(request, mine)
+            except Exception as error:  # whatever one client does
+                reply.fail(request.client, error)
 
 
 @contextmanager
@@ -89,18 +90,61 @@ def interrupted_after(deadline: Deadline) -> Iterator[None]:
     Signals reach Python's main thread alone, and only Unix has alarms; elsewhere, and where somebody else has
     set one, nothing is interrupted.
     """
+    with _alarm(deadline) as alarm:
+        if alarm is None:
+            yield
+            return
+        before = alarm.deadline
+        try:
+            alarm.wait_for(deadline)
+            yield
+        finally:
+            alarm.wait_for(before)
+
+
+class _Alarm:
+    """Handles SIGALRM. Its timer is set anew only for an earlier time, as most deadlines never come."""
+
+    def __init__(self) -> None:
+        self.deadline = NEVER
+        """Of what is done now."""
+        self.rings_at = math.inf
+        """Of time.monotonic()."""
+
+    def wait_for(self, deadline: Deadline) -> None:
+        """Ring ALARM_AFTER this deadline, instead of the one before."""
+        self.deadline = deadline
+        if deadline.at + ALARM_AFTER < self.rings_at:
+            self.rings_at = deadline.at + ALARM_AFTER
+            signal.setitimer(signal.ITIMER_REAL, max(deadline.left, 0.0) + ALARM_AFTER)
+
+    def __call__(self, *_: object) -> None:
+        """Raise LateError, or wait on, where the timer was set for what is done by now."""
+        self.rings_at = math.inf
+        if self.deadline.left + ALARM_AFTER > 0.01:
+            self.wait_for(self.deadline)
+        else:
+            raise self.deadline.late()
+
+
+@contextmanager
+def _alarm(deadline: Deadline) -> Iterator[_Alarm | None]:
+    """Return the alarm that is in place, or put one there meanwhile; None where there can or need be none."""
     can = threading.current_thread() is threading.main_thread() and hasattr(signal, "setitimer")
-    if not can or math.isinf(deadline.at) or any(signal.getitimer(signal.ITIMER_REAL)):
-        yield
+    if not can or math.isinf(deadline.at):
+        yield None
         return
-
-    def ring(*_: object) -> None:
-        raise deadline.late()
-
-    before = signal.signal(signal.SIGALRM, ring)
+    before = signal.getsignal(signal.SIGALRM)
+    if isinstance(before, _Alarm):
+        yield before
+        return
+    if any(signal.getitimer(signal.ITIMER_REAL)):
+        yield None
+        return
+    alarm = _Alarm()
+    signal.signal(signal.SIGALRM, alarm)
     try:
-        signal.setitimer(signal.ITIMER_REAL, max(deadline.left, 0.0) + ALARM_AFTER)
-        yield
+        yield alarm
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)

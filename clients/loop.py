@@ -5,13 +5,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from itertools import islice
 
+import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from clients.deadline import NEVER, Deadline, interrupted_after
 from models.core.device import moved
 from models.data.dataset import Examples
 from models.state import start_training
+from models.stepping import clear_gradients, step
 from models.task import Batch, Objective, Task
 
 Optimizers = Sequence[tuple[Objective, torch.optim.Optimizer]]
@@ -38,26 +40,26 @@ def train_epochs(
     """
     start_training(model, task.freeze)
     mixed_precision = torch.autocast(device.type, torch.bfloat16) if autocast else nullcontext()
-    totals = {objective.name: torch.zeros((), device=device) for objective, _ in optimizers}
-    terms = dict.fromkeys(totals, 0)
+    losses: dict[str, list[tuple[Tensor, int]]] = {objective.name: [] for objective, _ in optimizers}
     seen = 0
     with interrupted_after(deadline):
         for batch in local_batches(task, model, data, generator, batch_size, local_epochs):
             deadline.check()
             here = moved(batch, device)
             for objective, optimizer in optimizers:
-                optimizer.zero_grad()
+                clear_gradients(optimizer)
                 with mixed_precision:
                     loss = objective.loss(model, here)
                 loss.backward()
-                optimizer.step()
+                step(optimizer)
                 if count := objective.terms(batch):
-                    totals[objective.name] += loss.detach() * count
-                    terms[objective.name] += count
+                    losses[objective.name].append((loss.detach(), count))
             task.after_step(model)
             seen += len(next(iter(here.values())))
         deadline.check()
-    return mean_losses({name: float(total) for name, total in totals.items()}, terms, seen)
+    totals = {name: total_loss(each) for name, each in losses.items()}
+    terms = {name: sum(count for _, count in each) for name, each in losses.items()}
+    return mean_losses(totals, terms, seen)
 
 
 def local_batches(
@@ -92,8 +94,7 @@ def losses_at(
     But for what the batch stream itself does, as a DQN's, which acts and remembers.
     """
     model.eval()
-    totals = {objective.name: torch.zeros((), device=device) for objective in task.objectives}
-    terms = dict.fromkeys(totals, 0)
+    losses: dict[str, list[tuple[Tensor, int]]] = {objective.name: [] for objective in task.objectives}
     seen = 0
     with torch.no_grad(), interrupted_after(deadline):
         for batch in task.batches(model, data, generator, batch_size):
@@ -101,10 +102,27 @@ def losses_at(
             here = moved(batch, device)
             for objective in task.objectives:
                 if count := objective.terms(batch):
-                    totals[objective.name] += objective.loss(model, here) * count
-                    terms[objective.name] += count
+                    losses[objective.name].append((objective.loss(model, here), count))
             seen += len(next(iter(here.values())))
-    return mean_losses({name: float(total) for name, total in totals.items()}, terms, seen)
+    totals = {name: total_loss(each) for name, each in losses.items()}
+    terms = {name: sum(count for _, count in each) for name, each in losses.items()}
+    return mean_losses(totals, terms, seen)
+
+
+def total_loss(losses: Sequence[tuple[Tensor, int]]) -> float:
+    """Return the sum of the batches' mean losses, each times its terms, in the type that torch computes in.
+
+    They are read from the device once, after the last batch.
+    """
+    if not losses:
+        return 0.0
+    dtype = torch.get_default_dtype()
+    means = torch.stack([loss for loss, _ in losses]).cpu()
+    if means.dtype != dtype:  # which torch rounds to before it adds up
+        means = torch.stack([mean * count for mean, (_, count) in zip(means, losses, strict=True)]).to(dtype)
+        return float(np.add.accumulate(means.numpy())[-1])
+    counts = np.array([count for _, count in losses], means.numpy().dtype)
+    return float(np.add.accumulate(means.numpy() * counts)[-1])  # one after the other, as the batches came
 
 
 def mean_losses(totals: Mapping[str, float], terms: Mapping[str, float], seen: int) -> dict[str, float]:

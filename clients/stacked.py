@@ -9,6 +9,7 @@ more of, so it depends a little on who trains beside it: the loop is the default
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -26,10 +27,13 @@ from models.core.local_work import for_client
 from models.core.seeds import generator_for
 from models.optimizers import make_optimizers
 from models.state import start_training
+from models.stepping import clear_gradients, step
 from models.task import Batch, Objective, State
 from strategies.rule import RuleResult
 from strategies.wire.reply import NodeReply
 from strategies.wire.request import ClientRequest
+
+T = TypeVar("T")
 
 
 def train_stacked(
@@ -100,8 +104,7 @@ class _Stack:
         first = learners[0].request
         self.state = _stack_states(worker, first, learners)
         parameters = {
-            name: nn.Parameter(self.state[name], own.requires_grad)
-            for name, own in worker.model.named_parameters()
+            name: nn.Parameter(self.state[name], own.requires_grad) for name, own in worker.parameters.items()
         }
         self.state |= parameters
         config, _ = for_client(worker.config, first.config)
@@ -134,10 +137,9 @@ class _Stack:
                     drawn = self._draw()
             except LateError as error:
                 return self._fail(error)
+            self._conclude([row for row, outcome in drawn.items() if outcome is None])
             for row, outcome in drawn.items():
-                if outcome is None:
-                    self._conclude(row)
-                elif isinstance(outcome, Exception):
+                if isinstance(outcome, Exception):
                     self.reply.fail(self.learners[row].request.client, outcome)
             batches = {row: outcome for row, outcome in drawn.items() if isinstance(outcome, Mapping)}
             if len(batches) < len(self.learners):
@@ -184,12 +186,12 @@ class _Stack:
             stacked = {name: torch.stack([batches[row][name] for row in rows]) for name in batches[0]}
             groups.append((rows, moved(stacked, device)))
         for objective, optimizer in self.optimizers:
-            optimizer.zero_grad()
+            clear_gradients(optimizer)
             for rows, batch in groups:
                 losses = self._losses(objective, rows, batch)
                 losses.sum().backward()
                 self._count(objective, rows, [batches[row] for row in rows], losses.detach())
-            optimizer.step()
+            step(optimizer)
         for rows, batch in groups:
             self.seen[rows] += _size(batch)
 
@@ -235,30 +237,38 @@ class _Stack:
         self.seen = self.seen[rows]
         self.learners = [self.learners[row] for row in rows]
 
-    def _conclude(self, row: int) -> None:
-        """Collect the reply of the client in this row."""
+    def _conclude(self, rows: Sequence[int]) -> None:
+        """Collect the replies of the clients in these rows; what they all have is read at once."""
+        if not rows:
+            return
+        states = {name: stacked.detach().unbind() for name, stacked in self.state.items()}
+        totals = {name: total.tolist() for name, total in self.totals.items()}
+        terms = {name: count.tolist() for name, count in self.terms.items()}
+        seen = self.seen.tolist()
+        for row in rows:
+            try:
+                losses = mean_losses(_at(row, totals), _at(row, terms), int(seen[row]))
+                self._reply(row, _at(row, states), losses)
+            except Exception as error:  # a loss or a weight that is not finite, a full disk
+                self.reply.fail(self.learners[row].request.client, error)
+
+    def _reply(self, row: int, state: State, losses: Mapping[str, float]) -> None:
+        """Collect the reply of the client in this row, which has learned this state."""
         learner = self.learners[row]
-        try:
-            totals = {name: float(total[row]) for name, total in self.totals.items()}
-            terms = {name: float(count[row]) for name, count in self.terms.items()}
-            losses = mean_losses(totals, terms, int(self.seen[row]))
-            rule_result, kept = self.at_work.close(row) if self.at_work else (RuleResult(), {})
-            result = LocalResult(
-                state={name: stacked.detach()[row] for name, stacked in self.state.items()},
-                metrics={
-                    "num-examples": learner.num_examples,
-                    **losses,
-                    **rule_result.metrics,
-                    **learner.received,
-                },
-                aux=rule_result.aux,
-                rule=kept,
-            )
-            send_reply(
-                self.worker, learner.request, result, self.rules, learner.state, self.states, self.reply
-            )
-        except Exception as error:  # a loss or a weight that is not finite, a full disk
-            self.reply.fail(learner.request.client, error)
+        rule_result, kept = self.at_work.close(row) if self.at_work else (RuleResult(), {})
+        metrics = {
+            "num-examples": learner.num_examples,
+            **losses,
+            **rule_result.metrics,
+            **learner.received,
+        }
+        result = LocalResult(state=state, metrics=metrics, aux=rule_result.aux, rule=kept)
+        send_reply(self.worker, learner.request, result, self.rules, learner.state, self.states, self.reply)
+
+
+def _at(row: int, columns: Mapping[str, Sequence[T]]) -> dict[str, T]:
+    """Return what each column has in a row."""
+    return {name: column[row] for name, column in columns.items()}
 
 
 class _Loss(nn.Module):

@@ -137,14 +137,17 @@ def _train(
     """Train the model that stands ready; `prefix` tells its random streams from those of the shared one."""
     config, local_epochs = for_client(worker.config, request.config)
     place = request.info.server_round, request.client
-    optimizers = make_optimizers(worker.task, worker.model.named_parameters(), config)
+    if config is worker.config:
+        optimizers = worker.make_optimizers()
+    else:
+        optimizers = make_optimizers(worker.task, worker.parameters.items(), config)
     if config.keep_optimizer:
         restore_optimizers(optimizers, remembered.optimizer)
     at_work = None
     if rules:
         at_work = RuleAtWork(
             rules,
-            worker.model.named_parameters(),
+            worker.parameters.items(),
             optimizers,
             request,
             lambda name, weight: remembered.rule.get(name, torch.zeros_like(weight)),

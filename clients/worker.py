@@ -1,9 +1,10 @@
 """What a worker process keeps warm: the task, the data, who holds which examples, and one model to train."""
 
+import math
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 import numpy as np
 import torch
@@ -19,10 +20,14 @@ from models.core.seeds import generator_for
 from models.data.dataset import Dataset, Examples
 from models.data.datasets import find_source, load_dataset
 from models.data.partition import Partition, make_partition, split_local_test
+from models.optimizers import Made, optimizer_maker
 from models.registry import load_task
 from models.state import FederatedNames, build_model, federated_names, model_state
 from models.task import Task
 from strategies.rule import RECEIVED
+
+KEPT_ROWS = 2**20
+"""About how many clients' rows a worker remembers, all clients together: 8 MB of their numbers."""
 
 
 @dataclass(frozen=True)
@@ -45,11 +50,34 @@ class Worker:
 
     def examples(self, client: int) -> tuple[Examples, Examples]:
         """Return the client's examples for training and for its own evaluation."""
+        train, test = self._rows_of(client)
+        return self.dataset.train.at(train), self.dataset.train.at(test)
+
+    @cached_property
+    def _rows_of(self) -> Callable[[int], tuple[Tensor, Tensor]]:
+        """Finds the rows of a client's examples, and remembers those of the clients that came last.
+
+        To draw them anew takes longer than a step of a small network.
+        """
+        mean = self.config.examples_per_client or math.ceil(len(self.dataset.train) / self.config.num_clients)
+        return lru_cache(maxsize=max(KEPT_ROWS // mean, 1))(self._find_rows)
+
+    def _find_rows(self, client: int) -> tuple[Tensor, Tensor]:
         rows = np.arange(len(self.dataset.train)) if self.partition is None else self.partition[client]
         train, test = split_local_test(
             rows, self.config.local_test_fraction, self.config.seed, client, self.dataset.ordered
         )
-        return self.dataset.train.take(train), self.dataset.train.take(test)
+        return torch.from_numpy(train), torch.from_numpy(test)
+
+    @cached_property
+    def parameters(self) -> Mapping[str, nn.Parameter]:
+        """The model's parameters, by name; a tied one stands once."""
+        return dict(self.model.named_parameters())
+
+    @cached_property
+    def make_optimizers(self) -> Callable[[], Made]:
+        """Makes the optimizers of a client that is told nothing else than the run config."""
+        return optimizer_maker(self.task, self.parameters.items(), self.config)
 
     def received_losses(
         self,

@@ -4,6 +4,7 @@ import functools
 import inspect
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from types import NoneType
 from typing import Any, get_args, get_origin
@@ -39,28 +40,48 @@ NO_OPTIONS: Mapping[str, str] = {
 }
 """Parameters of torch.optim that are no options here -> why, or what to do."""
 
+Parameters = Iterable[tuple[str, nn.Parameter]]
+Made = list[tuple[Objective, Optimizer]]
 
-def make_optimizers(
-    task: Task, parameters: Iterable[tuple[str, nn.Parameter]], config: TaskConfig
-) -> list[tuple[Objective, Optimizer]]:
+
+def make_optimizers(task: Task, parameters: Parameters, config: TaskConfig) -> Made:
     """Return a fresh optimizer for each of the task's objectives, in their order.
 
     Parameters may be those of several clients, stacked, where the run config's engine is.
 
     Raises UserError for an optimizer that is unknown or cannot work here, and for options that do not fit.
     """
-    made, named = [], list(parameters)
-    for objective in task.objectives:
-        choice = choose(objective, config)
-        if config.engine == "stacked" and choice.name in NOT_ELEMENTWISE:
-            raise UserError(
-                f'engine = "stacked" does not fit optimizer {choice.name}, which would mix the weights of '
-                'clients: set engine = "loop", or another optimizer'
-            )
-        optimizer = _make_optimizer(objective, named, choice)
-        _install_schedule(objective, optimizer)
-        made.append((objective, optimizer))
-    return made
+    return optimizer_maker(task, parameters, config)()
+
+
+def optimizer_maker(task: Task, parameters: Parameters, config: TaskConfig) -> Callable[[], Made]:
+    """Return what makes such optimizers for the same parameters over and over: what to check is checked once.
+
+    Raises UserError as `make_optimizers` does.
+    """
+    named = list(parameters)
+    recipes = [_recipe(objective, named, config) for objective in task.objectives]
+    return lambda: [(recipe.objective, recipe.make()) for recipe in recipes]
+
+
+@dataclass(frozen=True)
+class _Recipe:
+    """How to make an optimizer."""
+
+    objective: Objective
+    name: str
+    groups: Sequence[Mapping[str, Any]]
+    """Parameters, and their own options."""
+    options: Mapping[str, Any]
+
+    def make(self) -> Optimizer:
+        """Return a fresh optimizer."""
+        try:
+            optimizer = OPTIMIZERS[self.name]([{**group} for group in self.groups], **self.options)
+        except ValueError as error:  # torch's own checks of ranges and shapes
+            raise UserError(f"optimizer {self.name} does not fit: {error}") from error
+        _install_schedule(self.objective, optimizer)
+        return optimizer
 
 
 def choose(objective: Objective, config: TaskConfig) -> OptimizerChoice:
@@ -75,9 +96,13 @@ def choose(objective: Objective, config: TaskConfig) -> OptimizerChoice:
     return OptimizerChoice(name, config.learning_rate or own.learning_rate, options)
 
 
-def _make_optimizer(
-    objective: Objective, named: Iterable[tuple[str, nn.Parameter]], choice: OptimizerChoice
-) -> Optimizer:
+def _recipe(objective: Objective, named: Sequence[tuple[str, nn.Parameter]], config: TaskConfig) -> _Recipe:
+    choice = choose(objective, config)
+    if config.engine == "stacked" and choice.name in NOT_ELEMENTWISE:
+        raise UserError(
+            f'engine = "stacked" does not fit optimizer {choice.name}, which would mix the weights of '
+            'clients: set engine = "loop", or another optimizer'
+        )
     if choice.name in UNUSABLE:
         raise UserError(f"optimizer {choice.name!r} cannot train here: {UNUSABLE[choice.name]}")
     if choice.name not in OPTIMIZERS:
@@ -91,10 +116,7 @@ def _make_optimizer(
     groups: list[dict[str, Any]] = [{"params": [parameter for _, parameter in trained]}]
     if options.get("weight_decay") and objective.not_decayed:
         groups = _apart(trained, objective.not_decayed)
-    try:
-        return OPTIMIZERS[choice.name](groups, lr=choice.learning_rate, **options)
-    except ValueError as error:  # torch's own checks of ranges and shapes
-        raise UserError(f"optimizer {choice.name} does not fit: {error}") from error
+    return _Recipe(objective, choice.name, groups, {"lr": choice.learning_rate, **options})
 
 
 def _apart(trained: Iterable[tuple[str, nn.Parameter]], not_decayed: Sequence[str]) -> list[dict[str, Any]]:

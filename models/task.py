@@ -121,7 +121,8 @@ class Task(ABC):
         Where the model cannot train on one example alone, a last batch of one is joined to the one before.
         Override where an epoch is something else, as for a DQN, which acts in its environments.
         """
-        alone = self.trains_on_one(model)
+        # Looking through the model takes longer than a small batch, and matters for a batch of one alone.
+        alone = (len(data) % batch_size != 1 and batch_size > 1) or self.trains_on_one(model)
         for rows in data.shuffled(generator, batch_size, alone):
             if len(rows) == 1 and not alone:
                 raise ValueError(

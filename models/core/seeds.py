@@ -17,10 +17,10 @@ STREAMS = 2
 The first, of polyfed 1, had no number; its torch streams had keys of 32 bits.
 """
 _MT19937_WORDS = 624
-_SEED, _WORDS = slice(0, 8), slice(24, 24 + 8 * _MT19937_WORDS)
-"""Where a state of torch's CPU generator holds the number that it says it was seeded with, and its words."""
-_FRESH = torch.Generator().manual_seed(0).get_state().numpy().copy()
-_FRESH.flags.writeable = False
+_FRESH = torch.Generator().manual_seed(0).get_state().numpy().tobytes()
+_BETWEEN, _BEHIND = _FRESH[8:24], _FRESH[24 + 8 * _MT19937_WORDS :]
+"""Of a state of torch's CPU generator, what lies between the number that it says it was seeded with (64 bits)
+and its words, each in 64 bits, and what follows them."""
 
 
 def derive_seed(run_seed: int, *place: int | str) -> int:
@@ -63,10 +63,8 @@ def _state(run_seed: int, place: tuple[int | str, ...]) -> torch.Tensor:
     They follow after the 64 bits that `initial_seed` returns.
     """
     bits = _bits(run_seed, place, 8 + 4 * _MT19937_WORDS)
-    state = _FRESH.copy()
-    state[_SEED] = np.frombuffer(bits, np.uint8, 8)
-    state[_WORDS].view(np.uint64)[:] = np.frombuffer(bits, np.uint32, _MT19937_WORDS, offset=8)
-    return torch.from_numpy(state)
+    words = np.frombuffer(bits, np.uint32, offset=8).astype(np.uint64).tobytes()
+    return torch.frombuffer(bytearray(b"".join((bits[:8], _BETWEEN, words, _BEHIND))), dtype=torch.uint8)
 
 
 def _bits(run_seed: int, place: tuple[int | str, ...], num_bytes: int) -> bytes:

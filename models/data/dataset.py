@@ -11,6 +11,31 @@ from torch import Tensor
 Indices = np.ndarray[Any, np.dtype[np.int64]]
 
 
+class Rows(Mapping[str, Tensor]):
+    """Columns at some rows of others, each copied out when it is first asked for.
+
+    So a client's examples are an index, and a batch is copied once, out of the dataset itself.
+    """
+
+    def __init__(self, source: Mapping[str, Tensor], index: Tensor) -> None:
+        self.source = source
+        self.index = index
+        """Rows of the source (num_examples,), int64."""
+        self._copied: dict[str, Tensor] = {}
+
+    def __getitem__(self, column: str) -> Tensor:
+        if column not in self._copied:
+            self._copied[column] = self.source[column].index_select(0, self.index)
+        return self._copied[column]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.source)
+
+    def __len__(self) -> int:
+        """Return the number of columns."""
+        return len(self.source)
+
+
 @dataclass(frozen=True)
 class Examples:
     """Rows of data: columns that share their first axis."""
@@ -19,6 +44,8 @@ class Examples:
     """Column name -> (num_examples, ...)."""
 
     def __len__(self) -> int:
+        if isinstance(self.columns, Rows):
+            return len(self.columns.index)
         return len(next(iter(self.columns.values()))) if self.columns else 0
 
     def __getitem__(self, column: str) -> Tensor:
@@ -27,11 +54,15 @@ class Examples:
     @property
     def device(self) -> torch.device:
         """Where the columns lie."""
-        return next((column.device for column in self.columns.values()), torch.device("cpu"))
+        columns = self.columns.source if isinstance(self.columns, Rows) else self.columns
+        return next((column.device for column in columns.values()), torch.device("cpu"))
 
     @property
     def num_bytes(self) -> int:
         """What the columns take of memory."""
+        if isinstance(self.columns, Rows):  # once they are copied
+            each = sum(column.nbytes // max(len(column), 1) for column in self.columns.source.values())
+            return each * len(self)
         return sum(column.nbytes for column in self.columns.values())
 
     def to(self, device: torch.device) -> "Examples":
@@ -40,8 +71,20 @@ class Examples:
 
     def take(self, indices: Indices | Tensor) -> "Examples":
         """Return the examples at `indices` (num_examples,), in that order; an example may be taken twice."""
+        return Examples(dict(self._rows(indices)))
+
+    def at(self, indices: Indices | Tensor) -> "Examples":
+        """Return what `take` returns, of which each column is copied when it is first asked for.
+
+        For what is soon dropped, as a batch is: all of these examples stay in memory until then.
+        """
+        return Examples(self._rows(indices))
+
+    def _rows(self, indices: Indices | Tensor) -> Rows:
         index = torch.as_tensor(indices, dtype=torch.int64, device=self.device)
-        return Examples({name: column.index_select(0, index) for name, column in self.columns.items()})
+        if isinstance(self.columns, Rows):
+            return Rows(self.columns.source, self.columns.index.index_select(0, index))
+        return Rows(self.columns, index)
 
     def shuffled(
         self, generator: torch.Generator, batch_size: int, alone: bool = True
@@ -50,12 +93,12 @@ class Examples:
 
         Unless the last may be `alone`, it is then joined to those before it.
         """
-        order = torch.randperm(len(self), generator=generator).to(self.device)
-        batches = list(order.split(batch_size))
+        order = self._rows(torch.randperm(len(self), generator=generator))
+        batches = list(order.index.split(batch_size))
         if not alone and len(batches) > 1 and len(batches[-1]) == 1:
             batches[-2:] = [torch.cat(batches[-2:])]
-        for rows in batches:
-            yield self.take(rows)
+        for index in batches:
+            yield Examples(Rows(order.source, index))
 
 
 @dataclass(frozen=True)

@@ -32,6 +32,8 @@ class ExactSum:
         """The pairs, of all arrays one behind the other."""
         self.rest: Floats = np.empty((2, 0))
         """What the pairs cannot hold, (2, R): places in them, and numbers to add there."""
+        self._block: Floats = np.empty((5, 0))
+        """Memory to compute in, kept, as to get it anew takes as long as a small sum."""
 
     @property
     def weight(self) -> float:
@@ -42,7 +44,7 @@ class ExactSum:
         """Add `weight` times each array; raise ValueError where a call brings other names or shapes."""
         self._expect({name: array.shape for name, array in arrays.items()})
         self.weights.append(weight)
-        block, start = np.empty((5, BLOCK)), 0
+        block, start = self._memory(), 0
         for size in _fill(block[4], (arrays[name] for name in self.shapes), weight):
             self._add(start, block[4, :size], block)
             start += size
@@ -57,7 +59,7 @@ class ExactSum:
         if len(self.weights) == len(other.weights):  # of one term not even the sign of a zero is lost
             self.high, self.low, self.rest = other.high.copy(), other.low.copy(), other.rest
             return
-        block = np.empty((5, BLOCK))
+        block = self._memory()
         for start in range(0, self.high.size, BLOCK):
             for part in (other.high, other.low):
                 self._add(start, part[start : start + BLOCK], block)
@@ -83,6 +85,13 @@ class ExactSum:
             self.high, self.low = np.zeros(size), np.zeros(size)
         elif self.shapes != shapes:
             raise ValueError(f"arrays {dict(shapes)} cannot be added to {self.shapes}")
+
+    def _memory(self) -> Floats:
+        """Return five rows of the elements that are added at once."""
+        size = min(self.high.size, BLOCK)
+        if self._block.shape[1] != size:
+            self._block = np.empty((5, size))
+        return self._block
 
     def _in_order_of(self, names: Iterable[str]) -> "ExactSum":
         """Return the same sum, with the arrays in this order."""

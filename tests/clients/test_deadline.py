@@ -124,6 +124,25 @@ def test_an_alarm_ends_what_hangs_and_leaves_no_trace(monkeypatch: pytest.Monkey
     assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
 
 
+def test_an_alarm_that_was_set_for_one_waits_on_for_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(clients.deadline, "ALARM_AFTER", 0.02)
+    reply, slept = NodeReply(), []
+
+    def turn(request: ClientRequest, until: Deadline) -> None:
+        with interrupted_after(until):
+            if request.client == 1:  # hangs beyond the first one's alarm, at 0.1 + 0.02 s, and its own
+                began = time.monotonic()
+                try:
+                    time.sleep(5)
+                finally:
+                    slept.append(time.monotonic() - began)
+
+    take_turns(requests(2), Deadline.after(0.2), reply, turn)
+    assert [failure.client for failure in reply.failures] == [1]
+    assert 0.15 < slept[0] < 4
+    assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
+
+
 def test_somebody_elses_alarm_stays_as_it_is() -> None:
     before = signal.signal(signal.SIGALRM, signal.SIG_IGN)
     signal.setitimer(signal.ITIMER_REAL, 100)

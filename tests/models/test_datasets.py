@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from raw_files import CIFAR_CLASSES, md5, values, write_cifar10
@@ -257,3 +258,24 @@ def test_rows_are_shuffled_whole_and_each_comes_once() -> None:
 
     assert sorted(drawn(1)) == list(range(10))
     assert drawn(1) == drawn(1) != drawn(2)
+
+
+def test_examples_of_examples_are_copied_from_the_first_when_they_are_asked_for() -> None:
+    whole = Examples({"x": torch.arange(10), "twice": 2 * torch.arange(10)})
+    some = whole.at(np.array([9, 3, 3, 5]))
+    batch = some.at(torch.tensor([3, 0]))
+    assert (len(some), len(batch)) == (4, 2)
+    whole["x"][5] = -1  # nothing has been copied yet
+    assert batch["x"].tolist() == [-1, 9]
+    whole["x"][5] = 7
+    assert batch["x"].tolist() == [-1, 9]
+    assert dict(batch.columns)["twice"].tolist() == [10, 18]
+    assert some.take(torch.tensor([1])).columns["x"].tolist() == [3]
+    assert len(whole.at(np.arange(0))) == 0
+
+
+def test_taken_examples_are_copies_at_once() -> None:
+    whole = Examples({"x": torch.arange(10)})
+    taken = whole.take(torch.tensor([2, 1]))
+    whole["x"][2] = -1
+    assert taken["x"].tolist() == [2, 1]

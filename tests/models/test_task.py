@@ -28,3 +28,18 @@ class Needy(Shrink):
 def test_a_task_says_which_option_it_needs() -> None:
     with pytest.raises(UserError, match="task test_task:Needy needs the option 'size': set it"):
         load_task(TaskConfig(task="test_task:Needy"), TASK.dataset)
+
+
+def test_a_model_is_looked_through_where_a_batch_may_be_of_one_alone() -> None:
+    rows = Examples({"x": torch.arange(5.0)})
+    normed = nn.Sequential(nn.BatchNorm1d(1))
+    sizes = {
+        batch_size: [
+            len(batch["x"])
+            for batch in TASK.batches(normed, rows, torch.Generator().manual_seed(1), batch_size)
+        ]
+        for batch_size in (2, 3, 4, 5)
+    }
+    assert sizes == {2: [2, 3], 3: [3, 2], 4: [5], 5: [5]}
+    with pytest.raises(ValueError, match="cannot train on one example alone"):
+        list(TASK.batches(normed, rows, torch.Generator().manual_seed(1), batch_size=1))
