@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from models.core.compiler import leave_out_compiler
 from models.core.config import TaskConfig, checked, parse_options
 from models.core.errors import UserError, unknown
 from models.task import Objective, OptimizerChoice, Task
@@ -49,6 +50,7 @@ def make_optimizers(
 
     Raises UserError for an optimizer that is unknown or cannot work here, and for options that do not fit.
     """
+    leave_out_compiler()
     made, named = [], list(parameters)
     for objective in task.objectives:
         choice = choose(objective, config)
