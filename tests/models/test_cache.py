@@ -89,9 +89,9 @@ def assert_same(one: Dataset, other: Dataset) -> None:
 
 @pytest.mark.parametrize("name", ["digits", "pii", "csv", "conll"])
 def test_a_kept_dataset_is_the_parsed_one(name: str, folder: Path, tmp_path: Path) -> None:
-    (tmp_path / "prices.csv").write_text(SERIES)
+    (tmp_path / "prices.csv").write_text(SERIES, encoding="utf-8")
     for half in ("train", "test"):
-        (tmp_path / f"{half}.txt").write_text(CONLL)
+        (tmp_path / f"{half}.txt").write_text(CONLL, encoding="utf-8")
     place = {"csv": f"csv:{tmp_path}/prices.csv", "conll": f"conll:{tmp_path}"}
     config = TaskConfig(dataset=place.get(name, name))
     parsed = load_dataset(config)
@@ -105,7 +105,9 @@ def test_a_kept_dataset_is_mapped_and_not_parsed(toy: Toy, folder: Path) -> None
     assert_same(toy(), parsed)
     assert toy.parses == 1
     kept = toy()
-    assert str(entry(folder)) in Path("/proc/self/maps").read_text() or sys.platform != "linux"
+    assert (
+        str(entry(folder)) in Path("/proc/self/maps").read_text(encoding="utf-8") or sys.platform != "linux"
+    )
     assert not kept.train["transposed"].is_set_to(parsed.train["transposed"])
 
 
@@ -163,10 +165,10 @@ def test_another_version_is_parsed_anew(toy: Toy, monkeypatch: pytest.MonkeyPatc
 def test_a_file_that_changed_is_read_anew(tmp_path: Path) -> None:
     path = tmp_path / "prices.csv"
     config = TaskConfig(dataset=f"csv:{path}")
-    path.write_text(SERIES)
+    path.write_text(SERIES, encoding="utf-8")
     times = path.stat()
     first = load_dataset(config)
-    path.write_text(SERIES.replace(",59,", ",60,"))
+    path.write_text(SERIES.replace(",59,", ",60,"), encoding="utf-8")
     os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))  # the size and the time tell nothing
     load_dataset.cache_clear()
     assert load_dataset(config).test["time"][-1] == 60
@@ -177,12 +179,12 @@ def test_a_file_that_changes_while_it_is_read_is_not_kept(
     tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "prices.csv"
-    path.write_text(SERIES)
+    path.write_text(SERIES, encoding="utf-8")
     source = DATASETS["csv"]
 
     def load(config: TaskConfig) -> Dataset:
         dataset = source.load(config)
-        path.write_text(SERIES + "3,1,1\n")
+        path.write_text(SERIES + "3,1,1\n", encoding="utf-8")
         return dataset
 
     monkeypatch.setitem(DATASETS, "csv", Source("series", load, takes="FILE", parsed_with=()))
@@ -195,7 +197,7 @@ def test_files_too_large_to_be_hashed_are_told_apart_by_size_and_time(
 ) -> None:
     monkeypatch.setattr("models.data.hashed_files.MOST_BYTES", 10)
     path = tmp_path / "prices.csv"
-    path.write_text(SERIES)
+    path.write_text(SERIES, encoding="utf-8")
     config = TaskConfig(dataset=f"csv:{path}")
     key = cache_key.cache_key(DATASETS["csv"], config, config, {})
     assert key == cache_key.cache_key(DATASETS["csv"], config, config, {})
@@ -309,7 +311,7 @@ def test_a_folder_that_cannot_be_written_to_is_a_line(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    (tmp_path / "file").write_text("")
+    (tmp_path / "file").write_text("", encoding="utf-8")
     monkeypatch.setenv(cache.VARIABLE, str(tmp_path / place))
     caplog.set_level("INFO")
     assert len(toy().train) == 3
@@ -383,7 +385,7 @@ def test_leftovers_of_killed_processes_go_and_unfinished_files_stay(toy: Toy, fo
     folder.mkdir()
     old, new, other = (folder / name for name in ("a.safetensors.1-x", "b.safetensors.2-y", "notes.txt"))
     for path in (old, new, other):
-        path.write_text("")
+        path.write_text("", encoding="utf-8")
     os.utime(old, (1, 1))
     toy()
     assert not old.exists()
@@ -395,7 +397,7 @@ def test_clearing_frees_what_is_kept_and_nothing_else(toy: Toy, folder: Path) ->
     toy()
     size = entry(folder).stat().st_size
     other = folder / "notes.txt"
-    other.write_text("mine")
+    other.write_text("mine", encoding="utf-8")
     assert cache.clear() == size
     assert list(folder.iterdir()) == [other]
     assert cache.clear() == 0
@@ -419,7 +421,7 @@ for _ in range(40):
 
 def test_two_processes_that_write_at_once_leave_one_whole_entry(folder: Path) -> None:
     python = [sys.executable, "-W", "error::UserWarning", "-c", WRITER]
-    writers = [subprocess.Popen(python, stdin=subprocess.PIPE, text=True) for _ in range(2)]
+    writers = [subprocess.Popen(python, stdin=subprocess.PIPE, encoding="utf-8") for _ in range(2)]
     for writer in writers:
         assert writer.stdin is not None
         writer.stdin.write("go\n")

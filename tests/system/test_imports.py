@@ -55,7 +55,11 @@ def imported(code: str, *arguments: str, cache: str | None = None) -> list[str]:
     """Return which of the heavy modules a process has that runs this code and prints their names."""
     environment = {**os.environ, **({"POLYFED_CACHE": cache} if cache else {})}
     done = subprocess.run(
-        [sys.executable, "-c", code, *arguments], capture_output=True, text=True, env=environment, check=True
+        [sys.executable, "-c", code, *arguments],
+        capture_output=True,
+        encoding="utf-8",
+        env=environment,
+        check=True,
     )
     (line,) = [line for line in done.stdout.splitlines() if line.startswith("[")]
     names: list[str] = json.loads(line)
