@@ -71,6 +71,11 @@ def test_importing_an_app_imports_nothing_heavy(module: str) -> None:
     assert imported(f"import {module}; {SAY}") == []
 
 
+def test_the_version_is_said_without_torch() -> None:
+    code = "import sys; from simulations.cli import main; sys.argv = ['polyfed', '--version']\ntry: main()\n"
+    assert imported(code + "finally: print('[true]' if 'torch' in sys.modules else '[]')") == []
+
+
 def test_the_first_round_of_a_plain_run_imports_nothing_heavy(tmp_path: Path) -> None:
     code, cache = ROUND.format(say=SAY), str(tmp_path / "cache")
     assert "sklearn" in imported(code, str(tmp_path / "first"), cache=cache)  # the data are from there
