@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from models.core.compiler import leave_out_compiler
 from models.core.config import TaskConfig, checked, parse_options
 from models.core.errors import UserError, unknown
 from models.task import Objective, OptimizerChoice, Task
@@ -59,6 +60,7 @@ def optimizer_maker(task: Task, parameters: Parameters, config: TaskConfig) -> C
 
     Raises UserError as `make_optimizers` does.
     """
+    leave_out_compiler()
     named = list(parameters)
     recipes = [_recipe(objective, named, config) for objective in task.objectives]
     return lambda: [(recipe.objective, recipe.make()) for recipe in recipes]

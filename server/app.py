@@ -1,5 +1,6 @@
 """The Flower ServerApp."""
 
+import sys
 import time
 from collections.abc import Mapping
 from contextlib import closing
@@ -9,7 +10,6 @@ from typing import Any
 
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
-from flwr.superlink.grid.inmemory_grid import InMemoryGrid
 from torch import Tensor
 
 from models.core.config import RunConfig, TaskConfig, read
@@ -109,7 +109,7 @@ def _prepare(grid: Grid, plan: Plan, folder: RunFolder, errors: ErrorLog) -> Rou
     state = {name: tensor.clone() for name, tensor in model_state(plan.model).items()}
     fixed = _begin_with(plan.transfer, state, folder) if plan.transfer else {}
     # Simulated nodes are workers of one machine or cluster, with one disk under them.
-    shared_disk = isinstance(grid, InMemoryGrid) or getattr(grid, "interchangeable_nodes", False)
+    shared_disk = _simulated_by_flower(grid) or getattr(grid, "interchangeable_nodes", False)
     node_registry = NodeRegistry(
         num_clients=num_clients,
         data=data_sha256(plan.dataset),
@@ -164,6 +164,12 @@ def _prepare(grid: Grid, plan: Plan, folder: RunFolder, errors: ErrorLog) -> Rou
     if plan.config.resume:
         loop.resume(checkpoint)
     return loop
+
+
+def _simulated_by_flower(grid: Grid) -> bool:
+    # Importing what is not there yet takes a second, as it brings Flower's databases and web servers.
+    inmemory_grid = sys.modules.get("flwr.superlink.grid.inmemory_grid")
+    return inmemory_grid is not None and isinstance(grid, inmemory_grid.InMemoryGrid)
 
 
 def _warn_of_too_many(plan: Plan, attacking: int) -> None:

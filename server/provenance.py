@@ -12,14 +12,11 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from models.core.config import TaskConfig
-from models.core.device import choose_device
 from models.core.errors import UserError
-from models.core.machine import cpu_features, cpu_name, device_name, instruction_set, settings
-from models.core.seeds import STREAMS
 from server.run_schema import Machine
+
+# torch, and what needs it, is imported where it is used: `polyfed --version` does without.
 
 SOURCE = "POLYFED_SOURCE"
 """Environment variable: the folder that the running copy of polyfed was made from, as Flower's copies are."""
@@ -37,6 +34,8 @@ def source() -> Path:
 
 def provenance(config: TaskConfig) -> dict[str, Any]:
     """Return the entries of result.json that say what computed it."""
+    from models.core.seeds import STREAMS
+
     return {
         "versions": versions(),
         "packages": packages(),
@@ -62,6 +61,11 @@ def versions() -> dict[str, str]:
 
 
 def _device_name(requested: str) -> str:
+    import torch
+
+    from models.core.device import choose_device
+    from models.core.machine import device_name
+
     try:
         return device_name(choose_device(requested, torch.cuda.device_count(), granted=None))
     except UserError:  # the run has failed for it
@@ -112,6 +116,8 @@ def lock_sha256(folder: Path) -> str | None:
 
 def machine(threads: int, device: str) -> Machine:
     """Return what computes here, with `threads` threads on the device of the run config."""
+    from models.core.machine import cpu_features, cpu_name, instruction_set, settings
+
     libc = " ".join(filter(None, platform.libc_ver()))
     return Machine(
         cpu=cpu_name(),

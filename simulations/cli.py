@@ -287,13 +287,19 @@ def report(runs: tuple[Path, ...], output: Path | None) -> None:
 
 
 @cli.command("clean")
-@click.argument("runs", nargs=-1, required=True, type=FILE, help="Run folders.")
-def clean_runs(runs: tuple[Path, ...]) -> None:
+@click.argument("runs", nargs=-1, type=FILE, help="Run folders.")
+@click.option("--cache", "datasets", is_flag=True, help="Remove the parsed datasets that this machine keeps.")
+def clean_runs(runs: tuple[Path, ...], datasets: bool) -> None:
     """Remove the checkpoints and client states of finished runs; they can be given no more rounds then."""
+    from models.data import cache
     from server.disk import in_words
     from simulations.runs.clean import clean
 
-    make_console().print(f"freed: {in_words({'other': clean(runs)})}", soft_wrap=True)
+    if not (runs or datasets):
+        raise UserError("name run folders to clean, or give --cache")
+    freed = clean(runs) if runs else 0
+    freed += cache.clear() if datasets else 0
+    make_console().print(f"freed: {in_words({'other': freed})}", soft_wrap=True)
 
 
 @cli.command("partition")

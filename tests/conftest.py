@@ -1,5 +1,8 @@
 """Fixtures that the whole suite shares."""
 
+import os
+import shutil
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,12 +16,27 @@ from torch import Tensor
 from clients.worker import load_worker
 from models.core.config import Value
 from models.core.device import pinned
+from models.data import cache
 from models.data.datasets import DATASETS
 from models.data.source import Source
 from simulations.runtime.in_process import run_in_process
 from simulations.scenario import defaults
 
 Overrides = bool | int | float | str
+
+_WORKER = "PYTEST_XDIST_WORKER"
+"""Set in the processes that run tests side by side: they share the data that the first of them parses."""
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Keep parsed datasets in a folder of the session's own: neither read nor fill that of the user."""
+    if _WORKER not in os.environ:
+        os.environ[cache.VARIABLE] = tempfile.mkdtemp(prefix="polyfed-tests-")
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    if _WORKER not in os.environ:
+        shutil.rmtree(os.environ.pop(cache.VARIABLE), ignore_errors=True)
 
 
 @pytest.fixture

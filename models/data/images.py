@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from models.core.config import TaskConfig
 from models.core.errors import UserError
 from models.data.dataset import Dataset, Examples
+from models.data.torchvision_files import ARCHIVES
 
 # sklearn, mlxtend and torchvision are imported where they are used: each costs every worker a second or two.
 
@@ -88,10 +89,8 @@ def load_torchvision(class_name: str, config: TaskConfig) -> Dataset:
 
 def files_of_torchvision(class_name: str, config: TaskConfig) -> list[Path]:
     """Return the files that a torchvision dataset is read from: archives where they are packed."""
-    import torchvision.datasets
-
     folder = Path(config.data_dir)
-    archives = _archives(getattr(torchvision.datasets, class_name))
+    archives = ARCHIVES[class_name]
     read = [file if (folder / file).is_file() else archive for file, archive in archives.items()]
     return [folder / file for file in dict.fromkeys(read) if (folder / file).is_file()]
 
@@ -128,18 +127,9 @@ def _folder(config: TaskConfig) -> Path:
     return folder
 
 
-def _archives(source: Any) -> Mapping[Path, Path]:
-    """Return the files of a torchvision dataset and the archive that each comes in, below the data folder."""
-    if hasattr(source, "resources"):  # the MNIST family: one .gz a file
-        archives = [Path(source.__name__, "raw", name) for name, _ in source.resources]
-        return {archive.with_suffix(""): archive for archive in archives}
-    names = [name for name, _ in source.train_list + source.test_list] + [source.meta["filename"]]
-    return {Path(source.base_folder, name): Path(source.filename) for name in names}
-
-
 def _read(source: Any, folder: Path, name: str) -> tuple[Any, Any]:
     """Return the training and the test half; archives are unpacked elsewhere: `folder` may be read-only."""
-    archives = _archives(source)
+    archives = ARCHIVES[source.__name__]
     packed = [file for file in archives if not (folder / file).is_file()]
     lacking = [file for file in packed if not (folder / archives[file]).is_file()]
     if lacking:
@@ -194,7 +184,7 @@ def _download(source: Any, folder: Path, name: str) -> None:
     except (*_DAMAGE, RuntimeError, OSError, HTTPException) as error:  # urllib's are OSErrors
         if isinstance(error, RuntimeError) and not _is_about_files(error):
             raise
-        files = _paths(folder, _archives(source))
+        files = _paths(folder, ARCHIVES[source.__name__])
         raise UserError(
             f"dataset {name!r} cannot be fetched ({_line(error)}); put there by hand: {files}"
         ) from error

@@ -10,6 +10,7 @@ from torch.nn import functional as F
 from models.core.config import require
 from models.core.errors import UserError
 from models.data.dataset import Dataset, Examples
+from models.images.confusion_matrix import confusion_matrix
 from models.task import Batch, Metrics, Objective, OptimizerChoice, Task
 
 if TYPE_CHECKING:
@@ -101,24 +102,8 @@ class ImageClassification(Task):
 
     def figures(self, model: nn.Module, data: Examples, generator: torch.Generator) -> "dict[str, Figure]":
         """Draw the confusion matrix of the held-out examples."""
-        # Only the server draws; workers are spared the seconds that these imports take.
-        from matplotlib.figure import Figure
-        from sklearn.metrics import ConfusionMatrixDisplay
-
-        figure = Figure(figsize=(6, 5.5), layout="constrained")
-        axes = figure.add_subplot()
-        ConfusionMatrixDisplay.from_predictions(
-            data["label"].numpy(),
-            self._logits(model, data).argmax(1).numpy(),
-            labels=range(len(self.dataset.classes)),
-            display_labels=self.dataset.classes,
-            cmap="Blues",
-            colorbar=False,
-            xticks_rotation=45 if max(map(len, self.dataset.classes)) > 2 else "horizontal",
-            ax=axes,
-        )
-        axes.set_title("Confusion matrix, held-out examples")
-        return {"confusion-matrix": figure}
+        predicted = self._logits(model, data).argmax(1)
+        return {"confusion-matrix": confusion_matrix(data["label"], predicted, self.dataset.classes)}
 
     def _logits(self, model: nn.Module, data: Examples) -> Tensor:
         """(N, C, H, W) -> (N, num_classes), on the CPU."""

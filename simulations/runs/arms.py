@@ -10,8 +10,6 @@ from dataclasses import dataclass
 from statistics import mean
 
 from rich.text import Text
-from scipy.stats import sem
-from scipy.stats import t as student
 
 from models.core.config import Value
 from simulations.runs.compare import NOT_COMPARED, NOTHING, number, show
@@ -86,6 +84,10 @@ def interval(values: Sequence[float]) -> Interval:
     """Return the mean with Student's interval."""
     if len(values) < 2:
         return Interval(values[0] if values else math.nan, math.inf)
+    # Imported here, as it takes most of a second, which a report of one run has no use for.
+    from scipy.stats import sem
+    from scipy.stats import t as student
+
     # Not student.interval, which knows no interval of values that are all the same.
     return Interval(mean(values), float(student.ppf((1 + CONFIDENCE) / 2, len(values) - 1) * sem(values)))
 

@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 
 from models.core.config import TaskConfig, Value
 from models.core.seeds import STREAMS
-from models.data import data_files
+from models.data import hashed_files
 from models.data.images import load_digits
 from models.data.source import Source
 from server.plan import make_plan
@@ -88,7 +88,7 @@ def test_files_of_a_folder_are_named_below_it_and_large_ones_are_not_hashed(
     found = used_by(make_plan(config)).data_files
     assert [(file.name, file.num_bytes) for file in found] == [("a.txt", 500), ("b.txt", 500)]
     assert found[0].sha256 == hashlib.sha256(b"a.txt" * 100).hexdigest()
-    monkeypatch.setattr(data_files, "MOST_BYTES", 999)
+    monkeypatch.setattr(hashed_files, "MOST_BYTES", 999)
     assert [file.sha256 for file in used_by(make_plan(config)).data_files] == [None, None]
 
 

@@ -482,6 +482,17 @@ def test_where_one_run_is_not_finished_none_is_cleaned(tmp_path: Path) -> None:
     assert not (one / "checkpoints").exists()
 
 
+def test_the_kept_datasets_can_be_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("POLYFED_CACHE", str(tmp_path))
+    kept, other = tmp_path / "digits-0.safetensors", tmp_path / "notes.txt"
+    for path in (kept, other):
+        path.write_bytes(bytes(1500))
+    ended = polyfed("clean", "--cache")
+    assert (ended.code, ended.out) == (0, "freed: 1.5 kB\n")
+    assert list(tmp_path.iterdir()) == [other]
+    assert "name run folders to clean, or give --cache" in mistake(polyfed("clean"))
+
+
 def test_a_run_that_never_began_says_why_and_no_more(
     scenario: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,0 +1,127 @@
+"""A dataset as one safetensors file, which is mapped and not read: its columns cost no memory until used.
+
+The mapping is private: what a process writes into a column reaches neither the file nor another process.
+"""
+
+import hashlib
+import json
+import os
+import secrets
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from torch import Tensor
+
+from models.data.dataset import Dataset, Examples
+
+_REST = "dataset"
+"""Name of the tensor whose bytes are, in JSON, what a dataset holds beside its columns."""
+_CLIENT = "client"
+
+
+def num_bytes(dataset: Dataset) -> int:
+    """Return the bytes of a dataset's columns."""
+    return sum(column.nbytes for half in (dataset.train, dataset.test) for column in half.columns.values())
+
+
+def write_dataset(path: Path, key: str, dataset: Dataset) -> None:
+    """Write a dataset under a key, at once: a reader sees all of it or none, whoever else writes it.
+
+    Raises TypeError where it holds what is neither a tensor nor JSON.
+    """
+    from safetensors.torch import save_file
+
+    tensors = {  # safetensors writes none that share memory
+        name: tensor.clone(memory_format=torch.contiguous_format)
+        for name, tensor in _tensors(dataset).items()
+    }
+    scratch = path.with_name(f"{path.name}.{os.getpid()}-{secrets.token_hex(4)}")
+    try:
+        save_file(tensors, scratch, {"key": key, "sha256": _digest(key, tensors)})
+        scratch.replace(path)
+    finally:
+        scratch.unlink(missing_ok=True)
+
+
+def read_dataset(path: Path, key: str) -> Dataset:
+    """Map the dataset that was written under a key; ValueError where the file is not as it was written."""
+    with safe_open(path, "pt") as file:
+        header = file.metadata() or {}
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (it is no mapping)
+    if header.get("key") != key or header.get("sha256") != _digest(key, tensors):
+        raise ValueError("its hash is another")
+    return _dataset(tensors)
+
+
+def _tensors(dataset: Dataset) -> dict[str, Tensor]:
+    """Return a dataset as tensors by name; TypeError where it holds what is neither a tensor nor JSON."""
+    halves = {"train": dataset.train.columns, "test": dataset.test.columns}
+    tensors = {
+        f"{half}/{name}": column for half, columns in halves.items() for name, column in columns.items()
+    }
+    if dataset.client is not None:
+        tensors[_CLIENT] = torch.from_numpy(dataset.client)
+    rest = {
+        "columns": {half: list(columns) for half, columns in halves.items()},
+        "name": dataset.name,
+        "kind": dataset.kind,
+        "label": dataset.label,
+        "classes": dataset.classes,
+        "client_names": dataset.client_names,
+        "ordered": dataset.ordered,
+        "info": {name: _plain(value) for name, value in dataset.info.items()},
+    }
+    tensors[_REST] = torch.frombuffer(bytearray(json.dumps(rest).encode()), dtype=torch.uint8)
+    return tensors
+
+
+def _dataset(tensors: Mapping[str, Tensor]) -> Dataset:
+    rest = json.loads(tensors[_REST].numpy().tobytes())
+    halves = {
+        half: Examples({name: tensors[f"{half}/{name}"] for name in names})
+        for half, names in rest["columns"].items()
+    }
+    return Dataset(
+        name=rest["name"],
+        kind=rest["kind"],
+        train=halves["train"],
+        test=halves["test"],
+        label=rest["label"],
+        classes=tuple(rest["classes"]),
+        client=tensors[_CLIENT].numpy() if _CLIENT in tensors else None,
+        client_names=tuple(rest["client_names"]),
+        ordered=rest["ordered"],
+        info={name: _restored(value) for name, value in rest["info"].items()},
+    )
+
+
+def _plain(value: Any) -> Any:
+    """Return a value as JSON that tells a tuple from a list; TypeError for what would come back changed."""
+    if value is None or type(value) in (bool, int, float, str):
+        return value
+    if type(value) in (tuple, list):
+        return {type(value).__name__: [_plain(item) for item in value]}
+    if type(value) is dict and all(type(name) is str for name in value):
+        return {"dict": {name: _plain(item) for name, item in value.items()}}
+    raise TypeError(f"info holds a {type(value).__name__}")
+
+
+def _restored(value: Any) -> Any:
+    if not isinstance(value, dict):
+        return value
+    ((kind, items),) = value.items()
+    if kind == "dict":
+        return {name: _restored(item) for name, item in items.items()}
+    return {"tuple": tuple, "list": list}[kind](_restored(item) for item in items)
+
+
+def _digest(key: str, tensors: Mapping[str, Tensor]) -> str:
+    """Return a hash of a key, and of the name, type, shape and bytes of every tensor."""
+    digest = hashlib.sha256(key.encode())
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name}:{tensor.dtype}:{tuple(tensor.shape)};".encode())
+        digest.update(tensor.flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest()
