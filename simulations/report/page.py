@@ -5,9 +5,10 @@ import io
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
 from models.core.config import RunConfig
 from models.core.errors import UserError
@@ -77,20 +78,16 @@ def write_report(runs: Sequence[Path], output: Path | None = None) -> Path:
     """
     read = read_runs(runs)
     page = output or (read[0].path if len(read) == 1 else Path.cwd()) / REPORT
-    text = (
-        _environment()
-        .get_template("report.html.j2")
-        .render(
-            views=[_view(run) for run in read],
-            curves=learning_curves(read),
-            costs=cost_curves(read),
-            client_rows=client_rows(read),
-            differences=differences(read),
-            origins=origin_rows(read),
-            origin_lines=origin_lines(read),
-            arms=rows(arms_of(read)) if have_seeds(read) else [],
-            arms_caption=CAPTION,
-        )
+    text = template().render(
+        views=[_view(run) for run in read],
+        curves=learning_curves(read),
+        costs=cost_curves(read),
+        client_rows=client_rows(read),
+        differences=differences(read),
+        origins=origin_rows(read),
+        origin_lines=origin_lines(read),
+        arms=rows(arms_of(read)) if have_seeds(read) else [],
+        arms_caption=CAPTION,
     )
     try:
         page.parent.mkdir(parents=True, exist_ok=True)
@@ -100,7 +97,9 @@ def write_report(runs: Sequence[Path], output: Path | None = None) -> Path:
     return page
 
 
-def _environment() -> Environment:
+@cache
+def template() -> Template:
+    """Return what renders the page; a process that writes several compiles it once."""
     environment = Environment(
         loader=PackageLoader("simulations", "."),
         autoescape=True,
@@ -114,7 +113,7 @@ def _environment() -> Environment:
     environment.globals.update(
         sources=SOURCES, failures_shown=FAILURES_SHOWN, clients_shown=MOST_ROWS, chart=charts, ways=ways
     )
-    return environment
+    return environment.get_template("report.html.j2")
 
 
 def _view(run: Run) -> RunView:
