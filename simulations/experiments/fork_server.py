@@ -64,10 +64,8 @@ def main(descriptor: int, modules: Sequence[str], said: Path) -> None:
         _draw()
     gc.collect()
     gc.freeze()  # a collection in a forked process leaves alone what all of them share
-    order = _serve(driver)
-    if order:
-        _become(order, said)
-        _end(_code_of_command())
+    _become(_serve(driver), said)
+    _end(_code_of_command())
 
 
 def _draw() -> None:
@@ -84,8 +82,8 @@ def _draw() -> None:
     FigureCanvasAgg(figure).draw()
 
 
-def _serve(driver: Connection) -> Order | None:
-    """Fork for each order; return the order in the forked process, None in this one, at the end.
+def _serve(driver: Connection) -> Order:
+    """Fork for each order, until nobody is left to give one; return the order, in the forked process alone.
 
     The other side is told each order's number with the exit code of its process, or minus the signal.
     """
@@ -104,8 +102,8 @@ def _serve(driver: Connection) -> Order | None:
         if driver.fileno() in ready:
             try:
                 order = Order(*driver.recv())
-            except EOFError:  # nobody is left to run for
-                break
+            except (EOFError, OSError):  # nobody is left to run for, and a reaper ends what runs
+                os._exit(0)
             sys.stdout.flush()
             sys.stderr.flush()
             try:
@@ -122,9 +120,6 @@ def _serve(driver: Connection) -> Order | None:
                 driver.close()
                 return order
             numbers[pid] = order.number
-    for pid in numbers:
-        os.kill(pid, signal.SIGTERM)
-    return None
 
 
 def _ignore(_: int, __: FrameType | None) -> None:

@@ -120,6 +120,7 @@ class Forked:
     def wait(self, seconds: float) -> None:
         """Wait for the server's word."""
         if self._server is None:
+            time.sleep(seconds)
             return
         try:
             while self._connection.poll(seconds):
@@ -127,13 +128,16 @@ class Forked:
                 self._forks[number].returncode = code
                 seconds = 0
         except (EOFError, OSError):
+            self._connection.close()
             self._tell_of_the_end(self._server)
             self._server = None
 
     def close(self) -> None:
-        """Let the server end; the processes that it has forked are ended with it."""
+        """End the server; what it has forked is left to whoever watches."""
         if self._server is not None:
             self._connection.close()
+            self._server.kill()
+            self._server.wait()
 
     def _start_server(self) -> subprocess.Popen[bytes]:
         self._connection, theirs = Pipe()

@@ -1,7 +1,6 @@
 """One self-contained HTML page about one run, or about several with their curves overlaid."""
 
 import base64
-import io
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,8 +11,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
 from models.core.config import RunConfig
 from models.core.errors import UserError
-from models.data.picture import partition_figure
-from server.run_schema import REPORT, PartitionCounts
+from server.run_schema import REPORT
 from simulations.report import charts
 from simulations.report.charts import Chart, bar_chart
 from simulations.report.client_distribution import ClientDistribution, client_distributions
@@ -25,6 +23,7 @@ from simulations.report.curves import (
     distribution_curves,
     learning_curves,
 )
+from simulations.report.holdings import holdings_svg
 from simulations.runs.arms import CAPTION, arms_of, have_seeds, rows
 from simulations.runs.compare import (
     NOT_COMPARED,
@@ -142,7 +141,7 @@ def _view(run: Run) -> RunView:
         time=bar_chart("Seconds a round", numbers, time),
         phases={phase: sum(seconds) for phase, seconds in time.items()},
         traffic=[chart for chart in traffic if chart],
-        partition=_partition_picture(run.partition) if run.partition else None,
+        partition=_data_uri(holdings_svg(run.partition).encode()) if run.partition else None,
         figures={name: _data_uri(svg) for name, svg in run.figures.items()},
         config=_config(run),
         changed=_changed(run.config),
@@ -179,15 +178,6 @@ def _time_by_phase(run: Run) -> dict[str, list[float]]:
     totals = [line.total_seconds for line in run.rounds]
     time["other"] = [max(total - part, 0.0) for total, part in zip(totals, claimed, strict=True)]
     return time
-
-
-def _partition_picture(partition: PartitionCounts) -> str:
-    figure = partition_figure(
-        partition.counts, partition.classes, partition.num_clients, partition.names, partition.attackers
-    )
-    svg = io.BytesIO()
-    figure.savefig(svg, format="svg", bbox_inches="tight", metadata={"Date": None})
-    return _data_uri(svg.getvalue())
 
 
 def _data_uri(svg: bytes) -> str:
