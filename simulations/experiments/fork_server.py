@@ -35,6 +35,16 @@ PRELOADED = (
     "torch._dynamo",
     "torch.utils.tensorboard",
 )
+OF_TASK = {
+    "contrastive": ("sklearn.linear_model", "sklearn.manifold"),
+    "dqn": ("gymnasium.vector", "gymnasium.wrappers"),
+    "gan": ("torchvision.utils",),
+    "masked-lm": ("transformers.models.bert", "tokenizers"),
+    "masked-pixels": ("torchvision.utils",),
+    "ner": ("transformers.models.bert", "tokenizers"),
+    "vae": ("torchvision.utils",),
+}
+"""Task -> what it imports beside that, where it first needs it."""
 
 FAILURE = 1
 """Exit code of a run that nobody has an answer to."""
@@ -57,6 +67,13 @@ def main(descriptor: int, modules: Sequence[str], said: Path) -> None:
     `said` is the file that takes what this process prints.
     """
     driver = Connection(descriptor)
+    prepare(modules)
+    _become(_serve(driver), said)
+    _end(_code_of_command())
+
+
+def prepare(modules: Sequence[str]) -> None:
+    """Import what runs need, these modules too."""
     for name in (*PRELOADED, *modules):
         with suppress(Exception):  # a run that needs it says what is wrong with it
             import_module(name)
@@ -64,8 +81,6 @@ def main(descriptor: int, modules: Sequence[str], said: Path) -> None:
         _draw()
     gc.collect()
     gc.freeze()  # a collection in a forked process leaves alone what all of them share
-    _become(_serve(driver), said)
-    _end(_code_of_command())
 
 
 def _draw() -> None:

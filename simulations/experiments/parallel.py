@@ -19,6 +19,7 @@ from simulations.runs.record import UNFINISHED
 from simulations.runtime.oom import lack_of_memory, num_oom_kills
 from simulations.runtime.round_line import is_failed
 from simulations.runtime.terminal import num_warnings
+from simulations.scenario import load_scenario
 
 PAUSE = 0.2
 """Most seconds between two looks at the processes."""
@@ -51,7 +52,8 @@ def run_trials(trials: Sequence[Trial], workers: int, console: Console) -> None:
         TimeElapsedColumn(),
     )
     bars = Progress(*columns, console=console, disable=not console.is_terminal, expand=True)
-    with processes() as ours, bars as progress:
+    tasks = {str(load_scenario(trial.scenario, trial.overrides)["task"]) for trial in trials}
+    with processes(tasks) as ours, bars as progress:
         whole = progress.add_task("runs", total=len(trials))
         while waiting or running:
             while waiting and len(running) < workers:
@@ -71,7 +73,8 @@ def run_trials(trials: Sequence[Trial], workers: int, console: Console) -> None:
 
 def run_sweep(trials: Sequence[Trial], workers: int, console: Console) -> None:
     """Run those trials that have not come to a good end; 0 workers = one a CPU."""
-    run_trials([trial for trial in trials if trial.run() is None], workers or cpu_count(), console)
+    if open_ones := [trial for trial in trials if trial.run() is None]:
+        run_trials(open_ones, workers or cpu_count(), console)
 
 
 def _note_silent_death(one: _Running) -> None:

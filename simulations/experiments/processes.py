@@ -5,14 +5,14 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Protocol
 
-from simulations.experiments.fork_server import Order
+from simulations.experiments.fork_server import OF_TASK, Order
 from simulations.runtime import reaper
 
 FORKS = sys.platform == "linux"
@@ -40,18 +40,19 @@ class Processes(Protocol):
 
 
 @contextmanager
-def processes(modules: Sequence[str] = ()) -> Iterator[Processes]:
+def processes(tasks: Iterable[str] = ()) -> Iterator[Processes]:
     """Give runs their processes; whatever way this ends, none of them is left.
 
     Each is of its own session, as a Ctrl-C in the terminal is its caller's to act on, and computes on one
-    thread. `modules` are what these runs import beside what every run does.
+    thread. `tasks` name what most of them learn.
     """
     with reaper.watched_folder() as mark:
         environment = {**os.environ, reaper.MARK: str(mark), **dict.fromkeys(POOLS, "1")}
         if not FORKS:
             yield Started(environment)
             return
-        forked = Forked(environment, modules, mark)
+        modules = {name for task in tasks for name in OF_TASK.get(task, ())}
+        forked = Forked(environment, sorted(modules), mark)
         try:
             yield forked
         finally:

@@ -145,6 +145,27 @@ def test_runs_are_forked_by_one_thread_and_outlive_the_death_of_their_server(hom
 
 
 @needs_forks
+def test_what_is_imported_before_a_fork_starts_no_thread_and_no_gpu() -> None:
+    code = """
+import os, sys, torch
+from simulations.experiments.fork_server import OF_TASK, PRELOADED, prepare
+modules = [name for names in OF_TASK.values() for name in names]
+prepare(modules)
+missing = {*modules, *PRELOADED} - sys.modules.keys()
+print(len(os.listdir("/proc/self/task")), missing, torch.cuda.is_initialized(), torch.get_num_threads())
+"""
+    one = dict.fromkeys(module.POOLS, "1")
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", code],
+        env={**os.environ, **one},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stdout == "1 set() False 1\n", done.stdout + done.stderr
+
+
+@needs_forks
 def test_a_script_without_a_guard_sweeps(home: Path) -> None:
     """As a notebook does: its own module is not imported by a run's process."""
     script = home / "script.py"
