@@ -144,11 +144,11 @@ def _ignore(_: int, __: FrameType | None) -> None:
 def _become(order: Order, said: Path) -> None:
     """Make this process one of its own: session, output, arguments, and random numbers that nobody seeds."""
     os.setsid()
-    log = os.open(order.log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
-    os.write(log, said.read_bytes())  # warnings of the imports
-    os.dup2(log, sys.stdout.fileno())
-    os.dup2(log, sys.stderr.fileno())
-    os.close(log)
+    with Path(order.log).open("wb") as log:
+        log.write(said.read_bytes())  # warnings of the imports
+        log.flush()
+        os.dup2(log.fileno(), sys.stdout.fileno())
+        os.dup2(log.fileno(), sys.stderr.fileno())
     sys.argv = ["polyfed", *order.words]
     import numpy as np
 

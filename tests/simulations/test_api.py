@@ -99,7 +99,7 @@ for number in range(6):
 """
     command = [sys.executable, "-P", "-c", script]
     one = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, cwd=tmp_path, env=one, capture_output=True, text=True, check=True)
+    done = subprocess.run(command, cwd=tmp_path, env=one, capture_output=True, encoding="utf-8", check=True)
     hashes, threads, files, megabytes = zip(*map(str.split, done.stdout.splitlines()), strict=True)
     assert len(hashes) == 6
     alone = [sys.executable, "-P", "-m", "simulations.cli", "run", str(tmp_path / "run-0" / "config.toml")]

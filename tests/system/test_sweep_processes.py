@@ -31,9 +31,9 @@ class Fate(Callback):
 
     def on_run_start(self, run):
         self.seed = int(run.folder.path.name.split('-')[1])
-        self.file = open(run.folder.path / "notes.txt", "w")  # which nobody closes
+        self.file = open(run.folder.path / "notes.txt", "w", encoding="utf-8")  # which nobody closes
         self.file.write("what it noted")
-        atexit.register((run.folder.path / "ended.txt").write_text, "at the end")
+        atexit.register((run.folder.path / "ended.txt").write_text, "at the end", "utf-8")
 
     def on_round_end(self, record):
         if record.server_round == 2:
@@ -54,8 +54,8 @@ class Slow(Callback):
 @pytest.fixture
 def home(tmp_path: Path) -> Iterator[Path]:
     """A user's folder, with a scenario and callbacks; afterwards no process works there."""
-    (tmp_path / "toy.toml").write_text(SCENARIO)
-    (tmp_path / "mine.py").write_text(CALLBACKS)
+    (tmp_path / "toy.toml").write_text(SCENARIO, encoding="utf-8")
+    (tmp_path / "mine.py").write_text(CALLBACKS, encoding="utf-8")
     yield tmp_path
     assert not _working_in(tmp_path)
 
@@ -76,10 +76,10 @@ def folder_of(home: Path, seed: int) -> Path:
 
 def test_a_run_that_dies_is_the_only_one_that_fails(home: Path) -> None:
     words = sweep(home, "Fate", "1,2,3,4,5")
-    done = subprocess.run(words, cwd=home, capture_output=True, text=True, check=False)
+    done = subprocess.run(words, cwd=home, capture_output=True, encoding="utf-8", check=False)
     assert done.returncode == 1, done.stdout + done.stderr
     killed, raised, left = (
-        (folder_of(home, seed) / "output.log").read_text().splitlines() for seed in (1, 2, 3)
+        (folder_of(home, seed) / "output.log").read_text(encoding="utf-8").splitlines() for seed in (1, 2, 3)
     )
     assert killed[-1].startswith("failed: its process was killed by SIGKILL (not for")
     assert "failed: LookupError: no such thing" in raised
@@ -91,8 +91,8 @@ def test_a_run_that_dies_is_the_only_one_that_fails(home: Path) -> None:
         alone = command("run", "toy.toml", "--in-process", "--run-dir", f"alone-{seed}", "-c", f"seed={seed}")
         subprocess.run(alone, cwd=home, check=True, capture_output=True)
         assert hash_of(folder) == hash_of(home / f"alone-{seed}")
-        assert (folder / "notes.txt").read_text() == "what it noted"
-        assert (folder / "ended.txt").read_text() == "at the end"
+        assert (folder / "notes.txt").read_text(encoding="utf-8") == "what it noted"
+        assert (folder / "ended.txt").read_text(encoding="utf-8") == "at the end"
 
 
 def hash_of(folder: Path) -> str:
@@ -105,7 +105,9 @@ def hash_of(folder: Path) -> str:
 @pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_no_process_is_left_and_the_same_command_goes_on(home: Path, end: signal.Signals) -> None:
     words = sweep(home, "Slow", "1,2,3")
-    with subprocess.Popen(words, cwd=home, stdout=subprocess.PIPE, text=True, start_new_session=True) as cut:
+    with subprocess.Popen(
+        words, cwd=home, stdout=subprocess.PIPE, encoding="utf-8", start_new_session=True
+    ) as cut:
         _wait_for(lambda: len(_rounds(home)) == 2 and min(_rounds(home)) >= 3)
         assert len(_working_in(home)) >= 3  # the sweep's own and two runs at least
         cut.send_signal(end)
@@ -114,18 +116,18 @@ def test_no_process_is_left_and_the_same_command_goes_on(home: Path, end: signal
     _wait_for(lambda: not _working_in(home))
 
     (home / "quick").touch()
-    done = subprocess.run(words, cwd=home, capture_output=True, text=True, check=False)
+    done = subprocess.run(words, cwd=home, capture_output=True, encoding="utf-8", check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     runs = [read_run(path.parent) for path in (home / "runs").glob("*/result.json")]
     assert [run.status for run in runs] == ["completed"] * 3
-    logs = (path.read_text() for path in (home / "runs").glob("*/run.log"))
+    logs = (path.read_text(encoding="utf-8") for path in (home / "runs").glob("*/run.log"))
     assert sum(log.count("[ROUND 1/3]") for log in logs) == 3  # none of those begun has started over
 
 
 @needs_forks
 def test_runs_are_forked_by_one_thread_and_outlive_the_death_of_their_server(home: Path) -> None:
     words = sweep(home, "Slow", "1,2,3")
-    with subprocess.Popen(words, cwd=home, stdout=subprocess.PIPE, text=True) as swept:
+    with subprocess.Popen(words, cwd=home, stdout=subprocess.PIPE, encoding="utf-8") as swept:
         _wait_for(lambda: len(_rounds(home)) == 2 and min(_rounds(home)) >= 3)
         (server,) = (
             process
@@ -159,7 +161,7 @@ print(len(os.listdir("/proc/self/task")), missing, torch.cuda.is_initialized(), 
         [sys.executable, "-P", "-c", code],
         env={**os.environ, **one},
         capture_output=True,
-        text=True,
+        encoding="utf-8",
         check=False,
     )
     assert done.stdout == "1 set() False 1\n", done.stdout + done.stderr
@@ -172,9 +174,12 @@ def test_a_script_without_a_guard_sweeps(home: Path) -> None:
     script.write_text(
         "import polyfed\n"
         "swept = polyfed.sweep('toy.toml', seeds=[1], folder='runs', progress=False, num_server_rounds=1)\n"
-        "print(swept.failures)\n"
+        "print(swept.failures)\n",
+        encoding="utf-8",
     )
-    done = subprocess.run([sys.executable, script], cwd=home, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, script], cwd=home, capture_output=True, encoding="utf-8", check=False
+    )
     assert done.stdout == "()\n", done.stdout + done.stderr
 
 
@@ -183,7 +188,8 @@ def test_random_numbers_that_nobody_seeds_differ(home: Path, monkeypatch: pytest
     (home / "drawing.py").write_text(
         "import random\nimport numpy, torch\n"
         "print(random.random(), numpy.random.random(), torch.get_num_threads())\n"
-        "class Draws: pass\n"
+        "class Draws: pass\n",
+        encoding="utf-8",
     )
     monkeypatch.chdir(home)
     words = ["run", "toy.toml", "--in-process", "-c", "callbacks=drawing:Draws", "--run-dir"]
@@ -193,7 +199,7 @@ def test_random_numbers_that_nobody_seeds_differ(home: Path, monkeypatch: pytest
         started = [ours.start([*words, str(log.with_suffix(""))], log) for log in logs]
         while any(process.returncode is None for process in started):
             ours.wait(1)
-    first, second = (log.read_text().split()[:3] for log in logs)
+    first, second = (log.read_text(encoding="utf-8").split()[:3] for log in logs)
     assert first[0] != second[0]
     assert first[1] != second[1]
     assert first[2] == second[2] == "1"
