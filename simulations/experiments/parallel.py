@@ -1,10 +1,6 @@
 """Several runs at a time, each in a process of its own, with a bar for each."""
 
-import os
 import signal
-import subprocess
-import sys
-import time
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -16,26 +12,26 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from rich.table import Column
 
 from server.run_schema import ERRORS, METRICS, RUN_LOG, whole_record
+from simulations.experiments.processes import Process, Processes, processes
 from simulations.experiments.trial import Trial
 from simulations.runs.compare import number
 from simulations.runs.record import UNFINISHED
-from simulations.runtime import reaper
 from simulations.runtime.oom import lack_of_memory, num_oom_kills
 from simulations.runtime.round_line import is_failed
 from simulations.runtime.terminal import num_warnings
+from simulations.scenario import load_scenario
 
 PAUSE = 0.2
-"""Seconds between two looks at the processes."""
+"""Most seconds between two looks at the processes."""
 LOG = "output.log"
 REASONS = ("failed:", "polyfed:")
 """How the lines begin with which a run says why it failed."""
-POOLS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
 @dataclass(frozen=True)
 class _Running:
     trial: Trial
-    process: subprocess.Popen[bytes]
+    process: Process
     bar: TaskID
     oom_kills: int | None = field(default_factory=num_oom_kills)
     """How many processes the kernel had killed for lack of memory when it started."""
@@ -56,17 +52,18 @@ def run_trials(trials: Sequence[Trial], workers: int, console: Console) -> None:
         TimeElapsedColumn(),
     )
     bars = Progress(*columns, console=console, disable=not console.is_terminal, expand=True)
-    with reaper.watched_folder() as mark, bars as progress:
+    tasks = {str(load_scenario(trial.scenario, trial.overrides)["task"]) for trial in trials}
+    with processes(tasks) as ours, bars as progress:
         whole = progress.add_task("runs", total=len(trials))
         while waiting or running:
             while waiting and len(running) < workers:
                 trial = waiting.popleft()
                 bar = progress.add_task(trial.name, total=trial.num_rounds)
-                running.append(_Running(trial, _start(trial, mark), bar))
-            time.sleep(PAUSE)
+                running.append(_Running(trial, _start(trial, ours), bar))
+            ours.wait(PAUSE)
             for one in list(running):
                 progress.update(one.bar, completed=_rounds_done(one.trial.folder))
-                if one.process.poll() is not None:
+                if one.process.returncode is not None:
                     _note_silent_death(one)
                     running.remove(one)
                     progress.remove_task(one.bar)
@@ -76,12 +73,13 @@ def run_trials(trials: Sequence[Trial], workers: int, console: Console) -> None:
 
 def run_sweep(trials: Sequence[Trial], workers: int, console: Console) -> None:
     """Run those trials that have not come to a good end; 0 workers = one a CPU."""
-    run_trials([trial for trial in trials if trial.run() is None], workers or cpu_count(), console)
+    if open_ones := [trial for trial in trials if trial.run() is None]:
+        run_trials(open_ones, workers or cpu_count(), console)
 
 
 def _note_silent_death(one: _Running) -> None:
     """Add to a run's output how its process ended, where the process itself has not said what went wrong."""
-    code, log = one.process.returncode, one.trial.folder / LOG
+    code, log = one.process.returncode or 0, one.trial.folder / LOG
     said = log.read_text(errors="replace", encoding="utf-8").splitlines() if log.is_file() else []
     explained = any(line.startswith(REASONS) for line in said)
     if one.trial.run() or explained or (code > 0 and said):  # where Python has said it, in its last line
@@ -114,23 +112,14 @@ def _evidence(trial: Trial) -> Path:
     return errors if errors.exists() else trial.folder / LOG
 
 
-def _start(trial: Trial, mark: Path) -> subprocess.Popen[bytes]:
+def _start(trial: Trial, ours: Processes) -> Process:
     if trial.begun and not trial.resumable:
         trial.set_aside()  # a resume would be refused, as it could only start over
     trial.folder.mkdir(parents=True, exist_ok=True)
-    command = [sys.executable, "-P", "-m", "simulations.cli", "run", str(trial.scenario), "--in-process"]
-    command += ["--resume" if trial.begun else "--run-dir", str(trial.folder)]
-    command += [word for override in trial.overrides for word in ("-c", override)]
-    environment = {**os.environ, reaper.MARK: str(mark), **dict.fromkeys(POOLS, "1")}
-    with (trial.folder / LOG).open("w", encoding="utf-8") as log:
-        return subprocess.Popen(
-            command,
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            start_new_session=True,  # a Ctrl-C in the terminal is ours to act on
-        )
+    words = ["run", str(trial.scenario), "--in-process"]
+    words += ["--resume" if trial.begun else "--run-dir", str(trial.folder)]
+    words += [word for override in trial.overrides for word in ("-c", override)]
+    return ours.start(words, trial.folder / LOG)
 
 
 def _rounds_done(folder: Path) -> int:

@@ -1,18 +1,17 @@
 """One self-contained HTML page about one run, or about several with their curves overlaid."""
 
 import base64
-import io
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
 from models.core.config import RunConfig
 from models.core.errors import UserError
-from models.data.picture import partition_figure
-from server.run_schema import REPORT, PartitionCounts
+from server.run_schema import REPORT
 from simulations.report import charts
 from simulations.report.charts import Chart, bar_chart
 from simulations.report.client_distribution import ClientDistribution, client_distributions
@@ -24,6 +23,7 @@ from simulations.report.curves import (
     distribution_curves,
     learning_curves,
 )
+from simulations.report.holdings import holdings_svg
 from simulations.runs.arms import CAPTION, arms_of, have_seeds, rows
 from simulations.runs.compare import (
     NOT_COMPARED,
@@ -77,20 +77,16 @@ def write_report(runs: Sequence[Path], output: Path | None = None) -> Path:
     """
     read = read_runs(runs)
     page = output or (read[0].path if len(read) == 1 else Path.cwd()) / REPORT
-    text = (
-        _environment()
-        .get_template("report.html.j2")
-        .render(
-            views=[_view(run) for run in read],
-            curves=learning_curves(read),
-            costs=cost_curves(read),
-            client_rows=client_rows(read),
-            differences=differences(read),
-            origins=origin_rows(read),
-            origin_lines=origin_lines(read),
-            arms=rows(arms_of(read)) if have_seeds(read) else [],
-            arms_caption=CAPTION,
-        )
+    text = template().render(
+        views=[_view(run) for run in read],
+        curves=learning_curves(read),
+        costs=cost_curves(read),
+        client_rows=client_rows(read),
+        differences=differences(read),
+        origins=origin_rows(read),
+        origin_lines=origin_lines(read),
+        arms=rows(arms_of(read)) if have_seeds(read) else [],
+        arms_caption=CAPTION,
     )
     try:
         page.parent.mkdir(parents=True, exist_ok=True)
@@ -100,7 +96,9 @@ def write_report(runs: Sequence[Path], output: Path | None = None) -> Path:
     return page
 
 
-def _environment() -> Environment:
+@cache
+def template() -> Template:
+    """Return what renders the page; a process that writes several compiles it once."""
     environment = Environment(
         loader=PackageLoader("simulations", "."),
         autoescape=True,
@@ -114,7 +112,7 @@ def _environment() -> Environment:
     environment.globals.update(
         sources=SOURCES, failures_shown=FAILURES_SHOWN, clients_shown=MOST_ROWS, chart=charts, ways=ways
     )
-    return environment
+    return environment.get_template("report.html.j2")
 
 
 def _view(run: Run) -> RunView:
@@ -143,7 +141,7 @@ def _view(run: Run) -> RunView:
         time=bar_chart("Seconds a round", numbers, time),
         phases={phase: sum(seconds) for phase, seconds in time.items()},
         traffic=[chart for chart in traffic if chart],
-        partition=_partition_picture(run.partition) if run.partition else None,
+        partition=_data_uri(holdings_svg(run.partition).encode()) if run.partition else None,
         figures={name: _data_uri(svg) for name, svg in run.figures.items()},
         config=_config(run),
         changed=_changed(run.config),
@@ -180,15 +178,6 @@ def _time_by_phase(run: Run) -> dict[str, list[float]]:
     totals = [line.total_seconds for line in run.rounds]
     time["other"] = [max(total - part, 0.0) for total, part in zip(totals, claimed, strict=True)]
     return time
-
-
-def _partition_picture(partition: PartitionCounts) -> str:
-    figure = partition_figure(
-        partition.counts, partition.classes, partition.num_clients, partition.names, partition.attackers
-    )
-    svg = io.BytesIO()
-    figure.savefig(svg, format="svg", bbox_inches="tight", metadata={"Date": None})
-    return _data_uri(svg.getvalue())
 
 
 def _data_uri(svg: bytes) -> str:

@@ -1,5 +1,8 @@
 """polyfed from Python: real runs, in this process."""
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pandas as pd
@@ -78,3 +81,31 @@ def test_a_seed_is_no_key_of_a_sweep() -> None:
     for how in ({"grid": {"seed": [1, 2]}}, {"arms": [{"seed": 1}]}, {"seed": 4}):
         with pytest.raises(polyfed.UserError, match="seed is no key to vary or to set in a sweep"):
             polyfed.sweep(SCENARIO, **how)
+
+
+@pytest.mark.slow
+def test_runs_in_one_process_leave_nothing_behind(tmp_path: Path) -> None:
+    """As in a notebook: the same hash each time, and no more memory, files or threads."""
+    script = """
+import gc, psutil, polyfed
+me = psutil.Process()
+for number in range(6):
+    run = polyfed.run(
+        {"dataset": "digits", "num-clients": 3, "num-server-rounds": 2}, run_dir=f"run-{number}",
+        in_process=True, progress=False,
+    )
+    gc.collect()
+    print(run.weights_sha256, me.num_threads(), me.num_fds(), me.memory_info().rss >> 20)
+"""
+    command = [sys.executable, "-P", "-c", script]
+    one = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, cwd=tmp_path, env=one, capture_output=True, encoding="utf-8", check=True)
+    hashes, threads, files, megabytes = zip(*map(str.split, done.stdout.splitlines()), strict=True)
+    assert len(hashes) == 6
+    alone = [sys.executable, "-P", "-m", "simulations.cli", "run", str(tmp_path / "run-0" / "config.toml")]
+    alone += ["--in-process", "--run-dir", str(tmp_path / "alone")]
+    subprocess.run(alone, env=one, check=True, capture_output=True)
+    assert {*hashes, polyfed.load(tmp_path / "alone").weights_sha256} == {hashes[0]}
+    assert len(set(threads)) == 1
+    assert len(set(files)) == 1
+    assert int(megabytes[-1]) - int(megabytes[1]) < 20  # a run's data, model and figures are 4 at most

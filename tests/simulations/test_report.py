@@ -309,7 +309,7 @@ def test_clients_go_by_their_names_and_roles(tmp_path: Path) -> None:
     assert "0 AAPL honest 4 1 0 0.2500 1 <FB> honest 4 0 1 0.5000 2 IBM attacker 2 1 0 0.7500" in text
     assert ["AAPL", "<FB>", "IBM"] in [each["series"] for each in hovers(page)]
     figure = next(load for load in Page(page).loads).partition(",")[2]
-    assert "AAPL" in base64.b64decode(figure).decode()  # matplotlib notes each text as a comment
+    assert "AAPL" in base64.b64decode(figure).decode()
     numbered = write_report([write_run(tmp_path / "b", {"num-clients": 3}, rounds, partition=partition)])
     assert "1 1 ValueError: bad batch" in Page(numbered).text
     assert "0.2500 (client 0)" in Page(numbered).text

@@ -13,6 +13,7 @@ from run_folders import write_run
 from models.core.errors import UserError
 from server.plan import make_plan
 from simulations.experiments import parallel
+from simulations.experiments.processes import Process, Processes
 from simulations.experiments.sweep import Space, parse_seeds, parse_space, plan_sweep, read_arms
 from simulations.experiments.trial import Trial
 from simulations.runs.arms import arms_of, rows
@@ -206,10 +207,12 @@ def test_a_trial_without_a_checkpoint_is_set_aside_and_starts_over(scenario: Pat
 def test_a_run_whose_process_dies_is_not_said_to_have_not_run(
     monkeypatch: pytest.MonkeyPatch, scenario: Path, tmp_path: Path, code: str, reason: str
 ) -> None:
-    def start(trial: Trial, mark: Path) -> subprocess.Popen[bytes]:
+    def start(trial: Trial, _: Processes) -> Process:
         trial.folder.mkdir()
         with (trial.folder / parallel.LOG).open("w", encoding="utf-8") as log:
-            return subprocess.Popen([sys.executable, "-c", code], stdout=log, stderr=log)
+            process = subprocess.Popen([sys.executable, "-c", code], stdout=log, stderr=log)
+        process.wait()
+        return process
 
     monkeypatch.setattr(parallel, "_start", start)
     trial = Trial("a trial", scenario, (), 1, tmp_path / "trial")
