@@ -40,7 +40,9 @@ def main(
         return
     machine = describe(torch.device("cuda"))
     wanted = [
-        each for each in pieces("cuda", Sizes(), actors=not in_process) if not part or each.part in part
+        each
+        for each in pieces("cuda", _sizes(cpu_count()), actors=not in_process)
+        if not part or each.part in part
     ]
     rows: list[Row] = []
     for row in measured(wanted, time.monotonic() + 60 * minutes):
@@ -68,6 +70,11 @@ def measured(wanted: Iterable[Piece], until: float) -> Iterable[Row]:
             yield piece.measure(left)
         except Exception as error:  # of one part: the others are measured all the same
             yield Row(piece.part, piece.what, also=f"failed: {line_of(error)}", failed=True)
+
+
+def _sizes(num_cpus: int) -> Sizes:
+    """Return the sizes, with no more workers than there are CPUs."""
+    return Sizes(actors=[number for number in Sizes().actors if number <= num_cpus])
 
 
 def describe(device: torch.device) -> dict[str, object]:

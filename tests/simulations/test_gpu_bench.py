@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from models.core.config import TaskConfig
-from simulations.bench.gpu import measured
+from simulations.bench.gpu import _sizes, measured
 from simulations.bench.gpu_data import NUM_TEST, load_photos
 from simulations.bench.gpu_parts import (
     FAMILIES,
@@ -74,6 +74,11 @@ def test_every_part_has_pieces_and_workers_can_be_left_out() -> None:
     assert {piece.part for piece in every} == PARTS.keys()
     assert [piece.what for piece in every if piece.part == "families"] == list(FAMILIES)
     assert {piece.part for piece in pieces("cpu", Sizes(), actors=False)} == PARTS.keys() - {"actors"}
+
+
+def test_there_are_no_more_workers_than_cpus() -> None:
+    assert _sizes(16).actors == [1, 2, 4, 8]
+    assert _sizes(3).actors == [1, 2]
 
 
 def test_photos_are_the_same_each_time() -> None:
