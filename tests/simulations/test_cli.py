@@ -394,7 +394,7 @@ def test_flower_is_tried_once_more_where_it_failed_before_the_first_round(
         return FlowerOutcome("completed", 2, "")
 
     monkeypatch.setattr(simulations.runtime.flower, "run_on_flower", late)
-    ended = polyfed("run", scenario, "--run-dir", tmp_path / "run")
+    ended = polyfed("run", scenario, "--runtime", "flower", "--run-dir", tmp_path / "run")
     assert (ended.code, tries) == (0, [False, True])
     assert "warning: Flower failed before the first round, and is tried once more: no raylet in" in ended.err
     assert " Flower's runtime, before the first round\n  30 s\n" in (tmp_path / "run/errors.log").read_text(
@@ -412,7 +412,7 @@ def test_what_flower_leaves_unfinished_has_failed_and_is_not_tried_again_after_a
         return FlowerOutcome("failed", 1, "the SuperLink was killed (SIGKILL)", may_go_better=True)
 
     monkeypatch.setattr(simulations.runtime.flower, "run_on_flower", dies)
-    ended = polyfed("run", scenario, "--run-dir", tmp_path / "run")
+    ended = polyfed("run", scenario, "--runtime", "flower", "--run-dir", tmp_path / "run")
     assert ended.code == 1
     result = json.loads((tmp_path / "run" / "result.json").read_text(encoding="utf-8"))
     assert (result["status"], result["reason"]) == ("failed", "the SuperLink was killed (SIGKILL)")
@@ -430,7 +430,7 @@ def test_a_run_that_is_launched_in_the_same_folder_is_not_shown_another_ones_pro
         return FlowerOutcome("stopped", 1, "enough")
 
     monkeypatch.setattr(simulations.runtime.flower, "run_on_flower", meanwhile)
-    polyfed("run", scenario, "--run-dir", tmp_path / "run")
+    polyfed("run", scenario, "--runtime", "flower", "--run-dir", tmp_path / "run")
     assert said == [
         f"run-dir {tmp_path / 'run'} is in use by another run: wait for it, or give another run-dir"
     ]
@@ -500,7 +500,7 @@ def test_a_run_that_never_began_says_why_and_no_more(
         return FlowerOutcome("failed", None, "the SuperLink ended: address already in use", "Errno 98")
 
     monkeypatch.setattr(simulations.runtime.flower, "run_on_flower", refused)
-    ended = polyfed("run", scenario, "--run-dir", tmp_path / "run")
+    ended = polyfed("run", scenario, "--runtime", "flower", "--run-dir", tmp_path / "run")
     assert (ended.code, ended.err) == (1, "")
     assert "failed: the SuperLink ended: address already in use" in ended.out.splitlines()
     said = (tmp_path / "run" / "errors.log").read_text(encoding="utf-8")

@@ -28,6 +28,7 @@ def test_a_client_that_hangs_costs_itself_its_round(tmp_path: Path) -> None:
     scenario, run = tmp_path / "scenario.toml", tmp_path / "run"
     scenario.write_text(SCENARIO, encoding="utf-8")
     command = [sys.executable, "-m", "simulations.cli", "run", str(scenario), "--run-dir", str(run)]
+    command += ["--runtime", "flower"]
     started = time.monotonic()
     ended = subprocess.run(
         command,

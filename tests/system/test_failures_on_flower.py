@@ -25,6 +25,7 @@ def test_a_client_that_raises_and_a_worker_that_is_killed(tmp_path: Path) -> Non
     scenario, run = tmp_path / "scenario.toml", tmp_path / "run"
     scenario.write_text(SCENARIO, encoding="utf-8")
     command = [sys.executable, "-m", "simulations.cli", "run", str(scenario), "--run-dir", str(run)]
+    command += ["--runtime", "flower"]
     ended = subprocess.run(
         command,
         cwd=ROOT,

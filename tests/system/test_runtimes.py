@@ -70,11 +70,23 @@ def placed_scenario(settings: dict[str, Value], tmp_path: Path) -> Path:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("num_workers", "num_nodes"), [(1, 2), (2, 5)])
-def test_polyfed_run(expected: str, scenario: Path, tmp_path: Path, num_workers: int, num_nodes: int) -> None:
+@pytest.mark.parametrize(
+    ("runtime", "num_workers", "num_nodes"),
+    [("ray", 1, 1), ("ray", 2, 1), ("flower", 1, 2), ("flower", 2, 5)],
+)
+def test_polyfed_run(
+    expected: str, scenario: Path, tmp_path: Path, runtime: str, num_workers: int, num_nodes: int
+) -> None:
     run_dir = tmp_path / "run"
     command = [sys.executable, "-m", "simulations.cli", "run", str(scenario), "--run-dir", str(run_dir)]
-    command += ["--set", f"num-workers={num_workers}", "--set", f"num-nodes={num_nodes}"]
+    command += [
+        "--set",
+        f"num-workers={num_workers}",
+        "--set",
+        f"num-nodes={num_nodes}",
+        "--runtime",
+        runtime,
+    ]
     ended = subprocess.run(
         command, capture_output=True, text=True, timeout=300, check=False, encoding="utf-8"
     )

@@ -1,0 +1,200 @@
+"""Direct Ray: one hash whoever is dealt what, workers that die, and what is left of them."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from places import SUPPORT
+
+from models.core.config import Value
+from server.run_schema import METRICS, RESULT, RUN_LOG, WORKERS_LOG
+from simulations.runtime.in_process import run_in_process
+from simulations.runtime.reaper import marked
+from simulations.scenario import defaults
+
+SMALL: dict[str, Value] = {
+    "dataset": "digits",
+    "num-clients": 12,
+    "clients-per-round": 8,
+    "num-server-rounds": 2,
+    "keep-optimizer": True,
+    "trackers": "",
+}
+
+
+def on_ray(folder: Path, num_workers: int = 2, **settings: Any) -> dict[str, Any]:
+    """Run on so many workers, in a process of its own, as Ray leaves much behind; return the result."""
+    written = folder.with_suffix(".json")
+    written.write_text(json.dumps(config(folder, **settings)), encoding="utf-8")
+    ended = subprocess.run(
+        [sys.executable, str(SUPPORT / "on_ray.py"), str(written), str(num_workers)],
+        env={**os.environ, "PYTHONPATH": str(SUPPORT)},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+        encoding="utf-8",
+    )
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    return result_of(folder)
+
+
+def here(folder: Path, **settings: Any) -> dict[str, Any]:
+    """Run in this process; return the result."""
+    run_in_process(config(folder, **settings))
+    return result_of(folder)
+
+
+def config(folder: Path, **settings: Any) -> dict[str, Value]:
+    named = {name.replace("_", "-"): value for name, value in settings.items()}
+    return {**defaults(), **SMALL, **named, "run-dir": str(folder)}
+
+
+def result_of(folder: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((folder / RESULT).read_text(encoding="utf-8"))
+    return found
+
+
+def rounds_of(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder / METRICS).read_text(encoding="utf-8").splitlines()]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("strategy", ["FedAvg", "Scaffold", "Krum"])
+def test_three_workers_give_the_hash_of_one_process(tmp_path: Path, strategy: str) -> None:
+    """With sums of weights and of what clients reply beside them, and with replies of their own."""
+    options = "num_malicious_nodes = 1" if strategy == "Krum" else ""
+    settings = {"strategy": strategy, "strategy_options": options, "fraction_evaluate": 1.0}
+    settings |= {"local_test_fraction": 0.25, "task_options": "norm = 'batch'"}
+    alone = here(tmp_path / "here", **settings)
+    spread = on_ray(tmp_path / "ray", 3, **settings)
+    assert spread["status"] == alone["status"] == "completed"
+    assert spread["weights_sha256"] == alone["weights_sha256"]
+    for one, other in zip(rounds_of(tmp_path / "ray"), rounds_of(tmp_path / "here"), strict=True):
+        for key in ("clients", "train", "evaluate", "central", "by_client", "failures"):
+            assert one.get(key) == other.get(key), key
+
+
+@pytest.mark.slow
+def test_stacks_depend_on_no_worker(tmp_path: Path) -> None:
+    settings = {"engine": "stacked", "keep_optimizer": False}
+    one, three = on_ray(tmp_path / "1", 1, **settings), on_ray(tmp_path / "3", 3, **settings)
+    assert one["weights_sha256"] == three["weights_sha256"]
+
+
+@pytest.mark.slow
+def test_a_worker_that_dies_is_replaced_and_its_clients_work_again(tmp_path: Path) -> None:
+    """The task kills its process the first time that a client trains in round 2."""
+    (_, _, asked) = (row["clients"] for row in rounds_of_a_plain_run(tmp_path / "plain"))
+    once = tmp_path / "killed"
+    task = {"task": "ray_tasks:DiesOnce", "task_options": f"place = [2, {asked[3]}], once = '{once}'"}
+    died = on_ray(tmp_path / "ray", **task)
+    assert once.exists()
+    assert died["weights_sha256"] == result_of(tmp_path / "plain")["weights_sha256"]
+    assert [row["failures"] for row in rounds_of(tmp_path / "ray")] == [[], [], []]
+    log = (tmp_path / "ray" / RUN_LOG).read_text(encoding="utf-8")
+    assert log.count("is replaced: it died or was killed: ") == 1
+
+
+@pytest.mark.slow
+def test_a_client_that_kills_its_worker_twice_has_failed_alone(tmp_path: Path) -> None:
+    (_, _, asked) = (row["clients"] for row in rounds_of_a_plain_run(tmp_path / "plain"))
+    deadly = asked[3]
+    task = {
+        "task": "faulty:FaultyCnn",
+        "task_options": f"kill_at = [2, {deadly}], unless = '/nowhere/at/all'",
+    }
+    ended = on_ray(tmp_path / "ray", **task)
+    assert ended["status"] == "completed"
+    last = rounds_of(tmp_path / "ray")[2]
+    assert last["clients"] == [client for client in asked if client != deadly]
+    (failure,) = last["failures"]
+    assert failure["client"] == deadly
+    assert failure["error"].startswith("2 workers died while they worked for it: it died or was killed: ")
+
+
+def rounds_of_a_plain_run(folder: Path) -> list[dict[str, Any]]:
+    here(folder)
+    return rounds_of(folder)
+
+
+@pytest.mark.slow
+def test_a_client_that_hangs_where_no_alarm_is_heard_has_failed_and_the_next_round_goes_on(
+    tmp_path: Path,
+) -> None:
+    (_, asked, later) = (row["clients"] for row in rounds_of_a_plain_run(tmp_path / "plain"))
+    task = {"task": "ray_tasks:Deaf", "task_options": f"place = [1, {asked[3]}]"}
+    ended = on_ray(tmp_path / "ray", **task, round_timeout=8.0, round_grace=4.0)
+    assert ended["status"] == "completed"
+    first, second = rounds_of(tmp_path / "ray")[1:]
+    assert asked[3] in [each["client"] for each in first["failures"]]
+    assert all("did not answer within 12 s" in each["error"] for each in first["failures"])
+    assert (second["clients"], second["failures"]) == (later, [])
+
+
+@pytest.mark.slow
+def test_what_workers_print_is_kept(tmp_path: Path) -> None:
+    on_ray(tmp_path / "ray", 1, task="ray_tasks:Talks", num_server_rounds=1)
+    assert "here I am\n" in (tmp_path / "ray" / WORKERS_LOG).read_text(encoding="utf-8")
+
+
+@contextmanager
+def under_way(folder: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """Start `polyfed run` with many rounds; give its process once it has trained one."""
+    command = [sys.executable, "-m", "simulations.cli", "run", "cnn-digits", "--run-dir", str(folder)]
+    command += ["-c", "num-server-rounds=10000", "-c", "trackers="]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        metrics, deadline = folder / METRICS, time.monotonic() + 120
+        while not (metrics.exists() and metrics.read_bytes().count(b"\n") > 1):
+            assert process.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+
+
+def folder_of(process: subprocess.Popen[bytes]) -> str:
+    """Return the temporary folder of a run, as its reaper is told it."""
+    reapers = [
+        each.cmdline()
+        for each in psutil.Process(process.pid).children()
+        if "reaper.py" in str(each.cmdline())
+    ]
+    return reapers[0][-1]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_nothing_is_left_of_a_run_that_is_ended(tmp_path: Path, how: signal.Signals) -> None:
+    shared = set(os.listdir("/dev/shm")) if Path("/dev/shm").is_dir() else set()
+    with under_way(tmp_path / "run") as process:
+        folder = folder_of(process)
+        listening = [
+            connection.laddr.ip
+            for each in marked(folder)
+            for connection in each.net_connections()
+            if connection.status == psutil.CONN_LISTEN
+        ]
+        assert listening
+        assert set(listening) <= {"127.0.0.1", "::1"}
+        process.send_signal(how)
+        process.wait(30)
+    deadline = time.monotonic() + 20
+    while (marked(folder) or Path(folder).exists()) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not marked(folder)
+    assert not Path(folder).exists()
+    left = set(os.listdir("/dev/shm")) - shared if Path("/dev/shm").is_dir() else set()
+    assert not [name for name in left if "plasma" in name or "ray" in name]
