@@ -72,7 +72,7 @@ def rounds_of(folder: Path) -> list[dict[str, Any]]:
 @pytest.mark.parametrize("strategy", ["FedAvg", "Scaffold", "Krum"])
 def test_three_workers_give_the_hash_of_one_process(tmp_path: Path, strategy: str) -> None:
     """With sums of weights and of what clients reply beside them, and with replies of their own."""
-    options = "num_malicious_nodes = 1" if strategy == "Krum" else ""
+    options = {"Krum": "num_malicious_nodes = 1", "Scaffold": "any_optimizer = true"}.get(strategy, "")
     settings = {"strategy": strategy, "strategy_options": options, "fraction_evaluate": 1.0}
     settings |= {"local_test_fraction": 0.25, "task_options": "norm = 'batch'"}
     alone = here(tmp_path / "here", **settings)
