@@ -14,7 +14,8 @@ from server.errors import RunFailedError
 from simulations.bench.clock import ClockedFedAvg, clocked, read_starts
 
 RUNTIMES: Mapping[str, tuple[str, ...]] = {
-    "flower": (),
+    "ray": (),
+    "flower": ("--runtime", "flower"),
     "in-process": ("--in-process",),
 }
 """How it is run -> the options that ask for it; the first is what `polyfed run` does by itself."""
