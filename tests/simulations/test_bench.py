@@ -307,7 +307,7 @@ def test_memory_includes_children() -> None:
 def test_the_peak_is_of_one_process_and_outlasts_what_it_held() -> None:
     held = "import sys; data = bytearray(64_000_000); del data; print('freed', flush=True); sys.stdin.read()"
     command = [sys.executable, "-c", held]
-    with psutil.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+    with psutil.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, encoding="utf-8") as process:
         assert process.stdout.readline() == "freed\n"
         peak = peak_of(process)
         process.communicate()
