@@ -13,8 +13,8 @@ COMPILE := $(BIN)/uv pip compile pyproject.toml --group lock --quiet --universal
     --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate \
     --custom-compile-command "make lock"
 
-.PHONY: simulate test rounding check config coverage docs lock newest bars families strategies bench scale gpu \
-    centralized clean
+.PHONY: simulate test rounding check config coverage docs lock newest bars families strategies bench bench-docs \
+    scale gpu centralized clean
 
 # The main job: install, train, and end with the path of the report.
 simulate: $(VENV)/installed
@@ -77,11 +77,17 @@ strategies: $(VENV)/installed
 	$(BIN)/polyfed sweep simulations/configs/mnist-skewed.toml --arms simulations/bench/strategies.toml \
 	    --seeds 1,2,3 --target 0.9 --folder runs/strategies
 
-# Seconds a round, side by side: polyfed, a stock Flower app, a plain PyTorch loop.
+# Seconds a round of four workloads, side by side: polyfed, a stock Flower app, plain PyTorch. A quarter of an hour.
 bench: $(VENV)/installed
-	$(BIN)/python -m simulations.bench.overhead
+	$(BIN)/python -m simulations.bench.rounds
 
-# Start-up, round time and memory with 100,000 clients against 1,000.
+# That, start-up in its parts, and how a round grows; then the tables and figures of docs/results.md anew.
+bench-docs: bench
+	$(BIN)/python -m simulations.bench.startup
+	$(BIN)/python -m simulations.bench.scaling
+	$(BIN)/python -m simulations.bench.page
+
+# Start-up, round time and memory with 1,000,000 clients against 1,000.
 scale: $(VENV)/installed
 	$(BIN)/python -m simulations.bench.scale
 

@@ -40,8 +40,10 @@ def median_of_medians(runs: Iterable[Sequence[float]]) -> float:
     return median(median(rounds) for rounds in runs)
 
 
-class _Clocked(FedAvg):
-    """Notes the start of every round in the file `clock`."""
+class ClockedFedAvg(FedAvg):
+    """FedAvg with a clock: it notes the start of every round in the file `clock`."""
+
+    declaration = Declaration(weighted_mean=True)
 
     def __init__(self, clock: str, **options: Any) -> None:
         super().__init__(**options)
@@ -57,19 +59,13 @@ class _Clocked(FedAvg):
         return super().configure_train(server_round, arrays, config, grid)
 
 
-class ClockedFedAvg(_Clocked):
-    """FedAvg with a clock."""
-
-    declaration = Declaration(weighted_mean=True)
-
-
-class ClockedFedProx(_Clocked, FedProx):
+class ClockedFedProx(ClockedFedAvg, FedProx):
     """FedProx with a clock: what a local rule costs."""
 
     declaration = FedProx.declaration
 
 
-def clocked(clock: Path, strategy: type[_Clocked] = ClockedFedAvg, options: str = "") -> dict[str, str]:
+def clocked(clock: Path, strategy: type[ClockedFedAvg] = ClockedFedAvg, options: str = "") -> dict[str, str]:
     """Return the run-config keys that let polyfed run with this strategy; `options` are its own."""
     return {
         "strategy": f"{strategy.__module__}:{strategy.__name__}",

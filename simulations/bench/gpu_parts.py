@@ -31,8 +31,7 @@ from server.errors import RunFailedError
 from server.run_schema import RUN_LOG
 from simulations.bench.gpu_data import Waiting
 from simulations.bench.gpu_table import Row
-from simulations.bench.workload import CLIENTS_PER_ROUND, NUM_CLIENTS
-from simulations.bench.workload import RUN_CONFIG as SMALL_CLIENTS
+from simulations.bench.workloads import WORKLOADS
 from simulations.runs.reader import read_run
 from simulations.runs.record import Run
 from simulations.runtime.in_process import run_in_process
@@ -174,9 +173,10 @@ def family_row(name: str, device: str, sizes: Sizes) -> Row:
 
 def stacked_row(device: str, sizes: Sizes) -> Row:
     """Train many small clients a round side by side, and one by one."""
-    config = {**SMALL_CLIENTS, "num-server-rounds": sizes.rounds}
+    small = WORKLOADS["W2"]
+    config = {**small.run_config(), "num-server-rounds": sizes.rounds}
     loop, stacked = (run_here({**config, "engine": engine}, device) for engine in ("loop", "stacked"))
-    what = f"{CLIENTS_PER_ROUND} of {NUM_CLIENTS:,} small clients"
+    what = f"{small.clients_per_round} of {small.num_clients:,} small clients"
     also = f"{stacked.metric} (loop {loop.metric.split(' ')[-1]})"
     return Row("stacked", what, "rounds a s", 1 / stacked.seconds, 1 / loop.seconds, stacked.memory, also)
 

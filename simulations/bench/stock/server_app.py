@@ -5,17 +5,18 @@ from pathlib import Path
 import torch
 from flwr.app import ArrayRecord, ConfigRecord, Context
 from flwr.serverapp import Grid, ServerApp
-from task import Net
 
 from simulations.bench.clock import ClockedFedAvg
+from simulations.bench.workloads import WORKLOADS
 
 app = ServerApp()
 
 
 @app.main()
 def main(grid: Grid, context: Context) -> None:
-    """Run FedAvg over a tenth of the clients a round, and save the model."""
+    """Run FedAvg over a part of the clients a round, and save the model."""
     config = context.run_config
+    model = WORKLOADS[config["workload"]].network()
     folder = Path(config["run-dir"])
     strategy = ClockedFedAvg(
         clock=str(folder / "clock"),
@@ -27,7 +28,7 @@ def main(grid: Grid, context: Context) -> None:
     )
     result = strategy.start(
         grid=grid,
-        initial_arrays=ArrayRecord(Net().state_dict()),
+        initial_arrays=ArrayRecord(model.state_dict()),
         train_config=ConfigRecord({"lr": config["learning-rate"]}),
         num_rounds=config["num-server-rounds"],
     )

@@ -1,59 +1,52 @@
-"""The network, the data and the training, which know nothing of Flower."""
+"""The data and the training, which know nothing of Flower; the networks are those of the benchmark."""
 
 from functools import cache
 
 import numpy as np
 import torch
-from sklearn.datasets import load_digits
-from torch import Tensor, nn
+from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-EXAMPLES_PER_CLIENT = 32
-
-
-class Net(nn.Module):
-    """A convolution and a linear layer, for (B, 1, 8, 8) pictures of 10 classes."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.conv = nn.Conv2d(1, 16, 3, padding=1)
-        self.linear = nn.Linear(16 * 8 * 8, 10)
-
-    def forward(self, image: Tensor) -> Tensor:
-        """(B, 1, 8, 8) -> logits (B, 10)."""
-        logits: Tensor = self.linear(torch.relu(self.conv(image)).flatten(1))
-        return logits
+from models.core.config import TaskConfig, read
+from models.data import datasets
+from models.data.dataset import Dataset
+from simulations.bench.workloads import WORKLOADS, inputs_and_targets
 
 
 @cache  # a worker serves many clients, and loads the data once
-def load_dataset() -> TensorDataset:
-    """Return scikit-learn's digits: images (N, 1, 8, 8) in [0, 1], labels (N,)."""
-    images, labels = load_digits(return_X_y=True)
-    pixels = torch.tensor(images, dtype=torch.float32).reshape(-1, 1, 8, 8) / 16
-    return TensorDataset(pixels, torch.tensor(labels, dtype=torch.int64))
+def load_dataset(workload: str) -> Dataset:
+    """Return the data of the workload."""
+    return datasets.load_dataset(read(TaskConfig, WORKLOADS[workload].run_config()))
 
 
-def load_data(partition_id: int, batch_size: int) -> DataLoader[tuple[Tensor, ...]]:
+def load_data(workload: str, partition_id: int, batch_size: int) -> DataLoader[tuple[torch.Tensor, ...]]:
     """Return the loader of one client, who holds a random sample of the examples."""
-    dataset = load_dataset()
-    rows = np.random.default_rng(partition_id).choice(len(dataset), EXAMPLES_PER_CLIENT, replace=False)
-    own = TensorDataset(*dataset[torch.from_numpy(rows)])
+    dataset = load_dataset(workload)
+    rng = np.random.default_rng(partition_id)
+    rows = rng.choice(len(dataset.train), WORKLOADS[workload].examples, replace=False)
+    own = TensorDataset(*inputs_and_targets(dataset, rows))
     return DataLoader(own, batch_size=batch_size, shuffle=True)
 
 
 def train(
-    net: nn.Module, loader: DataLoader[tuple[Tensor, ...]], epochs: int, lr: float, device: torch.device
+    net: nn.Module,
+    loader: DataLoader[tuple[torch.Tensor, ...]],
+    epochs: int,
+    lr: float,
+    device: torch.device,
 ) -> float:
     """Train in place; return the mean loss of a batch."""
     net.to(device)
-    net.train()
     criterion = nn.CrossEntropyLoss().to(device)
     optimizer = torch.optim.SGD(net.parameters(), lr=lr, momentum=0.9)
+    net.train()
     running_loss = 0.0
     for _ in range(epochs):
-        for images, labels in loader:
+        for inputs, targets in loader:
+            inputs, targets = inputs.to(device), targets.to(device)
             optimizer.zero_grad()
-            loss = criterion(net(images.to(device)), labels.to(device))
+            # (B, C) or, of a text, (B, T, C): every one of the T is classified.
+            loss = criterion(net(inputs).flatten(0, -2), targets.flatten())
             loss.backward()
             optimizer.step()
             running_loss += loss.item()
