@@ -61,7 +61,8 @@ class Start:
         """Return the command that goes on with this run; "" where it has done nothing to go on from."""
         with suppress(OSError):
             if any((self.folder / CHECKPOINTS).glob("round-*.safetensors")):
-                how = "" if self.runtime == "ray" else f" --runtime {self.runtime}"
+                ways = {"ray": "", "in-process": " --in-process"}
+                how = ways.get(self.runtime, f" --runtime {self.runtime}")
                 return f"polyfed run --resume {shlex.quote(str(self.folder))}{how}"
         return ""
 

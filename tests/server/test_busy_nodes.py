@@ -54,7 +54,7 @@ def answer_late(grid: ScriptedGrid, node: Hanging) -> None:
     assert node.late is not None
     content = node.answer(node.late)
     assert isinstance(content, RecordDict)
-    grid._replies[node.late.metadata.message_id] = Message(content, reply_to=node.late)
+    grid._answers[node.late.metadata.message_id] = Message(content, reply_to=node.late)
 
 
 def test_the_clients_of_a_busy_node_fail_until_it_is_done() -> None:
@@ -121,6 +121,6 @@ def test_a_worker_that_died_while_nobody_waited_ends_the_run() -> None:
     ask(grid, 1)
     assert slow.late is not None
     died = Message(Error(0, "ActorDiedError: gone"), reply_to=slow.late)
-    scripted._replies[slow.late.metadata.message_id] = died
+    scripted._answers[slow.late.metadata.message_id] = died
     with pytest.raises(RunFailedError, match=r"a worker died or was killed while it worked for an earlier"):
         ask(grid, 2)

@@ -299,7 +299,15 @@ def test_the_traceback_is_on_the_terminal_where_it_is_asked_for(scenario: Path, 
 
 
 def test_what_is_behind_a_mistake_is_shown_where_it_is_asked_for(scenario: Path, tmp_path: Path) -> None:
-    arguments = ("run", scenario, "-c", "task=no_such_module:Task", "--run-dir", tmp_path / "run")
+    arguments = (
+        "run",
+        scenario,
+        "--in-process",
+        "-c",
+        "task=no_such_module:Task",
+        "--run-dir",
+        tmp_path / "run",
+    )
     line = mistake(polyfed(*arguments))
     verbose = polyfed(*arguments, "-v")
     assert verbose.code == 2
@@ -310,7 +318,7 @@ def test_what_is_behind_a_mistake_is_shown_where_it_is_asked_for(scenario: Path,
 def test_a_plan_that_raises_keeps_its_traceback(scenario: Path, tmp_path: Path) -> None:
     """A mistake of the user's is one line; whatever else goes wrong is somebody's to mend."""
     run = tmp_path / "run"
-    ended = polyfed("run", scenario, "-c", "task=test_cli:Unbuildable", "--run-dir", run)
+    ended = polyfed("run", scenario, "--in-process", "-c", "task=test_cli:Unbuildable", "--run-dir", run)
     assert (ended.code, ended.err) == (1, "")
     assert ended.out.splitlines() == [
         "failed: LookupError: no such layer",
@@ -369,7 +377,7 @@ def test_a_run_whose_checkpoints_are_lost_is_not_resumed(scenario: Path, tmp_pat
     for file in (run / "checkpoints").iterdir():
         file.write_bytes(file.read_bytes()[:100])
     before = {name: (run / name).read_bytes() for name in ("metrics.jsonl", "result.json", "report.html")}
-    for how in ("--in-process", "-v"):  # under Flower it is told before Flower starts
+    for how in ("--in-process", "--runtime=flower"):  # under Flower it is told before Flower starts
         ended = polyfed("run", scenario, how, "--resume", run, "-c", "num-server-rounds=3")
         assert (ended.code, ended.out) == (2, "")
         said = ended.err.splitlines()[-1]
@@ -614,7 +622,7 @@ def test_brackets_in_a_name_are_printed_as_they_are(scenario: Path, tmp_path: Pa
     ended = polyfed("run", scenario, "--in-process", "--run-dir", folder, "-c", "num-server-rounds=1")
     assert (ended.code, ended.err) == (0, "")
     assert f"run: {folder}" in ended.out.splitlines()
-    assert mistake(polyfed("run", scenario, "--run-dir", folder)).startswith(
+    assert mistake(polyfed("run", scenario, "--in-process", "--run-dir", folder)).startswith(
         f"run-dir {folder} already holds"
     )
     assert folder.name in polyfed("compare", folder).out

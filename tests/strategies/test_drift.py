@@ -111,20 +111,17 @@ class LosesReplies(InProcessGrid):
 
     works = True
 
-    def _answer(self, message: Message) -> str:
+    def _answer(self, message: Message) -> Message:
         message_type, node = message.metadata.message_type, message.metadata.dst_node_id
         goes = (
             message_type == "train"
             and node == 1
             and unpack_requests(message.content)[0].server_round in (2, 3)
         )
-        if self.works or not goes:
-            message_id = super()._answer(message)
-        else:
-            message_id = message.metadata.__dict__["_message_id"] = f"message-{next(self._numbers)}"
-        if goes:
-            self._replies[message_id] = Message(Error(5, "Node Unavailable"), reply_to=message)
-        return message_id
+        if goes and not self.works:
+            return Message(Error(5, "Node Unavailable"), reply_to=message)
+        answer = super()._answer(message)
+        return Message(Error(5, "Node Unavailable"), reply_to=message) if goes else answer
 
 
 class NeverBegins(LosesReplies):

@@ -36,10 +36,10 @@ class ScriptedGrid(InProcessGrid):
             answer = self.nodes[message.metadata.dst_node_id](message)
             if answer is not None:
                 whole = isinstance(answer, Message)
-                self._replies[message_ids[-1]] = answer if whole else Message(answer, reply_to=message)
+                self._answers[message_ids[-1]] = answer if whole else Message(answer, reply_to=message)
         return message_ids
 
     def pull_messages(self, message_ids: Iterable[str]) -> list[Message]:
         """Return the answers, in the order of the messages or backwards."""
-        ready = sorted(set(message_ids) & self._replies.keys(), reverse=self.backwards)
-        return [self._replies.pop(message_id) for message_id in ready]
+        ready = sorted(set(message_ids) & self._answers.keys(), reverse=self.backwards)
+        return [self._answers.pop(message_id) for message_id in ready]
