@@ -6,15 +6,19 @@ import threading
 import warnings
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+from unittest.mock import patch
 
 from models.core.config import Value
 from models.core.user_code import FOLDER, user_folder
 from server.run_schema import WORKERS_LOG
 from simulations.config import ResolvedSimulation
 from simulations.runtime import reaper
+
+HELPERS = ("start_monitor", "start_log_monitor", "start_api_server")
+"""Methods by which Ray starts its autoscaler, its forwarder of logs and its dashboard's server."""
 
 if TYPE_CHECKING:
     from simulations.runtime.ray_workers import RayWorkers
@@ -83,15 +87,34 @@ class _Ray(threading.Thread):
 
         # Ray would say that signals are the main thread's, which is as it should be.
         logging.getLogger("ray").setLevel(logging.ERROR)
-        ray.init(
-            num_cpus=self.simulation.num_workers,
-            include_dashboard=False,
-            log_to_driver=False,
-            configure_logging=False,
-            job_config=Isolated(),
-            _node_ip_address="127.0.0.1",
-            _temp_dir=str(self.folder),
-        )
+        with _without_helpers():
+            ray.init(
+                num_cpus=self.simulation.num_workers,
+                include_dashboard=False,
+                log_to_driver=False,
+                configure_logging=False,
+                job_config=Isolated(),
+                _node_ip_address="127.0.0.1",
+                _temp_dir=str(self.folder),
+            )
+
+
+@contextmanager
+def _without_helpers() -> Iterator[None]:
+    """Let Ray start without what a run does not use: they take half of its start, and most of its end.
+
+    Ray has no options for them. One that a later version calls otherwise is started as before.
+    """
+    from ray._private.node import Node
+
+    def leave_out(node: Node, *_: Any, **__: Any) -> None:
+        node._webui_url = None
+
+    with ExitStack() as patches:
+        for name in HELPERS:
+            if hasattr(Node, name):
+                patches.enter_context(patch.object(Node, name, leave_out))
+        yield
 
 
 def _keep_output(folder: Path, target: Path) -> None:
