@@ -72,6 +72,8 @@ class _Ray(threading.Thread):
         else:
             self.started.set_result(workers)
             self.over.wait()
+            with suppress(Exception):  # where Ray itself has died
+                workers.end()
         with suppress(Exception):  # of what has been ended already
             ray.shutdown()
 

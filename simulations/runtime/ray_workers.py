@@ -51,6 +51,11 @@ class RayWorkers:
         ray.kill(seat.actor)
         seat.actor, seat.begun = self._start()
 
+    def end(self) -> None:
+        """End all workers, whatever they do: Ray would wait for those that train."""
+        for seat in self.seats:
+            ray.kill(seat.actor)
+
     def _start(self) -> tuple[Any, Any]:
         options = {"num_cpus": 1, "num_gpus": self.simulation.client_gpus, "max_restarts": 0}
         actor = ray.remote(**options)(RayWorker).remote(self.run_config)  # type: ignore[call-overload]
