@@ -1,7 +1,11 @@
 """Runs the app on Ray directly: the ServerApp in this process, the clients in workers of Ray's."""
 
-from collections.abc import Callable
+import signal
+import threading
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
+from contextlib import contextmanager
+from types import FrameType
 
 from models.core.config import TaskConfig, Value, read
 from server.plan import Plan
@@ -13,7 +17,37 @@ from simulations.runtime.ray_workers import RayWorkers
 def run_on_ray(run_config: dict[str, Value], plan: Plan, started: Future[RayWorkers]) -> None:
     """Run to the end on these workers; whatever ends the run is raised."""
     stacked = read(TaskConfig, run_config).engine == "stacked"
-    run_server(RayGrid(started.result(), stacked=stacked, size_of=_sizes(plan)), run_config)
+    with _remembered_interrupts() as check:
+        grid = RayGrid(started.result(), stacked=stacked, size_of=_sizes(plan), check=check)
+        run_server(grid, run_config)
+
+
+@contextmanager
+def _remembered_interrupts() -> Iterator[Callable[[], None]]:
+    """Give what raises KeyboardInterrupt once Ctrl-C was pressed.
+
+    Python drops an exception that is raised while a library calls back or an object is removed; the run would
+    then go on as if nobody had asked it to stop.
+    """
+    pressed = threading.Event()
+
+    def check() -> None:
+        if pressed.is_set():
+            raise KeyboardInterrupt
+
+    def note(_: int, __: FrameType | None) -> None:
+        pressed.set()
+        raise KeyboardInterrupt
+
+    usual = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    if not usual or threading.current_thread() is not threading.main_thread():
+        yield check  # somebody else hears it
+        return
+    signal.signal(signal.SIGINT, note)
+    try:
+        yield check
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _sizes(plan: Plan) -> Callable[[int], int] | None:

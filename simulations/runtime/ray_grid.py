@@ -28,10 +28,16 @@ class RayGrid(OwnGrid):
     """Nobody need look for answers."""
 
     def __init__(
-        self, workers: RayWorkers, *, stacked: bool, size_of: Callable[[int], int] | None = None
+        self,
+        workers: RayWorkers,
+        *,
+        stacked: bool,
+        size_of: Callable[[int], int] | None = None,
+        check: Callable[[], None] = lambda: None,
     ) -> None:
+        """`size_of` says how many examples a client has; `check` raises where the run is to end."""
         super().__init__()
-        self.workers, self.stacked, self.size_of = workers, stacked, size_of
+        self.workers, self.stacked, self.size_of, self.check = workers, stacked, size_of, check
         self._messages = 0
 
     def get_node_ids(self) -> Iterable[int]:
@@ -43,6 +49,7 @@ class RayGrid(OwnGrid):
         return [Message(self._answer(each, timeout or math.inf), reply_to=each) for each in messages]
 
     def _answer(self, message: Message, patience: float) -> RecordDict:
+        self.check()
         if message.metadata.message_type == "query":
             return self._describe()
         self._messages += 1
