@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from server.requests import Request, Wave
 from server.traffic import Traffic
-from strategies.wire.arrays import to_record
+from strategies.wire.arrays import hold
 from strategies.wire.exact_sum import ExactSum
 from strategies.wire.reply import (
     ARRAYS,
@@ -137,7 +137,7 @@ def _mean(outcomes: Sequence[Outcome], weighted_by: str) -> Message:
         (answer for outcome in outcomes for answer in outcome.answers), key=lambda answer: answer[0].client
     )
     metrics = mean_metrics([reply.content for reply, to in answers for _ in to.messages], weighted_by)
-    content = RecordDict({ARRAYS: to_record(total.mean()), METRICS: metrics})
+    content = RecordDict({ARRAYS: hold(total.mean()), METRICS: metrics})
     return Message(content, reply_to=answers[0][1].messages[0])
 
 

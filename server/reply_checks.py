@@ -11,15 +11,15 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from flwr.app import ArrayRecord, RecordDict
+from flwr.app import RecordDict
 
 from models.core.tracebacks import line_of, traceback_of
 from models.task import Metrics
 from server.requests import Request, Wave
 from strategies.rule import PERSONAL, Arrays
-from strategies.wire.arrays import views
+from strategies.wire.arrays import record_of, views
 from strategies.wire.compression import decompress
-from strategies.wire.exact_sum import ExactSum
+from strategies.wire.exact_sum import BLOCK, ExactSum
 from strategies.wire.records import Forms, check_forms, forms_of
 from strategies.wire.reply import (
     ARRAYS,
@@ -191,7 +191,7 @@ def _checked_arrays(content: RecordDict, request: Request, names: Collection[str
     # Flower's strategies go by the order of weights, and not all of them by their names.
     others = {key: each for key, each in content.items() if each is not record}
     ordered = {name: record[name] for name in order}
-    return RecordDict({ARRAYS: ArrayRecord(ordered), **others})
+    return RecordDict({ARRAYS: record_of(ordered), **others})
 
 
 def _forms(request: Request, names: Collection[str]) -> Forms:
@@ -212,9 +212,11 @@ def _check_total(total: ExactSum, weights: list[float], forms: Forms) -> None:
     check_forms(high, forms)
     most = {name: total.weight * float(np.finfo(form.dtype).max) for name, form in forms.items()}
     for key, array in high.items():
-        if array.size and np.abs(array).max() > most[key.rpartition("/")[2]]:
+        if array.size and max(array.max(), -array.min()) > most[key.rpartition("/")[2]]:
             raise ValueError(f"its sum of {key} is beyond what its clients can have")
-    if (np.abs(total.low) > np.abs(total.high) * 2.0**-52).any():
-        raise ValueError("the parts of its sum overlap")
+    for start in range(0, total.high.size, BLOCK):  # so that what is computed stays in the cache
+        high_part, low_part = (part[start : start + BLOCK] for part in (total.high, total.low))
+        if (np.abs(low_part) > np.abs(high_part) * 2.0**-52).any():
+            raise ValueError("the parts of its sum overlap")
     if total.rest.size and np.abs(total.rest[1]).max() > max(most.values()):
         raise ValueError("the rest of its sum is beyond what its clients can have")

@@ -71,7 +71,15 @@ def hold_array(array: NDArray[Any]) -> HeldArray:
 def hold(arrays: Mapping[str, NDArray[Any]]) -> ArrayRecord:
     """Wrap arrays for a message without copying them: nobody may change them from now on."""
     # NumPy turns a result without axes into a number, which is no array to Flower.
-    return ArrayRecord({name: HeldArray(np.asarray(array)) for name, array in arrays.items()})
+    return record_of({name: HeldArray(np.asarray(array)) for name, array in arrays.items()})
+
+
+def record_of(arrays: Mapping[str, Array]) -> ArrayRecord:
+    """Return a record of these very arrays: made of a dict, it would hold copies of their bytes."""
+    record = ArrayRecord()
+    for name, array in arrays.items():
+        record[name] = array
+    return record
 
 
 def to_record(arrays: Mapping[str, NDArray[Any]]) -> ArrayRecord:

@@ -9,6 +9,7 @@ from typing import Any
 from flwr.app import ArrayRecord, ConfigRecord, RecordDict
 
 from strategies.rule import aux_arrays
+from strategies.wire.arrays import record_of
 
 ARRAYS, CONFIG = "arrays", "config"
 """Keys of the two records, as most of Flower's strategies have them too."""
@@ -28,7 +29,7 @@ def in_form(content: RecordDict, weights: Collection[str] = (), arrays_key: str 
         beside: dict[str, Any] = {}
         for kind, tensors in arrays.items():
             beside |= aux_arrays(kind, dict(tensors))
-        record = ArrayRecord({**record, **beside})
+        record = record_of({**record, **beside})
     said: list[Mapping[str, Any]] = [*content.config_records.values(), *content.metric_records.values()]
     if len(said) == 1 and isinstance(said[0], ConfigRecord):
         return RecordDict({ARRAYS: record, CONFIG: said[0]})
