@@ -20,6 +20,8 @@ DEPTH = 2
 """Portions that a worker has at a time: it begins with the next one while the driver hears of the last."""
 MOST_DEATHS = 2
 """Workers that a client may cost: with the second it has failed."""
+LONGEST_WAIT = 1000.0
+"""Seconds that Ray is asked to wait at a time: it takes no infinity."""
 DEATHS = (RayActorError, OutOfMemoryError)
 
 
@@ -30,6 +32,12 @@ class _Dealt:
     seat: Seat
     clients: Portion
     """() where it is to hand over what it holds."""
+    handed_over: Sequence[Portion] = ()
+    """Portions of which that is the sum."""
+
+    def all_clients(self) -> Portion:
+        """Return the clients for whom nobody has an answer yet."""
+        return tuple(client for portion in (self.clients, *self.handed_over) for client in portion)
 
 
 @dataclass
@@ -49,7 +57,7 @@ class Dealer:
     _asked: dict[Any, _Dealt] = field(default_factory=dict)
     """Ray's reference to an answer -> what was asked, in the order of asking."""
     _held: dict[Seat, list[Portion]] = field(default_factory=dict)
-    """Portions whose sum a worker still holds."""
+    """Portions whose sum a worker still holds, and has not been asked for."""
     _cost: Counter[int] = field(default_factory=Counter)
     """Workers that died while they worked for a client."""
 
@@ -59,10 +67,11 @@ class Dealer:
         give_up = time.monotonic() + patience
         while self._waiting or self._asked or self._held:
             self._ask()
-            ready, _ = ray.wait(list(self._asked), timeout=max(give_up - time.monotonic(), 0.0))
+            left = max(give_up - time.monotonic(), 0.0)
+            ready, _ = ray.wait(list(self._asked), timeout=min(left, LONGEST_WAIT))
             for answer in ready:
                 self._hear(answer)
-            if not ready:
+            if not ready and time.monotonic() >= give_up:
                 self._give_up(patience)
         whole = NodeReply.merged(self.parts)
         workers = {part.worker for part in self.parts}
@@ -74,7 +83,8 @@ class Dealer:
     def _ask(self) -> None:
         """Give workers that have too little to do their next portions."""
         for seat in self.workers.seats:
-            asked = sum(each.seat is seat for each in self._asked.values())
+            portions = [each.clients for each in self._asked.values() if each.seat is seat]
+            asked = DEPTH if any(map(self._is_suspect, portions)) else len(portions)
             while self._waiting and asked < DEPTH and not (asked and self._is_suspect(self._waiting[0])):
                 clients = self._waiting.popleft()
                 if self._is_suspect(clients):
@@ -89,8 +99,9 @@ class Dealer:
                     self._ask_to_hand_over(seat)
 
     def _ask_to_hand_over(self, seat: Seat) -> None:
-        if seat in self._held:
-            self._asked[seat.actor.hand_over.remote()] = _Dealt(seat, ())
+        # At once, as Ray may give the answer to what the worker is asked next before this one.
+        if portions := self._held.pop(seat, None):
+            self._asked[seat.actor.hand_over.remote()] = _Dealt(seat, (), portions)
 
     def _is_suspect(self, clients: Portion) -> bool:
         return any(self._cost[client] for client in clients)
@@ -106,11 +117,9 @@ class Dealer:
             self._bury(dealt.seat, error)
             return
         except RayTaskError as error:  # of the worker, so of each of its clients
-            reply = NodeReply.of_failed_node(dealt.clients, line_of(error.cause), str(error))
+            reply = NodeReply.of_failed_node(dealt.all_clients(), line_of(error.cause), str(error))
         del self._asked[answer]
-        if not dealt.clients:
-            self._held.pop(dealt.seat, None)
-        elif reply is None:
+        if dealt.clients and reply is None:
             self._held.setdefault(dealt.seat, []).append(dealt.clients)
         if reply is not None:
             reply.worker = dealt.seat.number
@@ -118,9 +127,11 @@ class Dealer:
 
     def _bury(self, seat: Seat, error: Exception) -> None:
         """Replace a worker that has died; what it had done and not handed over is done again."""
-        lost = [each.clients for each in self._asked.values() if each.seat is seat and each.clients]
+        asked = [each for each in self._asked.values() if each.seat is seat]
+        lost = [each.clients for each in asked if each.clients]
         self._asked = {answer: each for answer, each in self._asked.items() if each.seat is not seat}
-        done, why = self._held.pop(seat, []), how_it_died(error)
+        done = [*self._held.pop(seat, []), *(portion for each in asked for portion in each.handed_over)]
+        why = how_it_died(error)
         if not seat.has_begun():
             raise NodesFailedError(f"a worker could not begin: {why}")
         self.workers.replace(seat, why)
@@ -139,7 +150,7 @@ class Dealer:
         """Fail the clients that are not done; a worker that still works for one is replaced."""
         why = f"its worker did not answer within {patience:g} s (round-timeout + round-grace)"
         late = {each.seat: None for each in self._asked.values()}
-        clients = [client for each in self._asked.values() for client in each.clients]
+        clients = [client for each in self._asked.values() for client in each.all_clients()]
         clients += [client for portion in self._waiting for client in portion]
         clients += [client for seat in late for portion in self._held.get(seat, []) for client in portion]
         self.parts.append(NodeReply.of_failed_node(sorted(clients), why))
