@@ -23,9 +23,6 @@ from simulations.runtime.progress import RoundProgress
 from simulations.runtime.terminal import FollowedLog, Terminal, terminal_log
 
 if TYPE_CHECKING:
-    pass
-
-if TYPE_CHECKING:
     from simulations.runtime.ray_workers import RayWorkers
 
 Runtime = Literal["ray", "flower", "in-process"]

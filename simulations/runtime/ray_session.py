@@ -2,6 +2,7 @@
 
 import logging
 import os
+import sys
 import threading
 import warnings
 from collections.abc import Iterator, Mapping
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from unittest.mock import patch
 
 from models.core.config import Value
+from models.core.errors import UserError
 from models.core.user_code import FOLDER, user_folder
 from server.run_schema import WORKERS_LOG
 from simulations.config import ResolvedSimulation
@@ -32,7 +34,14 @@ def ray_session(
 
     It listens on the loopback only. Afterwards no process and no folder of it is left, even where this
     process is killed meanwhile. What the workers have printed is kept in the run's folder.
+
+    Raises UserError where this process uses Ray already: it can have one only, and that is not ours to end.
     """
+    if (ray := sys.modules.get("ray")) and ray.is_initialized():
+        raise UserError(
+            "this process uses Ray already (ray.init), and a run on Ray starts its own: call ray.shutdown() "
+            "first, or run with in_process=True"
+        )
     with reaper.watched_folder() as folder, _environment(folder, int(run_config["threads"])):
         ray = _Ray(dict(run_config), simulation, folder)
         ray.start()
@@ -57,8 +66,6 @@ class _Ray(threading.Thread):
 
     def run(self) -> None:
         """Start Ray and the workers; wait; end them."""
-        import ray
-
         try:
             with warnings.catch_warnings():
                 warnings.filterwarnings("ignore", "Tip:", FutureWarning)  # to Ray's own developers
@@ -74,7 +81,9 @@ class _Ray(threading.Thread):
             self.over.wait()
             with suppress(Exception):  # where Ray itself has died
                 workers.end()
-        with suppress(Exception):  # of what has been ended already
+        with suppress(Exception):  # of what has been ended already, or could not be imported
+            import ray
+
             ray.shutdown()
 
     def _init(self) -> None:
