@@ -6,7 +6,7 @@ import sys
 import threading
 import warnings
 from collections.abc import Iterator, Mapping
-from concurrent.futures import Future
+from concurrent.futures import CancelledError, Future, wait
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +21,8 @@ from simulations.runtime import reaper
 
 HELPERS = ("start_monitor", "start_log_monitor", "start_api_server")
 """Methods by which Ray starts its autoscaler, its forwarder of logs and its dashboard's server."""
+START = 20.0
+"""Seconds that the start of Ray gets to end when nobody waits for it any more; it takes two."""
 
 if TYPE_CHECKING:
     from simulations.runtime.ray_workers import RayWorkers
@@ -48,9 +50,11 @@ def ray_session(
         try:
             yield ray.started
         finally:
-            if not ray.started.done():  # the run cannot be: do not wait for what will not be needed
-                reaper.end(str(folder))
             ray.over.set()
+            # Where the run cannot be, or was interrupted, it may be starting still: without its processes it
+            # would look for them for half a minute, longer than it takes to start.
+            if not wait([ray.started], START).done:
+                reaper.end(str(folder))
             ray.join()
             _keep_output(folder, Path(str(run_config["run-dir"])) / WORKERS_LOG)
 
@@ -67,6 +71,10 @@ class _Ray(threading.Thread):
     def run(self) -> None:
         """Start Ray and the workers; wait; end them."""
         try:
+            import ray  # takes a second, after which it may not be needed any more
+
+            if self.over.is_set():
+                raise CancelledError
             with warnings.catch_warnings():
                 warnings.filterwarnings("ignore", "Tip:", FutureWarning)  # to Ray's own developers
                 self._init()
@@ -82,8 +90,6 @@ class _Ray(threading.Thread):
             with suppress(Exception):  # where Ray itself has died
                 workers.end()
         with suppress(Exception):  # of what has been ended already, or could not be imported
-            import ray
-
             ray.shutdown()
 
     def _init(self) -> None:

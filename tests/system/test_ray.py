@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -165,14 +165,13 @@ def under_way(folder: Path) -> Iterator[subprocess.Popen[bytes]]:
         process.wait()
 
 
-def folder_of(process: subprocess.Popen[bytes]) -> str:
-    """Return the temporary folder of a run, as its reaper is told it."""
-    reapers = [
-        each.cmdline()
-        for each in psutil.Process(process.pid).children()
-        if "reaper.py" in str(each.cmdline())
-    ]
-    return reapers[0][-1]
+def folders_of(process: subprocess.Popen[bytes]) -> list[str]:
+    """Return the temporary folder of a run, as its reaper is told it; nothing before there is one."""
+    commands = []
+    for each in psutil.Process(process.pid).children():
+        with suppress(psutil.Error):  # it has ended meanwhile
+            commands.append(each.cmdline())
+    return [command[-1] for command in commands if "reaper.py" in str(command)]
 
 
 @pytest.mark.slow
@@ -180,7 +179,7 @@ def folder_of(process: subprocess.Popen[bytes]) -> str:
 def test_nothing_is_left_of_a_run_that_is_ended(tmp_path: Path, how: signal.Signals) -> None:
     shared = set(os.listdir("/dev/shm")) if Path("/dev/shm").is_dir() else set()
     with under_way(tmp_path / "run") as process:
-        folder = folder_of(process)
+        (folder,) = folders_of(process)
         listening = [
             connection.laddr.ip.removeprefix("::ffff:")
             for each in marked(folder)
@@ -198,3 +197,39 @@ def test_nothing_is_left_of_a_run_that_is_ended(tmp_path: Path, how: signal.Sign
     assert not Path(folder).exists()
     left = set(os.listdir("/dev/shm")) - shared if Path("/dev/shm").is_dir() else set()
     assert not [name for name in left if "plasma" in name or "ray" in name]
+
+
+def names_of(folder: str) -> list[str]:
+    """Return the names of the processes of the run in a temporary folder."""
+    names = []
+    for each in marked(folder):
+        with suppress(psutil.Error):  # it has ended meanwhile
+            names.append(each.name())
+    return names
+
+
+@pytest.mark.slow
+def test_a_run_that_is_interrupted_while_ray_starts_ends_soon(tmp_path: Path) -> None:
+    command = [
+        sys.executable,
+        "-m",
+        "simulations.cli",
+        "run",
+        "cnn-digits",
+        "--run-dir",
+        str(tmp_path / "run"),
+    ]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        deadline = time.monotonic() + 120
+        while not (found := folders_of(process)) or "raylet" not in names_of(found[0]):
+            assert process.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(10) == 130  # and not half a minute
+    finally:
+        process.kill()
+        process.wait()
+    assert not marked(found[0])
+    assert not Path(found[0]).exists()
