@@ -35,10 +35,11 @@ class RuleAtWork:
         sent, sent_aux = request.weights, request.aux
         self.rule = rule = rules[0] if len(rules) == 1 else Chain(rules)
         self.weights = {name: weight for name, weight in parameters if weight.requires_grad and name in sent}
+        # Copies: what was sent is shared with other clients, and within one process with the server.
         self.aux = {
             weight: AuxTensors(
-                anchor=sent[name].to(weight.device),
-                sent={kind: sent_aux[kind][name].to(weight.device) for kind in rule.sent},
+                anchor=sent[name].to(weight.device, copy=True),
+                sent={kind: sent_aux[kind][name].to(weight.device, copy=True) for kind in rule.sent},
                 kept={kind: recall(f"{kind}/{name}", sent[name]).to(weight.device) for kind in rule.kept},
             )
             for name, weight in self.weights.items()

@@ -101,10 +101,12 @@ class ClientRequest:
 
     @property
     def received(self) -> Arrays:
-        """The arrays that the strategy sent, by the names under which they travelled."""
+        """The arrays that the strategy sent, by the names under which they travelled; they are read-only."""
         arrays = {name: tensor.numpy() for name, tensor in self.weights.items()}
         for kind, tensors in self.aux.items():
             arrays |= aux_arrays(kind, {name: tensor.numpy() for name, tensor in tensors.items()})
+        for array in arrays.values():  # shared with other clients, and within one process with the server
+            array.flags.writeable = False
         return arrays
 
 
