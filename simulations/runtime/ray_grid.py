@@ -6,14 +6,16 @@ from collections.abc import Callable, Iterable
 
 import ray
 from flwr.app import Message, RecordDict
+from ray.exceptions import GetTimeoutError
 
 from models.core.tracebacks import line_of, traceback_of
 from simulations.runtime.own_grid import OwnGrid
 from simulations.runtime.portions import dealt, stacks
-from simulations.runtime.ray_dealer import Dealer
+from simulations.runtime.ray_dealer import DEATHS, Dealer, how_it_died
 from simulations.runtime.ray_worker import NODE
 from simulations.runtime.ray_workers import RayWorkers
-from strategies.wire.node import NodeError
+from strategies.wire.node import ERROR, NodeError
+from strategies.wire.node import NODE as DESCRIBED
 from strategies.wire.records import unpack
 from strategies.wire.request import info_of
 
@@ -51,7 +53,7 @@ class RayGrid(OwnGrid):
     def _answer(self, message: Message, patience: float) -> RecordDict:
         self.check()
         if message.metadata.message_type == "query":
-            return self._describe()
+            return self._describe(patience)
         self._messages += 1
         clients = [client for client, _ in unpack(message.content)]
         number_of_workers = len(self.workers.seats)
@@ -65,13 +67,26 @@ class RayGrid(OwnGrid):
         )
         return dealer.deal(portions, patience).pack()
 
-    def _describe(self) -> RecordDict:
+    def _describe(self, patience: float) -> RecordDict:
         """Return what the workers say of the node: all of them the same, or why they cannot take part."""
+        asked = [seat.actor.describe.remote() for seat in self.workers.seats]
         try:
-            said: list[RecordDict] = ray.get([seat.actor.describe.remote() for seat in self.workers.seats])
+            # Ray takes no infinity.
+            said: list[RecordDict] = ray.get(asked, timeout=patience if patience < math.inf else None)
         except Exception as error:
-            return NodeError(line_of(error), traceback_of(error)).pack()
+            return NodeError(_why_silent(error, patience), traceback_of(error)).pack()
+        if failed := [each for each in said if ERROR in each.config_records[DESCRIBED]]:
+            return failed[0]
         if any(each != said[0] for each in said):
             why = "its workers have other code, data or machines than one another"
             return NodeError(why, "\n".join(map(str, said))).pack()
         return said[0]
+
+
+def _why_silent(error: Exception, patience: float) -> str:
+    """Return in one line why workers have not said what they are."""
+    if isinstance(error, GetTimeoutError):
+        return f"not all of its workers began within {patience:g} s; raise node-timeout"
+    if isinstance(error, DEATHS):
+        return f"a worker could not begin: {how_it_died(error)}"
+    return line_of(error)
