@@ -60,7 +60,15 @@ class RayWorker:
             self._work = NodeWork.begin(ray.get(shared[0]), message_type, self.context, seconds_left)
             self._number, self._held = number, None
         assert self._work is not None
-        reply = self._work.do(clients, self._held)
+        try:
+            reply = self._work.do(clients, self._held)
+        except Exception as error:
+            if self._held is None:
+                raise
+            reply = self._held  # which some of these clients may be in already
+            answered = {each.client for each in (*reply.replies, *reply.failures)}
+            for client in sorted(set(clients) - answered):
+                reply.fail(client, error)
         self._held = reply if reply.total is not None or reply.statistics is not None else None
         return None if self._held else reply
 
