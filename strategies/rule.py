@@ -110,8 +110,8 @@ class LocalRule:
         """Return what a client replies instead of `arrays`, and metrics to go with it.
 
         Unlike the rest of a rule it sees a client's whole reply at once: what no optimizer trains too, and
-        its aux tensors. `received` is what the server sent. What is random is drawn from
-        `generator`, which is the client's own, on the CPU.
+        its aux tensors. `received` is what the server sent, in read-only arrays. What is
+        random is drawn from `generator`, which is the client's own, on the CPU.
         """
         return arrays, {}
 

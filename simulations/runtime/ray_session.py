@@ -39,7 +39,7 @@ def ray_session(
 
     Raises UserError where this process uses Ray already: it can have one only, and that is not ours to end.
     """
-    if (ray := sys.modules.get("ray")) and ray.is_initialized():
+    if (theirs := sys.modules.get("ray")) and theirs.is_initialized():
         raise UserError(
             "this process uses Ray already (ray.init), and a run on Ray starts its own: call ray.shutdown() "
             "first, or run with in_process=True"

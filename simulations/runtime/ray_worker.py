@@ -66,7 +66,7 @@ class RayWorker:
             if self._held is None:
                 raise
             reply = self._held  # which some of these clients may be in already
-            answered = {each.client for each in (*reply.replies, *reply.failures)}
+            answered = {each.client for each in reply.replies} | {each.client for each in reply.failures}
             for client in sorted(set(clients) - answered):
                 reply.fail(client, error)
         self._held = reply if reply.total is not None or reply.statistics is not None else None
