@@ -16,7 +16,7 @@ class SimulationConfig(Config):
     num_workers: Count = 0
     """Processes that train side by side; 0 = one a CPU, or as many as the GPUs hold."""
     num_nodes: Count = 0
-    """Simulated SuperNodes of Flower and of a run in process, among which clients are dealt; 0 = one a worker."""
+    """Simulated SuperNodes under Flower and in process, among which clients are dealt; 0 = one a worker."""
     client_gpus: Annotated[float, Field(ge=0)] = 0.0
     """GPUs of a worker: 0.25 puts four on one GPU; above 1 it is a whole number."""
 

@@ -21,6 +21,8 @@ GRACE = 1.0
 """Seconds between SIGTERM and SIGKILL."""
 PATIENCE = 10.0
 """Seconds that SIGKILL gets; a process in the middle of a system call outlives it for a while."""
+GOODBYE = b"over"
+"""What is written to the reaper by a run that has come to its end."""
 LONGEST_ROOT = 18
 """Characters of the folder that holds ours: Ray's sockets add 85, and macOS allows 103 in all."""
 
@@ -39,7 +41,7 @@ def watched_folder() -> Iterator[Path]:
     try:
         yield folder
     finally:
-        watch.communicate()  # closes its standard input and waits
+        watch.communicate(GOODBYE)  # closes its standard input and waits
 
 
 def marked(folder: str) -> set[psutil.Process]:
@@ -88,7 +90,8 @@ def _is_alive(process: psutil.Process) -> bool:
 
 def main(folder: str) -> None:
     """Wait for standard input to close, then end the run in `folder` and remove the folder."""
-    sys.stdin.buffer.read()
+    if sys.stdin.buffer.read() != GOODBYE:  # Ray ends its driver without a word where its raylet is gone
+        print("polyfed: the run's process was killed, or ended as Ray's own processes died", file=sys.stderr)
     if not end(folder):
         left = ", ".join(str(process.pid) for process in marked(folder))
         print(f"polyfed: these processes of the run could not be ended: {left}", file=sys.stderr)

@@ -2,6 +2,8 @@ import os
 import subprocess
 import sys
 
+import pytest
+
 from simulations.runtime import reaper
 
 
@@ -30,3 +32,15 @@ def test_the_reaper_lets_other_runs_be(tmp_path):
     with subprocess.Popen([sys.executable, "-c", "input()"], env=marked, stdin=subprocess.PIPE) as process:
         assert reaper.end(str(tmp_path))
         assert process.poll() is None
+
+
+CODE = "import os; from simulations.runtime.reaper import watched_folder\nwith watched_folder(): {}"
+
+
+@pytest.mark.parametrize(
+    ("ending", "said"), [("pass", 0), ("os._exit(1)", 1), ("os.kill(os.getpid(), 9)", 1)]
+)
+def test_a_process_that_is_gone_at_once_is_not_gone_without_a_word(ending: str, said: int) -> None:
+    command = [sys.executable, "-c", CODE.format(ending)]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, encoding="utf-8")
+    assert ended.stderr.count("polyfed: the run's process was killed, or ended as ") == said
