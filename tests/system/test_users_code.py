@@ -1,9 +1,10 @@
-"""Code of the current folder in Flower's own processes, beside folders with names of polyfed's packages."""
+"""Code of the current folder in the processes of a run, beside folders with names of our packages."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
-from command_line import polyfed
 
 CODE = '''
 from flwr.serverapp.strategy import FedAvg
@@ -32,17 +33,18 @@ class Notes(Callback):
 
 
 @pytest.mark.slow
-def test_a_run_under_flower_finds_the_code_of_the_folder_that_it_was_started_from(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
+@pytest.mark.parametrize("runtime", ["ray", "flower"])
+def test_a_run_finds_the_code_of_the_folder_that_it_was_started_from(tmp_path: Path, runtime: str) -> None:
     (tmp_path / "users_own_code.py").write_text(CODE, encoding="utf-8")
-    for name in ("models", "server", "clients"):
+    for name in ("models", "server", "clients", "simulations"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "__init__.py").write_text("raise RuntimeError('not polyfed')\n", encoding="utf-8")
-    small = ("-c", "num-server-rounds=1", "-c", "num-clients=4")
-    named = (f"{key}=users_own_code:{cls}" for key, cls in
-             (("strategy", "Mine"), ("task", "Images"), ("callbacks", "Notes")))  # fmt: skip
-    ended = polyfed("run", "cnn-digits", *small, *(word for each in named for word in ("-c", each)))
-    assert ended.code == 0, ended
+    command = [sys.executable, "-P", "-m", "simulations.cli", "run", "cnn-digits", "--runtime", runtime]
+    command += ["-c", "num-server-rounds=1", "-c", "num-clients=4"]
+    for key, cls in (("strategy", "Mine"), ("task", "Images"), ("callbacks", "Notes")):
+        command += ["-c", f"{key}=users_own_code:{cls}"]
+    ended = subprocess.run(
+        command, cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False, encoding="utf-8"
+    )
+    assert ended.returncode == 0, ended.stdout + ended.stderr
     assert (tmp_path / "called").read_text(encoding="utf-8") == "completed"
