@@ -419,6 +419,7 @@ for _ in range(40):
 """
 
 
+@pytest.mark.slow
 def test_two_processes_that_write_at_once_leave_one_whole_entry(folder: Path) -> None:
     python = [sys.executable, "-W", "error::UserWarning", "-c", WRITER]
     writers = [subprocess.Popen(python, stdin=subprocess.PIPE, encoding="utf-8") for _ in range(2)]

@@ -139,6 +139,7 @@ def test_the_plain_loop_learns(tmp_path: Path) -> None:
     assert len(read_starts(tmp_path / "clock")) == 10
 
 
+@pytest.mark.slow
 def test_two_plain_processes_do_what_one_does(tmp_path: Path) -> None:
     keys = {**WORKLOADS["W2"].run_config(), "num-clients": 20, "clients-per-round": 5}
     federation = federation_of(keys)
@@ -159,6 +160,7 @@ def test_the_largest_clients_of_a_cohort_come_first() -> None:
     assert sizes[0] > sizes[-1]
 
 
+@pytest.mark.slow
 def test_a_plain_process_that_fails_ends_the_measurement(tmp_path: Path) -> None:
     federation = federation_of({**WORKLOADS["W2"].run_config(), "num-clients": 4, "clients-per-round": 2})
     federation.targets[:] = 10  # one of ten classes too many

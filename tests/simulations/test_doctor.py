@@ -256,6 +256,7 @@ def test_a_proposal_in_words() -> None:
     )
 
 
+@pytest.mark.slow
 def test_one_client_is_measured_in_a_process_of_its_own() -> None:
     cost = measure(load_scenario("cnn-digits", ["device=cpu"]))
     assert cost.device == "cpu"
@@ -265,6 +266,7 @@ def test_one_client_is_measured_in_a_process_of_its_own() -> None:
     assert 100 << 20 < cost.memory < 8 * GIB  # torch alone takes more than the least
 
 
+@pytest.mark.slow
 def test_a_scenario_that_cannot_be_measured() -> None:
     with pytest.raises(UserError, match="unknown task 'cnm'"):
         measure(load_scenario("cnn-digits", ["task=cnm"]))
@@ -301,6 +303,7 @@ def test_the_real_command(tmp_path: Path) -> None:
     assert ended.returncode == 0, ended.stdout
 
 
+@pytest.mark.slow
 def test_without_flower_and_ray_it_still_says_what_is_missing() -> None:
     code = (
         "import sys\n"

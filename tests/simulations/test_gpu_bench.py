@@ -88,6 +88,7 @@ def test_photos_are_the_same_each_time() -> None:
     assert len(one.test) == NUM_TEST
 
 
+@pytest.mark.slow
 def test_a_run_twice_has_one_hash() -> None:
     row = hash_row("cnn", "cpu", TINY)
     repeats, cpu, _ = row.also.split("; ")
@@ -129,6 +130,7 @@ def test_workers_are_compared_with_one() -> None:
     assert row.times == 1.0
 
 
+@pytest.mark.slow
 def test_without_cuda_it_claims_nothing(tmp_path: Path) -> None:
     ended = subprocess.run(
         [sys.executable, "-m", "simulations.bench.gpu", "--folder", str(tmp_path / "gpu")],

@@ -76,6 +76,7 @@ def test_the_version_is_said_without_torch() -> None:
     assert imported(code + "finally: print('[true]' if 'torch' in sys.modules else '[]')") == []
 
 
+@pytest.mark.slow
 def test_the_first_round_of_a_plain_run_imports_nothing_heavy(tmp_path: Path) -> None:
     code, cache = ROUND.format(say=SAY), str(tmp_path / "cache")
     assert "sklearn" in imported(code, str(tmp_path / "first"), cache=cache)  # the data are from there
