@@ -53,6 +53,8 @@ class WeightsAndBiases(Tracker):
 
     def on_figures(self, figures: Mapping[str, "Figure"], server_round: int) -> None:
         """Log the figures as images."""
+        import matplotlib.pyplot  # noqa: F401  # which wandb takes for imported
+
         images = {f"figures/{name}": self.image(figure) for name, figure in figures.items()}
         self.run.log(images, step=server_round)
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import psutil
 import pytest
+from command_line import hear_ctrl_c
 from places import SUPPORT
 
 from models.core.config import Value
@@ -152,7 +153,9 @@ def under_way(folder: Path) -> Iterator[subprocess.Popen[bytes]]:
     """Start `polyfed run` with many rounds; give its process once it has trained one."""
     command = [sys.executable, "-m", "simulations.cli", "run", "cnn-digits", "--run-dir", str(folder)]
     command += ["-c", "num-server-rounds=10000", "-c", "trackers="]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, preexec_fn=hear_ctrl_c
+    )
     try:
         metrics, deadline = folder / METRICS, time.monotonic() + 120
         while not (metrics.exists() and metrics.read_bytes().count(b"\n") > 1):
@@ -219,7 +222,9 @@ def test_a_run_that_is_interrupted_while_ray_starts_ends_soon(tmp_path: Path) ->
         "--run-dir",
         str(tmp_path / "run"),
     ]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, preexec_fn=hear_ctrl_c
+    )
     try:
         deadline = time.monotonic() + 120
         while not (found := folders_of(process)) or "raylet" not in names_of(found[0]):

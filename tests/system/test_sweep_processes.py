@@ -11,6 +11,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from command_line import hear_ctrl_c
 
 from simulations.experiments import processes as module
 from simulations.experiments.processes import Forked, processes
@@ -106,7 +107,12 @@ def hash_of(folder: Path) -> str:
 def test_no_process_is_left_and_the_same_command_goes_on(home: Path, end: signal.Signals) -> None:
     words = sweep(home, "Slow", "1,2,3")
     with subprocess.Popen(
-        words, cwd=home, stdout=subprocess.PIPE, encoding="utf-8", start_new_session=True
+        words,
+        cwd=home,
+        stdout=subprocess.PIPE,
+        encoding="utf-8",
+        start_new_session=True,
+        preexec_fn=hear_ctrl_c,
     ) as cut:
         _wait_for(lambda: len(_rounds(home)) == 2 and min(_rounds(home)) >= 3)
         assert len(_working_in(home)) >= 3  # the sweep's own and two runs at least
