@@ -124,7 +124,8 @@ def test_settings_are_given_back(
 
 
 def test_a_model_on_a_gpu_asks_cublas_for_one_order_of_sums(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv(CUBLAS_WORKSPACE, raising=False)
+    monkeypatch.setenv(CUBLAS_WORKSPACE, "")  # so that it is put back as it was before the test
+    monkeypatch.delenv(CUBLAS_WORKSPACE)
     model = nn.Linear(2, 2)
     place(model, torch.device("cpu"))
     assert CUBLAS_WORKSPACE not in os.environ
