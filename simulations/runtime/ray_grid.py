@@ -56,8 +56,10 @@ class RayGrid(OwnGrid):
             return self._describe(patience)
         self._messages += 1
         clients = [client for client, _ in unpack(message.content)]
-        number_of_workers = len(self.workers.seats)
-        portions = stacks(clients, STACK) if self.stacked else dealt(clients, number_of_workers, self.size_of)
+        if self.stacked:
+            portions = stacks(clients, STACK)
+        else:
+            portions = dealt(clients, len(self.workers.seats), self.size_of)
         dealer = Dealer(
             self.workers,
             self._messages,

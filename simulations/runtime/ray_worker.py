@@ -51,10 +51,10 @@ class RayWorker:
     ) -> NodeReply | None:
         """Do what message `number` asks of these clients; return their reply, None where it is held.
 
-        `shared` holds a reference to the message's content, which is the same for all workers.
+        `shared` holds a reference to the message's content, which is the same for all workers. In a list it
+        stays one: given by itself, Ray would read the content again for each portion of clients.
         """
         if number != self._number:
-            # Not by a list of one: Ray would then read it again for each portion of clients.
             import ray
 
             self._work = NodeWork.begin(ray.get(shared[0]), message_type, self.context, seconds_left)
