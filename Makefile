@@ -104,13 +104,15 @@ centralized: $(VENV)/installed
 clean:
 	rm -rf $(VENV)
 
-# The exact versions of the lock, each checked by its hash, and polyfed itself from this folder.
+# The exact versions of the lock, each checked by its hash, and polyfed itself from this folder. The lock
+# names every package, so pip follows no dependency: it would take the newest version of one asked for with
+# an extra, such as coverage[toml], and refuse the lock on the day that a newer one is out.
 $(VENV)/installed: pyproject.toml requirements.lock
 	test -d $(VENV) || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --require-hashes --requirement requirements.lock
+	$(BIN)/python -m pip install --quiet --no-deps --require-hashes --requirement requirements.lock
 	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
 	touch $@
 
 $(VENV)/installed-dev: $(VENV)/installed requirements-dev.lock
-	$(BIN)/python -m pip install --quiet --require-hashes --requirement requirements-dev.lock
+	$(BIN)/python -m pip install --quiet --no-deps --require-hashes --requirement requirements-dev.lock
 	touch $@

@@ -19,7 +19,7 @@ FIRST = ("flwr", "ray", "torch")
 SHOWN = 4
 """Packages that a line names; of more it says how many."""
 LOCKED = re.compile(r"^(\S+?)==(\S+)(?: ; ([^\\\n]+?))? \\?$", re.MULTILINE)
-INSTALL = "make simulate, or pip install --require-hashes -r requirements.lock"
+INSTALL = "make simulate, or pip install --no-deps --require-hashes -r requirements.lock"
 
 
 def package_findings() -> list[Finding]:
