@@ -2,6 +2,7 @@
 
 import re
 import tomllib
+from importlib.metadata import PackageNotFoundError, requires
 
 import pytest
 from packaging.requirements import Requirement
@@ -58,3 +59,27 @@ def test_the_lock_holds_what_pyproject_asks_for(extra: str, lock: str) -> None:
         assert requirement.specifier.contains(versions[name], prereleases=True), (
             f"{requirement}, locked {versions[name]}"
         )
+
+
+def needs(package: str, extra: str) -> list[Requirement]:
+    """Return what an installed package needs here, under an extra of its own or, with "", without one."""
+    try:
+        needed = map(Requirement, requires(package) or ())
+    except PackageNotFoundError:  # a package for other systems
+        return []
+    return [each for each in needed if each.marker is None or each.marker.evaluate({"extra": extra})]
+
+
+def test_the_lock_is_whole() -> None:
+    """It is installed with `--no-deps`: what a package needs and the lock forgot would be missing."""
+    versions = locked(DEV)
+    left, seen, missing = [(name, "") for name in versions], set(), []
+    while left:
+        asks = left.pop()
+        seen.add(asks)
+        for needed in needs(*asks):
+            name = canonicalize_name(needed.name)
+            left += {(name, extra) for extra in needed.extras} - seen
+            if name not in versions or not needed.specifier.contains(versions[name], prereleases=True):
+                missing.append(f"{asks} needs {needed}, locked: {versions.get(name)}")
+    assert not missing
