@@ -3,13 +3,13 @@
 import time
 from logging import INFO
 
-from flwr.app import Context, Message
+from flwr.app import Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
 from clients.node_config import NodeConfig
 from clients.node_work import NodeWork
 from clients.old_states import drop_old_states
-from clients.worker import load_worker
+from clients.worker import Load, load_worker
 from models.core.config import TaskConfig, read
 from models.core.log import log
 from models.core.machine import described
@@ -26,13 +26,7 @@ app = ClientApp()
 @app.query()
 def describe(message: Message, context: Context) -> Message:
     """Tell the server which clients live here, and what task and data they have, or why they cannot be."""
-    try:
-        content = _description(context).pack()
-    except Exception as error:  # Flower would drop its traceback on the way
-        if debugged(context.node_config):
-            raise
-        content = NodeError(line_of(error), traceback_of(error)).pack()
-    return Message(content, reply_to=message)
+    return Message(description_of(context), reply_to=message)
 
 
 @app.train()
@@ -47,10 +41,20 @@ def evaluate(message: Message, context: Context) -> Message:
     return _reply(message, context)
 
 
-def _description(context: Context) -> NodeDescription:
+def description_of(context: Context, load: Load = load_worker) -> RecordDict:
+    """Return what this node says of itself, packed."""
+    try:
+        return _description(context, load).pack()
+    except Exception as error:  # Flower would drop its traceback on the way
+        if debugged(context.node_config):
+            raise
+        return NodeError(line_of(error), traceback_of(error)).pack()
+
+
+def _description(context: Context, load: Load) -> NodeDescription:
     node = NodeConfig.from_flower(context.node_config)
     partition_id, num_partitions = node.place
-    worker = load_worker(read(TaskConfig, context.run_config), node.data_path)
+    worker = load(read(TaskConfig, context.run_config), node.data_path)
     if node.keep_state_days is not None:
         for run in drop_old_states(node.state_root, node.keep_state_days):
             log(INFO, "Removed what clients remembered of %s, by keep-state-days", run)

@@ -17,7 +17,7 @@ from clients.old_states import mark_in_use
 from clients.stacked import train_stacked
 from clients.state import ClientStates
 from clients.train import train_one_by_one
-from clients.worker import Worker, load_worker
+from clients.worker import Load, Worker, load_worker
 from models.core.config import TaskConfig, read
 from models.core.device import pinned
 from strategies.wire.node import debugged
@@ -43,7 +43,11 @@ class NodeWork:
 
     @staticmethod
     def begin(
-        content: RecordDict, message_type: str, context: Context, seconds_left: float | None = None
+        content: RecordDict,
+        message_type: str,
+        context: Context,
+        seconds_left: float | None = None,
+        load: Load = load_worker,
     ) -> "NodeWork":
         """Unpack a message; its clients have `seconds_left`, those that it says itself unless given."""
         info, requests = unpack_requests(content)
@@ -53,7 +57,7 @@ class NodeWork:
         node = NodeConfig.from_flower(context.node_config)
         # Who steps through a client in a debugger takes their time.
         deadline = NEVER if debug else Deadline.after(info.seconds_left)
-        worker = load_worker(read(TaskConfig, context.run_config), node.data_path)
+        worker = load(read(TaskConfig, context.run_config), node.data_path)
         # The run's absolute folder where server and nodes share a disk, else a name under the node's own.
         states = ClientStates(node.states_of(info.state_path), states_of(content))
         mark_in_use(states.folder)

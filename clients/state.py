@@ -6,7 +6,7 @@ it are called.
 """
 
 import os
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 
@@ -123,7 +123,7 @@ class ClientStates:
     def _load(self, client: int, named: SavedState) -> ClientState:
         path = self._path(client, named.server_round)
         try:
-            tensors, what = load_file(path), "is another"
+            tensors, what = self._read(client, named.server_round), "is another"
         except (OSError, SafetensorError):
             tensors, what = {}, "cannot be read" if path.exists() else "is gone"
         if what != "is another" or weights_sha256(tensors) != named.sha256:
@@ -140,16 +140,31 @@ class ClientStates:
         has named is kept as well, as this state may not reach it; what is newer than that never did, or is
         of rounds that are done again.
         """
-        folder = self.of(client)
-        folder.mkdir(parents=True, exist_ok=True)
-        partial = folder / f"{os.getpid()}.partial"
         # Clones: safetensors refuses tensors that share memory, as tied weights do.
         tensors = {name: tensor.detach().clone().contiguous() for name, tensor in state.as_file().items()}
         saved = SavedState(server_round, weights_sha256(tensors))
-        save_file(tensors, partial, {SHA256: saved.sha256})
+        self._keep(client, saved, tensors, restorable_round)
+        return saved
+
+    def put(
+        self, client: int, server_round: int, write: Callable[[Path], object], restorable_round: int
+    ) -> None:
+        """Have a state written, as a whole or not at all, and drop what `save` drops."""
+        folder = self.of(client)
+        folder.mkdir(parents=True, exist_ok=True)
+        partial = folder / f"{os.getpid()}.partial"
+        write(partial)
         partial.replace(self._path(client, server_round))
         self._prune(client, server_round, restorable_round)
-        return saved
+
+    def _read(self, client: int, server_round: int) -> dict[str, Tensor]:
+        return load_file(self._path(client, server_round))
+
+    def _keep(
+        self, client: int, saved: SavedState, tensors: dict[str, Tensor], restorable_round: int
+    ) -> None:
+        header = {SHA256: saved.sha256}
+        self.put(client, saved.server_round, lambda path: save_file(tensors, path, header), restorable_round)
 
     def _prune(self, client: int, server_round: int, restorable_round: int) -> None:
         rounds = self._rounds(client)

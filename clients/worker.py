@@ -112,6 +112,10 @@ class Worker:
                 tensor.copy_(state.get(name, self.initial[name]))
 
 
+Load = Callable[[TaskConfig, str], Worker]
+"""Gives the worker of a run config, on a node with this data-path ("" where it has no data of its own)."""
+
+
 @lru_cache(maxsize=1)
 def load_worker(config: TaskConfig, data_path: str) -> Worker:
     """Load what the run config names; `data_path` is the node's own data, or "" for the simulated deal."""
@@ -121,8 +125,13 @@ def load_worker(config: TaskConfig, data_path: str) -> Worker:
             "leave data-path out, or set dataset to one that is"
         )
     dataset = load_dataset(config.model_copy(update={"data_dir": data_path}) if data_path else config)
+    return make_worker(config, dataset, own_data=bool(data_path))
+
+
+def make_worker(config: TaskConfig, dataset: Dataset, *, own_data: bool) -> Worker:
+    """Build what trains on a dataset, which is either all clients' or the node's own."""
     task = load_task(config, dataset)
-    if data_path:  # else the server says it
+    if own_data:  # else the server says it
         for level, line in task.notes():
             log(level, line)
     device = worker_device(config.device)
@@ -130,7 +139,7 @@ def load_worker(config: TaskConfig, data_path: str) -> Worker:
     state = model_state(model)
     initial = {name: tensor.clone() for name, tensor in state.items()}
     federated = federated_names(model, task)
-    deal = None if data_path else make_partition(dataset, config)
+    deal = None if own_data else make_partition(dataset, config)
     return Worker(config, task, dataset, deal, device, model, state, initial, federated)
 
 

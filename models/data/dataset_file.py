@@ -36,7 +36,7 @@ def write_dataset(path: Path, key: str, dataset: Dataset) -> None:
 
     tensors = {  # safetensors writes none that share memory
         name: tensor.clone(memory_format=torch.contiguous_format)
-        for name, tensor in _tensors(dataset).items()
+        for name, tensor in tensors_of(dataset).items()
     }
     scratch = path.with_name(f"{path.name}.{os.getpid()}-{secrets.token_hex(4)}")
     try:
@@ -53,10 +53,10 @@ def read_dataset(path: Path, key: str) -> Dataset:
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (it is no mapping)
     if header.get("key") != key or header.get("sha256") != _digest(key, tensors):
         raise ValueError("its hash is another")
-    return _dataset(tensors)
+    return dataset_of(tensors)
 
 
-def _tensors(dataset: Dataset) -> dict[str, Tensor]:
+def tensors_of(dataset: Dataset) -> dict[str, Tensor]:
     """Return a dataset as tensors by name; TypeError where it holds what is neither a tensor nor JSON."""
     halves = {"train": dataset.train.columns, "test": dataset.test.columns}
     tensors = {
@@ -78,7 +78,8 @@ def _tensors(dataset: Dataset) -> dict[str, Tensor]:
     return tensors
 
 
-def _dataset(tensors: Mapping[str, Tensor]) -> Dataset:
+def dataset_of(tensors: Mapping[str, Tensor]) -> Dataset:
+    """Return the dataset of what `tensors_of` returned; its columns are those very tensors."""
     rest = json.loads(tensors[_REST].numpy().tobytes())
     halves = {
         half: Examples({name: tensors[f"{half}/{name}"] for name in names})
