@@ -33,6 +33,7 @@ def run(
     resume: str | Path | None = None,
     runtime: "Runtime" = "ray",
     in_process: bool = False,
+    ray_address: str = "",
     progress: bool = True,
     **keys: Any,
 ) -> RunTables:
@@ -41,7 +42,8 @@ def run(
     `keys` are run-config keys over the scenario, with underscores: `run("mnist", alpha=0.1, seed=7)`; a key
     with options takes a dict. A run that is resumed needs no scenario. `runtime` says who does the clients'
     work: "ray" (workers of its own), "flower" (Flower's simulation) or "in-process", which `in_process`
-    stands for, too.
+    stands for, too. `ray_address` ("HOST:PORT", else RAY_ADDRESS of the environment) is a Ray cluster to
+    run on.
 
     Raises UserError for what cannot work, and RunFailedError for a run that fails.
     """
@@ -51,6 +53,7 @@ def run(
         run_dir=Path(run_dir) if run_dir else None,
         resume=Path(resume) if resume else None,
         runtime="in-process" if in_process else runtime,
+        ray_address=ray_address,
     )
     result = start.to_the_end(make_console(quiet=not progress))
     if result.status == "failed":

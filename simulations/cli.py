@@ -76,6 +76,8 @@ def cli() -> None:
 @click.option("--runtime", type=click.Choice(["ray", "flower", "in-process"]), default="ray",
               show_default=True, help="Who does the clients' work.")  # fmt: skip
 @click.option("--in-process", is_flag=True, help="Everything in this process: --runtime in-process.")
+@click.option("--ray-address", metavar="HOST:PORT", default="",
+              help="A Ray cluster to run on; RAY_ADDRESS unless given.")  # fmt: skip
 @click.option("--debug", is_flag=True, help="With --in-process: let a debugger have the first exception.")
 @click.option("--verbose", "-v", is_flag=True, help="Show all of the log, Flower's too, and tracebacks.")
 @click.pass_obj
@@ -87,6 +89,7 @@ def run(
     resume: Path | None,
     runtime: "Runtime",
     in_process: bool,
+    ray_address: str,
     debug: bool,
     verbose: bool,
 ) -> None:
@@ -110,6 +113,7 @@ def run(
         runtime=runtime,
         verbose=verbose,
         debug=debug,
+        ray_address=ray_address,
     )
     failures = NewFailures(asked.start.folder)
     result = asked.start.to_the_end(make_console())

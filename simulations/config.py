@@ -1,7 +1,7 @@
 """How many workers and nodes a simulation gets, and whether this machine can carry them."""
 
 from dataclasses import dataclass
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 
 from joblib import cpu_count  # heeds what a scheduler or a container allows this process
 from pydantic import Field, model_validator
@@ -19,6 +19,11 @@ class SimulationConfig(Config):
     """Simulated SuperNodes under Flower and in process, among which clients are dealt; 0 = one a worker."""
     client_gpus: Annotated[float, Field(ge=0)] = 0.0
     """GPUs of a worker: 0.25 puts four on one GPU; above 1 it is a whole number."""
+
+    cluster_data: Literal["driver", "nodes"] = "driver"
+    """On a Ray cluster: "driver" sends nodes a dataset of files, "nodes" read it by themselves."""
+    cluster_states: Literal["driver", "shared"] = "driver"
+    """On a Ray cluster: what clients remember goes to the driver, or into the run folder on a shared disk."""
 
     @model_validator(mode="after")
     def _can_be_handed_out(self) -> Self:
@@ -41,11 +46,14 @@ class ResolvedSimulation:
 
 
 def resolve(
-    config: SimulationConfig, num_cpus: int | None = None, num_gpus: int | None = None
+    config: SimulationConfig,
+    num_cpus: int | None = None,
+    num_gpus: int | None = None,
+    where: str = "this machine",
 ) -> ResolvedSimulation:
     """Fill in what `config` leaves open; `num_cpus` and `num_gpus` are this machine's unless given.
 
-    Raises UserError where the machine has too few CPUs or GPUs.
+    Raises UserError where there are too few CPUs or GPUs `where` the workers are to be.
     """
     num_cpus = cpu_count() if num_cpus is None else num_cpus
     most = num_cpus
@@ -54,18 +62,18 @@ def resolve(
         on_gpus = _workers_on_gpus(num_gpus, config.client_gpus)
         if on_gpus == 0:
             raise UserError(
-                f"client-gpus must be at most {num_gpus}, the GPUs of this machine, got "
+                f"client-gpus must be at most {num_gpus}, the GPUs of {where}, got "
                 f"{config.client_gpus:g}; set it to 0 to train on the CPU"
             )
         if config.num_workers > on_gpus:
             raise UserError(
                 f"num-workers must be at most {on_gpus}, as client-gpus is {config.client_gpus:g} and "
-                f"this machine has {num_gpus} GPUs, got {config.num_workers}; lower one of the two"
+                f"{where} has {num_gpus} GPUs, got {config.num_workers}; lower one of the two"
             )
         most = min(num_cpus, on_gpus)
     if config.num_workers > num_cpus:
         raise UserError(
-            f"num-workers must be at most {num_cpus}, the CPUs of this machine, got "
+            f"num-workers must be at most {num_cpus}, the CPUs of {where}, got "
             f"{config.num_workers}; lower it, or set it to 0 for one a CPU"
         )
     workers = config.num_workers or most

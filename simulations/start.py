@@ -1,6 +1,7 @@
 """Starts a run as it was asked for, and says how it ended: what `polyfed run` and `polyfed.run` share."""
 
 import json
+import os
 import shlex
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -31,6 +32,8 @@ class Start:
     runtime: "Runtime"
     verbose: bool = False
     debug: bool = False
+    ray_address: str = ""
+    """Of a cluster; "" is a Ray of the run's own."""
     own_folder: bool = False
     """Whether the folder was made for this run, and goes with one that could not begin."""
 
@@ -46,6 +49,7 @@ class Start:
                 verbose=self.verbose,
                 debug=self.debug,
                 console=console,
+                ray_address=self.ray_address,
             )
         except UserError:
             if self.own_folder:
@@ -63,6 +67,7 @@ class Start:
             if any((self.folder / CHECKPOINTS).glob("round-*.safetensors")):
                 ways = {"ray": "", "in-process": " --in-process"}
                 how = ways.get(self.runtime, f" --runtime {self.runtime}")
+                how += f" --ray-address {self.ray_address}" if self.ray_address else ""
                 return f"polyfed run --resume {shlex.quote(str(self.folder))}{how}"
         return ""
 
@@ -97,11 +102,18 @@ def prepare(
     runtime: "Runtime" = "ray",
     verbose: bool = False,
     debug: bool = False,
+    ray_address: str = "",
 ) -> Start:
     """Return the run that is asked for; a resumed one needs no scenario.
 
+    Without a `ray_address`, a run on Ray is on the cluster that the environment's RAY_ADDRESS names, if any.
+
     Raises UserError for what does not go together, and for a config that does not fit.
     """
+    if ray_address and runtime != "ray":
+        raise UserError(f"a Ray cluster needs --runtime ray, got {runtime} with --ray-address {ray_address}")
+    if runtime == "ray":
+        ray_address = ray_address or os.environ.get("RAY_ADDRESS", "")
     if run_dir and resume:
         raise UserError("give either --run-dir or --resume: a resumed run stays in its folder")
     if scenario is not None:
@@ -116,4 +128,4 @@ def prepare(
         )
     folder = (resume or run_dir or new_run_dir(name_of(scenario or ""))).absolute()
     run_config |= {"run-dir": str(folder), "resume": resume is not None}
-    return Start(run_config, folder, runtime, verbose, debug, own_folder=not (resume or run_dir))
+    return Start(run_config, folder, runtime, verbose, debug, ray_address, own_folder=not (resume or run_dir))

@@ -1,7 +1,7 @@
 """One run config, run on Ray, under Flower or here, with a progress bar and one truth about how it ended."""
 
-from concurrent.futures import Future
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from logging import WARNING
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeAlias
@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 
 Runtime = Literal["ray", "flower", "in-process"]
 """What a run has its clients' work done by: workers of Ray's, Flower's simulation, or this process."""
-Started: TypeAlias = "Future[RayWorkers] | None"
+Start: TypeAlias = "Callable[[Plan], RayWorkers] | None"
+"""Gives the workers of a run on Ray, once there is a plan; None under another runtime."""
 
 
 def launch(
@@ -37,16 +38,18 @@ def launch(
     verbose: bool,
     console: Console,
     debug: bool = False,
+    ray_address: str = "",
 ) -> RunResult:
-    """Run to the end and return what RUN/result.json says.
+    """Run to the end and return what RUN/result.json says; on the Ray cluster at `ray_address`, if given.
 
     Raises UserError for what can be told beforehand: a config that cannot work, a run folder that is in
     use or cannot be gone on with, too few CPUs or GPUs. With `debug` the first exception is raised.
     """
     folder = Path(str(run_config["run-dir"]))
     errors = ErrorLog(folder)
-    simulation = resolve(read(SimulationConfig, run_config))
-    with terminal_log(verbose) as terminal, _workers(runtime, run_config, simulation) as started:
+    # What a cluster can carry is known once it is asked.
+    simulation = None if ray_address else resolve(read(SimulationConfig, run_config))
+    with terminal_log(verbose) as terminal, _workers(runtime, run_config, simulation, ray_address) as start:
         try:
             plan, launcher = _plan(run_config, folder)
         except UserError:
@@ -64,9 +67,10 @@ def launch(
         try:
             with RoundProgress(folder, int(run_config["num-server-rounds"]), console, plan.task.metric):
                 if runtime == "flower":
+                    assert simulation
                     reason = _on_flower(run_config, simulation, verbose, terminal, errors)
                 else:
-                    reason = _here(run_config, plan, started, errors, debug)
+                    reason = _here(run_config, plan, start, errors, debug)
         except KeyboardInterrupt:
             _result(folder / RESULT, before, "interrupted", "unfinished")
             raise
@@ -76,14 +80,28 @@ def launch(
 
 
 def _workers(
-    runtime: Runtime, run_config: dict[str, Value], simulation: ResolvedSimulation
-) -> AbstractContextManager[Started]:
+    runtime: Runtime, run_config: dict[str, Value], simulation: ResolvedSimulation | None, ray_address: str
+) -> AbstractContextManager[Start]:
     """Start the workers, where the run has any of its own, while it is planned."""
     if runtime != "ray":
         return nullcontext()
+    return _on_this_machine(run_config, simulation) if simulation else _on_cluster(run_config, ray_address)
+
+
+@contextmanager
+def _on_this_machine(run_config: dict[str, Value], simulation: ResolvedSimulation) -> Iterator[Start]:
     from simulations.runtime.ray_session import ray_session
 
-    return ray_session(run_config, simulation)
+    with ray_session(run_config, simulation) as started:
+        yield lambda _: started.result()
+
+
+@contextmanager
+def _on_cluster(run_config: dict[str, Value], address: str) -> Iterator[Start]:
+    from simulations.runtime.ray_cluster import on_cluster
+
+    with on_cluster(address, run_config) as cluster:
+        yield cluster.start
 
 
 def _plan(run_config: dict[str, Value], folder: Path) -> tuple[Plan, BaseFileLock]:
@@ -102,21 +120,22 @@ def _plan(run_config: dict[str, Value], folder: Path) -> tuple[Plan, BaseFileLoc
     return plan, launcher
 
 
-def _here(run_config: dict[str, Value], plan: Plan, started: Started, errors: ErrorLog, debug: bool) -> str:
+def _here(run_config: dict[str, Value], plan: Plan, start: Start, errors: ErrorLog, debug: bool) -> str:
     """Run the ServerApp in this process; return why it failed, "" where it has not."""
     from simulations.runtime.in_process import run_in_process
 
     try:
-        if started:
-            started.result()
+        workers = start(plan) if start else None
+    except UserError:
+        raise
     except Exception as error:
         errors.record("the start of Ray, before the run began", error)
         return f"Ray did not start: {line_of(error)}"
     try:
-        if started:
+        if workers:
             from simulations.runtime.on_ray import run_on_ray
 
-            run_on_ray(run_config, plan, started)
+            run_on_ray(run_config, plan, workers)
         else:
             run_in_process(run_config, int(run_config["num-nodes"]) or 1, debug=debug)
     except UserError:

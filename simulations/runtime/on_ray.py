@@ -3,7 +3,6 @@
 import signal
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future
 from contextlib import contextmanager
 from types import FrameType
 
@@ -14,11 +13,11 @@ from simulations.runtime.ray_grid import RayGrid
 from simulations.runtime.ray_workers import RayWorkers
 
 
-def run_on_ray(run_config: dict[str, Value], plan: Plan, started: Future[RayWorkers]) -> None:
+def run_on_ray(run_config: dict[str, Value], plan: Plan, workers: RayWorkers) -> None:
     """Run to the end on these workers; whatever ends the run is raised."""
     stacked = read(TaskConfig, run_config).engine == "stacked"
     with _remembered_interrupts() as check:
-        grid = RayGrid(started.result(), stacked=stacked, size_of=_sizes(plan), check=check)
+        grid = RayGrid(workers, stacked=stacked, size_of=_sizes(plan), check=check)
         run_server(grid, run_config)
 
 

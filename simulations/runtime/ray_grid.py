@@ -3,18 +3,20 @@
 import math
 import time
 from collections.abc import Callable, Iterable
+from logging import INFO, WARNING
 
 import ray
 from flwr.app import Message, RecordDict
 from ray.exceptions import GetTimeoutError
 
+from models.core.log import log
 from models.core.tracebacks import line_of, traceback_of
 from simulations.runtime.own_grid import OwnGrid
 from simulations.runtime.portions import dealt, stacks
 from simulations.runtime.ray_dealer import DEATHS, Dealer, how_it_died
 from simulations.runtime.ray_worker import NODE
 from simulations.runtime.ray_workers import RayWorkers
-from strategies.wire.node import ERROR, NodeError
+from strategies.wire.node import ERROR, NodeDescription, NodeError
 from strategies.wire.node import NODE as DESCRIBED
 from strategies.wire.records import unpack
 from strategies.wire.request import info_of
@@ -71,6 +73,8 @@ class RayGrid(OwnGrid):
 
     def _describe(self, patience: float) -> RecordDict:
         """Return what the workers say of the node: all of them the same, or why they cannot take part."""
+        if self.workers.where:
+            log(INFO, "%s", self.workers.where)
         asked = [seat.actor.describe.remote() for seat in self.workers.seats]
         try:
             # Ray takes no infinity.
@@ -79,10 +83,15 @@ class RayGrid(OwnGrid):
             return NodeError(_why_silent(error, patience), traceback_of(error)).pack()
         if failed := [each for each in said if ERROR in each.config_records[DESCRIBED]]:
             return failed[0]
-        if any(each != said[0] for each in said):
-            why = "its workers have other code, data or machines than one another"
+        described = [NodeDescription.unpack(each) for each in said]
+        machines = sorted({each.machine for each in described})
+        alike = {each.model_copy(update={"machine": "; ".join(machines)}) for each in described}
+        if len(alike) > 1:
+            why = "its workers have other code or data than one another"
             return NodeError(why, "\n".join(map(str, said))).pack()
-        return said[0]
+        if len(machines) > 1:
+            log(WARNING, "Workers compute on different machines, which may round differently: %s", machines)
+        return alike.pop().pack()
 
 
 def _why_silent(error: Exception, patience: float) -> str:

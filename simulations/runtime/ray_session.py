@@ -23,6 +23,8 @@ HELPERS = ("start_monitor", "start_log_monitor", "start_api_server")
 """Methods by which Ray starts its autoscaler, its forwarder of logs and its dashboard's server."""
 START = 20.0
 """Seconds that the start of Ray gets to end when nobody waits for it any more; it takes two."""
+THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+"""Environment variables that say how many threads a worker computes in."""
 
 if TYPE_CHECKING:
     from simulations.runtime.ray_workers import RayWorkers
@@ -148,14 +150,14 @@ def _keep_output(folder: Path, target: Path) -> None:
 def _environment(folder: Path, threads: int) -> Iterator[None]:
     """Set what Ray and its workers find in their environment."""
     before = dict(os.environ)
-    os.environ.pop("RAY_ADDRESS", None)  # a cluster that is not this run's alone
+    os.environ.pop("RAY_ADDRESS", None)  # a cluster, and this Ray is the run's alone
     os.environ |= {
         reaper.MARK: str(folder),
         FOLDER: str(user_folder()),
         "RAY_USAGE_STATS_ENABLED": "0",
         # In spite of its name it decides on Linux too whether Ray listens beyond the loopback.
         "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
-        **dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), str(threads)),
+        **dict.fromkeys(THREADS, str(threads)),
     }
     try:
         yield

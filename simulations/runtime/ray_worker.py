@@ -4,12 +4,13 @@ import os
 from collections.abc import Collection
 from typing import Any
 
-from flwr.app import Context, Message, RecordDict
+from flwr.app import Context, RecordDict
 
-from clients.app import app as client_app
+from clients.app import description_of
 from clients.node_config import NUM_PARTITIONS, PARTITION_ID
 from clients.node_work import NodeWork
-from models.core.config import Value
+from clients.worker import Worker, load_worker
+from models.core.config import TaskConfig, Value
 from strategies.wire.identity import RUN_ID, let_messages_be_made
 from strategies.wire.reply import NodeReply
 
@@ -39,8 +40,11 @@ class RayWorker:
 
     def describe(self) -> RecordDict:
         """Return what the ClientApp says of this node."""
-        reply = client_app(Message(RecordDict(), NODE, "query"), self.context)
-        return reply.content
+        return description_of(self.context, self.load)
+
+    def load(self, config: TaskConfig, data_path: str) -> Worker:
+        """Return what this process keeps warm."""
+        return load_worker(config, data_path)
 
     def place(self) -> int:
         """Return the number of this process, once it is there."""
@@ -57,11 +61,13 @@ class RayWorker:
         if number != self._number:
             import ray
 
-            self._work = NodeWork.begin(ray.get(shared[0]), message_type, self.context, seconds_left)
+            self._work = NodeWork.begin(
+                ray.get(shared[0]), message_type, self.context, seconds_left, self.load
+            )
             self._number, self._held = number, None
         assert self._work is not None
         try:
-            reply = self._work.do(clients, self._held)
+            reply = self.work(self._work, clients, self._held)
         except Exception as error:
             if self._held is None:
                 raise
@@ -71,6 +77,10 @@ class RayWorker:
                 reply.fail(client, error)
         self._held = reply if reply.total is not None or reply.statistics is not None else None
         return None if self._held else reply
+
+    def work(self, work: NodeWork, clients: Collection[int], reply: NodeReply | None) -> NodeReply:
+        """Do a part of a message's work."""
+        return work.do(clients, reply)
 
     def hand_over(self) -> NodeReply | None:
         """Return what is held, and hold it no more."""

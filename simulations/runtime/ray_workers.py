@@ -38,6 +38,11 @@ class RayWorkers:
 
     run_config: dict[str, Value]
     simulation: ResolvedSimulation
+    worker: type[RayWorker] = RayWorker
+    given: tuple[Any, ...] = ()
+    """What such a worker takes beside the run config."""
+    where: str = ""
+    """Where they are, and where clients' states go, for the run's log; "" on this machine alone."""
     seats: list[Seat] = field(default_factory=list)
 
     def start(self) -> None:
@@ -57,6 +62,11 @@ class RayWorkers:
             ray.kill(seat.actor)
 
     def _start(self) -> tuple[Any, Any]:
-        options = {"num_cpus": 1, "num_gpus": self.simulation.client_gpus, "max_restarts": 0}
-        actor = ray.remote(**options)(RayWorker).remote(self.run_config)  # type: ignore[call-overload]
+        options = {
+            "num_cpus": 1,
+            "num_gpus": self.simulation.client_gpus,
+            "max_restarts": 0,
+            "scheduling_strategy": "SPREAD",  # over the nodes, where there are several
+        }
+        actor = ray.remote(**options)(self.worker).remote(self.run_config, *self.given)  # type: ignore[call-overload]
         return actor, actor.place.remote()

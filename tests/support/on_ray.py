@@ -18,7 +18,7 @@ def main() -> None:
     simulation = replace(resolve(read(SimulationConfig, run_config)), num_workers=int(sys.argv[2]))
     plan = make_plan(run_config)
     with ray_session(run_config, simulation) as started:
-        run_on_ray(run_config, plan, started)
+        run_on_ray(run_config, plan, started.result())
 
 
 if __name__ == "__main__":
