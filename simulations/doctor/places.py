@@ -11,7 +11,10 @@ from pathlib import Path
 
 import psutil
 
+from models.core.errors import UserError
+from models.data.cache import VARIABLE, cache_folder
 from simulations.doctor.finding import Finding, in_bytes
+from simulations.runtime.cluster_checks import check_address, knock
 
 LOOPBACK = "127.0.0.1"
 PORTS = {
@@ -37,6 +40,7 @@ def place_findings() -> list[Finding]:
         loopback(),
         ports({port: owner for port in PORTS if (owner := _owner(port)) is not None}),
         *(disk(name, folder) for name, folder in folders.items()),
+        *parsed_datasets(),
         flower_home(os.environ.get("FLWR_HOME"), Path.home()),
         *ray_address(os.environ.get("RAY_ADDRESS", "")),
     ]
@@ -108,10 +112,33 @@ def flower_home(given: str | None, home: Path) -> Finding:
     return Finding(subject, what)
 
 
+def parsed_datasets() -> Iterable[Finding]:
+    """Say how much room there is where parsed datasets are kept, if they are."""
+    try:
+        folder = cache_folder()
+    except UserError as error:
+        yield Finding(
+            "POLYFED_CACHE", str(error), "wrong", f"export {VARIABLE}=/absolute/folder, or unset it"
+        )
+    else:
+        if folder:
+            yield disk("parsed datasets", folder)
+
+
 def ray_address(given: str) -> Iterable[Finding]:
-    """Say that a cluster is named in the environment."""
+    """Say that a cluster is named in the environment, and whether one answers there."""
     if given:
-        yield Finding("RAY_ADDRESS", given, "note", "unset RAY_ADDRESS unless that cluster is meant")
+        try:
+            check_address(given)
+            if given != "auto":
+                knock(given)
+        except UserError as error:
+            yield Finding(
+                "RAY_ADDRESS", str(error), "wrong", "unset RAY_ADDRESS, or name a cluster that runs"
+            )
+        else:
+            what = f"runs on Ray are on the cluster at {given}"
+            yield Finding("RAY_ADDRESS", what, "note", "unset RAY_ADDRESS for a Ray of each run's own")
 
 
 def _owner(port: int) -> str | None:

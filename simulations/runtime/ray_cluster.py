@@ -17,9 +17,9 @@ from server.plan import Plan
 from server.run_schema import CLIENTS
 from simulations.config import SimulationConfig, resolve
 from simulations.runtime.cluster_checks import check_address, check_nodes, check_shared, knock
+from simulations.runtime.cluster_code import stage_for_workers
 from simulations.runtime.ray_session import THREADS
 from simulations.runtime.ray_workers import RayWorkers
-from simulations.runtime.staging import stage_for_workers
 
 MOST_BYTES = 2**30
 """A dataset that is larger is not sent to nodes."""

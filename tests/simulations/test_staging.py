@@ -48,3 +48,33 @@ def test_an_installed_polyfed_carries_its_pyproject(tmp_path):
         "pyproject.toml": b"ours",
         **{f"{package}/__init__.py": f'"""{package}"""'.encode() for package in PACKAGES},
     }
+
+
+def test_the_users_modules_go_to_workers_with_their_packages(tmp_path):
+    """Those that were imported, whole packages of them, and none that is installed or lies beside."""
+    user = tmp_path / "user"
+    for file, text in {
+        "mine.py": "import helpers.inner, parts",
+        "helpers/__init__.py": "",
+        "helpers/inner.py": "",
+        "helpers/later.py": "",
+        "helpers/data.bin": "x",
+        "parts.py": "",
+        "not_imported.py": "",
+        "models/__init__.py": "raise RuntimeError",
+    }.items():
+        (user / file).parent.mkdir(parents=True, exist_ok=True)
+        (user / file).write_text(text, encoding="utf-8")
+    code = (
+        "from pathlib import Path; from models.core.user_code import import_user_module;"
+        "from simulations.runtime.cluster_code import stage_for_workers;"
+        f"import_user_module('mine'); print(stage_for_workers(Path({str(tmp_path)!r})))"
+    )
+    command = [sys.executable, "-P", "-c", code]
+    done = subprocess.run(command, cwd=user, check=True, capture_output=True, text=True, encoding="utf-8")
+    staged = files_under(Path(done.stdout.strip()))
+    theirs = {name for name in staged if name.partition("/")[0] not in (*PACKAGES, "simulations", "polyfed")}
+    assert theirs == {"mine.py", "parts.py", "helpers/__init__.py", "helpers/inner.py", "helpers/later.py"}
+    assert staged["models/__init__.py"] == (ROOT / "models" / "__init__.py").read_bytes()
+    assert "simulations/runtime/cluster_worker.py" in staged
+    assert "polyfed/__init__.py" in staged

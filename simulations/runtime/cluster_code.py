@@ -1,0 +1,47 @@
+"""The code that a run takes to the nodes of a cluster: polyfed's, and the user's own modules."""
+
+import shutil
+import sys
+from pathlib import Path
+
+from models.core.user_code import OURS, user_folder
+from simulations.runtime.staging import PACKAGES, copy_code
+
+
+def stage_for_workers(folder: Path) -> Path:
+    """Copy polyfed, and the user's modules that this process has imported, into `folder / "code"`.
+
+    What a module of the user's imports only later must lie in its package, or be installed on every node.
+    """
+    code = folder / "code"
+    packages = Path(__file__).resolve().parents[2]
+    copy_code(packages, (*PACKAGES, "simulations"), code)
+    copy_code(packages / "simulations" / "face", ("polyfed",), code)
+    base = user_folder()
+    for name in users_modules():
+        if (base / name).is_dir():
+            copy_code(base, (name,), code)
+        else:
+            shutil.copyfile(base / f"{name}.py", code / f"{name}.py")
+    return code
+
+
+def users_modules() -> list[str]:
+    """Return the top-level modules and packages of the user's folder that this process has imported."""
+    base = user_folder()
+    found = set()
+    for name, module in list(sys.modules.items()):
+        file = getattr(module, "__file__", None)
+        top = name.partition(".")[0]
+        if (
+            file
+            and top not in OURS
+            and Path(file).resolve() in (base / f"{top}.py", *_package_files(base, name))
+        ):
+            found.add(top)
+    return sorted(found)
+
+
+def _package_files(base: Path, name: str) -> tuple[Path, Path]:
+    inside = base.joinpath(*name.split("."))
+    return inside / "__init__.py", inside.with_name(f"{inside.name}.py")
