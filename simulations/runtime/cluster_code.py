@@ -1,5 +1,6 @@
 """The code that a run takes to the nodes of a cluster: polyfed's, and the user's own modules."""
 
+import importlib.util
 import shutil
 import sys
 from pathlib import Path
@@ -16,7 +17,9 @@ def stage_for_workers(folder: Path) -> Path:
     code = folder / "code"
     packages = Path(__file__).resolve().parents[2]
     copy_code(packages, (*PACKAGES, "simulations"), code)
-    copy_code(packages / "simulations" / "face", ("polyfed",), code)
+    # In a checkout it lies elsewhere than the rest.
+    if face := importlib.util.find_spec("polyfed"):
+        copy_code(Path(str(face.origin)).resolve().parents[1], ("polyfed",), code)
     base = user_folder()
     for name in users_modules():
         if (base / name).is_dir():
@@ -31,17 +34,9 @@ def users_modules() -> list[str]:
     base = user_folder()
     found = set()
     for name, module in list(sys.modules.items()):
-        file = getattr(module, "__file__", None)
-        top = name.partition(".")[0]
-        if (
-            file
-            and top not in OURS
-            and Path(file).resolve() in (base / f"{top}.py", *_package_files(base, name))
-        ):
+        top, file = name.partition(".")[0], getattr(module, "__file__", None)
+        inside = base.joinpath(*name.split("."))
+        own = (inside / "__init__.py", inside.with_name(f"{inside.name}.py"))
+        if file and top not in OURS and Path(file).resolve() in own:
             found.add(top)
     return sorted(found)
-
-
-def _package_files(base: Path, name: str) -> tuple[Path, Path]:
-    inside = base.joinpath(*name.split("."))
-    return inside / "__init__.py", inside.with_name(f"{inside.name}.py")
