@@ -1,4 +1,4 @@
-"""Until when a node works for a round, and how its clients share that time.
+"""Until when a node works for a round, how its clients share that time, and how long one of them may take.
 
 A client looks at the deadline before every batch and when it has trained. What hangs within a batch never
 looks: an alarm interrupts it a little later, where Python can set one. Either way the client is late and
@@ -12,12 +12,17 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from logging import WARNING
 
+from models.core.log import log
 from strategies.wire.reply import NodeReply
 from strategies.wire.request import ClientRequest
 
 ALARM_AFTER = 2.0
 """Seconds between a deadline and its alarm: most batches end within, and a client then stops between two."""
+
+TRIES = 2
+"""How often a client may take its turn that was stopped for client-timeout."""
 
 Turn = Callable[[ClientRequest, "Deadline"], None]
 """Does what a client is asked for, and collects its reply."""
@@ -35,12 +40,16 @@ class Deadline:
     """Of time.monotonic(); infinity is never."""
     said: str = "the time that there was"
     """What passes until then, for the error."""
+    each: float = math.inf
+    """Seconds that one client may take of them (client-timeout)."""
+    own: bool = False
+    """Whether it comes of how long one client may take, which then may try again."""
 
     @staticmethod
-    def after(seconds: float) -> "Deadline":
-        """Return the moment so many seconds from now."""
+    def after(seconds: float, each: float = math.inf) -> "Deadline":
+        """Return the moment so many seconds from now, until when one client may take `each`."""
         said = f"the {seconds:.3g} s that the round had left (round-timeout)"
-        return Deadline(time.monotonic() + seconds, said)
+        return Deadline(time.monotonic() + seconds, said, each)
 
     @property
     def left(self) -> float:
@@ -55,8 +64,25 @@ class Deadline:
     def halfway(self) -> "Deadline":
         """Return the moment when half of the time that is left will have passed."""
         half = self.left / 2
-        said = f"{half:.3g} s, half of what was left of round-timeout while others of its node wait"
+        of_what = "client-timeout" if self.own else "round-timeout"
+        said = f"{half:.3g} s, half of what was left of {of_what} while others of its node wait"
         return Deadline(time.monotonic() + half, said)
+
+    def for_one(self, *, others_wait: bool) -> "Deadline":
+        """Return until when the client may work whose turn it is."""
+        shared = self.halfway() if others_wait else self
+        return self._within(self.each, f"{self.each:g} s (client-timeout)", shared)
+
+    def for_stack(self, size: int) -> "Deadline":
+        """Return until when a stack of that many clients may work, which step together."""
+        seconds = size * self.each
+        return self._within(seconds, f"{seconds:g} s ({size} times client-timeout, of a stack)", self)
+
+    def _within(self, seconds: float, said: str, shared: "Deadline") -> "Deadline":
+        """Return the moment so many seconds from now, or the one that is shared where that comes first."""
+        if seconds >= shared.left:
+            return shared
+        return Deadline(time.monotonic() + seconds, said, own=True)
 
     def late(self) -> LateError:
         """Return the error of a client that is not done by now."""
@@ -70,17 +96,31 @@ def take_turns(requests: Sequence[ClientRequest], deadline: Deadline, reply: Nod
     """Let client after client work until the deadline; whatever one client does, the others' work counts.
 
     A client may take half of the time that is left while others wait, so that one slow client does not cost
-    them their round. Clients that take alike long, and fit into the time, never take more than that.
+    them their round. Clients that take alike long, and fit into the time, never take more than that. A client
+    that is stopped for client-timeout begins once more, as if it had not: it has left nothing behind.
     """
     with _alarm(deadline):
         for place, request in enumerate(requests):
-            mine = deadline.halfway() if place + 1 < len(requests) else deadline
             try:
                 if deadline.left < 0:
                     raise LateError(f"its turn did not come: the clients before it took {deadline.said}")
-                turn(request, mine)
+                _take_turn(request, deadline, place + 1 < len(requests), turn)
             except Exception as error:  # whatever one client does
                 reply.fail(request.client, error)
+
+
+def _take_turn(request: ClientRequest, deadline: Deadline, others_wait: bool, turn: Turn) -> None:
+    for number in range(1, TRIES + 1):
+        mine = deadline.for_one(others_wait=others_wait)
+        try:
+            turn(request, mine)
+            return
+        except LateError as error:
+            if not mine.own:
+                raise
+            if number == TRIES:
+                raise LateError(f"{error}, in {TRIES} tries") from error
+            log(WARNING, "Client %d is tried once more: %s", request.client, error)
 
 
 @contextmanager

@@ -4,6 +4,7 @@ A worker that is dealt clients bit by bit unpacks the message once. What it has 
 it is asked to, so that it is the same work, and the same reply, however the clients were dealt.
 """
 
+import math
 import time
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
@@ -49,14 +50,17 @@ class NodeWork:
         seconds_left: float | None = None,
         load: Load = load_worker,
     ) -> "NodeWork":
-        """Unpack a message; its clients have `seconds_left`, those that it says itself unless given."""
+        """Unpack a message; its clients have the time that it says.
+
+        Who gives `seconds_left` sees to it by themselves that no client takes longer than it may.
+        """
         info, requests = unpack_requests(content)
         if seconds_left is not None:
-            info = replace(info, seconds_left=seconds_left)
+            info = replace(info, seconds_left=seconds_left, client_seconds=math.inf)
         debug = debugged(context.node_config)
         node = NodeConfig.from_flower(context.node_config)
         # Who steps through a client in a debugger takes their time.
-        deadline = NEVER if debug else Deadline.after(info.seconds_left)
+        deadline = NEVER if debug else Deadline.after(info.seconds_left, info.client_seconds)
         worker = load(read(TaskConfig, context.run_config), node.data_path)
         # The run's absolute folder where server and nodes share a disk, else a name under the node's own.
         states = ClientStates(node.states_of(info.state_path), states_of(content))

@@ -55,7 +55,7 @@ def train_stacked(
             reply.fail(request.client, error)
     for learners in stacks.values():
         if learners:
-            _Stack(worker, learners, states, reply, deadline).train()
+            _Stack(worker, learners, states, reply, deadline.for_stack(len(learners))).train()
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,9 @@ def _prepare(worker: Worker, request: ClientRequest, states: ClientStates, deadl
     received = {}
     if request.info.received_losses:
         start = shared_model(request.given, state.shared)
-        received = worker.received_losses(server_round, client, start, examples, deadline.halfway())
+        received = worker.received_losses(
+            server_round, client, start, examples, deadline.for_one(others_wait=True)
+        )
     return _Learner(request, worker.task.num_examples(examples), received, batches, state)
 
 

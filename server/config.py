@@ -52,11 +52,16 @@ class ServerConfig(Config):
     evaluation; nodes then answer for those that are done."""
     round_grace: Annotated[float, Field(ge=0, allow_inf_nan=True)] = 60.0
     """Seconds beyond round-timeout to wait for a node's answer; it must cover the start of its ClientApp."""
+    client_timeout: Annotated[float, Field(ge=0)] = 0.0
+    """Seconds that one client may take for what it is asked; one that takes longer is stopped and tried once
+    more, and has then failed. On Ray its worker is ended, whatever it does; 0 = as long as there is time."""
     node_timeout: Seconds = 300.0
     """Seconds to wait at the start for every node to answer."""
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
+        comes_first = self.client_timeout < self.round_timeout
+        require(comes_first, "client-timeout", "less than round-timeout", self.client_timeout)
         can_stop = self.patience == 0 or self.evaluate_every > 0
         require(can_stop, "evaluate-every", "> 0 when patience is", self.evaluate_every)
         absolute = not self.init_from or Path(self.init_from).is_absolute()

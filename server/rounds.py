@@ -346,6 +346,7 @@ class RoundLoop:
             rules=declaration.local_rules,
             personal_rules=declaration.personal_rules,
             received_losses=declaration.received_losses,
+            client_seconds=self.config.client_timeout or math.inf,
         )
 
     def _seed(self, purpose: str, server_round: int) -> None:

@@ -36,8 +36,8 @@ PATIENCE = 3.0
 # Keys that say how far, where and how patiently to run, not what is computed: resuming may change them.
 FREE_ON_RESUME = frozenset(
     {
-        "callbacks", "checkpoint-every", "client-gpus", "cluster-data", "cluster-states", "data-dir",
-        "download", "draw-every", "keep-checkpoints", "node-timeout", "num-nodes",
+        "callbacks", "checkpoint-every", "client-gpus", "client-timeout", "cluster-data", "cluster-states",
+        "data-dir", "download", "draw-every", "keep-checkpoints", "node-timeout", "num-nodes",
         "num-server-rounds", "num-workers", "patience", "resume", "round-grace", "round-timeout", "run-dir",
         "trackers",
     }

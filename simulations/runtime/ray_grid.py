@@ -2,27 +2,29 @@
 
 import math
 import time
-from collections.abc import Callable, Iterable
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
 from logging import INFO, WARNING
 
 import ray
-from flwr.app import Message, RecordDict
-from ray.exceptions import GetTimeoutError
+from flwr.app import Message, MessageType, RecordDict
 
 from models.core.log import log
-from models.core.tracebacks import line_of, traceback_of
+from server.errors import NodesFailedError
 from simulations.runtime.own_grid import OwnGrid
-from simulations.runtime.portions import dealt, stacks
-from simulations.runtime.ray_dealer import DEATHS, Dealer, how_it_died
+from simulations.runtime.portions import Portion, dealt, stacks
+from simulations.runtime.ray_dealer import Dealer
 from simulations.runtime.ray_worker import NODE
 from simulations.runtime.ray_workers import RayWorkers
-from strategies.wire.node import ERROR, NodeDescription, NodeError
-from strategies.wire.node import NODE as DESCRIBED
+from strategies.wire.node import NodeError
 from strategies.wire.records import unpack
+from strategies.wire.reply import NodeReply
 from strategies.wire.request import info_of
 
 STACK = 25
 """Clients that are trained side by side under engine = "stacked"."""
+LOST = "it was done, and in the sum of a worker that did not answer in time (round-timeout + round-grace)"
+"""What befell clients that did their part, once or twice."""
 
 
 class RayGrid(OwnGrid):
@@ -56,48 +58,55 @@ class RayGrid(OwnGrid):
         self.check()
         if message.metadata.message_type == "query":
             return self._describe(patience)
-        self._messages += 1
         clients = [client for client, _ in unpack(message.content)]
-        if self.stacked:
-            portions = stacks(clients, STACK)
-        else:
-            portions = dealt(clients, len(self.workers.seats), self.size_of)
-        dealer = Dealer(
-            self.workers,
-            self._messages,
-            ray.put(message.content),
-            message.metadata.message_type,
-            time.monotonic() + info_of(message.content).seconds_left,
-        )
-        return dealer.deal(portions, patience).pack()
+        info, shared = info_of(message.content), ray.put(message.content)
+        # Clients that evaluate depend on nobody, whatever the engine.
+        stacked = self.stacked and message.metadata.message_type == MessageType.TRAIN
+
+        def deal(portions: Sequence[Portion]) -> Dealer:
+            self._messages += 1
+            until = time.monotonic() + info.seconds_left
+            asked = self._messages, shared, message.metadata.message_type, until, info.client_seconds
+            dealer = Dealer(self.workers, *asked, together=stacked)
+            dealer.deal(portions, patience)
+            return dealer
+
+        try:
+            # Alone, a client's time is known, and which of them it was that took too long.
+            dealer = deal(self._portions(clients, stacked=stacked, alone=info.client_seconds < math.inf))
+            parts, undone = dealer.parts, dealer.undone
+            if undone:
+                log(WARNING, "%d clients do their work again: %s", sum(map(len, undone)), LOST)
+                dealer = deal(undone)
+                parts += dealer.parts
+                parts += [NodeReply.of_failed_node(lost, f"{LOST}, twice") for lost in dealer.undone]
+        except NodeError as error:
+            failed = NodesFailedError(str(error))
+            failed.add_note(error.whole)  # for errors.log
+            raise failed from error
+        return _side_by_side(parts).pack()
+
+    def _portions(self, clients: Sequence[int], *, stacked: bool, alone: bool) -> list[Portion]:
+        if stacked:
+            return stacks(clients, STACK)
+        portions = dealt(clients, len(self.workers.seats), self.size_of)
+        return [(client,) for portion in portions for client in portion] if alone else portions
 
     def _describe(self, patience: float) -> RecordDict:
-        """Return what the workers say of the node: all of them the same, or why they cannot take part."""
+        """Return what the workers say of the node, or why they cannot take part."""
         if self.workers.where:
             log(INFO, "%s", self.workers.where)
-        asked = [seat.actor.describe.remote() for seat in self.workers.seats]
         try:
-            # Ray takes no infinity.
-            said: list[RecordDict] = ray.get(asked, timeout=patience if patience < math.inf else None)
-        except Exception as error:
-            return NodeError(_why_silent(error, patience), traceback_of(error)).pack()
-        if failed := [each for each in said if ERROR in each.config_records[DESCRIBED]]:
-            return failed[0]
-        described = [NodeDescription.unpack(each) for each in said]
-        machines = sorted({each.machine for each in described})
-        alike = {each.model_copy(update={"machine": "; ".join(machines)}) for each in described}
-        if len(alike) > 1:
-            why = "its workers have other code or data than one another"
-            return NodeError(why, "\n".join(map(str, said))).pack()
-        if len(machines) > 1:
-            log(WARNING, "Workers compute on different machines, which may round differently: %s", machines)
-        return alike.pop().pack()
+            return self.workers.describe(patience)
+        except NodeError as error:
+            return error.pack()
 
 
-def _why_silent(error: Exception, patience: float) -> str:
-    """Return in one line why workers have not said what they are."""
-    if isinstance(error, GetTimeoutError):
-        return f"not all of its workers began within {patience:g} s; raise node-timeout"
-    if isinstance(error, DEATHS):
-        return f"a worker could not begin: {how_it_died(error)}"
-    return line_of(error)
+def _side_by_side(parts: Sequence[NodeReply]) -> NodeReply:
+    """Return the replies of workers as those of one node, which takes as long as the busiest of them."""
+    whole = NodeReply.merged(parts)
+    seconds: dict[int, float] = defaultdict(float)
+    for part in parts:
+        seconds[part.worker] += part.seconds
+    whole.seconds = max(seconds.values(), default=0.0)
+    return whole

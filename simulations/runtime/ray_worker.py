@@ -1,6 +1,5 @@
 """A worker of a simulation: a process that Ray starts, keeps the ClientApp warm and is dealt clients."""
 
-import os
 from collections.abc import Collection
 from typing import Any
 
@@ -45,10 +44,6 @@ class RayWorker:
     def load(self, config: TaskConfig, data_path: str) -> Worker:
         """Return what this process keeps warm."""
         return load_worker(config, data_path)
-
-    def place(self) -> int:
-        """Return the number of this process, once it is there."""
-        return os.getpid()
 
     def do(
         self, number: int, shared: list[Any], message_type: str, clients: Collection[int], seconds_left: float

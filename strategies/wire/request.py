@@ -46,6 +46,8 @@ class RoundInfo:
     seconds_left: float = math.inf
     """Seconds that a node has for its clients once it gets the message; it then answers for those that are
     done. No time of day, as the clocks of machines differ."""
+    client_seconds: float = math.inf
+    """Seconds that one client has of these; who takes longer is tried once more, and has then failed."""
     repeated: tuple[int, ...] = ()
     """Clients that count several times, as often as they stand here and once more."""
 

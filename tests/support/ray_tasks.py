@@ -1,5 +1,6 @@
 """Tasks that do to a worker of Ray's what a test wants; given to runs as "ray_tasks:NAME"."""
 
+import ctypes
 import os
 import signal
 import time
@@ -45,6 +46,22 @@ class DiesOnce(_AtAPlace):
         if not self.once.exists():
             self.once.touch()
             os.kill(os.getpid(), signal.SIGKILL)
+
+
+class HangsOnce(DiesOnce):
+    """Hangs where there is no file `once`, and writes it: in C, where no thread of Python's can go on."""
+
+    def act(self) -> None:
+        if not self.once.exists():
+            self.once.touch()
+            ctypes.PyDLL(None).sleep(600)
+
+
+class Hangs(_AtAPlace):
+    """Hangs in C, where no thread of Python's can go on."""
+
+    def act(self) -> None:
+        ctypes.PyDLL(None).sleep(600)
 
 
 class Deaf(_AtAPlace):
