@@ -3,7 +3,6 @@
 import ctypes
 import os
 import signal
-import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -49,27 +48,25 @@ class DiesOnce(_AtAPlace):
 
 
 class HangsOnce(DiesOnce):
-    """Hangs where there is no file `once`, and writes it: in C, where no thread of Python's can go on."""
+    """Hangs where there is no file `once`, and writes it."""
 
     def act(self) -> None:
         if not self.once.exists():
             self.once.touch()
-            ctypes.PyDLL(None).sleep(600)
+            hang()
 
 
 class Hangs(_AtAPlace):
-    """Hangs in C, where no thread of Python's can go on."""
+    """Hangs."""
 
     def act(self) -> None:
-        ctypes.PyDLL(None).sleep(600)
+        hang()
 
 
-class Deaf(_AtAPlace):
-    """Hangs, and hears no alarm."""
-
-    def act(self) -> None:
-        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGALRM})
-        time.sleep(600)
+def hang() -> None:
+    """Hang as a native library may: no signal is heard, and no thread of Python's can go on."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+    ctypes.PyDLL(None).sleep(600)
 
 
 class Talks(_AtAPlace):
