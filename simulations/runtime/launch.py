@@ -19,6 +19,7 @@ from server.resume import checkpoint_to_resume
 from server.run_folder import claim, hold, write_json
 from server.run_schema import CONFIG, LAUNCHER, METRICS, RESULT, RUN_LOG, SCHEMA, RunResult
 from simulations.config import ResolvedSimulation, SimulationConfig, resolve
+from simulations.runtime.heeded import check_device, unheeded
 from simulations.runtime.progress import RoundProgress
 from simulations.runtime.terminal import FollowedLog, Terminal, terminal_log
 
@@ -51,7 +52,7 @@ def launch(
     simulation = None if ray_address else resolve(read(SimulationConfig, run_config))
     with terminal_log(verbose) as terminal, _workers(runtime, run_config, simulation, ray_address) as start:
         try:
-            plan, launcher = _plan(run_config, folder)
+            plan, launcher = _plan(run_config, folder, runtime)
         except UserError:
             raise
         except Exception as error:
@@ -63,6 +64,8 @@ def launch(
         if plan.transfer and not run_config["resume"]:
             for line in plan.transfer.lines():
                 console.print(line, soft_wrap=True, highlight=False, markup=False)
+        for line in unheeded(runtime, run_config):
+            log(WARNING, "%s", line)
         before = _stamp(folder / RESULT)
         try:
             with RoundProgress(folder, int(run_config["num-server-rounds"]), console, plan.task.metric):
@@ -104,12 +107,13 @@ def _on_cluster(run_config: dict[str, Value], address: str) -> Iterator[Start]:
         yield cluster.start
 
 
-def _plan(run_config: dict[str, Value], folder: Path) -> tuple[Plan, BaseFileLock]:
+def _plan(run_config: dict[str, Value], folder: Path, runtime: Runtime) -> tuple[Plan, BaseFileLock]:
     """Build what the ServerApp will build, and look at the run folder, before anybody has to wait.
 
     The lock keeps others from launching a run there meanwhile, and from showing this one as theirs.
     """
     plan = make_plan(run_config)
+    check_device(runtime, run_config)
     lock = claim(folder, run_config, resume=plan.config.resume)
     try:
         if plan.config.resume:

@@ -18,7 +18,7 @@ from server.run_schema import CLIENTS
 from simulations.config import SimulationConfig, resolve
 from simulations.runtime.cluster_checks import check_address, check_nodes, check_shared, knock
 from simulations.runtime.cluster_code import stage_for_workers
-from simulations.runtime.ray_session import THREADS
+from simulations.runtime.ray_session import THREADS, one_ray
 from simulations.runtime.ray_workers import RayWorkers
 
 MOST_BYTES = 2**30
@@ -30,14 +30,15 @@ def on_cluster(address: str, run_config: dict[str, Value]) -> "Iterator[Cluster]
     """Give the cluster at `address` ("HOST:PORT", or "auto"); afterwards nothing of this run is on it.
 
     Ray itself ends the run's workers where this process is killed: they belong to its job.
-    Raises UserError for an address that is none.
+    Raises UserError for an address that is none, and where this process uses Ray already.
     """
     check_address(address)
     cluster = Cluster(address, run_config)
-    try:
-        yield cluster
-    finally:
-        cluster.leave()
+    with one_ray():
+        try:
+            yield cluster
+        finally:
+            cluster.leave()
 
 
 class Cluster:
@@ -96,8 +97,6 @@ class Cluster:
     def _connect(self) -> None:
         import ray
 
-        if ray.is_initialized():
-            raise UserError("this process uses Ray already (ray.init): call ray.shutdown() first")
         if self.address != "auto":
             knock(self.address)
         logging.getLogger("ray").setLevel(logging.ERROR)

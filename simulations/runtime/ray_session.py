@@ -25,6 +25,10 @@ START = 20.0
 """Seconds that the start of Ray gets to end when nobody waits for it any more; it takes two."""
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 """Environment variables that say how many threads a worker computes in."""
+SET_BY_RAY = ("PYTHONBREAKPOINT", "RAY_CLIENT_MODE", "GRPC_VERBOSITY")
+"""Environment variables that Ray sets in this process; the first one takes breakpoint() from its user."""
+IN_USE = threading.Lock()
+"""Held by the thread that runs on Ray."""
 
 if TYPE_CHECKING:
     from simulations.runtime.ray_workers import RayWorkers
@@ -41,12 +45,7 @@ def ray_session(
 
     Raises UserError where this process uses Ray already: it can have one only, and that is not ours to end.
     """
-    if (theirs := sys.modules.get("ray")) and theirs.is_initialized():
-        raise UserError(
-            "this process uses Ray already (ray.init), and a run on Ray starts its own: call ray.shutdown() "
-            "first, or run with in_process=True"
-        )
-    with reaper.watched_folder() as folder, _environment(folder, int(run_config["threads"])):
+    with one_ray(), reaper.watched_folder() as folder, _environment(folder, int(run_config["threads"])):
         ray = _Ray(dict(run_config), simulation, folder)
         ray.start()
         try:
@@ -59,6 +58,28 @@ def ray_session(
                 reaper.end(str(folder))
             ray.join()
             _keep_output(folder, Path(str(run_config["run-dir"])) / WORKERS_LOG)
+
+
+@contextmanager
+def one_ray() -> Iterator[None]:
+    """Keep this process's Ray for one run.
+
+    Raises UserError where somebody else has it: another thread, or the user's own code.
+    """
+    if not IN_USE.acquire(blocking=False):
+        raise UserError(
+            "another thread of this process runs on Ray, and a process has one Ray: wait for that run, give "
+            "this one a process of its own (polyfed.sweep does), or run with in_process=True"
+        )
+    try:
+        if (theirs := sys.modules.get("ray")) and theirs.is_initialized():
+            raise UserError(
+                "this process uses Ray already (ray.init), and a run on Ray starts its own: call "
+                "ray.shutdown() first, or run with in_process=True"
+            )
+        yield
+    finally:
+        IN_USE.release()
 
 
 class _Ray(threading.Thread):
@@ -149,9 +170,7 @@ def _keep_output(folder: Path, target: Path) -> None:
 @contextmanager
 def _environment(folder: Path, threads: int) -> Iterator[None]:
     """Set what Ray and its workers find in their environment."""
-    before = dict(os.environ)
-    os.environ.pop("RAY_ADDRESS", None)  # a cluster, and this Ray is the run's alone
-    os.environ |= {
+    ours = {
         reaper.MARK: str(folder),
         FOLDER: str(user_folder()),
         "RAY_USAGE_STATS_ENABLED": "0",
@@ -159,8 +178,15 @@ def _environment(folder: Path, threads: int) -> Iterator[None]:
         "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
         **dict.fromkeys(THREADS, str(threads)),
     }
+    # Nothing else is touched, as other threads see it, too.
+    before = {name: os.environ.get(name) for name in ("RAY_ADDRESS", *SET_BY_RAY, *ours)}
+    os.environ.pop("RAY_ADDRESS", None)  # a cluster, and this Ray is the run's alone
+    os.environ |= ours
     try:
         yield
     finally:
-        os.environ.clear()
-        os.environ |= before
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value

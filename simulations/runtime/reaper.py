@@ -4,6 +4,7 @@ A process of its own, in a session of its own. It waits for its standard input t
 operating system sees to when the process at the other end is gone, be it by Ctrl-C, a signal or kill -9.
 """
 
+import secrets
 import shutil
 import subprocess
 import sys
@@ -34,11 +35,12 @@ def watched_folder() -> Iterator[Path]:
     That holds even where this process is killed meanwhile.
     """
     root = tempfile.gettempdir()
-    folder = Path(tempfile.mkdtemp(prefix="polyfed-", dir=root if len(root) <= LONGEST_ROOT else "/tmp"))
+    folder = Path(root if len(root) <= LONGEST_ROOT else "/tmp") / f"polyfed-{secrets.token_hex(4)}"
     watch = subprocess.Popen(
         [sys.executable, "-P", __file__, str(folder)], stdin=subprocess.PIPE, start_new_session=True
     )
     try:
+        folder.mkdir(mode=0o700)  # once it is watched, or a kill in between would leave it
         yield folder
     finally:
         watch.communicate(GOODBYE)  # closes its standard input and waits

@@ -13,6 +13,8 @@ from strategies.wire.node import NodeDescription, NodeError
 from strategies.wire.reply import NodeReply
 from strategies.wire.request import RoundInfo, pack_requests
 
+FINE_ = NodeDescription.unpack(FINE)
+
 
 def described(monkeypatch: pytest.MonkeyPatch, *says: Says, patience: float | None = 5.0) -> NodeDescription:
     """Return what a grid says of a node whose two workers, and those that replace them, say this."""
@@ -27,24 +29,32 @@ def described(monkeypatch: pytest.MonkeyPatch, *says: Says, patience: float | No
 def test_workers_that_say_the_same_are_one_node(
     monkeypatch: pytest.MonkeyPatch, patience: float | None
 ) -> None:
-    assert described(monkeypatch, FINE, FINE, patience=patience) == NodeDescription.unpack(FINE)
+    assert described(monkeypatch, FINE, FINE, patience=patience) == FINE_
 
 
 def test_one_worker_that_cannot_take_part_says_why_for_all(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(NodeError, match="^MemoryError: no room for it$") as raised:
+    with pytest.raises(NodeError, match=r"^MemoryError: no room for it$") as raised:
         described(monkeypatch, FINE, cannot("MemoryError: no room for it", "Traceback"))
     assert raised.value.whole == "Traceback"
 
 
 def test_workers_that_differ_cannot_take_part(monkeypatch: pytest.MonkeyPatch) -> None:
-    other = NodeDescription.unpack(FINE).model_copy(update={"data": "other"})
-    with pytest.raises(NodeError, match="other code, data or machines"):
+    other = FINE_.model_copy(update={"data": "other"})
+    with pytest.raises(NodeError, match="other code or data than one another"):
         described(monkeypatch, FINE, other.pack())
 
 
+def test_workers_on_other_machines_are_named_with_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    one, other = (FINE_.model_copy(update={"machine": machine}) for machine in ("old", "new"))
+    together = FINE_.model_copy(update={"machine": "new; old"})
+    assert described(monkeypatch, one.pack(), other.pack()) == together
+
+
 def test_a_worker_that_dies_before_it_has_begun_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert described(monkeypatch, DIES, FINE, DIES) == NodeDescription.unpack(FINE)
-    with pytest.raises(NodeError, match="^a worker could not begin, 3 times in a row: it died or was killed"):
+    assert described(monkeypatch, DIES, FINE, DIES) == FINE_
+    with pytest.raises(
+        NodeError, match=r"^a worker could not begin, 3 times in a row: it died or was killed"
+    ):
         described(monkeypatch, *[DIES] * 5)
 
 
@@ -53,7 +63,7 @@ def test_workers_that_do_not_begin_are_not_waited_for_for_ever(monkeypatch: pyte
     put_in_place(monkeypatch, ray)
     workers = FakeWorkers(ray, 2)
     ray.actors[1].hangs = True
-    with pytest.raises(NodeError, match="^not all of its workers began within 5 s; raise node-timeout"):
+    with pytest.raises(NodeError, match=r"^not all of its workers began within 5 s; raise node-timeout"):
         workers.describe(5.0)
 
 
@@ -120,5 +130,5 @@ def test_only_training_is_done_in_stacks(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_a_worker_that_cannot_be_replaced_ends_the_run_with_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(NodesFailedError, match="^a worker could not begin, 3 times in a row: it died"):
+    with pytest.raises(NodesFailedError, match=r"^a worker could not begin, 3 times in a row: it died"):
         round_of(monkeypatch, FakeRay(0, deadly=[3], says=[FINE, DIES, DIES, DIES]))
