@@ -1,10 +1,11 @@
 """A slow client is late for itself alone: its node stops it, and answers for the others."""
 
 import json
+import math
 import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
@@ -45,18 +46,30 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     return made
 
 
-def turns(clock: Clock, seconds: dict[int, int], limit: float, count: int = 4) -> tuple[NodeReply, list[int]]:
-    """Let clients that need so long take turns; each looks at its deadline every second."""
+def turns(
+    clock: Clock,
+    seconds: dict[int, int],
+    limit: float,
+    count: int = 4,
+    *,
+    each: float = math.inf,
+    once: Collection[int] = (),
+) -> tuple[NodeReply, list[int]]:
+    """Let clients that need so long take turns; each looks at its deadline every second.
+
+    Those in `once` need it the first time alone.
+    """
     reply, begun = NodeReply(), []
 
     def turn(request: ClientRequest, deadline: Deadline) -> None:
+        again = request.client in begun and request.client in once
         begun.append(request.client)
-        for _ in range(seconds.get(request.client, 0)):
+        for _ in range(0 if again else seconds.get(request.client, 0)):
             clock.now += 1
             deadline.check()
         reply.add(request.client, RecordDict())
 
-    take_turns(requests(count), Deadline.after(limit), reply, turn)
+    take_turns(requests(count), Deadline.after(limit, each), reply, turn)
     return reply, begun
 
 
@@ -91,6 +104,30 @@ def test_half_of_the_time_is_for_those_who_wait(
     assert begun == [0, 1, 2, 3]
     assert list(outcome(reply)[1]) == late
     assert [*outcome(reply)[0]] == [client for client in range(4) if client not in late]
+
+
+def test_a_client_that_takes_longer_than_one_may_is_tried_once_more(clock: Clock) -> None:
+    reply, begun = turns(clock, {1: 1000, 2: 1000}, limit=100, each=5, once=[2])
+    assert begun == [0, 1, 1, 2, 2, 3]
+    said = "LateError: not done within 5 s (client-timeout), in 2 tries"
+    assert outcome(reply) == ([0, 2, 3], {1: said})
+    assert clock.now == 18  # three times five seconds, and one step more
+
+
+def test_a_client_is_not_tried_again_in_time_that_is_not_its_own(clock: Clock) -> None:
+    """Half of the ten seconds is less than client-timeout, and is the others'."""
+    reply, begun = turns(clock, {0: 1000}, limit=10, each=6)
+    assert begun == [0, 1, 2, 3]
+    assert list(outcome(reply)[1].values()) == [
+        "LateError: not done within 5 s, half of what was left of round-timeout while others of its node wait"
+    ]
+
+
+@pytest.mark.parametrize(("size", "seconds"), [(1, 5), (4, 20), (40, 100)])
+def test_a_stack_has_the_time_of_all_its_clients(clock: Clock, size: int, seconds: int) -> None:
+    assert Deadline.after(100, each=5).for_stack(size).left == seconds
+    assert Deadline.after(100).for_stack(size).left == 100
+    assert NEVER.for_stack(size) is NEVER.for_one(others_wait=False) is NEVER
 
 
 def test_clients_whose_turn_does_not_come_say_so() -> None:
@@ -252,3 +289,41 @@ def test_a_slow_client_costs_itself_one_round(
     )
     run_in_process(faulty)
     assert result_of(faulty)[1]["weights_sha256"] == result["weights_sha256"]
+
+
+@pytest.mark.slow
+def test_a_client_that_hangs_once_works_again_with_the_same_result(
+    tiny: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It hangs in the middle of its training; what it had learned by then leaves no trace."""
+    monkeypatch.setattr(clients.deadline, "ALARM_AFTER", 0.2)
+    options = {"num_server_rounds": 2, "batch_size": 16, "keep_optimizer": True, "task": "slow:SlowCnn"}
+    options |= {"task_options": "slow_at = [0, 0], seconds = 0.0", "local_epochs": 2}
+    plain = tiny(run_dir=str(tmp_path / "plain"), **options)
+    run_in_process(plain)
+    once = tmp_path / "once"
+    options["task_options"] = f"slow_at = [2, 2], seconds = 60.0, first = 5, once = '{once}'"
+    hung = tiny(run_dir=str(tmp_path / "hung"), client_timeout=3.0, **options)
+    run_in_process(hung)
+    assert once.exists()
+    rows, result = result_of(hung)
+    assert [row["failures"] for row in rows if "failures" in row] == [[], []]
+    assert result["weights_sha256"] == result_of(plain)[1]["weights_sha256"]
+
+
+@pytest.mark.slow
+def test_a_client_that_hangs_twice_has_failed_alone(
+    tiny: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(clients.deadline, "ALARM_AFTER", 0.2)
+    config = tiny(
+        task="slow:SlowCnn",
+        task_options="slow_at = [1, 2], seconds = 60.0",
+        client_timeout=3.0,
+        num_server_rounds=1,
+    )
+    run_in_process(config)
+    row = result_of(config)[0][-1]
+    (failure,) = row["failures"]
+    assert (failure["client"], row["clients"]) == (2, [0, 1, 3])
+    assert failure["error"] == "LateError: not done within 3 s (client-timeout), in 2 tries"
