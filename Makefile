@@ -14,7 +14,7 @@ COMPILE := $(BIN)/uv pip compile pyproject.toml --group lock --quiet --universal
     --custom-compile-command "make lock"
 
 .PHONY: simulate test rounding check config coverage docs lock newest bars families strategies bench bench-docs \
-    scale gpu centralized clean
+    scale kills gpu centralized clean
 
 # The main job: install, train, and end with the path of the report.
 simulate: $(VENV)/installed
@@ -90,6 +90,10 @@ bench-docs: bench
 # Start-up, round time and memory with 1,000,000 clients against 1,000.
 scale: $(VENV)/installed
 	$(BIN)/python -m simulations.bench.scale
+
+# Kill short runs at random instants, and count what is left of them: processes, shared memory, temporary files.
+kills: $(VENV)/installed
+	$(BIN)/python -m simulations.bench.kills
 
 # What a GPU does: the same hash again, families against the CPU, stacked clients, transfers, shared GPUs.
 gpu: $(VENV)/installed

@@ -50,13 +50,22 @@ def marked(folder: str) -> set[psutil.Process]:
     """Return the processes that the run in `folder` has started.
 
     Ray's daemons leave their parent's process group and session, so that the mark in the environment
-    is all they share. Some write their title over it; those are found as children.
+    is all they share. Some write their title over it; those are found as children, or, where Ray has ended
+    before them, by their logs.
     """
     processes = list(psutil.process_iter(["environ", "ppid"]))
-    found = {p.pid: p for p in processes if (p.info["environ"] or {}).get(MARK) == folder}
+    found = {p.pid: p for p in processes if _is_of(folder, p)}
     while children := [p for p in processes if p.info["ppid"] in found and p.pid not in found]:
         found.update((child.pid, child) for child in children)
     return set(found.values())
+
+
+def _is_of(folder: str, process: psutil.Process) -> bool:
+    if environment := process.info["environ"]:
+        return bool(environment.get(MARK) == folder)
+    with suppress(psutil.Error):  # it has ended meanwhile, or is another user's
+        return any(file.path.startswith(f"{folder}/") for file in process.open_files())
+    return False
 
 
 def end(folder: str) -> bool:

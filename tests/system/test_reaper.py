@@ -2,6 +2,7 @@ import os
 import subprocess
 import sys
 
+import psutil
 import pytest
 
 from simulations.runtime import reaper
@@ -25,6 +26,27 @@ def test_the_reaper_ends_what_detaches_ignores_signals_and_forgets_its_mark(tmp_
         assert len(started) == 2
         assert reaper.end(str(tmp_path))
     assert not any(reaper._is_alive(process) for process in started)
+
+
+def test_the_reaper_finds_orphans_without_a_mark_by_their_files(tmp_path):
+    orphan = "import time; time.sleep(60)"
+    code = (
+        "import subprocess, sys; log = open(sys.argv[1], 'w');"
+        f"print(subprocess.Popen([sys.executable, '-c', {orphan!r}], env={{}}, stdout=log, stderr=log).pid)"
+    )
+
+    def start(log):
+        command = [sys.executable, "-c", code, str(log)]
+        return int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+
+    (tmp_path / "run").mkdir()
+    ours, other = start(tmp_path / "run" / "log"), start(tmp_path / "run-2")
+    try:
+        assert {process.pid for process in reaper.marked(str(tmp_path / "run"))} == {ours}
+        assert reaper.end(str(tmp_path / "run"))
+        assert psutil.pid_exists(other)
+    finally:
+        psutil.Process(other).kill()
 
 
 def test_the_reaper_lets_other_runs_be(tmp_path):
