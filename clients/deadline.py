@@ -76,7 +76,7 @@ class Deadline:
     def for_stack(self, size: int) -> "Deadline":
         """Return until when a stack of that many clients may work, which step together."""
         seconds = size * self.each
-        return self._within(seconds, f"{seconds:g} s ({size} times client-timeout, of a stack)", self)
+        return self._within(seconds, f"{seconds:g} s ({size} times client-timeout)", self)
 
     def _within(self, seconds: float, said: str, shared: "Deadline") -> "Deadline":
         """Return the moment so many seconds from now, or the one that is shared where that comes first."""

@@ -217,7 +217,7 @@ def _limit(clients: Portion, client_seconds: float) -> str:
     if len(clients) == 1:
         return f"{client_seconds:g} s (client-timeout)"
     seconds = len(clients) * client_seconds
-    return f"{seconds:g} s ({len(clients)} times client-timeout, of a stack)"
+    return f"{seconds:g} s ({len(clients)} times client-timeout)"
 
 
 def _names(clients: Portion) -> str:

@@ -17,16 +17,22 @@ num-server-rounds = 2
 num-workers = 2
 num-nodes = 2
 evaluate-every = 0
-round-timeout = 40.0
 task = "slow:SlowCnn"
 task-options = "slow_at = [1, 0], seconds = 300.0"
 """
 
 
 @pytest.mark.slow
-def test_a_client_that_hangs_costs_itself_its_round(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("limit", "said"),
+    [
+        ("round-timeout = 40.0", " s, half of what was left of round-timeout while others of its node wait"),
+        ("client-timeout = 10.0", "LateError: not done within 10 s (client-timeout), in 2 tries"),
+    ],
+)
+def test_a_client_that_hangs_costs_itself_its_round(tmp_path: Path, limit: str, said: str) -> None:
     scenario, run = tmp_path / "scenario.toml", tmp_path / "run"
-    scenario.write_text(SCENARIO, encoding="utf-8")
+    scenario.write_text(limit + SCENARIO, encoding="utf-8")
     command = [sys.executable, "-m", "simulations.cli", "run", str(scenario), "--run-dir", str(run)]
     command += ["--runtime", "flower"]
     started = time.monotonic()
@@ -47,4 +53,5 @@ def test_a_client_that_hangs_costs_itself_its_round(tmp_path: Path) -> None:
     assert none == []
     assert failure["client"] == 0
     assert failure["error"].startswith("LateError: not done within ")
+    assert failure["error"].endswith(said)
     assert [row["clients"] for row in rows] == [[1, 2, 3], [0, 1, 2, 3]]  # client 2 shares the node
