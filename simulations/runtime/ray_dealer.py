@@ -162,7 +162,8 @@ class Dealer:
         """Replace the workers whose client takes too long."""
         overdue = [answer for answer, until in self._limits() if time.monotonic() >= until]
         for answer in overdue:
-            is_there, _ = ray.wait([answer], timeout=0)
+            # It may still be on its way here from another machine.
+            is_there, _ = ray.wait([answer], timeout=0, fetch_local=False)
             if not is_there:
                 dealt = self._asked[answer]
                 late = f"not done within {_limit(dealt.clients, self.client_seconds)}"

@@ -143,7 +143,7 @@ class FakeRay:
         return content
 
     def wait(
-        self, references: Sequence[Reference], timeout: float
+        self, references: Sequence[Reference], timeout: float, fetch_local: bool = True
     ) -> tuple[list[Reference], list[Reference]]:
         """Let workers work for a while, and return any one of the answers that are there."""
         assert references
