@@ -12,6 +12,7 @@ from models.core.refusal import key_of
 from server.errors import RunFailedError
 from server.run_schema import CONFIG
 from simulations.runs.reader import read_run
+from simulations.runtime.warm import Workers
 from simulations.scenario import find_scenario, load_scenario, name_of
 from simulations.start import prepare
 from simulations.tables import RunTables, SweepTables
@@ -20,7 +21,7 @@ from simulations.terminal import make_console
 if TYPE_CHECKING:
     from simulations.runtime.launch import Runtime
 
-__all__ = ["RunFailedError", "RunTables", "SweepTables", "UserError", "load", "run", "sweep"]
+__all__ = ["RunFailedError", "RunTables", "SweepTables", "UserError", "Workers", "load", "run", "sweep"]
 
 Scenario = str | Path | Mapping[str, Any]
 """The name of a scenario that comes with polyfed, the path of a TOML file, or run-config keys."""
@@ -34,6 +35,7 @@ def run(
     runtime: "Runtime" = "ray",
     in_process: bool = False,
     ray_address: str = "",
+    workers: Workers | None = None,
     progress: bool = True,
     **keys: Any,
 ) -> RunTables:
@@ -43,7 +45,7 @@ def run(
     with options takes a dict. A run that is resumed needs no scenario. `runtime` says who does the clients'
     work: "ray" (workers of its own), "flower" (Flower's simulation) or "in-process", which `in_process`
     stands for, too. `ray_address` ("HOST:PORT", else RAY_ADDRESS of the environment) is a Ray cluster to
-    run on.
+    run on. `workers` are those that several runs share: see `Workers`.
 
     Raises UserError for what cannot work, and RunFailedError for a run that fails.
     """
@@ -54,6 +56,7 @@ def run(
         resume=Path(resume) if resume else None,
         runtime="in-process" if in_process else runtime,
         ray_address=ray_address,
+        warm=workers,
     )
     result = start.to_the_end(make_console(quiet=not progress))
     if result.status == "failed":

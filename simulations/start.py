@@ -21,6 +21,7 @@ from simulations.scenario import PLACE_OF_A_RUN, load_run_config, load_scenario,
 if TYPE_CHECKING:
     from server.run_schema import RunResult
     from simulations.runtime.launch import Runtime
+    from simulations.runtime.warm import Workers
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,8 @@ class Start:
     debug: bool = False
     ray_address: str = ""
     """Of a cluster; "" is a Ray of the run's own."""
+    warm: "Workers | None" = None
+    """Workers that the run shares with others."""
     own_folder: bool = False
     """Whether the folder was made for this run, and goes with one that could not begin."""
 
@@ -50,6 +53,7 @@ class Start:
                 debug=self.debug,
                 console=console,
                 ray_address=self.ray_address,
+                warm=self.warm,
             )
         except UserError:
             if self.own_folder:
@@ -103,6 +107,7 @@ def prepare(
     verbose: bool = False,
     debug: bool = False,
     ray_address: str = "",
+    warm: "Workers | None" = None,
 ) -> Start:
     """Return the run that is asked for; a resumed one needs no scenario.
 
@@ -112,7 +117,11 @@ def prepare(
     """
     if ray_address and runtime != "ray":
         raise UserError(f"a Ray cluster needs --runtime ray, got {runtime} with --ray-address {ray_address}")
-    if runtime == "ray":
+    if warm and (ray_address or runtime != "ray"):
+        raise UserError(
+            "workers are for runs on Ray on this machine: leave out runtime and ray_address, or them"
+        )
+    if runtime == "ray" and not warm:
         ray_address = ray_address or os.environ.get("RAY_ADDRESS", "")
     if run_dir and resume:
         raise UserError("give either --run-dir or --resume: a resumed run stays in its folder")
@@ -128,4 +137,6 @@ def prepare(
         )
     folder = (resume or run_dir or new_run_dir(name_of(scenario or ""))).absolute()
     run_config |= {"run-dir": str(folder), "resume": resume is not None}
-    return Start(run_config, folder, runtime, verbose, debug, ray_address, own_folder=not (resume or run_dir))
+    return Start(
+        run_config, folder, runtime, verbose, debug, ray_address, warm, own_folder=not (resume or run_dir)
+    )

@@ -40,12 +40,27 @@ SUM, FIRST, DONE, WHOLE, RATIO = (
     f"polyfed run: end, after {ROUNDS} rounds",
     "end to the parts together",
 )
+WARM = "polyfed.run: the same, on workers that an earlier run has left warm"
+TWO_RUNS = """
+import sys, tempfile, time, polyfed
+with polyfed.Workers() as workers, tempfile.TemporaryDirectory(prefix="polyfed-bench-") as folder:
+    for name in "ab":
+        began = time.perf_counter()
+        polyfed.run("{scenario}", run_dir=f"{{folder}}/{{name}}", workers=workers, progress=False,
+                    num_server_rounds={rounds})
+    print("took", time.perf_counter() - began)
+"""
 
 
 def timed(statement: str) -> float:
     """Return the seconds that a statement takes in a fresh interpreter."""
+    return _said(TIMED.format(statement))
+
+
+def _said(program: str) -> float:
+    """Return the seconds that a program says something took."""
     said = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", TIMED.format(statement)],
+        [sys.executable, "-W", "ignore", "-c", program],
         capture_output=True,
         text=True,
         encoding="utf-8",
@@ -60,6 +75,7 @@ def measure_once(scenario: str) -> Seconds:
     with TemporaryDirectory(prefix="polyfed-bench-") as folder:
         took = polyfed_run(find_scenario(scenario), Path(folder), {"num-server-rounds": ROUNDS})
     found |= {SUM: sum(found.values()), FIRST: took.starts[0], DONE: took.starts[1], WHOLE: took.whole}
+    found[WARM] = _said(TWO_RUNS.format(scenario=scenario, rounds=ROUNDS))
     return found | {RATIO: found[WHOLE] / found[SUM]}
 
 
@@ -82,7 +98,7 @@ def middle(turns: list[Seconds]) -> Seconds:
 def rows(found: Mapping[str, list[Seconds]]) -> list[list[str]]:
     """Return a row a part, with a column a scenario."""
     middles = [middle(turns) for turns in found.values()]
-    parts = [*PARTS, SUM, FIRST, DONE, WHOLE, RATIO]
+    parts = [*PARTS, SUM, FIRST, DONE, WHOLE, RATIO, WARM]
     return [[part, *(f"{each[part]:.2f}" for each in middles)] for part in parts]
 
 

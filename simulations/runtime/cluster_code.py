@@ -21,7 +21,7 @@ def stage_for_workers(folder: Path) -> Path:
     if face := importlib.util.find_spec("polyfed"):
         copy_code(Path(str(face.origin)).resolve().parents[1], ("polyfed",), code)
     base = user_folder()
-    for name in users_modules():
+    for name in {name.partition(".")[0] for name in users_modules()}:
         if (base / name).is_dir():
             copy_code(base, (name,), code)
         else:
@@ -29,14 +29,14 @@ def stage_for_workers(folder: Path) -> Path:
     return code
 
 
-def users_modules() -> list[str]:
-    """Return the top-level modules and packages of the user's folder that this process has imported."""
+def users_modules() -> dict[str, Path]:
+    """Return name -> file of the modules in the user's folder that this process has imported."""
     base = user_folder()
-    found = set()
+    found = {}
     for name, module in list(sys.modules.items()):
-        top, file = name.partition(".")[0], getattr(module, "__file__", None)
+        file = getattr(module, "__file__", None)
         inside = base.joinpath(*name.split("."))
         own = (inside / "__init__.py", inside.with_name(f"{inside.name}.py"))
-        if file and top not in OURS and Path(file).resolve() in own:
-            found.add(top)
-    return sorted(found)
+        if file and name.partition(".")[0] not in OURS and Path(file).resolve() in own:
+            found[name] = Path(file)
+    return found

@@ -25,6 +25,7 @@ from simulations.runtime.terminal import FollowedLog, Terminal, terminal_log
 
 if TYPE_CHECKING:
     from simulations.runtime.ray_workers import RayWorkers
+    from simulations.runtime.warm import Workers
 
 Runtime = Literal["ray", "flower", "in-process"]
 """What a run has its clients' work done by: workers of Ray's, Flower's simulation, or this process."""
@@ -40,8 +41,11 @@ def launch(
     console: Console,
     debug: bool = False,
     ray_address: str = "",
+    warm: "Workers | None" = None,
 ) -> RunResult:
-    """Run to the end and return what RUN/result.json says; on the Ray cluster at `ray_address`, if given.
+    """Run to the end and return what RUN/result.json says.
+
+    A run on Ray is on the cluster at `ray_address`, or by these `warm` workers, where one is given.
 
     Raises UserError for what can be told beforehand: a config that cannot work, a run folder that is in
     use or cannot be gone on with, too few CPUs or GPUs. With `debug` the first exception is raised.
@@ -50,7 +54,10 @@ def launch(
     errors = ErrorLog(folder)
     # What a cluster can carry is known once it is asked.
     simulation = None if ray_address else resolve(read(SimulationConfig, run_config))
-    with terminal_log(verbose) as terminal, _workers(runtime, run_config, simulation, ray_address) as start:
+    with (
+        terminal_log(verbose) as terminal,
+        _workers(runtime, run_config, simulation, ray_address, warm) as start,
+    ):
         try:
             plan, launcher = _plan(run_config, folder, runtime)
         except UserError:
@@ -83,20 +90,26 @@ def launch(
 
 
 def _workers(
-    runtime: Runtime, run_config: dict[str, Value], simulation: ResolvedSimulation | None, ray_address: str
+    runtime: Runtime,
+    run_config: dict[str, Value],
+    simulation: ResolvedSimulation | None,
+    ray_address: str,
+    warm: "Workers | None",
 ) -> AbstractContextManager[Start]:
     """Start the workers, where the run has any of its own, while it is planned."""
     if runtime != "ray":
         return nullcontext()
-    return _on_this_machine(run_config, simulation) if simulation else _on_cluster(run_config, ray_address)
+    if simulation is None:
+        return _on_cluster(run_config, ray_address)
+    return warm.for_run(run_config, simulation) if warm else _on_this_machine(run_config, simulation)
 
 
 @contextmanager
 def _on_this_machine(run_config: dict[str, Value], simulation: ResolvedSimulation) -> Iterator[Start]:
     from simulations.runtime.ray_session import ray_session
 
-    with ray_session(run_config, simulation) as started:
-        yield lambda _: started.result()
+    with ray_session(run_config, simulation) as session:
+        yield lambda _: session.workers.result()
 
 
 @contextmanager

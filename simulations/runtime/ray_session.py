@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Iterator, Mapping
 from concurrent.futures import CancelledError, Future, wait
 from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from unittest.mock import patch
@@ -34,11 +35,34 @@ if TYPE_CHECKING:
     from simulations.runtime.ray_workers import RayWorkers
 
 
+@dataclass
+class Session:
+    """Ray at work, and its workers."""
+
+    workers: "Future[RayWorkers]"
+    """The workers, as soon as they are on their way."""
+    folder: Path
+    """Ray's temporary folder."""
+    log: Path
+    """Where what the workers print is kept: in the folder of the run that they work for."""
+    _kept: dict[Path, int] = field(default_factory=dict)
+
+    def keep_output(self) -> None:
+        """Append to the log what the workers have printed since the last call, if anything."""
+        said: list[str] = []
+        for file in sorted(self.folder.glob("session_2*/logs/worker-*")):
+            lines = file.read_text("utf-8", "replace").splitlines()
+            said += lines[self._kept.get(file, 0) :]
+            self._kept[file] = len(lines)
+        said = [line for line in said if not line.startswith((":job_id:", ":actor_name:"))]  # by Ray
+        if said and self.log.parent.is_dir():
+            with self.log.open("a", encoding="utf-8") as log:
+                log.writelines(f"{line}\n" for line in said)
+
+
 @contextmanager
-def ray_session(
-    run_config: Mapping[str, Value], simulation: ResolvedSimulation
-) -> "Iterator[Future[RayWorkers]]":
-    """Start Ray on this machine alone, and its workers; give them as soon as they are on their way.
+def ray_session(run_config: Mapping[str, Value], simulation: ResolvedSimulation) -> Iterator[Session]:
+    """Start Ray on this machine alone, and its workers.
 
     It listens on the loopback only. Afterwards no process and no folder of it is left, even where this
     process is killed meanwhile. What the workers have printed is kept in the run's folder.
@@ -48,8 +72,9 @@ def ray_session(
     with one_ray(), reaper.watched_folder() as folder, _environment(folder, int(run_config["threads"])):
         ray = _Ray(dict(run_config), simulation, folder)
         ray.start()
+        session = Session(ray.started, folder, log_of(run_config))
         try:
-            yield ray.started
+            yield session
         finally:
             ray.over.set()
             # Where the run cannot be, or was interrupted, it may be starting still: without its processes it
@@ -57,7 +82,12 @@ def ray_session(
             if not wait([ray.started], START).done:
                 reaper.end(str(folder))
             ray.join()
-            _keep_output(folder, Path(str(run_config["run-dir"])) / WORKERS_LOG)
+            session.keep_output()
+
+
+def log_of(run_config: Mapping[str, Value]) -> Path:
+    """Return the file of a run's folder that holds what its workers printed."""
+    return Path(str(run_config["run-dir"])) / WORKERS_LOG
 
 
 @contextmanager
@@ -68,8 +98,8 @@ def one_ray() -> Iterator[None]:
     """
     if not IN_USE.acquire(blocking=False):
         raise UserError(
-            "another thread of this process runs on Ray, and a process has one Ray: wait for that run, give "
-            "this one a process of its own (polyfed.sweep does), or run with in_process=True"
+            "this process runs on Ray already, in another thread or for polyfed.Workers, and a process has "
+            "one Ray: wait for that run, give this one those workers, or run with in_process=True"
         )
     try:
         if (theirs := sys.modules.get("ray")) and theirs.is_initialized():
@@ -155,16 +185,6 @@ def _without_helpers() -> Iterator[None]:
             if hasattr(Node, name):
                 patches.enter_context(patch.object(Node, name, leave_out))
         yield
-
-
-def _keep_output(folder: Path, target: Path) -> None:
-    """Append what the workers printed to a file, where they printed anything."""
-    found = sorted(folder.glob("session_2*/logs/worker-*"))
-    lines = [line for file in found for line in file.read_text("utf-8", "replace").splitlines()]
-    said = [line for line in lines if not line.startswith((":job_id:", ":actor_name:"))]  # by Ray
-    if said and target.parent.is_dir():
-        with target.open("a", encoding="utf-8") as file:
-            file.writelines(f"{line}\n" for line in said)
 
 
 @contextmanager

@@ -26,6 +26,10 @@ class RayWorker:
 
     def __init__(self, run_config: dict[str, Value]) -> None:
         let_messages_be_made()
+        self.begin(run_config)
+
+    def begin(self, run_config: dict[str, Value]) -> None:
+        """Be a worker of this run from now on, and of no earlier one."""
         self.context = Context(
             run_id=RUN_ID,
             node_id=NODE,

@@ -20,6 +20,8 @@ from strategies.wire.node import NodeDescription, NodeError
 
 DEATHS = (RayActorError, OutOfMemoryError, ObjectLostError)
 """What Ray answers in the place of a worker that is gone, or whose answer is gone with its machine."""
+AT_ONCE = 2.0
+"""Seconds that a worker gets to turn to another run."""
 MOST_STARTS = 3
 """Workers, one after the other, that may die in a seat before they have begun."""
 LONGEST_WAIT = 1000.0
@@ -64,6 +66,26 @@ class RayWorkers:
         """Let Ray start a worker for each seat; they import what they need by themselves."""
         for number in range(self.simulation.num_workers):
             self.seats.append(Seat(number, self._start()))
+
+    def begin(self, run_config: dict[str, Value]) -> None:
+        """Let the workers go on to another run; one that still works for the last one is replaced."""
+        self.run_config, self.said, self.machines = run_config, None, []
+        begun = {seat.actor.begin.remote(run_config): seat for seat in self.seats}
+        ready, _ = ray.wait(list(begun), num_returns=len(begun), timeout=AT_ONCE)
+        for answer, seat in begun.items():
+            seat.begun, seat.ready, seat.failed_starts, seat.succeeds = None, False, 0, False
+            try:
+                if answer not in ready:
+                    raise TimeoutError(f"it has not ended the last run's work within {AT_ONCE:g} s")
+                ray.get(answer)
+            except (*DEATHS, TimeoutError) as error:
+                self._start_anew(seat, line_of(error))
+
+    def restart(self, run_config: dict[str, Value]) -> None:
+        """Go on to another run with new workers."""
+        self.end()
+        self.run_config, self.said, self.machines, self.seats = run_config, None, [], []
+        self.start()
 
     def describe(self, patience: float) -> RecordDict:
         """Return what the workers say of the node, once all of them have begun.

@@ -212,13 +212,21 @@ def test_what_cannot_be_stacked_is_not_measured_stacked() -> None:
 
 def test_the_parts_of_a_short_run_are_added_and_divided() -> None:
     turn = dict.fromkeys(startup.PARTS, 2.0)
-    turn |= {startup.SUM: 6.0, startup.FIRST: 3.0, startup.DONE: 4.0, startup.WHOLE: 9.0, startup.RATIO: 1.5}
+    turn |= {
+        startup.SUM: 6.0,
+        startup.FIRST: 3.0,
+        startup.DONE: 4.0,
+        startup.WHOLE: 9.0,
+        startup.RATIO: 1.5,
+        startup.WARM: 1.0,
+    }
     slow = {part: 10 * seconds for part, seconds in turn.items()}
-    assert startup.rows({"mnist": [turn, turn, slow]})[-4:] == [
+    assert startup.rows({"mnist": [turn, turn, slow]})[-5:] == [
         [startup.FIRST, "3.00"],
         [startup.DONE, "4.00"],
         [startup.WHOLE, "9.00"],
         [startup.RATIO, "1.50"],
+        [startup.WARM, "1.00"],
     ]
 
 

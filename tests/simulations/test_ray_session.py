@@ -27,8 +27,8 @@ def test_ray_that_cannot_be_imported_is_not_waited_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
-    with ray_session({"threads": 1, "run-dir": str(tmp_path)}, ONE) as started:
-        assert isinstance(started.exception(timeout=20), ModuleNotFoundError)
+    with ray_session({"threads": 1, "run-dir": str(tmp_path)}, ONE) as session:
+        assert isinstance(session.workers.exception(timeout=20), ModuleNotFoundError)
 
 
 def test_a_second_thread_is_told_that_another_one_runs_on_ray(
@@ -51,6 +51,6 @@ def test_a_second_thread_is_told_that_another_one_runs_on_ray(
         thread.join()
     assert os.environ.pop("SET_MEANWHILE") == "by another thread"
     assert dict(os.environ) == before
-    assert [line.partition(",")[0] for line in told] == ["another thread of this process runs on Ray"]
+    assert [line.partition(",")[0] for line in told] == ["this process runs on Ray already"]
     with ray_session(config, ONE):
         pass

@@ -17,8 +17,8 @@ def main() -> None:
     run_config = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
     simulation = replace(resolve(read(SimulationConfig, run_config)), num_workers=int(sys.argv[2]))
     plan = make_plan(run_config)
-    with ray_session(run_config, simulation) as started:
-        run_on_ray(run_config, plan, started.result())
+    with ray_session(run_config, simulation) as session:
+        run_on_ray(run_config, plan, session.workers.result())
 
 
 if __name__ == "__main__":
