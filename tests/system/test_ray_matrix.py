@@ -1,0 +1,30 @@
+"""Direct Ray has the hash of one process: under every strategy and for every task, resumed halfway."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from places import SUPPORT
+
+from models.registry import TASKS
+from strategies.registry import STRATEGIES
+
+
+@pytest.mark.slow
+def test_every_strategy_and_every_task_have_one_hash(tmp_path: Path) -> None:
+    ended = subprocess.run(
+        [sys.executable, str(SUPPORT / "ray_matrix.py"), str(tmp_path)],
+        env={**os.environ, "PYTHONPATH": str(SUPPORT)},
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+        encoding="utf-8",
+    )
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    hashes = json.loads(ended.stdout.splitlines()[-1])
+    assert hashes.keys() == {*STRATEGIES, *TASKS}
+    assert [name for name, (on_ray, here) in hashes.items() if on_ray != here] == []
