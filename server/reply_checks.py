@@ -29,7 +29,6 @@ from strategies.wire.reply import (
     ClientReply,
     NodeReply,
     check_weight,
-    metrics_of,
     weight_among,
     weight_of,
 )
@@ -76,18 +75,20 @@ def check_reply(
         raise ValueError(f"it sends statistics {sorted(found)}, and the model has {sorted(statistics)}")
     summed = reply.total is not None or reply.statistics is not None
     replies, failures = [], list(reply.failures)
+    weights = sorted({NUM_EXAMPLES, *expected.weights, weighted_by} - {""})
     for each in reply.replies:
         try:
-            content = each.content
             if wave.training:
-                _check_train_metrics(content, {NUM_EXAMPLES, *expected.weights, weighted_by} - {""}, expected)
+                _check_train_metrics(each.metrics, weights, expected)
                 if reply.total is None:
-                    content = _checked_arrays(content, wave.requests[each.client], names)
-                elif records_of(content, ArrayRecord):
+                    content = _checked_arrays(each.content, wave.requests[each.client], names)
+                    replies.append(ClientReply(each.client, content))
+                    continue
+                if each.sends_arrays:
                     raise ValueError("its arrays come twice, in a sum and by themselves")
             else:
-                _check_evaluation(content, expected)
-            replies.append(ClientReply(each.client, content))
+                _check_evaluation(each.content, expected)
+            replies.append(each)
         except Exception as error:  # a node may send anything
             if summed:
                 raise ValueError(f"client {each.client}: {line_of(error)}") from error
@@ -143,9 +144,8 @@ def _check_answered(reply: NodeReply, clients: Sequence[int]) -> None:
         raise ValueError(f"it has states of clients {sorted(more)}, which have not replied")
 
 
-def _check_train_metrics(content: RecordDict, weights: Collection[str], expected: Expected) -> None:
-    metrics = metrics_of(content)
-    for name in sorted(weights):
+def _check_train_metrics(metrics: Mapping[str, Any], weights: Sequence[str], expected: Expected) -> None:
+    for name in weights:
         check_weight(name, weight_among(metrics, name))
     for name in expected.losses:
         if not math.isfinite(weight_among(metrics, name)):

@@ -36,32 +36,71 @@ LONGEST_TRACEBACK = 20_000
 """Characters of a traceback that travel; of a longer one, as its message may be, both ends."""
 
 
-@dataclass(frozen=True)
 class ClientReply:
-    """What one client answers."""
+    """What one client answers: its metrics, and its weights unless they are in the node's sum.
 
-    client: int
-    content: RecordDict
-    """Its metrics, and its weights unless they are in the node's sum or encoded in other records."""
+    A client of a sum tells its metrics alone, and Flower's records of them are made where somebody looks.
+    """
 
-    def weight(self, weighted_by: str) -> float:
-        """Return the metric `weighted_by`."""
-        return weight_of(self.content, weighted_by)
+    def __init__(self, client: int, content: RecordDict) -> None:
+        """Take the client's records: its metrics, and its weights or what encodes them."""
+        self.client = client
+        self._content: RecordDict | None = content
+        self._metrics: Mapping[str, Any] | None = None
+        self._others: Mapping[str, Any] = {}
 
     @staticmethod
     def made(client: int, metrics: Mapping[str, Any] | None, others: Mapping[str, Any]) -> "ClientReply":
         """Return a reply of these metrics, where it has any, and other records."""
-        told = {} if metrics is None else {METRICS: MetricRecord({**metrics})}
-        return ClientReply(client, RecordDict({**told, **others}))
+        reply = ClientReply(client, RecordDict())
+        reply._content, reply._metrics, reply._others = None, metrics, others
+        return reply
 
-    def parts(self) -> tuple[dict[str, Any] | None, dict[str, Any]]:
+    @property
+    def content(self) -> RecordDict:
+        """The records."""
+        if self._content is None:
+            told = {} if self._metrics is None else {METRICS: MetricRecord({**self._metrics})}
+            self._content = RecordDict({**told, **self._others})
+        return self._content
+
+    @property
+    def metrics(self) -> Mapping[str, Any]:
+        """The metrics."""
+        if self._content is None and self._metrics is not None:
+            return self._metrics
+        return metrics_of(self.content)
+
+    @property
+    def sends_arrays(self) -> bool:
+        """Whether there are arrays among the records."""
+        others = self._others if self._content is None else self._content
+        return any(isinstance(record, ArrayRecord) for record in others.values())
+
+    def weight(self, weighted_by: str) -> float:
+        """Return the metric `weighted_by`."""
+        return weight_among(self.metrics, weighted_by)
+
+    def parts(self) -> tuple[Mapping[str, Any] | None, Mapping[str, Any]]:
         """Return its metrics, and its other records: a record a client would be most of a message."""
-        others = {**self.content}
+        if self._content is None:
+            return self._metrics, self._others
+        others = {**self._content}
         metrics = others.pop(METRICS, None)
         return None if metrics is None else {**metrics}, others
 
     def __reduce__(self) -> tuple[Any, ...]:
         return ClientReply.made, (self.client, *self.parts())
+
+    def __repr__(self) -> str:
+        return f"ClientReply({self.client}, {self.content!r})"
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, ClientReply):
+            return NotImplemented
+        return self.client == other.client and self.content == other.content
+
+    __hash__ = None  # type: ignore[assignment]  # as of what it holds
 
 
 @dataclass(frozen=True)
@@ -173,7 +212,7 @@ class NodeReply:
     def pack(self) -> RecordDict:
         """Return the message to the server."""
         parts = [(reply.client, *reply.parts()) for reply in self.replies]
-        content = pack([(client, RecordDict(others)) for client, _, others in parts])
+        content = pack([(client, RecordDict({**others})) for client, _, others in parts])
         plan = content.config_records[PLAN]
         plan[METRICS] = json.dumps([[client, metrics] for client, metrics, _ in parts])
         plan["failures"] = json.dumps([[each.client, each.error, each.traceback] for each in self.failures])
@@ -192,8 +231,10 @@ class NodeReply:
         failures = [_failure(*each) for each in json.loads(str(plan["failures"]))]
         total = _unpack_sum(content, SUM)
         statistics = _unpack_sum(content, STATISTICS_SUM)
-        metrics = dict(json.loads(str(plan[METRICS]), parse_int=_whole))
-        replies = [ClientReply.made(client, metrics[client], dict(each)) for client, each in unpack(content)]
+        told = dict(json.loads(str(plan[METRICS]), parse_int=_whole))
+        for metrics in told.values():
+            _check_metrics(metrics)
+        replies = [ClientReply.made(client, told[client], dict(each)) for client, each in unpack(content)]
         seconds, client_bytes = float(plan["seconds"]), int(plan["client-bytes"])  # type: ignore[arg-type]
         states = unpack_states(str(plan["states"]))
         return NodeReply(
@@ -236,6 +277,12 @@ def _added(one: ExactSum | None, other: ExactSum | None) -> ExactSum | None:
     total.merge(one)
     total.merge(other)
     return total
+
+
+def _check_metrics(metrics: Mapping[str, Any] | None) -> None:
+    """Raise TypeError for what Flower's records of metrics do not hold."""
+    if metrics is not None and any(type(value) not in (int, float) for value in metrics.values()):
+        MetricRecord({**metrics})  # it may hold lists
 
 
 def _whole(digits: str) -> int:
@@ -317,8 +364,12 @@ def mean_metrics(contents: Sequence[RecordDict], weighted_by: str) -> MetricReco
 
     A metric that some of them do not have is the mean over the others.
     """
-    replied = [metrics_of(content) for content in contents]
-    names = [name for name in metric_names(contents) if name != weighted_by]
+    return mean_of([metrics_of(content) for content in contents], weighted_by)
+
+
+def mean_of(replied: Sequence[Mapping[str, Any]], weighted_by: str) -> MetricRecord:
+    """Return the same of metrics that are not in records."""
+    names = [name for name in metric_names(replied) if name != weighted_by]
     total = sum(weight_among(metrics, weighted_by) for metrics in replied)
     return MetricRecord({weighted_by: total, **_means(replied, names, weighted_by)})
 
@@ -329,9 +380,9 @@ def metrics_of(content: RecordDict) -> MetricRecord:
     return metrics
 
 
-def metric_names(contents: Iterable[RecordDict]) -> dict[str, None]:
+def metric_names(replied: Iterable[Mapping[str, Any]]) -> dict[str, None]:
     """Return the names of all metrics that clients have, in the order in which they come."""
-    return {name: None for content in contents for name in metrics_of(content)}
+    return {name: None for metrics in replied for name in metrics}
 
 
 def drop_partial_metrics(contents: Sequence[RecordDict], weighted_by: str) -> dict[str, float]:
@@ -341,7 +392,7 @@ def drop_partial_metrics(contents: Sequence[RecordDict], weighted_by: str) -> di
     the same metrics.
     """
     replied = [metrics_of(content) for content in contents]
-    names = metric_names(contents)
+    names = metric_names(replied)
     partial = [name for name in names if any(name not in metrics for metrics in replied)]
     if not partial:
         return {}
