@@ -18,11 +18,13 @@ from simulations.runtime.ray_worker import NODE
 from simulations.runtime.ray_workers import RayWorkers
 from strategies.wire.node import ERROR, NodeDescription, NodeError
 from strategies.wire.node import NODE as DESCRIBED
-from strategies.wire.records import unpack
+from strategies.wire.records import clients_of, num_bytes
 from strategies.wire.request import info_of
 
 STACK = 25
 """Clients that are trained side by side under engine = "stacked"."""
+SMALL = 500_000
+"""Bytes of a message below which each worker is sent a copy: its way by the object store takes longer."""
 
 
 class RayGrid(OwnGrid):
@@ -57,7 +59,7 @@ class RayGrid(OwnGrid):
         if message.metadata.message_type == "query":
             return self._describe(patience)
         self._messages += 1
-        clients = [client for client, _ in unpack(message.content)]
+        clients = clients_of(message.content)
         if self.stacked:
             portions = stacks(clients, STACK)
         else:
@@ -65,7 +67,7 @@ class RayGrid(OwnGrid):
         dealer = Dealer(
             self.workers,
             self._messages,
-            ray.put(message.content),
+            message.content if num_bytes(message.content) < SMALL else ray.put(message.content),
             message.metadata.message_type,
             time.monotonic() + info_of(message.content).seconds_left,
         )

@@ -97,9 +97,18 @@ def pack(contents: Sequence[tuple[int, RecordDict]]) -> RecordDict:
 
 
 def unpack(content: RecordDict) -> list[tuple[int, RecordDict]]:
-    """Return the (client, content) pairs of `pack`, by client number."""
+    """Return the (client, content) pairs of `pack`, by client number.
+
+    Clients with the same records share one content, which nobody may change.
+    """
     pairs = []
     for group in json.loads(str(content.config_records[PLAN]["groups"])):
         records = RecordDict({name: content[key] for name, key in group["records"].items()})
         pairs += [(client, records) for client in group["clients"]]
     return sorted(pairs, key=lambda pair: pair[0])
+
+
+def clients_of(content: RecordDict) -> list[int]:
+    """Return the clients of `pack`, in order."""
+    groups = json.loads(str(content.config_records[PLAN]["groups"]))
+    return sorted(client for group in groups for client in group["clients"])
