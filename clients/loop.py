@@ -117,6 +117,10 @@ def total_loss(losses: Sequence[tuple[Tensor, int]]) -> float:
     if not losses:
         return 0.0
     dtype = torch.get_default_dtype()
+    if all(loss.is_cpu and loss.dtype == torch.float32 == dtype for loss, _ in losses):
+        # As below, with less to do for a few batches of a small network.
+        terms = [np.float32(loss.item()) * np.float32(count) for loss, count in losses]
+        return float(np.add.accumulate(terms)[-1])
     means = torch.stack([loss for loss, _ in losses]).cpu()
     if means.dtype != dtype:  # which torch rounds to before it adds up
         means = torch.stack([mean * count for mean, (_, count) in zip(means, losses, strict=True)]).to(dtype)

@@ -72,7 +72,8 @@ class NodeWork:
         """Do what these clients are asked, all of them unless given, and collect it in a reply."""
         started = time.perf_counter()
         reply = reply or self.new_reply()
-        asked = [each for each in self.requests if clients is None or each.client in clients]
+        wanted = None if clients is None else set(clients)
+        asked = [each for each in self.requests if wanted is None or each.client in wanted]
         with pinned(self.worker.config.threads):
             self.work(self.worker, asked, self.states, reply, self.deadline)
         reply.seconds += time.perf_counter() - started

@@ -86,7 +86,7 @@ class CohortGrid(Grid):
         """Create a message to a client."""
         return Message(content, dst_node_id, message_type, ttl=ttl, group_id=group_id)
 
-    def get_node_ids(self) -> list[int]:
+    def get_node_ids(self) -> tuple[int, ...]:
         """Return the clients, in order, whose nodes are connected."""
         node_ids = list(self.grid.get_node_ids())
         self.node_registry.refresh(self.grid, node_ids, self.node_timeout)

@@ -21,7 +21,7 @@ from strategies.wire.reply import (
     NodeReply,
     add_update,
     drop_partial_metrics,
-    mean_metrics,
+    mean_of,
 )
 
 Answer = tuple[ClientReply, Request]
@@ -136,7 +136,7 @@ def _mean(outcomes: Sequence[Outcome], weighted_by: str) -> Message:
     answers = sorted(
         (answer for outcome in outcomes for answer in outcome.answers), key=lambda answer: answer[0].client
     )
-    metrics = mean_metrics([reply.content for reply, to in answers for _ in to.messages], weighted_by)
+    metrics = mean_of([reply.metrics for reply, to in answers for _ in to.messages], weighted_by)
     content = RecordDict({ARRAYS: hold(total.mean()), METRICS: metrics})
     return Message(content, reply_to=answers[0][1].messages[0])
 

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from functools import cached_property
 from logging import INFO
 
 from flwr.app import Message, RecordDict
@@ -81,12 +82,17 @@ class NodeRegistry:
                 raise _cannot_take_part(reply, str(error), error.whole) from error
             self._admit(reply.metadata.src_node_id, description)
 
-    def hosts(self, node_ids: Iterable[int]) -> list[int]:
+    def hosts(self, node_ids: Iterable[int]) -> tuple[int, ...]:
         """Return the clients, in order, that the connected nodes host."""
         connected = {self.partitions[node_id] for node_id in node_ids if node_id in self.partitions}
         if len(connected) == self.num_partitions or (self.interchangeable and connected):
-            return list(range(self.num_clients))
-        return [client for client in range(self.num_clients) if client % self.num_partitions in connected]
+            return self._all_clients
+        return tuple(client for client in self._all_clients if client % self.num_partitions in connected)
+
+    @cached_property
+    def _all_clients(self) -> tuple[int, ...]:
+        # Once: a strategy asks twice a round, and a million numbers take longer to make than to copy.
+        return tuple(range(self.num_clients))
 
     def assign(self, clients: Iterable[int], node_ids: Iterable[int]) -> dict[int, list[int]]:
         """Return node -> its clients, for the clients of one round whose nodes are connected."""

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from flwr.app import RecordDict
+from flwr.app import ArrayRecord, RecordDict
 
 from models.core.tracebacks import line_of, traceback_of
 from models.task import Metrics
@@ -20,7 +20,7 @@ from strategies.rule import PERSONAL, Arrays
 from strategies.wire.arrays import record_of, views
 from strategies.wire.compression import decompress
 from strategies.wire.exact_sum import BLOCK, ExactSum
-from strategies.wire.records import Forms, check_forms, forms_of
+from strategies.wire.records import Forms, check_forms, forms_of, records_of
 from strategies.wire.reply import (
     ARRAYS,
     NUM_EXAMPLES,
@@ -29,7 +29,7 @@ from strategies.wire.reply import (
     ClientReply,
     NodeReply,
     check_weight,
-    metrics_of,
+    weight_among,
     weight_of,
 )
 
@@ -75,18 +75,20 @@ def check_reply(
         raise ValueError(f"it sends statistics {sorted(found)}, and the model has {sorted(statistics)}")
     summed = reply.total is not None or reply.statistics is not None
     replies, failures = [], list(reply.failures)
+    weights = sorted({NUM_EXAMPLES, *expected.weights, weighted_by} - {""})
     for each in reply.replies:
         try:
-            content = each.content
             if wave.training:
-                _check_train_metrics(content, {NUM_EXAMPLES, *expected.weights, weighted_by} - {""}, expected)
+                _check_train_metrics(each.metrics, weights, expected)
                 if reply.total is None:
-                    content = _checked_arrays(content, wave.requests[each.client], names)
-                elif content.array_records:
+                    content = _checked_arrays(each.content, wave.requests[each.client], names)
+                    replies.append(ClientReply(each.client, content))
+                    continue
+                if each.sends_arrays:
                     raise ValueError("its arrays come twice, in a sum and by themselves")
             else:
-                _check_evaluation(content, expected)
-            replies.append(ClientReply(each.client, content))
+                _check_evaluation(each.content, expected)
+            replies.append(each)
         except Exception as error:  # a node may send anything
             if summed:
                 raise ValueError(f"client {each.client}: {line_of(error)}") from error
@@ -107,7 +109,7 @@ def check_reply(
 def agreeing(parts: Sequence[NodeReply]) -> list[NodeReply]:
     """Return the replies to a training, in which clients that reply other arrays than most do have failed."""
     layouts = [
-        frozenset(part.total.shapes if part.total else next(iter(each.content.array_records.values())))
+        frozenset(part.total.shapes if part.total else records_of(each.content, ArrayRecord)[0])
         for part in parts
         for each in part.replies
     ]
@@ -142,12 +144,11 @@ def _check_answered(reply: NodeReply, clients: Sequence[int]) -> None:
         raise ValueError(f"it has states of clients {sorted(more)}, which have not replied")
 
 
-def _check_train_metrics(content: RecordDict, weights: Collection[str], expected: Expected) -> None:
-    metrics = metrics_of(content)
-    for name in sorted(weights):
-        check_weight(name, weight_of(content, name))
+def _check_train_metrics(metrics: Mapping[str, Any], weights: Sequence[str], expected: Expected) -> None:
+    for name in weights:
+        check_weight(name, weight_among(metrics, name))
     for name in expected.losses:
-        if not math.isfinite(weight_of(content, name)):
+        if not math.isfinite(weight_among(metrics, name)):
             raise ValueError(f"its {name} is {metrics[name]}")
 
 
@@ -174,9 +175,9 @@ def _pair(name: str, pair: Any) -> tuple[float, float]:
 
 def _checked_arrays(content: RecordDict, request: Request, names: Collection[str]) -> RecordDict:
     """Return what a client replies without compression."""
-    (sent,) = request.content.array_records.values()
+    (sent,) = records_of(request.content, ArrayRecord)
     content = decompress(content, sent)
-    (record,) = content.array_records.values()
+    (record,) = records_of(content, ArrayRecord)
     arrays, forms = views(record), _forms(request, names)
     check_forms(arrays, forms)
     for name, array in arrays.items():
@@ -195,7 +196,7 @@ def _checked_arrays(content: RecordDict, request: Request, names: Collection[str
 
 
 def _forms(request: Request, names: Collection[str]) -> Forms:
-    (sent,) = request.content.array_records.values()
+    (sent,) = records_of(request.content, ArrayRecord)
     return forms_of({name: sent[name] for name in names or [key for key in sent if "/" not in key]})
 
 

@@ -94,10 +94,9 @@ class Requests:
         seen: set[int] = set()
         for wave in waves:
             for client, request in wave.requests.items():
-                words = request.content.config_records[CONFIG]
-                if id(words) not in seen:
-                    seen.add(id(words))
-                    self._warn_unread(words, wave.training)
+                if id(request.content) not in seen:
+                    seen.add(id(request.content))
+                    self._warn_unread(request.content.config_records[CONFIG], wave.training)
                 times = len(request.messages)
                 if times > 1 and not self._has_repeated:
                     self._has_repeated = True

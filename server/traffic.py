@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from flwr.app import ArrayRecord, Message
 
-from strategies.wire.records import num_value_bytes
+from strategies.wire.records import num_value_bytes, records_of
 from strategies.wire.reply import ClientFailure
 
 
@@ -27,7 +27,7 @@ def received_by_clients(messages: Sequence[Message], *beside: ArrayRecord | None
     sizes: dict[int, int] = {}  # of records that clients share, once
     total = sum(num_value_bytes(record) for record in beside if record is not None) * len(messages)
     for message in messages:
-        for record in message.content.array_records.values():
+        for record in records_of(message.content, ArrayRecord):
             if id(record) not in sizes:
                 sizes[id(record)] = num_value_bytes(record)
             total += sizes[id(record)]

@@ -59,6 +59,8 @@ def moved(batch: Mapping[str, Tensor], device: torch.device) -> dict[str, Tensor
     A copy to a GPU is queued behind what that still computes, and not waited for: it goes by way of pinned
     memory, since the driver would wait before it copies any other.
     """
+    if device.type == "cpu":
+        return {name: column if column.is_cpu else column.cpu() for name, column in batch.items()}
     if device.type != "cuda":
         return {name: column.to(device) for name, column in batch.items()}
     return {

@@ -81,7 +81,11 @@ class Examples:
         return Examples(self._rows(indices))
 
     def _rows(self, indices: Indices | Tensor) -> Rows:
-        index = torch.as_tensor(indices, dtype=torch.int64, device=self.device)
+        device = self.device
+        if isinstance(indices, Tensor) and indices.dtype == torch.int64 and indices.device == device:
+            index = indices
+        else:
+            index = torch.as_tensor(indices, dtype=torch.int64, device=device)
         if isinstance(self.columns, Rows):
             return Rows(self.columns.source, self.columns.index.index_select(0, index))
         return Rows(self.columns, index)

@@ -1,5 +1,6 @@
 """Runs the app on Ray directly: the ServerApp in this process, the clients in workers of Ray's."""
 
+import gc
 import signal
 import threading
 from collections.abc import Callable, Iterator
@@ -16,9 +17,22 @@ from simulations.runtime.ray_workers import RayWorkers
 def run_on_ray(run_config: dict[str, Value], plan: Plan, workers: RayWorkers) -> None:
     """Run to the end on these workers; whatever ends the run is raised."""
     stacked = read(TaskConfig, run_config).engine == "stacked"
-    with _remembered_interrupts() as check:
+    with _remembered_interrupts() as check, _set_apart():
         grid = RayGrid(workers, stacked=stacked, size_of=_sizes(plan), check=check)
         run_server(grid, run_config)
+
+
+@contextmanager
+def _set_apart() -> Iterator[None]:
+    """Keep what is in memory by now out of Python's search for garbage, which takes as long as a round."""
+    if gc.get_freeze_count():
+        yield  # somebody else does
+        return
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
 
 
 @contextmanager

@@ -45,7 +45,7 @@ class Dealer:
     number: int
     """Of the message; no two have the same."""
     shared: Any
-    """Ray's reference to its content."""
+    """Ray's reference to its content, or a small content itself."""
     message_type: str
     until: float
     """Of time.monotonic(): when the clients have to be done."""
@@ -64,6 +64,8 @@ class Dealer:
     """Portions whose sum a worker still holds, and has not been asked for."""
     _since: dict[Seat, float] = field(default_factory=dict)
     """When a worker began with what it was asked first: nobody has heard of it since."""
+    _told: dict[Seat, Any] = field(default_factory=dict)
+    """The worker in a seat that was sent the content, which it keeps."""
     _cost: Counter[int] = field(default_factory=Counter)
     """Workers that were lost while they worked for a client."""
 
@@ -100,7 +102,9 @@ class Dealer:
                 if self._is_suspect(clients):
                     self._ask_to_hand_over(seat)  # what it holds is not to be lost with it
                 left = max(self.until - time.monotonic(), 0.0)
-                answer = seat.actor.do.remote(self.number, [self.shared], self.message_type, clients, left)
+                shared = [] if self._told.get(seat) is seat.actor else [self.shared]
+                self._told[seat] = seat.actor
+                answer = seat.actor.do.remote(self.number, shared, self.message_type, clients, left)
                 self._note(answer, _Dealt(seat, clients))
                 asked = DEPTH if self._is_suspect(clients) else asked + 1
         if not self._waiting:

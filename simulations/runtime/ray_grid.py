@@ -17,7 +17,7 @@ from simulations.runtime.ray_dealer import Dealer
 from simulations.runtime.ray_worker import NODE
 from simulations.runtime.ray_workers import RayWorkers
 from strategies.wire.node import NodeError
-from strategies.wire.records import unpack
+from strategies.wire.records import clients_of, num_bytes
 from strategies.wire.reply import NodeReply
 from strategies.wire.request import info_of
 
@@ -25,6 +25,8 @@ STACK = 25
 """Clients that are trained side by side under engine = "stacked"."""
 LOST = "it was done, and in the sum of a worker that did not answer in time (round-timeout + round-grace)"
 """What befell clients that did their part, once or twice."""
+SMALL = 500_000
+"""Bytes of a message below which each worker is sent a copy: its way by the object store takes longer."""
 
 
 class RayGrid(OwnGrid):
@@ -58,8 +60,9 @@ class RayGrid(OwnGrid):
         self.check()
         if message.metadata.message_type == "query":
             return self._describe(patience)
-        clients = [client for client, _ in unpack(message.content)]
-        info, shared = info_of(message.content), ray.put(message.content)
+        clients, info = clients_of(message.content), info_of(message.content)
+        small = num_bytes(message.content) < SMALL
+        shared = message.content if small else ray.put(message.content)
         # Clients that evaluate depend on nobody, whatever the engine.
         stacked = self.stacked and message.metadata.message_type == MessageType.TRAIN
 

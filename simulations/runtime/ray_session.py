@@ -166,6 +166,8 @@ class _Ray(threading.Thread):
                 job_config=Isolated(),
                 _node_ip_address="127.0.0.1",
                 _temp_dir=str(self.folder),
+                # Bytes of an answer that comes by itself: by the object store it takes a few milliseconds.
+                _system_config={"max_direct_call_object_size": 1_000_000},
             )
 
 

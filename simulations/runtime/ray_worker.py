@@ -1,5 +1,6 @@
 """A worker of a simulation: a process that Ray starts, keeps the ClientApp warm and is dealt clients."""
 
+import gc
 from collections.abc import Collection
 from typing import Any
 
@@ -30,6 +31,7 @@ class RayWorker:
 
     def begin(self, run_config: dict[str, Value]) -> None:
         """Be a worker of this run from now on, and of no earlier one."""
+        gc.unfreeze()  # what an earlier run has left may go
         self.context = Context(
             run_id=RUN_ID,
             node_id=NODE,
@@ -39,6 +41,8 @@ class RayWorker:
         )
         self._number = -1
         self._work: NodeWork | None = None
+        self._refused: Exception = RuntimeError("no message has come")
+        """Why the work on the message could not begin."""
         self._held: NodeReply | None = None
 
     def describe(self) -> RecordDict:
@@ -47,24 +51,28 @@ class RayWorker:
 
     def load(self, config: TaskConfig, data_path: str) -> Worker:
         """Return what this process keeps warm."""
-        return load_worker(config, data_path)
+        worker = load_worker(config, data_path)
+        if not gc.get_freeze_count():
+            gc.freeze()  # modules and data stay to the end: Python need not look through them for garbage
+        return worker
 
     def do(
         self, number: int, shared: list[Any], message_type: str, clients: Collection[int], seconds_left: float
     ) -> NodeReply | None:
         """Do what message `number` asks of these clients; return their reply, None where it is held.
 
-        `shared` holds a reference to the message's content, which is the same for all workers. In a list it
-        stays one: given by itself, Ray would read the content again for each portion of clients.
+        `shared` holds the message's content, or a reference to it, and nothing where this worker was sent it
+        before. In a list a reference stays one: given by itself, Ray would read what it stands for.
         """
         if number != self._number:
-            import ray
-
-            self._work = NodeWork.begin(
-                ray.get(shared[0]), message_type, self.context, seconds_left, self.load
-            )
-            self._number, self._held = number, None
-        assert self._work is not None
+            self._number, self._held, self._work = number, None, None
+            try:
+                content = shared[0] if isinstance(shared[0], RecordDict) else _read(shared[0])
+                self._work = NodeWork.begin(content, message_type, self.context, seconds_left, self.load)
+            except Exception as error:
+                self._refused = error  # of all clients of the message
+        if self._work is None:
+            raise self._refused
         try:
             reply = self.work(self._work, clients, self._held)
         except Exception as error:
@@ -85,3 +93,11 @@ class RayWorker:
         """Return what is held, and hold it no more."""
         held, self._held = self._held, None
         return held
+
+
+def _read(reference: Any) -> RecordDict:
+    """Return what lies in Ray's object store."""
+    import ray
+
+    content: RecordDict = ray.get(reference)
+    return content

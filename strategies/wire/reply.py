@@ -5,14 +5,15 @@ import math
 import traceback
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
-from flwr.app import MetricRecord, RecordDict
+from flwr.app import ArrayRecord, MetricRecord, RecordDict
 from numpy.typing import NDArray
 
 from strategies.wire.arrays import hold, to_record, views
 from strategies.wire.exact_sum import ExactSum
-from strategies.wire.records import PLAN, num_value_bytes, pack, unpack
+from strategies.wire.records import PLAN, num_value_bytes, pack, records_of, unpack
 from strategies.wire.saved_state import SavedState, pack_states, unpack_states
 
 ARRAYS, METRICS = "arrays", "metrics"
@@ -35,17 +36,71 @@ LONGEST_TRACEBACK = 20_000
 """Characters of a traceback that travel; of a longer one, as its message may be, both ends."""
 
 
-@dataclass(frozen=True)
 class ClientReply:
-    """What one client answers."""
+    """What one client answers: its metrics, and its weights unless they are in the node's sum.
 
-    client: int
-    content: RecordDict
-    """Its metrics, and its weights unless they are in the node's sum or encoded in other records."""
+    A client of a sum tells its metrics alone, and Flower's records of them are made where somebody looks.
+    """
+
+    def __init__(self, client: int, content: RecordDict) -> None:
+        """Take the client's records: its metrics, and its weights or what encodes them."""
+        self.client = client
+        self._content: RecordDict | None = content
+        self._metrics: Mapping[str, Any] | None = None
+        self._others: Mapping[str, Any] = {}
+
+    @staticmethod
+    def made(client: int, metrics: Mapping[str, Any] | None, others: Mapping[str, Any]) -> "ClientReply":
+        """Return a reply of these metrics, where it has any, and other records."""
+        reply = ClientReply(client, RecordDict())
+        reply._content, reply._metrics, reply._others = None, metrics, others
+        return reply
+
+    @property
+    def content(self) -> RecordDict:
+        """The records."""
+        if self._content is None:
+            told = {} if self._metrics is None else {METRICS: MetricRecord({**self._metrics})}
+            self._content = RecordDict({**told, **self._others})
+        return self._content
+
+    @property
+    def metrics(self) -> Mapping[str, Any]:
+        """The metrics."""
+        if self._content is None and self._metrics is not None:
+            return self._metrics
+        return metrics_of(self.content)
+
+    @property
+    def sends_arrays(self) -> bool:
+        """Whether there are arrays among the records."""
+        others = self._others if self._content is None else self._content
+        return any(isinstance(record, ArrayRecord) for record in others.values())
 
     def weight(self, weighted_by: str) -> float:
         """Return the metric `weighted_by`."""
-        return weight_of(self.content, weighted_by)
+        return weight_among(self.metrics, weighted_by)
+
+    def parts(self) -> tuple[Mapping[str, Any] | None, Mapping[str, Any]]:
+        """Return its metrics, and its other records: a record a client would be most of a message."""
+        if self._content is None:
+            return self._metrics, self._others
+        others = {**self._content}
+        metrics = others.pop(METRICS, None)
+        return None if metrics is None else {**metrics}, others
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return ClientReply.made, (self.client, *self.parts())
+
+    def __repr__(self) -> str:
+        return f"ClientReply({self.client}, {self.content!r})"
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, ClientReply):
+            return NotImplemented
+        return self.client == other.client and self.content == other.content
+
+    __hash__ = None  # type: ignore[assignment]  # as of what it holds
 
 
 @dataclass(frozen=True)
@@ -131,7 +186,7 @@ class NodeReply:
 
         Its arrays are added up or copied at once, so they may be views.
         """
-        self.client_bytes += sum(num_value_bytes(record) for record in content.array_records.values())
+        self.client_bytes += sum(num_value_bytes(record) for record in records_of(content, ArrayRecord))
         self.client_bytes += sum(
             array.nbytes for sent in (arrays, statistics) for array in (sent or {}).values()
         )
@@ -156,8 +211,10 @@ class NodeReply:
 
     def pack(self) -> RecordDict:
         """Return the message to the server."""
-        content = pack([(reply.client, reply.content) for reply in self.replies])
+        parts = [(reply.client, *reply.parts()) for reply in self.replies]
+        content = pack([(client, RecordDict({**others})) for client, _, others in parts])
         plan = content.config_records[PLAN]
+        plan[METRICS] = json.dumps([[client, metrics] for client, metrics, _ in parts])
         plan["failures"] = json.dumps([[each.client, each.error, each.traceback] for each in self.failures])
         plan["seconds"], plan["client-bytes"] = self.seconds, self.client_bytes
         plan["states"] = pack_states(self.states)
@@ -174,7 +231,10 @@ class NodeReply:
         failures = [_failure(*each) for each in json.loads(str(plan["failures"]))]
         total = _unpack_sum(content, SUM)
         statistics = _unpack_sum(content, STATISTICS_SUM)
-        replies = [ClientReply(client, records) for client, records in unpack(content)]
+        told = dict(json.loads(str(plan[METRICS]), parse_int=_whole))
+        for metrics in told.values():
+            _check_metrics(metrics)
+        replies = [ClientReply.made(client, told[client], dict(each)) for client, each in unpack(content)]
         seconds, client_bytes = float(plan["seconds"]), int(plan["client-bytes"])  # type: ignore[arg-type]
         states = unpack_states(str(plan["states"]))
         return NodeReply(
@@ -217,6 +277,19 @@ def _added(one: ExactSum | None, other: ExactSum | None) -> ExactSum | None:
     total.merge(one)
     total.merge(other)
     return total
+
+
+def _check_metrics(metrics: Mapping[str, Any] | None) -> None:
+    """Raise TypeError for what Flower's records of metrics do not hold."""
+    if metrics is not None and any(type(value) not in (int, float) for value in metrics.values()):
+        MetricRecord({**metrics})  # it may hold lists
+
+
+def _whole(digits: str) -> int:
+    """Return a whole number of 64 bits, as Flower's metrics are; raise ValueError for a larger one."""
+    if len(digits) > 20 or not -(2**63) <= int(digits) < 2**63:
+        raise ValueError(f"a metric is {digits:.40}")
+    return int(digits)
 
 
 def _failure(client: int, error: str, traceback: str) -> ClientFailure:
@@ -264,7 +337,7 @@ def _check_sum(total: ExactSum) -> None:
 
 def add_update(total: ExactSum, content: RecordDict, weighted_by: str) -> None:
     """Add one client's arrays to a sum, weighted by an entry of its metrics."""
-    (arrays,) = content.array_records.values()
+    (arrays,) = records_of(content, ArrayRecord)
     total.add(views(arrays), weight_of(content, weighted_by))
 
 
@@ -276,10 +349,14 @@ def check_weight(name: str, weight: float) -> None:
 
 def weight_of(content: RecordDict, weighted_by: str) -> float:
     """Return the weight of a client's update."""
-    metrics = metrics_of(content)
+    return weight_among(metrics_of(content), weighted_by)
+
+
+def weight_among(metrics: Mapping[str, Any], weighted_by: str) -> float:
+    """Return the metric that a client is weighted by; raise ValueError where it is not among them."""
     if weighted_by not in metrics:
         raise ValueError(f"no metric {weighted_by!r} to weight by among {', '.join(sorted(metrics))}")
-    return float(metrics[weighted_by])  # type: ignore[arg-type]
+    return float(metrics[weighted_by])
 
 
 def mean_metrics(contents: Sequence[RecordDict], weighted_by: str) -> MetricRecord:
@@ -287,20 +364,25 @@ def mean_metrics(contents: Sequence[RecordDict], weighted_by: str) -> MetricReco
 
     A metric that some of them do not have is the mean over the others.
     """
-    names = [name for name in metric_names(contents) if name != weighted_by]
-    total = sum(weight_of(content, weighted_by) for content in contents)
-    return MetricRecord({weighted_by: total, **_means(contents, names, weighted_by)})
+    return mean_of([metrics_of(content) for content in contents], weighted_by)
+
+
+def mean_of(replied: Sequence[Mapping[str, Any]], weighted_by: str) -> MetricRecord:
+    """Return the same of metrics that are not in records."""
+    names = [name for name in metric_names(replied) if name != weighted_by]
+    total = sum(weight_among(metrics, weighted_by) for metrics in replied)
+    return MetricRecord({weighted_by: total, **_means(replied, names, weighted_by)})
 
 
 def metrics_of(content: RecordDict) -> MetricRecord:
     """Return the metrics of a client's reply."""
-    (metrics,) = content.metric_records.values()
+    (metrics,) = records_of(content, MetricRecord)
     return metrics
 
 
-def metric_names(contents: Iterable[RecordDict]) -> dict[str, None]:
+def metric_names(replied: Iterable[Mapping[str, Any]]) -> dict[str, None]:
     """Return the names of all metrics that clients have, in the order in which they come."""
-    return {name: None for content in contents for name in metrics_of(content)}
+    return {name: None for metrics in replied for name in metrics}
 
 
 def drop_partial_metrics(contents: Sequence[RecordDict], weighted_by: str) -> dict[str, float]:
@@ -309,23 +391,24 @@ def drop_partial_metrics(contents: Sequence[RecordDict], weighted_by: str) -> di
     A loss has no value for a client without a term of it, and Flower's strategies want all clients to have
     the same metrics.
     """
-    names = metric_names(contents)
-    partial = [name for name in names if any(name not in metrics_of(content) for content in contents)]
+    replied = [metrics_of(content) for content in contents]
+    names = metric_names(replied)
+    partial = [name for name in names if any(name not in metrics for metrics in replied)]
     if not partial:
         return {}
-    means = _means(contents, partial, weighted_by)
-    for metrics in map(metrics_of, contents):
+    means = _means(replied, partial, weighted_by)
+    for metrics in replied:
         for name in partial:
             metrics.pop(name, None)
     return means
 
 
-def _means(contents: Sequence[RecordDict], names: Iterable[str], weighted_by: str) -> dict[str, float]:
+def _means(replied: Sequence[Mapping[str, Any]], names: Iterable[str], weighted_by: str) -> dict[str, float]:
     means = {}
     for name in names:
         # A list has no mean.
-        having = [each for each in contents if isinstance(metrics_of(each).get(name), int | float)]
-        if total := sum(weight_of(content, weighted_by) for content in having):
-            terms = [weight_of(each, weighted_by) * float(metrics_of(each)[name]) for each in having]  # type: ignore[arg-type]
-            means[name] = sum(terms) / total
+        found = [each for each in replied if isinstance(each.get(name), int | float)]
+        having = [(weight_among(each, weighted_by), each[name]) for each in found]
+        if total := sum(weight for weight, _ in having):
+            means[name] = sum(weight * float(value) for weight, value in having) / total
     return means

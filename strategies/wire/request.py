@@ -10,7 +10,7 @@ from torch import Tensor
 
 from strategies.rule import Arrays, aux_arrays, split_aux
 from strategies.wire.arrays import tensor_view, views
-from strategies.wire.records import pack, unpack
+from strategies.wire.records import pack, records_of, unpack
 from strategies.wire.saved_state import SavedState, pack_states, unpack_states
 
 ROUND = "round"
@@ -155,8 +155,8 @@ def unpack_requests(content: RecordDict) -> tuple[RoundInfo, list[ClientRequest]
     decoded: dict[int, tuple[dict[str, Tensor], dict[str, dict[str, Tensor]]]] = {}
     requests = []
     for client, records in unpack(content):
-        (record,) = records.array_records.values()
-        (config,) = records.config_records.values()
+        (record,) = records_of(records, ArrayRecord)
+        (config,) = records_of(records, ConfigRecord)
         if id(record) not in decoded:
             decoded[id(record)] = split_aux(_decode(record))
         weights, aux = decoded[id(record)]

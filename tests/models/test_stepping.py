@@ -56,3 +56,33 @@ def test_cleared_gradients_are_gone() -> None:
     (model.weight.sum() + TASK.dataset.train["x"].sum()).backward()
     clear_gradients(optimizer)
     assert model.weight.grad is None
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"momentum": 0.9},
+        {"momentum": 0.0},
+        {"momentum": 0.9, "nesterov": True},
+        {"momentum": 0.9, "dampening": 0.5},
+        {"momentum": 0.5, "weight_decay": 0.1},
+        {"maximize": True},
+    ],
+)
+def test_sgd_steps_many_weights_as_torch_does(options: dict) -> None:
+    # The second layer has no gradient at first, so that its momentum begins later than the first one's.
+    def trained(take: Callable[[Optimizer], None]) -> list[torch.Tensor]:
+        torch.manual_seed(0)
+        layers = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.Linear(4, 5), torch.nn.Linear(2, 2))
+        optimizer = torch.optim.SGD(layers.parameters(), lr=0.05, **options)
+        for number in range(6):
+            clear_gradients(optimizer)
+            seen = layers[0](torch.rand(2, 3))
+            (seen if number < 2 else layers[1](seen.relu())).square().sum().backward()
+            take(optimizer)
+        held = [slots.get("momentum_buffer") for slots in optimizer.state.values()]
+        return [*map(torch.Tensor.detach, layers.parameters()), *(each for each in held if each is not None)]
+
+    ours, torchs = trained(step), trained(lambda optimizer: optimizer.step())
+    assert len(ours) == len(torchs)
+    assert all(map(torch.equal, ours, torchs))

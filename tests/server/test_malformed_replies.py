@@ -81,6 +81,17 @@ def check_only_that_node_failed(result: CohortResult, why: str) -> None:
             assert to_arrays(reply.content.array_records["arrays"])["w"].tolist() == [2.0, 2.0]
 
 
+def change_metrics(content: RecordDict, metrics: dict) -> None:
+    """Let all clients of a message tell these metrics; None takes one away."""
+    plan = content.config_records[PLAN]
+    told = json.loads(str(plan["metrics"]))
+    for _, of_client in told:
+        of_client |= metrics
+        for name in [name for name, value in metrics.items() if value is None]:
+            del of_client[name]
+    plan["metrics"] = json.dumps(told)
+
+
 @pytest.mark.parametrize("weighted_by", ["", "num-clients"])
 @pytest.mark.parametrize(
     ("metrics", "why"),
@@ -98,13 +109,21 @@ def check_only_that_node_failed(result: CohortResult, why: str) -> None:
 )
 def test_metrics_that_the_strategy_computes_with(metrics: dict, why: str, weighted_by: str) -> None:
     def change(content: RecordDict) -> None:
-        for record in content.metric_records.values():
-            for name, value in metrics.items():
-                record.pop(name, None)
-                if value is not None:
-                    record[name] = value
+        change_metrics(content, metrics)
 
     check_only_that_node_failed(exchange(node(1, change), weighted_by), why)
+
+
+@pytest.mark.parametrize(
+    ("metrics", "why"),
+    [
+        ({"loss": "0"}, "TypeError"),
+        ({"loss": 2**63}, "a metric is 9223372036854775808"),
+        ({"loss": -(10**400)}, "a metric is -1000"),
+    ],
+)
+def test_metrics_that_are_no_numbers_of_a_message(metrics: dict, why: str) -> None:
+    check_only_that_node_failed(exchange(node(1, lambda content: change_metrics(content, metrics))), why)
 
 
 @pytest.mark.parametrize("weighted_by", ["", "num-clients"])

@@ -68,22 +68,22 @@ def test_it_waits_for_nodes_that_appear_later() -> None:
 def test_client_c_lives_on_the_node_with_partition_id_c_modulo_their_number() -> None:
     grid = ScriptedGrid({900: node(2), 17: node(0), 42: node(1)})
     known = waited(grid)
-    assert known.hosts(grid.get_node_ids()) == [0, 1, 2, 3, 4, 5, 6]
+    assert known.hosts(grid.get_node_ids()) == (0, 1, 2, 3, 4, 5, 6)
     assert known.assign(range(7), grid.get_node_ids()) == {17: [0, 3, 6], 42: [1, 4], 900: [2, 5]}
     assert known.assign({5, 2, 3}, grid.get_node_ids()) == {900: [2, 5], 17: [3]}
 
 
 def test_clients_of_a_node_that_is_away_are_away() -> None:
     known = waited(ScriptedGrid({900: node(2), 17: node(0), 42: node(1)}))
-    assert known.hosts([900, 17]) == [0, 2, 3, 5, 6]
-    assert known.hosts([]) == []
-    assert known.hosts([900, 17, 42, 5]) == [0, 1, 2, 3, 4, 5, 6]  # 5 has not said who it is
+    assert known.hosts([900, 17]) == (0, 2, 3, 5, 6)
+    assert known.hosts([]) == ()
+    assert known.hosts([900, 17, 42, 5]) == (0, 1, 2, 3, 4, 5, 6)  # 5 has not said who it is
 
 
 def test_interchangeable_nodes_share_any_clients_evenly() -> None:
     grid = ScriptedGrid({900: node(2), 17: node(0), 42: node(1)})
     known = waited(grid, interchangeable=True)
-    assert known.hosts([17]) == [0, 1, 2, 3, 4, 5, 6]
+    assert known.hosts([17]) == (0, 1, 2, 3, 4, 5, 6)
     # Clients 0, 3 and 6 would all live on one node of a real federation.
     assert known.assign([6, 0, 3], grid.get_node_ids()) == {17: [0], 42: [3], 900: [6]}
     assert known.assign(range(5), [42, 17]) == {17: [0, 2, 4], 42: [1, 3]}
@@ -151,7 +151,7 @@ def test_a_node_that_comes_back_under_another_id_takes_its_old_place() -> None:
     del grid.nodes[42]
     grid.nodes[43] = node(1)  # a SuperNode without authentication gets a new id at every start
     known.refresh(grid, grid.get_node_ids(), timeout=1)
-    assert known.hosts(grid.get_node_ids()) == [0, 1, 2, 3, 4, 5, 6]
+    assert known.hosts(grid.get_node_ids()) == (0, 1, 2, 3, 4, 5, 6)
     assert known.assign([1, 4], grid.get_node_ids()) == {43: [1, 4]}
 
 
@@ -161,7 +161,7 @@ def test_a_newcomer_that_goes_before_it_answers_does_not_end_the_run() -> None:
     del grid.nodes[42]
     grid.nodes[43] = failing(NODE_UNAVAILABLE, "Node Unavailable - The destination node failed to report")
     known.refresh(grid, grid.get_node_ids(), timeout=1)
-    assert known.hosts(grid.get_node_ids()) == [0, 2, 3, 5, 6]
+    assert known.hosts(grid.get_node_ids()) == (0, 2, 3, 5, 6)
 
 
 def test_a_node_that_goes_while_the_run_starts_is_waited_for() -> None:

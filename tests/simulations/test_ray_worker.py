@@ -5,6 +5,7 @@ from collections.abc import Collection
 from types import SimpleNamespace
 
 import numpy as np
+import pytest
 from flwr.app import MetricRecord, RecordDict
 
 from simulations.runtime.ray_worker import RayWorker
@@ -35,3 +36,11 @@ def test_clients_of_a_portion_that_breaks_are_answered_for_once() -> None:
     assert held.total.high.tolist() == [2.0 + 4.0 + 8.0]
     failed = [(each.client, each.error) for each in held.failures]
     assert failed == [(client, "TimeoutError: an alarm between two clients") for client in (5, 7)]
+
+
+def test_a_message_that_cannot_be_begun_fails_all_portions_for_the_same_reason() -> None:
+    worker = RayWorker({})
+    with pytest.raises(KeyError, match="round"):
+        worker.do(1, [RecordDict()], "train", [1, 2], math.inf)
+    with pytest.raises(KeyError, match="round"):  # which is sent without the message
+        worker.do(1, [], "train", [3], math.inf)
