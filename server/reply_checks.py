@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 from flwr.app import ArrayRecord, RecordDict
+from numpy.typing import NDArray
 
 from models.core.tracebacks import line_of, traceback_of
 from models.task import Metrics
@@ -213,11 +214,16 @@ def _check_total(total: ExactSum, weights: list[float], forms: Forms) -> None:
     check_forms(high, forms)
     most = {name: total.weight * float(np.finfo(form.dtype).max) for name, form in forms.items()}
     for key, array in high.items():
-        if array.size and max(array.max(), -array.min()) > most[key.rpartition("/")[2]]:
+        if _largest(array.reshape(-1)) > most[key.rpartition("/")[2]]:
             raise ValueError(f"its sum of {key} is beyond what its clients can have")
-    for start in range(0, total.high.size, BLOCK):  # so that what is computed stays in the cache
-        high_part, low_part = (part[start : start + BLOCK] for part in (total.high, total.low))
-        if (np.abs(low_part) > np.abs(high_part) * 2.0**-52).any():
+    for start, low in total.low.items():
+        if (np.abs(low) > np.abs(total.high[start : start + low.size]) * 2.0**-52).any():
             raise ValueError("the parts of its sum overlap")
     if total.rest.size and np.abs(total.rest[1]).max() > max(most.values()):
         raise ValueError("the rest of its sum is beyond what its clients can have")
+
+
+def _largest(numbers: NDArray[np.float64]) -> float:
+    """Return the largest magnitude among these numbers, block by block, so that they are fetched once."""
+    blocks = (numbers[start : start + BLOCK] for start in range(0, numbers.size, BLOCK))
+    return max((max(float(block.max()), -float(block.min())) for block in blocks), default=0.0)

@@ -22,14 +22,15 @@ SUMS = "sums"
 """Key of what a client found on its own examples, metric -> [total, weight]."""
 SUM, STATISTICS_SUM = "sum", "statistics-sum"
 """Prefixes of the records of a node's sums, of updates and of statistics."""
-HIGH, LOW, REST, WEIGHTS = "-high", "-low", "-rest", "-weights"
+HIGH, LOW, STARTS, REST = "-high", "-low", "-starts", "-rest"
+WEIGHTS, SHAPES = "-weights", "-shapes"
 """What follows the prefix: see `ExactSum`."""
 NUM_EXAMPLES = "num-examples"
 """Metric that statistics are weighted by, whatever the strategy weights by."""
 LARGEST_WEIGHT = 2.0**53
 """No client has as many examples: from here on float64 skips whole numbers."""
-UPDATES_IN_A_SUM = 4
-"""Updates in float32 that are as large as one sum, of two float64 an element."""
+UPDATES_IN_A_SUM = 2
+"""Updates in float32 that are as large as one sum, which is mostly a float64 an element."""
 LONGEST_ERROR = 1_000
 """Characters of the line that says why a client failed."""
 LONGEST_TRACEBACK = 20_000
@@ -273,10 +274,8 @@ class NodeReply:
 def _added(one: ExactSum | None, other: ExactSum | None) -> ExactSum | None:
     if one is None or other is None:
         return one or other
-    total = ExactSum()  # not added to one of them, whose numbers may lie where nobody may write
-    total.merge(one)
-    total.merge(other)
-    return total
+    one.merge(other)
+    return one
 
 
 def _check_metrics(metrics: Mapping[str, Any] | None) -> None:
@@ -300,37 +299,46 @@ def _failure(client: int, error: str, traceback: str) -> ClientFailure:
 
 def _pack_sum(content: RecordDict, prefix: str, total: ExactSum) -> None:
     """Put a sum into a message, under keys with this prefix."""
-    content.config_records[PLAN][prefix + WEIGHTS] = total.weights
-    content[prefix + HIGH] = hold(total.by_name(total.high))
-    content[prefix + LOW] = hold({LOW: total.low, REST: total.rest})
+    plan, (starts, low) = content.config_records[PLAN], total.low_parts()
+    plan[prefix + WEIGHTS] = total.weights
+    plan[prefix + SHAPES] = json.dumps([[name, shape] for name, shape in total.shapes.items()])
+    content[prefix] = hold({HIGH: total.high, LOW: low, STARTS: starts, REST: total.rest})
 
 
 def _unpack_sum(content: RecordDict, prefix: str) -> ExactSum | None:
     """Return the sum under these keys, None where there is none; raise ValueError for one that is no sum."""
-    weights = content.config_records[PLAN].get(prefix + WEIGHTS)
+    plan = content.config_records[PLAN]
+    weights = plan.get(prefix + WEIGHTS)
     if weights is None:
         return None
-    high, others = (views(content.array_records[prefix + key]) for key in (HIGH, LOW))
-    total = ExactSum()
+    parts, total = views(content.array_records[prefix]), ExactSum()
     total.weights = [float(weight) for weight in weights]  # type: ignore[union-attr,arg-type]
-    total.shapes = {name: array.shape for name, array in high.items()}
-    total.high = np.concatenate([array.reshape(-1) for array in high.values()])
-    total.low, total.rest = others[LOW], others[REST]
-    _check_sum(total)
+    total.shapes = {str(name): _shape(shape) for name, shape in json.loads(str(plan[prefix + SHAPES]))}
+    total.high, total.rest, low, starts = (parts[key] for key in (HIGH, REST, LOW, STARTS))
+    _check_sum(total, low, starts)
+    total.set_low_parts(starts, low)
     return total
 
 
-def _check_sum(total: ExactSum) -> None:
-    """Raise ValueError for a sum that nothing can be added to."""
-    parts, size = (total.high, total.low, total.rest), total.high.size
-    if not all(0 <= weight < math.inf for weight in total.weights):
-        raise ValueError(f"weights of its sum must be finite and >= 0, got {total.weights}")
-    found = [(part.shape, part.dtype.str) for part in parts]
-    if found != [(shape, "<f8") for shape in ((size,), (size,), (2, total.rest.size // 2))]:
+def _shape(axes: Sequence[object]) -> tuple[int, ...]:
+    if not all(type(axis) is int and axis >= 0 for axis in axes):
+        raise ValueError(f"an array of its sum has the shape {axes!r:.80}")
+    return tuple(axes)  # type: ignore[arg-type]
+
+
+def _check_sum(total: ExactSum, low: NDArray[Any], starts: NDArray[Any]) -> None:
+    """Raise ValueError for what is no sum."""
+    size, rest = sum(map(math.prod, total.shapes.values())), total.rest
+    parts = (total.high, low, rest)
+    found = [(part.shape, str(part.dtype)) for part in (*parts, starts)]
+    shapes = [(size,), low.shape[:1], (2, rest.size // 2), starts.shape[:1]]
+    if found != list(zip(shapes, (*["float64"] * 3, "int64"), strict=True)):
         raise ValueError(f"its sum has parts of these shapes and types: {found}")
-    if not all(np.isfinite(part).all() for part in parts):
-        raise ValueError("its sum is not finite")
-    places = total.rest[0]
+    # One pass for a sum; what is finite may still add up to something that is not.
+    with np.errstate(over="ignore", invalid="ignore"):
+        if not all(np.isfinite(part.sum()) or np.isfinite(part).all() for part in parts):
+            raise ValueError("its sum is not finite")
+    places = rest[0]
     if ((places < 0) | (places >= size) | (places != np.floor(places))).any():
         raise ValueError("its sum has places outside of it")
 

@@ -194,7 +194,8 @@ def test_what_a_node_says_of_all_its_clients(change: Change, why: str) -> None:
 
 def test_sums_whose_low_parts_are_not_low() -> None:
     def change(content: RecordDict) -> None:
-        content["sum-low"] = ArrayRecord({"-low": Array(np.full(2, 1e30)), "-rest": Array(np.empty((2, 0)))})
+        parts = content.array_records["sum"]
+        parts["-low"], parts["-starts"] = Array(np.full(2, 1e30)), Array(np.zeros(1, np.int64))
 
     check_only_that_node_failed(exchange(node(1, change), "num-clients"), "the parts of its sum overlap")
 
