@@ -5,6 +5,7 @@ import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,6 +17,7 @@ from models.core.config import TaskConfig
 from models.core.device import choose_device, place
 from models.core.errors import UserError
 from models.core.log import log
+from models.core.memory import keep_freed_memory
 from models.core.seeds import generator_for
 from models.data.dataset import Dataset, Examples
 from models.data.datasets import find_source, load_dataset
@@ -120,6 +122,8 @@ Load = Callable[[TaskConfig, str], Worker]
 @lru_cache(maxsize=1)
 def load_worker(config: TaskConfig, data_path: str) -> Worker:
     """Load what the run config names; `data_path` is the node's own data, or "" for the simulated deal."""
+    if _ray_in_actor():  # a process of the simulation's own
+        keep_freed_memory()
     if data_path and find_source(config.dataset).packaged:
         raise UserError(
             f"data-path is {data_path!r}, but dataset {config.dataset!r} is read from no folder: "
@@ -150,8 +154,14 @@ def worker_device(requested: str) -> torch.device:
 
 
 def _granted_by_ray() -> list[int] | None:
+    ray = _ray_in_actor()
+    return list(ray.get_gpu_ids()) if ray else None
+
+
+def _ray_in_actor() -> Any:
+    """Return the module ray where this process is one of its actors, else None."""
     # Without Ray in the process there is nothing to ask, and importing it takes a second.
     ray = sys.modules.get("ray")
     if ray is None or not ray.is_initialized() or ray.get_runtime_context().get_actor_id() is None:
         return None
-    return list(ray.get_gpu_ids())
+    return ray

@@ -27,6 +27,7 @@ from server.config import ServerConfig
 from server.error_log import ErrorLog
 from server.errors import RunFailedError
 from server.evaluation import CentralEvaluation
+from server.mean import takes_the_mean
 from server.node_registry import NodeRegistry
 from server.plan import Plan, expected_of, make_plan, requests_of
 from server.resume import checkpoint_to_resume
@@ -139,6 +140,7 @@ def _prepare(grid: Grid, plan: Plan, folder: RunFolder, errors: ErrorLog) -> Rou
         )
         write_json(folder.path / PARTITION, picture)
     federated = federated_names(plan.model, plan.task)
+    weight_types = {name: state[name].cpu().numpy().dtype for name in federated.parameters}
     loop = RoundLoop(
         plan.config,
         plan.task_config.seed,
@@ -151,6 +153,7 @@ def _prepare(grid: Grid, plan: Plan, folder: RunFolder, errors: ErrorLog) -> Rou
             fixed=fixed,
             requests=requests_of(plan),
             expected=expected_of(plan),
+            weight_types=weight_types if takes_the_mean(plan.strategy) else None,
         ),
         CentralEvaluation(plan.task, plan.model, plan.task_config),
         folder,

@@ -4,7 +4,9 @@ import math
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
+import numpy as np
 from flwr.app import ArrayRecord, Message, RecordDict
 from flwr.serverapp import Grid
 from flwr.supercore.run import Run
@@ -20,6 +22,7 @@ from server.node_replies import check_examples, read_reply
 from server.reply_checks import Expected, agreeing, check_reply, shapes_of
 from server.requests import Requests, Wave
 from server.state_ledger import StateLedger
+from server.tally import NodeTally, Tally
 from server.traffic import Traffic, received_by_clients
 from strategies.wire.arrays import hold_tensors, views
 from strategies.wire.records import num_bytes
@@ -50,6 +53,7 @@ class CohortGrid(Grid):
         fixed: Mapping[str, Tensor] | None = None,
         requests: Requests | None = None,
         expected: Expected | None = None,
+        weight_types: Mapping[str, np.dtype[Any]] | None = None,
     ) -> None:
         self.grid = grid
         self.node_registry = node_registry
@@ -59,6 +63,8 @@ class CohortGrid(Grid):
         self.fixed = hold_tensors(fixed) if fixed else None
         self.requests = requests or Requests()
         self.expected = expected or Expected()
+        self.weight_types = weight_types
+        """Types of the weights, where the weighted mean is to be the new ones as it is; else None."""
         self.sampling_deadline = math.inf
         self._round: tuple[RoundInfo, float, Mapping[str, Tensor] | None] | None = None
         self._aside = Traffic()
@@ -169,7 +175,8 @@ class CohortGrid(Grid):
             spent = self._seconds_aside + (time.perf_counter() - started if outcomes else 0.0)
             left = replace(info, seconds_left=float(timeout - spent))
             outcomes.append(self._exchange_wave(wave, left, left.seconds_left, traffic, beside))
-        return CohortResult.of(outcomes, info.weighted_by, traffic, time.perf_counter() - started)
+        taken = time.perf_counter() - started
+        return CohortResult.of(outcomes, info.weighted_by, traffic, taken, self.weight_types)
 
     def _exchange_wave(
         self, wave: Wave, info: RoundInfo, timeout: float, traffic: Traffic, statistics: ArrayRecord | None
@@ -179,10 +186,13 @@ class CohortGrid(Grid):
         repeated = [client for client, request in asked.items() for _ in request.messages[1:]]
         info = replace(info, repeated=tuple(repeated))
         info = info if wave.training else replace(info, weighted_by="")  # every client's metrics are wanted
+        tally, sums = Tally(), None
         if timeout > 0:
-            parts = self._ask_nodes(wave, info, timeout, traffic, statistics)
+            parts = self._ask_nodes(wave, info, timeout, traffic, statistics, tally)
         else:
             parts = [NodeReply.of_failed_node(list(asked), OUT_OF_TIME)]
+        if wave.training:
+            parts, sums = tally.settle(parts) if info.weighted_by else (agreeing(parts), None)
         self._take_down(parts, info.server_round if wave.training else None)
         replies = sorted((reply for part in parts for reply in part.replies), key=lambda each: each.client)
         if wave.training:
@@ -192,12 +202,22 @@ class CohortGrid(Grid):
             parts,
             [(reply, asked[reply.client]) for reply in replies],
             [(failure, asked[failure.client]) for part in parts for failure in part.failures],
+            sums,
         )
 
     def _ask_nodes(
-        self, wave: Wave, info: RoundInfo, timeout: float, traffic: Traffic, statistics: ArrayRecord | None
+        self,
+        wave: Wave,
+        info: RoundInfo,
+        timeout: float,
+        traffic: Traffic,
+        statistics: ArrayRecord | None,
+        tally: Tally,
     ) -> list[NodeReply]:
-        """Send each node one message, and return what the nodes reply, or why they do not."""
+        """Send each node one message, and return what the nodes reply, or why they do not.
+
+        Where a weighted mean is enough, clients' arrays are in the tally, and no more in what is returned.
+        """
         asked, wait = wave.requests, timeout + self.round_grace
         connected = list(self.grid.get_node_ids())
         free = self.busy.wait_for_free(connected, wait)
@@ -206,31 +226,30 @@ class CohortGrid(Grid):
             node: self._pack(node, wave, clients, info, traffic, statistics)
             for node, clients in assigned.items()
         }
-        # Not by node: the SuperLink answers in its own name for a node that has gone.
-        returned = {
-            reply.metadata.reply_to_message_id: reply for reply in exchange(self.grid, packed.values(), wait)
-        }
-        for node, message in packed.items():
-            if message.metadata.message_id not in returned:
-                self.busy.add(node, message.metadata.message_id, info.server_round)
         wanted = shapes_of(views(statistics)) if wave.training and statistics else {}
 
-        def check(reply: NodeReply, clients: Sequence[int]) -> NodeReply:
-            names = self.requests.weights
-            return check_reply(reply, wave, clients, info.weighted_by, wanted, names, self.expected)
+        def read(node: int, returned: Message | None) -> NodeReply:
+            own = NodeTally(info.weighted_by, lambda client: len(asked[client].messages))
 
-        parts = [
-            read_reply(
-                returned.get(packed[node].metadata.message_id),
-                clients,
-                traffic,
-                check,
-                wait,
-                simulated=self.busy.simulated,
+            def check(reply: NodeReply, clients: Sequence[int]) -> NodeReply:
+                given = wave, clients, info.weighted_by, wanted, self.requests.weights, self.expected
+                return check_reply(reply, *given, *([own.take] if info.weighted_by else []))
+
+            part = read_reply(
+                returned, assigned[node], traffic, check, wait, simulated=self.busy.simulated
             ).on_node(node)
-            for node, clients in assigned.items()
-        ]
-        parts = agreeing(parts) if wave.training else parts
+            return tally.take(part, own) if info.weighted_by else part
+
+        arrived: dict[int, NodeReply] = {}
+        for returned in exchange(self.grid, packed.values(), wait):
+            # Not by node: the SuperLink answers in its own name for a node that has gone.
+            asked_by = returned.metadata.reply_to_message_id
+            node = next(each for each, sent in packed.items() if sent.metadata.message_id == asked_by)
+            arrived[node] = read(node, returned)
+            del returned  # it may hold as much as a model, and the next one takes time to come
+        for node in packed.keys() - arrived.keys():
+            self.busy.add(node, packed[node].metadata.message_id, info.server_round)
+        parts = [arrived[node] if node in arrived else read(node, None) for node in assigned]
         left = sorted(asked.keys() - {client for clients in assigned.values() for client in clients})
         host_of = self.node_registry.assign(left, connected)
         for node, clients in host_of.items():

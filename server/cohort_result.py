@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from flwr.app import Error, Message, RecordDict
@@ -9,7 +10,9 @@ from flwr.common.constant import ErrorCode
 from numpy.typing import NDArray
 
 from server.requests import Request, Wave
+from server.tally import Sums
 from server.traffic import Traffic
+from strategies.rule import Arrays
 from strategies.wire.arrays import hold
 from strategies.wire.exact_sum import ExactSum
 from strategies.wire.reply import (
@@ -19,7 +22,6 @@ from strategies.wire.reply import (
     ClientFailure,
     ClientReply,
     NodeReply,
-    add_update,
     drop_partial_metrics,
     mean_of,
 )
@@ -36,6 +38,8 @@ class Outcome:
     answers: Sequence[Answer]
     """In client order."""
     failed: Sequence[tuple[ClientFailure, Request]]
+    sums: Sums | None = None
+    """What the clients trained, added up; the answers then hold no arrays."""
 
     def restored(self, training: bool) -> list[Message]:
         """Return the replies, one for each message; none of another kind of question."""
@@ -51,6 +55,9 @@ class CohortResult:
     replies: Sequence[Message] = ()
     """For the strategy, one for each of its messages, in client order: replies, and errors of clients that
     failed; or the mean of all replies, and the errors."""
+    mean: Arrays | None = None
+    """The weighted mean in the model's own types, where the strategy takes it as it is; the replies then hold
+    no arrays."""
     clients: Sequence[int] = ()
     """Clients that answered, in order; one that was asked several times counts as often."""
     failures: Sequence[ClientFailure] = ()
@@ -75,16 +82,29 @@ class CohortResult:
     """Seconds of the whole exchange."""
 
     @staticmethod
-    def of(outcomes: Sequence[Outcome], weighted_by: str, traffic: Traffic, seconds: float) -> "CohortResult":
-        """Return what came of all waves; with `weighted_by`, the mean of those that trained."""
+    def of(
+        outcomes: Sequence[Outcome],
+        weighted_by: str,
+        traffic: Traffic,
+        seconds: float,
+        weight_types: Mapping[str, np.dtype[Any]] | None = None,
+    ) -> "CohortResult":
+        """Return what came of all waves; with `weighted_by`, the mean of those that trained.
+
+        With `weight_types` the mean is to be the new weights, and is in no reply.
+        """
         answers = [answer for outcome in outcomes for answer in outcome.answers]
         failed = [each for outcome in outcomes for each in outcome.failed]
         errors = [error for failure, request in failed for error in _errors(failure, request)]
         summed = [each for each in outcomes if weighted_by and each.wave.training and each.answers]
         if summed:
             # Even where no node had two clients: the mean must not be rounded in another way then.
-            trained = [_mean(summed, weighted_by)]
+            total, mean = _total(summed), None
+            if weight_types is not None:
+                mean = total.mean(weight_types)
+            trained = [_reply(summed, weighted_by, total.mean() if mean is None else {})]
         else:
+            mean = None
             trained = [reply for each in outcomes for reply in each.restored(training=True)]
         evaluated = [reply for each in outcomes for reply in each.restored(training=False)]
         partial = drop_partial_metrics([reply.content for reply in trained], NUM_EXAMPLES)
@@ -93,10 +113,11 @@ class CohortResult:
             replies = sorted(replies, key=lambda reply: reply.metadata.src_node_id)
         return CohortResult(
             replies=replies,
+            mean=mean,
             clients=sorted(reply.client for reply, request in answers for _ in request.messages),
             failures=[*traffic.failures, *sorted((each for each, _ in failed), key=lambda each: each.client)],
             num_examples=int(sum(reply.weight(NUM_EXAMPLES) * len(to.messages) for reply, to in answers)),
-            statistics=_mean_statistics([part for outcome in outcomes for part in outcome.parts]),
+            statistics=_mean_statistics(outcomes),
             partial_metrics=partial,
             bytes_down=traffic.down,
             bytes_up=traffic.up,
@@ -107,12 +128,15 @@ class CohortResult:
         )
 
 
-def _mean_statistics(parts: Sequence[NodeReply]) -> dict[str, NDArray[np.float64]]:
+def _mean_statistics(outcomes: Sequence[Outcome]) -> dict[str, NDArray[np.float64]]:
     """Return the mean of the statistics over all clients' examples; nothing where there are no examples."""
     total = ExactSum()
-    for part in parts:
-        if part.statistics is not None:
-            total.merge(part.statistics)
+    for outcome in outcomes:
+        if outcome.sums is not None:
+            total.merge(outcome.sums.statistics)
+        for part in outcome.parts:
+            if part.statistics is not None:
+                total.merge(part.statistics)
     return total.mean() if total.weight else {}
 
 
@@ -122,22 +146,22 @@ def _errors(failure: ClientFailure, request: Request) -> list[Message]:
     return [Message(error, reply_to=message) for message in request.messages]
 
 
-def _mean(outcomes: Sequence[Outcome], weighted_by: str) -> Message:
-    """Return the weighted mean of all clients as if it were one client's reply."""
+def _total(outcomes: Sequence[Outcome]) -> ExactSum:
+    """Return the sum of what all clients trained."""
     total = ExactSum()
     for outcome in outcomes:
-        for part in outcome.parts:
-            if part.total is not None:
-                total.merge(part.total)
-                continue
-            for reply in part.replies:  # a node with few clients sends their arrays as they are
-                for message in _restored(reply, outcome.wave.requests[reply.client]):
-                    add_update(total, message.content, weighted_by)
+        if outcome.sums is not None:
+            total.merge(outcome.sums.total)
+    return total
+
+
+def _reply(outcomes: Sequence[Outcome], weighted_by: str, mean: Arrays) -> Message:
+    """Return the weighted mean of all clients as if it were one client's reply."""
     answers = sorted(
         (answer for outcome in outcomes for answer in outcome.answers), key=lambda answer: answer[0].client
     )
     metrics = mean_of([reply.metrics for reply, to in answers for _ in to.messages], weighted_by)
-    content = RecordDict({ARRAYS: hold(total.mean()), METRICS: metrics})
+    content = RecordDict({ARRAYS: hold(mean), METRICS: metrics})
     return Message(content, reply_to=answers[0][1].messages[0])
 
 

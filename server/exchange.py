@@ -1,7 +1,8 @@
 """Sending messages and waiting for their replies, over any Grid."""
 
 import time
-from collections.abc import Iterable
+from collections import deque
+from collections.abc import Iterable, Iterator
 
 from flwr.app import Message
 from flwr.serverapp import Grid
@@ -12,25 +13,28 @@ PART_OF_WAIT = 0.05
 """A pause is this part of the time waited so far: short rounds do not wait long, long ones poll little."""
 
 
-def exchange(grid: Grid, messages: Iterable[Message], timeout: float) -> list[Message]:
-    """Push the messages and return the replies that arrive within `timeout` seconds.
+def exchange(grid: Grid, messages: Iterable[Message], timeout: float) -> Iterator[Message]:
+    """Push the messages and yield the replies as they arrive, those of `timeout` seconds.
 
-    Flower's own grids look for replies at a fixed interval, of three seconds on real nodes.
+    None of them is held here, so that whoever reads one can let go of it before the next one comes. Flower's
+    own grids look for replies at a fixed interval, of three seconds on real nodes.
     """
     if getattr(grid, "waits_by_itself", False):
-        return list(grid.send_and_receive(messages, timeout=timeout))
+        yield from grid.answers(messages, timeout)  # type: ignore[attr-defined]
+        return
     pending = {message_id for message_id in grid.push_messages(list(messages)) if message_id}
     started = time.monotonic()
-    replies: list[Message] = []
     while pending:
-        arrived = list(grid.pull_messages(pending))
-        replies += arrived
-        pending -= {reply.metadata.reply_to_message_id for reply in arrived}
+        # Before the look: what has come by now counts, however long it takes to read it.
         waited = time.monotonic() - started
+        arrived = deque(grid.pull_messages(pending))
+        pending -= {reply.metadata.reply_to_message_id for reply in arrived}
+        while arrived:
+            yield arrived.popleft()
         if not pending or waited > timeout:
             break
+        waited = time.monotonic() - started
         time.sleep(min(max(waited * PART_OF_WAIT, SHORTEST_PAUSE), LONGEST_PAUSE))
-    return replies
 
 
 def one_line(reason: str | None) -> str:

@@ -5,7 +5,6 @@ sends for all of its clients together is the failure of each of them. Nothing el
 """
 
 import math
-from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -17,6 +16,7 @@ from numpy.typing import NDArray
 from models.core.tracebacks import line_of, traceback_of
 from models.task import Metrics
 from server.requests import Request, Wave
+from server.tally import fail_others, layout_of, usual_of
 from strategies.rule import PERSONAL, Arrays
 from strategies.wire.arrays import record_of, views
 from strategies.wire.compression import decompress
@@ -62,11 +62,13 @@ def check_reply(
     statistics: Shapes,
     names: Collection[str],
     expected: Expected,
+    take: Callable[[ClientReply], ClientReply] = lambda reply: reply,
 ) -> NodeReply:
     """Return the reply with its updates decompressed, and with failures for clients whose own is malformed.
 
-    `statistics` are those of the model, and `names` its weights; all that were sent unless given. Raises
-    ValueError for what concerns the whole node.
+    `statistics` are those of the model, and `names` its weights; all that were sent unless given. `take` gets
+    each client's reply as soon as it is decompressed, and returns what is kept of it. Raises ValueError for
+    what concerns the whole node.
     """
     _check_answered(reply, clients)
     if not (0 <= reply.seconds < math.inf and reply.client_bytes >= 0):
@@ -83,7 +85,7 @@ def check_reply(
                 _check_train_metrics(each.metrics, weights, expected)
                 if reply.total is None:
                     content = _checked_arrays(each.content, wave.requests[each.client], names)
-                    replies.append(ClientReply(each.client, content))
+                    replies.append(take(ClientReply(each.client, content)))
                     continue
                 if each.sends_arrays:
                     raise ValueError("its arrays come twice, in a sum and by themselves")
@@ -102,38 +104,21 @@ def check_reply(
         replies, wave, NUM_EXAMPLES
     ):
         raise ValueError("its statistics are weighted by other numbers than its clients' examples")
-    fine = {each.client for each in replies}
-    states = {client: state for client, state in reply.states.items() if client in fine}
+    left = {each.client for each in replies}
+    states = {client: state for client, state in reply.states.items() if client in left}
     return replace(reply, replies=replies, failures=failures, states=states)
 
 
 def agreeing(parts: Sequence[NodeReply]) -> list[NodeReply]:
     """Return the replies to a training, in which clients that reply other arrays than most do have failed."""
-    layouts = [
-        frozenset(part.total.shapes if part.total else records_of(each.content, ArrayRecord)[0])
-        for part in parts
-        for each in part.replies
-    ]
-    if len(set(layouts)) < 2:
-        return list(parts)
-    usual, left = Counter(layouts).most_common(1)[0][0], iter(layouts)
-    return [_fail_others(part, [next(left) == usual for _ in part.replies], usual) for part in parts]
-
-
-def _fail_others(part: NodeReply, fine: Sequence[bool], usual: Collection[str]) -> NodeReply:
-    if all(fine):
-        return part
-    why = f"its reply has other arrays than those of most clients, which reply {', '.join(sorted(usual))}"
-    whole = part.total is not None or part.statistics is not None  # in which it cannot be told apart
-    failed = [each.client for each, good in zip(part.replies, fine, strict=True) if whole or not good]
-    return replace(
-        part,
-        replies=[each for each in part.replies if each.client not in failed],
-        failures=[*part.failures, *(ClientFailure(client, why) for client in failed)],
-        states={client: state for client, state in part.states.items() if client not in failed},
-        total=None,
-        statistics=None,
-    )
+    layouts = [[layout_of(each) for each in part.replies] for part in parts]
+    usual = usual_of([layout for each in layouts for layout in each])
+    checked = []
+    for part, own in zip(parts, layouts, strict=True):
+        whole = part.statistics is not None  # in which they cannot be told apart
+        settled = fail_others(part, own, usual, whole=whole)
+        checked.append(part if settled is part else replace(settled, statistics=None))
+    return checked
 
 
 def _check_answered(reply: NodeReply, clients: Sequence[int]) -> None:

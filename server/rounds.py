@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from flwr.app import ArrayRecord, ConfigRecord, MetricRecord
+from flwr.app import ConfigRecord, MetricRecord
 from flwr.serverapp.strategy import Strategy
 from torch import Tensor
 
@@ -26,6 +26,7 @@ from server.config import ServerConfig
 from server.error_log import ErrorLog
 from server.errors import RunFailedError
 from server.evaluation import CentralEvaluation
+from server.mean import aggregated
 from server.rehearsal import KNOWN
 from server.run_folder import RunFolder
 from server.run_schema import CHECKPOINTS, ERRORS, FailureRecord, RoundRecord
@@ -33,7 +34,7 @@ from strategies.declaration import aggregates_evaluation, chain_of, declaration_
 from strategies.memory import capture, restore
 from strategies.privacy.budget import DRAWN_FROM
 from strategies.rule import Arrays
-from strategies.wire.arrays import hold_tensors, tensor_view, views
+from strategies.wire.arrays import hold_tensors, tensor_view
 from strategies.wire.form import listed
 from strategies.wire.request import RoundInfo
 from strategies.wire.train_config import SERVER_ROUND, as_json, from_json
@@ -108,6 +109,11 @@ class RoundLoop:
     def averaged(self) -> dict[str, Tensor]:
         """Copies of what is averaged: the parameters, which the strategy sees, and statistics beside them."""
         return {**self.weights, **_copies(self._statistics)}
+
+    @property
+    def at_hand(self) -> dict[str, Tensor]:
+        """What is averaged, itself: to read at once, as in writing it down, and not to change."""
+        return {**self._weights, **self._statistics}
 
     @property
     def weights(self) -> dict[str, Tensor]:
@@ -232,7 +238,7 @@ class RoundLoop:
             )
         with self.timed("aggregation"):
             self._seed("aggregate", server_round)  # DP strategies draw their noise here
-            arrays, metrics = self.strategy.aggregate_train(server_round, cohort.replies)
+            arrays, metrics = aggregated(self.strategy, server_round, cohort)
             if arrays is None:
                 raise RunFailedError(
                     f"{type(self.strategy).__name__} returned no model in round {server_round}"
@@ -250,9 +256,9 @@ class RoundLoop:
             said = f"client {each.client} {what}: {each.error} (traceback in {ERRORS})"
             log(WARNING, "Round %d: %s", server_round, said)
 
-    def _take_over(self, arrays: ArrayRecord, server_round: int) -> None:
+    def _take_over(self, new: Arrays, server_round: int) -> None:
         """Take the strategy's new weights; raise RunFailedError where they are not the model's."""
-        new, returned = views(arrays), f"{type(self.strategy).__name__} returned in round {server_round}"
+        returned = f"{type(self.strategy).__name__} returned in round {server_round}"
         if missing := self._weights.keys() - new.keys():
             raise RunFailedError(f"{returned} a part of the weights: {listed(missing)} missing")
         for name, old in self._weights.items():
@@ -265,7 +271,8 @@ class RoundLoop:
         """Return new tensors, which may be float64, in the model's types; raise RunFailedError for others."""
         cast = {name: tensor_view(np.asarray(new[name])).to(tensor.dtype) for name, tensor in old.items()}
         for name, tensor in cast.items():
-            if not torch.isfinite(tensor).all():
+            # One pass for a sum; what is finite may still add up to something that is not.
+            if not tensor.sum().isfinite() and not torch.isfinite(tensor).all():
                 raise RunFailedError(f"{name} is not finite after round {server_round}: training diverged")
         return cast
 

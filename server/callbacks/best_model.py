@@ -38,6 +38,8 @@ class BestModel(Callback):
         if better or math.isnan(best):
             progress.best, progress.best_round, progress.stale = record.central, record.server_round, 0
             header = {SERVER_ROUND: str(record.server_round)}
-            write_safetensors(self.run.folder.path / BEST_MODEL, self.run.model, header)
+            write_safetensors(
+                self.run.folder.path / BEST_MODEL, {**self.run.at_hand, **self.run.fixed}, header
+            )
         else:
             progress.stale += 1

@@ -2,7 +2,7 @@
 
 import itertools
 from abc import abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from flwr.app import Message, RecordDict
 from flwr.serverapp import Grid
@@ -14,6 +14,8 @@ from strategies.wire.identity import RUN_ID, let_messages_be_made
 class OwnGrid(Grid):
     """A Grid whose nodes have answered when a call returns."""
 
+    waits_by_itself = True
+    """Nobody need look for answers."""
     interchangeable_nodes = True
     """Its nodes share a disk."""
 
@@ -47,7 +49,12 @@ class OwnGrid(Grid):
 
     def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> list[Message]:
         """Return the nodes' answers."""
-        return self.answer([self._with_id(message) for message in messages], timeout)
+        return list(self.answers(messages, timeout))
+
+    def answers(self, messages: Iterable[Message], timeout: float | None) -> Iterator[Message]:
+        """Yield the nodes' answers one by one: who reads them can let go of each before the next is made."""
+        for message in [self._with_id(each) for each in messages]:
+            yield from self.answer([message], timeout)
 
     def push_messages(self, messages: Iterable[Message]) -> list[str]:
         """Have the messages answered, and keep the answers."""

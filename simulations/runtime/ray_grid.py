@@ -32,9 +32,6 @@ SMALL = 500_000
 class RayGrid(OwnGrid):
     """Sends a message's content to Ray's object store once, where all workers of a machine read it."""
 
-    waits_by_itself = True
-    """Nobody need look for answers."""
-
     def __init__(
         self,
         workers: RayWorkers,

@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -181,12 +181,12 @@ class OneNodeGoes(InProcessGrid):
 
     interchangeable_nodes = False
 
-    def push_messages(self, messages: Iterable[Message]) -> list[str]:
+    def answers(self, messages: Iterable[Message], timeout: float | None) -> Iterator[Message]:
         """Let the node answer, and go."""
-        pushed = super().push_messages(messages)
-        if any(message.metadata.message_type == "train" for message in messages):
+        asked = list(messages)
+        yield from super().answers(asked, timeout)
+        if any(message.metadata.message_type == "train" for message in asked):
             self.contexts.pop(1, None)
-        return pushed
 
 
 def test_a_run_does_not_wait_for_ever_for_a_node_that_never_comes_back(

@@ -519,7 +519,7 @@ def test_ctrl_c(scenario: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     def interrupted(*_: object) -> NoReturn:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(simulations.runtime.in_process.InProcessGrid, "push_messages", interrupted)
+    monkeypatch.setattr(simulations.runtime.in_process.InProcessGrid, "answers", interrupted)
     run = tmp_path / "run"
     ended = polyfed("run", scenario, "--in-process", "--run-dir", run)
     assert ended.code == 130
@@ -600,14 +600,14 @@ def test_ctrl_c_ends_with_the_command_that_goes_on(
     scenario: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run, grid = tmp_path / "a [run]", simulations.runtime.in_process.InProcessGrid
-    answer = grid.push_messages
+    answer = grid.answers
 
     def interrupted(*arguments: Any) -> Any:
         if any((run / "checkpoints").glob("round-*1.safetensors")):
             raise KeyboardInterrupt
         return answer(*arguments)
 
-    monkeypatch.setattr(grid, "push_messages", interrupted)
+    monkeypatch.setattr(grid, "answers", interrupted)
     ended = polyfed("run", scenario, "--in-process", "--run-dir", run)
     said = f"polyfed: interrupted; go on: polyfed run --resume '{run}' --in-process"
     assert (ended.code, ended.err.strip()) == (130, said)

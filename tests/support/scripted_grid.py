@@ -13,6 +13,7 @@ Answer = Callable[[Message], RecordDict | Error | Message | None]
 class ScriptedGrid(InProcessGrid):
     """Nodes by id; they can come and go between two calls."""
 
+    waits_by_itself = False
     interchangeable_nodes = False
 
     def __init__(self, nodes: dict[int, Answer]) -> None:
