@@ -21,8 +21,9 @@ from clients.train import train_one_by_one
 from clients.worker import Load, Worker, load_worker
 from models.core.config import TaskConfig, read
 from models.core.device import pinned
+from strategies.wire.compression import CODECS
 from strategies.wire.node import debugged
-from strategies.wire.reply import NodeReply
+from strategies.wire.reply import UPDATES_IN_A_SUM, NodeReply
 from strategies.wire.request import ClientRequest, RoundInfo, states_of, unpack_requests
 
 Work = Callable[[Worker, Sequence[ClientRequest], ClientStates, NodeReply, Deadline], None]
@@ -81,12 +82,9 @@ class NodeWork:
 
     def new_reply(self) -> NodeReply:
         """Return a reply without any client's."""
-        return NodeReply.collecting(
-            self.info.weighted_by,
-            len(self.requests),
-            compressed=bool(self.worker.config.compression),
-            debug=self.debug,
-        )
+        compression = self.worker.config.compression
+        in_a_sum = CODECS[compression].updates_in_a_sum if compression else UPDATES_IN_A_SUM
+        return NodeReply.collecting(self.info.weighted_by, len(self.requests), in_a_sum, debug=self.debug)
 
 
 def _work_of(message_type: str, config: TaskConfig) -> Work:

@@ -20,10 +20,10 @@ from clients.state import ClientState, ClientStates, ModelMemory, own_state
 from clients.worker import Worker
 from models.core.seeds import generator_for
 from strategies.rule import WEIGHT, Arrays, LocalRule, aux_arrays
-from strategies.wire.arrays import to_record
+from strategies.wire.arrays import hold, to_record
 from strategies.wire.compression import CODECS, compress
-from strategies.wire.records import check_forms, forms_of
-from strategies.wire.reply import METRICS, NodeReply
+from strategies.wire.records import check_forms, forms_of, num_value_bytes
+from strategies.wire.reply import ARRAYS, METRICS, NodeReply
 from strategies.wire.request import ClientRequest
 
 
@@ -58,16 +58,18 @@ class Update:
     meant: Arrays = field(default_factory=dict)
     """The arrays before rules and compression changed them."""
     decoded: Arrays = field(default_factory=dict)
-    """What the server will read of the encoded arrays; for rules that ask for it."""
+    """What the server will read of the encoded arrays; for rules that ask for it, and to be added up."""
+    num_bytes: int | None = None
+    """Size of the encoded arrays where the node adds up what is read of them; None is that of the arrays."""
 
 
 Step = Callable[[Update], Update]
 
 
 def outgoing(
-    worker: Worker, request: ClientRequest, rules: Sequence[LocalRule], state: ClientState
+    worker: Worker, request: ClientRequest, rules: Sequence[LocalRule], state: ClientState, adds_up: bool
 ) -> list[Step]:
-    """Return what happens to an update before it leaves, in this order.
+    """Return what happens to an update before it leaves, in this order; `adds_up` whether its node does.
 
     A rule may clip or add noise: those of a private strategy come last among its rules.
     """
@@ -80,7 +82,9 @@ def outgoing(
         steps += [partial(rule_replies, rule, request, noise) for rule in rules]
         steps.append(partial(well_formed, worker, request))
     if worker.config.compression:
-        steps.append(partial(compressed, worker, request, state.residual, _settles(rules)))
+        steps.append(partial(compressed, worker, request, state.residual, adds_up or _settles(rules)))
+        if adds_up:
+            steps.append(as_decoded)
     return steps
 
 
@@ -101,7 +105,7 @@ def send_reply(
     statistics = {name: array_of(result.state[name]) for name in worker.federated.statistics}
     check_finite(statistics)
     update = Update(arrays, result.metrics)
-    for step in outgoing(worker, request, rules, before):
+    for step in outgoing(worker, request, rules, before, reply.total is not None):
         update = step(update)
     memory = settled(rules, result.rule, update) if _settles(rules) else result.rule
     kept = own_state(result.state, worker.initial, request.given.keys(), worker.federated.all)
@@ -111,7 +115,9 @@ def send_reply(
         info = request.info
         saved = states.save(request.client, info.server_round, after, info.restorable_round)
     content = RecordDict({METRICS: MetricRecord({**update.metrics}), **update.encoded})
-    reply.add(request.client, content, update.arrays or None, statistics, request.times, saved)
+    reply.add(
+        request.client, content, update.arrays or None, statistics, request.times, saved, update.num_bytes
+    )
 
 
 def tampered(worker: Worker, request: ClientRequest, update: Update) -> Update:
@@ -151,21 +157,31 @@ def compressed(
     config = worker.config
     codec = CODECS[config.compression]
     generator = generator_for(config.seed, "compress", request.info.server_round, request.client)
+    received = request.received
     encoded = compress(
         codec,
         config.compression_ratio,
         update.arrays,
-        request.received,
+        received,
         {name: tensor.numpy() for name, tensor in residual.items()},
         generator,
     )
     return replace(
         update,
         arrays={},
-        encoded={key: to_record(parts) for key, parts in encoded.records.items()},
+        encoded={
+            key: to_record(parts) if key == ARRAYS else hold(parts) for key, parts in encoded.records.items()
+        },
         residual={name: torch.from_numpy(array) for name, array in encoded.residual.items()},
-        decoded=encoded.decoded(codec, update.arrays, request.received) if decodes else {},
+        decoded=encoded.decoded(codec, update.arrays, received) if decodes else {},
     )
+
+
+def as_decoded(update: Update) -> Update:
+    """Let the node add up what the server would read: a sum does not depend on who has decoded its terms."""
+    check_finite(update.decoded)
+    size = sum(num_value_bytes(record) for record in update.encoded.values())
+    return replace(update, arrays=update.decoded, encoded={}, num_bytes=size)
 
 
 def settled(rules: Sequence[LocalRule], kept: Mapping[str, Tensor], update: Update) -> Mapping[str, Tensor]:

@@ -24,7 +24,7 @@ Partitioner = Literal["iid", "dirichlet", "shards", "quantity", "natural"]
 Attack = Literal["", "label-flip", "sign-flip", "gaussian"]
 Engine = Literal["loop", "stacked"]
 Precision = Literal["float32", "bfloat16"]
-Compression = Literal["", "top-k", "int8"]
+Compression = Literal["", "top-k", "int8", "bfloat16", "float32"]
 PARTITIONERS: tuple[str, ...] = get_args(Partitioner)
 
 
@@ -170,7 +170,8 @@ class TaskConfig(Config):
     seed: Count = 42
     """Every random number follows from (seed, round, client)."""
     compression: Compression = ""
-    """How clients compress what they send up ("top-k" with error feedback); "" = not at all."""
+    """How clients compress what they send up ("top-k" with error feedback; "bfloat16" and "float32" are the
+    types of updates); "" = not at all."""
     compression_ratio: Annotated[float, Field(gt=0, le=1)] = 0.01
     """Part of a tensor's entries that "top-k" sends."""
 

@@ -15,12 +15,14 @@ from flwr.app import ArrayRecord, RecordDict
 from numpy.typing import NDArray
 
 from strategies.rule import Arrays
-from strategies.wire.arrays import to_arrays, to_record
+from strategies.wire.arrays import hold, to_arrays, views
+from strategies.wire.exact_sum import BLOCK
 from strategies.wire.reply import ARRAYS
 
 Parts = dict[str, NDArray[Any]]
 """A tensor's code: key of the record in which each part of it travels -> the part."""
 VALUES, INDICES, LEVELS, SCALE = "values", "indices", "levels", "scale"
+BFLOAT16, FLOAT32 = "bfloat16", "float32"
 LARGEST = 127
 """The largest level of an int8; -128 has no counterpart."""
 
@@ -58,23 +60,62 @@ def from_int8(parts: Parts, shape: tuple[int, ...]) -> NDArray[Any]:
     return (parts[LEVELS] * (np.float64(scale) / LARGEST)).astype(scale.dtype).reshape(shape)
 
 
+def to_bfloat16(update: NDArray[Any], ratio: float, generator: torch.Generator) -> Parts:
+    """Return the upper halves of the entries in float32, rounded up or down at random; NumPy has no bfloat16.
+
+    The mean over the rounding is the update: the lower half, of 65,536 steps, is how likely up is.
+    """
+    bits = np.asarray(update, np.float32).reshape(-1).view(np.uint32)
+    drawn = torch.empty(-(-bits.size // 4), dtype=torch.int64)  # each is four numbers of 16 bits
+    chance = drawn.random_(-(2**63), None, generator=generator).numpy().view(np.uint16)[: bits.size]
+    halves = np.empty(bits.size, np.uint16)
+    for start in range(0, bits.size, BLOCK):
+        part = slice(start, start + BLOCK)
+        rounded = ((bits[part] + chance[part]) >> 16).astype(np.uint16)
+        # The largest entries may be rounded past what is finite.
+        halves[part] = np.minimum(rounded & 0x7FFF, 0x7F7F) | (rounded & 0x8000)
+    return {BFLOAT16: halves.reshape(update.shape)}
+
+
+def from_bfloat16(parts: Parts, shape: tuple[int, ...]) -> NDArray[Any]:
+    """Return the entries in float32."""
+    bits = parts[BFLOAT16].reshape(-1).astype(np.uint32)
+    bits <<= 16
+    return bits.view(np.float32).reshape(shape)
+
+
+def to_float32(update: NDArray[Any], ratio: float, generator: torch.Generator) -> Parts:
+    """Return the entries in float32, rounded to the nearest."""
+    return {FLOAT32: update.astype(np.float32)}
+
+
+def from_float32(parts: Parts, shape: tuple[int, ...]) -> NDArray[Any]:
+    """Return the entries."""
+    return parts[FLOAT32].reshape(shape)
+
+
 @dataclass(frozen=True)
 class Codec:
     """A way to compress a tensor, and back."""
 
     encode: Callable[[NDArray[Any], float, torch.Generator], Parts]
     decode: Callable[[Parts, tuple[int, ...]], NDArray[Any]]
-    keys: tuple[str, str]
+    keys: tuple[str, ...]
     """Of the records that its parts travel in."""
-    feeds_back: bool
+    feeds_back: bool = False
     """Whether a client adds to its next update what was left out of this one."""
+    updates_in_a_sum: float = math.inf
+    """Updates that are as large as one sum of them: of more than that a node sends the sum."""
 
 
 CODECS: Mapping[str, Codec] = {
     # Stich et al. 2018 (arXiv:1809.07599, algorithm 1, Mem-SGD), for a round's update instead of a gradient.
     "top-k": Codec(top_k, from_top_k, (VALUES, INDICES), feeds_back=True),
     # QSGD (Alistarh et al. 2017, arXiv:1610.02132, section 3.1), scaled by the largest entry for the norm.
-    "int8": Codec(to_int8, from_int8, (LEVELS, SCALE), feeds_back=False),
+    "int8": Codec(to_int8, from_int8, (LEVELS, SCALE)),
+    # Rounded as in Gupta et al. 2015 (arXiv:1502.02551, section 3).
+    "bfloat16": Codec(to_bfloat16, from_bfloat16, (BFLOAT16,), updates_in_a_sum=4),
+    "float32": Codec(to_float32, from_float32, (FLOAT32,), updates_in_a_sum=2),
 }
 
 
@@ -94,10 +135,15 @@ class Compressed:
             parts = {key: self.records[key][name] for key in codec.keys if name in self.records.get(key, {})}
             if parts:
                 update = codec.decode(parts, array.shape)
-                read[name] = received[name] + update if name in received else update
+                read[name] = _added(received[name], update) if name in received else update
             else:
                 read[name] = array
         return read
+
+
+def _added(received: NDArray[Any], update: NDArray[Any]) -> NDArray[Any]:
+    """Return the weight that an update makes of the one that was sent, in its type."""
+    return np.asarray(received + update).astype(received.dtype, copy=False)
 
 
 def compress(
@@ -132,13 +178,13 @@ def decompress(content: RecordDict, sent: ArrayRecord) -> RecordDict:
     codec = next(codecs, None)
     if codec is None:
         return content
-    received = to_arrays(sent)
-    encoded = {key: to_arrays(content.array_records[key]) for key in codec.keys}
+    received = views(sent)
+    encoded = {key: views(content.array_records[key]) for key in codec.keys}
     arrays = to_arrays(content.array_records[ARRAYS]) if ARRAYS in content else {}
     for name in encoded[codec.keys[0]]:
         # What stands beside a weight, as KIND/NAME, has the weight's shape.
         shape = received[name.rpartition("/")[2]].shape
         update = codec.decode({key: parts[name] for key, parts in encoded.items()}, shape)
-        arrays[name] = received[name] + update if name in received else update
+        arrays[name] = _added(received[name], update) if name in received else update
     others = {key: record for key, record in content.items() if key not in (ARRAYS, *codec.keys)}
-    return RecordDict({ARRAYS: to_record(arrays), **others})
+    return RecordDict({ARRAYS: hold(arrays), **others})

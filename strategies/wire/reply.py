@@ -164,14 +164,17 @@ class NodeReply:
 
     @staticmethod
     def collecting(
-        weighted_by: str, num_clients: int, compressed: bool, *, debug: bool = False
+        weighted_by: str,
+        num_clients: int,
+        updates_in_a_sum: float = UPDATES_IN_A_SUM,
+        *,
+        debug: bool = False,
     ) -> "NodeReply":
         """Return a collector for that many clients; `weighted_by` "" is that every reply travels by itself.
 
-        A few clients' arrays are better sent as they are: a sum is as large as UPDATES_IN_A_SUM of them. A
-        sum of compressed updates would be compressed no more.
+        A few clients' arrays are better sent as they are, as a sum is as large as `updates_in_a_sum` of them.
         """
-        adds_up = weighted_by and num_clients > UPDATES_IN_A_SUM and not compressed
+        adds_up = weighted_by and num_clients > updates_in_a_sum
         return NodeReply(total=ExactSum() if adds_up else None, weighted_by=weighted_by, debug=debug)
 
     def add(
@@ -182,15 +185,17 @@ class NodeReply:
         statistics: Mapping[str, NDArray[np.generic]] | None = None,
         times: int = 1,
         saved: SavedState | None = None,
+        num_bytes: int | None = None,
     ) -> None:
         """Add a client's reply, which counts some times in sums.
 
-        Its arrays are added up or copied at once, so they may be views.
+        Its arrays are added up or copied at once, so they may be views. They count as `num_bytes` of what the
+        client sends, where they would be encoded on their way.
         """
+        if num_bytes is None:
+            num_bytes = sum(array.nbytes for array in (arrays or {}).values())
+        self.client_bytes += num_bytes + sum(array.nbytes for array in (statistics or {}).values())
         self.client_bytes += sum(num_value_bytes(record) for record in records_of(content, ArrayRecord))
-        self.client_bytes += sum(
-            array.nbytes for sent in (arrays, statistics) for array in (sent or {}).values()
-        )
         if arrays is not None and self.total is not None:
             for _ in range(times):  # not once with a larger weight, which would be rounded
                 self.total.add(arrays, weight_of(content, self.weighted_by))

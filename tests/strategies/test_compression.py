@@ -17,7 +17,17 @@ from server.errors import RunFailedError
 from server.plan import make_plan
 from simulations.runtime.in_process import run_in_process
 from strategies.wire.arrays import to_arrays, to_record
-from strategies.wire.compression import CODECS, Compressed, compress, decompress, from_int8, to_int8, top_k
+from strategies.wire.compression import (
+    CODECS,
+    Compressed,
+    compress,
+    decompress,
+    from_bfloat16,
+    from_int8,
+    to_bfloat16,
+    to_int8,
+    top_k,
+)
 
 Make = Callable[..., dict[str, Value]]
 Weights = dict[str, np.ndarray]
@@ -102,6 +112,60 @@ def test_rounding_is_at_random_and_right_in_the_mean() -> None:
     assert len(np.unique(decoded[:, 1])) == 2
 
 
+def test_halves_of_float32_by_hand() -> None:
+    """What bfloat16 holds needs no chance; 1.0 and the next one above are 2**-7 apart."""
+    held = torch.tensor([1.0, -0.0, 0.5 + 2.0**-8, -3e38, 2.0**-133]).bfloat16()
+    parts = to_bfloat16(held.float().numpy(), 1.0, generator())
+    assert parts["bfloat16"].dtype == np.uint16
+    assert torch.equal(torch.from_numpy(parts["bfloat16"].view(np.int16)).view(torch.bfloat16), held)
+    assert from_bfloat16(parts, (5,)).tobytes() == held.float().numpy().tobytes()
+    largest = np.array([np.finfo(np.float32).max] * 9, np.float32)
+    assert np.isfinite(from_bfloat16(to_bfloat16(largest, 1.0, generator()), (9,))).all()
+
+
+@pytest.mark.parametrize("value", [1 + 2.0**-10, -1 - 2.0**-8, 3e-5])
+def test_halves_are_right_in_the_mean(value: float) -> None:
+    update = np.full(100_000, value, np.float32)
+    decoded = from_bfloat16(to_bfloat16(update, 1.0, generator(1)), update.shape)
+    step = float(np.ptp(decoded))
+    assert len(np.unique(decoded)) == 2
+    assert np.abs(decoded - update).max() < step
+    assert abs(decoded.mean(dtype=np.float64) - update[0]) < 4 * step / 2 / update.size**0.5
+
+
+def test_updates_in_float32_of_weights_in_float64_and_float16() -> None:
+    for dtype in (np.float64, np.float16):
+        received, trained = np.array([1.0, -2.0], dtype), np.array([1.5, -2.25], dtype)
+        for name in ("float32", "bfloat16"):
+            codec = CODECS[name]
+            compressed = compress(codec, 1.0, {"w": trained}, {"w": received}, {}, generator())
+            (decoded,) = compressed.decoded(codec, {"w": trained}, {"w": received}).values()
+            assert (decoded.tolist(), decoded.dtype) == ([1.5, -2.25], dtype)
+
+
+@pytest.mark.parametrize("compression", ["bfloat16", "float32"])
+@pytest.mark.parametrize("strategy", ["FedAvg", "Scaffold", "FedMedian"])
+def test_nodes_add_up_what_the_server_would_read(
+    tiny: Make, tmp_path: Path, compression: str, strategy: str
+) -> None:
+    """On one node the clients are more than a sum is large, on three each replies by itself."""
+    found = {}
+    for num_nodes in (1, 3):
+        config = tiny(
+            strategy=strategy,
+            strategy_options="any_optimizer = true" if strategy == "Scaffold" else "",
+            compression=compression,
+            num_clients=6,
+            examples_per_client=8,
+            num_server_rounds=2,
+            run_dir=str(tmp_path / str(num_nodes)),
+        )
+        run_in_process(config, num_nodes)
+        sent = rows_of(tmp_path / str(num_nodes))[-1]["bytes"]
+        found[num_nodes] = result_of(tmp_path / str(num_nodes))["weights_sha256"], sent["clients_up"]
+    assert found[1] == found[3]
+
+
 @pytest.mark.parametrize("name", CODECS)
 def test_what_stands_beside_a_weight_is_compressed_itself_and_integers_are_not(name: str) -> None:
     beside = {"direction/w": np.array([[0.0, 0.0], [-2.0, 0.0]], np.float32), "n": np.array([3], np.int64)}
@@ -120,7 +184,7 @@ def test_without_compression_a_reply_is_left_alone() -> None:
     ("given", "message"),
     [
         ({"compression": "topk"}, "unknown compression 'topk': did you mean top-k"),
-        ({"compression": "gzip"}, "unknown compression 'gzip': known are int8, top-k"),
+        ({"compression": "gzip"}, "unknown compression 'gzip': known are bfloat16, float32, int8, top-k"),
         ({"compression_ratio": 0.0}, r"compression-ratio must be in \(0, 1\], got 0.0"),
         ({"compression_ratio": 1.5}, r"compression-ratio must be in \(0, 1\], got 1.5"),
     ],
@@ -185,9 +249,16 @@ def test_one_hash_on_however_many_nodes(
 
 def test_what_travels_is_what_the_ledger_says(tiny: Make, tmp_path: Path) -> None:
     up = {}
-    for compression, ratio in (("", 1.0), ("top-k", 0.01), ("int8", 1.0)):
+    for compression, ratio in (
+        ("", 1.0),
+        ("top-k", 0.01),
+        ("int8", 1.0),
+        ("bfloat16", 1.0),
+        ("float32", 1.0),
+    ):
         folder = tmp_path / f"{compression}-run"
         config = tiny(
+            strategy="FedMedian",  # which needs every reply, so that no node adds them up
             compression=compression,
             compression_ratio=ratio,
             examples_per_client=8,
@@ -203,6 +274,8 @@ def test_what_travels_is_what_the_ledger_says(tiny: Make, tmp_path: Path) -> Non
     assert up[""] == clients * sum(header + 4 * size for size in sizes)
     assert up["top-k"] == clients * sum(2 * header + 8 * k for k in kept)
     assert up["int8"] == clients * sum(2 * header + size + 4 for size in sizes)
+    assert up["bfloat16"] == clients * sum(header + 2 * size for size in sizes)
+    assert up["float32"] == up[""]
 
 
 @pytest.mark.slow
@@ -228,7 +301,7 @@ def test_a_client_that_is_thrown_off_is_named_and_remembers_nothing(tiny: Make, 
 
 @pytest.mark.rounding
 @pytest.mark.slow
-@pytest.mark.parametrize(("compression", "least"), [("top-k", 0.88), ("int8", 0.94)])
+@pytest.mark.parametrize(("compression", "least"), [("top-k", 0.88), ("int8", 0.94), ("bfloat16", 0.94)])
 def test_digits_are_learned(tiny: Make, tmp_path: Path, compression: str, least: float) -> None:
     """Ten clients, 15 rounds; 0.972 without, 0.950 with a hundredth of the entries, 0.978 with eight bits.
 

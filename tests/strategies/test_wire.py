@@ -98,7 +98,7 @@ def test_a_failure_keeps_its_traceback() -> None:
 
 
 def collector(num_clients: int, weighted_by: str = "num-examples") -> NodeReply:
-    return NodeReply.collecting(weighted_by, num_clients, compressed=False)
+    return NodeReply.collecting(weighted_by, num_clients)
 
 
 def test_many_replies_travel_as_one_sum_and_all_metrics() -> None:
