@@ -9,6 +9,7 @@ from logging import INFO, WARNING
 import ray
 from flwr.app import Message, MessageType, RecordDict
 
+from clients.stacked import STACK
 from models.core.log import log
 from server.errors import NodesFailedError
 from simulations.runtime.own_grid import OwnGrid
@@ -21,8 +22,6 @@ from strategies.wire.records import clients_of, num_bytes
 from strategies.wire.reply import NodeReply
 from strategies.wire.request import info_of
 
-STACK = 25
-"""Clients that are trained side by side under engine = "stacked"."""
 LOST = "it was done, and in the sum of a worker that did not answer in time (round-timeout + round-grace)"
 """What befell clients that did their part, once or twice."""
 SMALL = 500_000

@@ -9,10 +9,12 @@ rounded once, by `mean`, and so is the sum of the weights (math.fsum).
 """
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
+
+from strategies.wire.stack_sum import exact_terms
 
 Floats = NDArray[np.float64]
 
@@ -48,6 +50,24 @@ class ExactSum:
         for size in _fill(block[4], (arrays[name] for name in self.shapes), weight):
             self._add(start, block[4, :size], block)
             start += size
+
+    def add_all(self, arrays: Mapping[str, NDArray[np.generic]], weights: Sequence[float]) -> None:
+        """Add each array's rows (R, ...), times their weights (R,)."""
+        terms = {
+            name: exact_terms(array.reshape(len(weights), -1), weights) for name, array in arrays.items()
+        }
+        if len(weights) < 2 or None in terms.values():
+            for row, weight in enumerate(weights):
+                self.add({name: array[row] for name, array in arrays.items()}, weight)
+            return
+        self._expect({name: array.shape[1:] for name, array in arrays.items()})
+        self.weights += weights
+        block, first = self._memory(), 0
+        for name, shape in self.shapes.items():
+            for term in terms[name] or ():
+                for start in range(0, term.size, BLOCK):
+                    self._add(first + start, term[start : start + BLOCK], block)
+            first += math.prod(shape)
 
     def merge(self, other: "ExactSum") -> None:
         """Add another sum to this one."""
