@@ -8,6 +8,7 @@ more of, so it depends a little on who trains beside it: the loop is the default
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -29,6 +30,7 @@ from models.core.local_work import for_client
 from models.core.seeds import generator_for
 from models.data.dataset import Examples
 from models.optimizers import make_optimizers
+from models.stacking import StackedLayers
 from models.state import start_training
 from models.stepping import clear_gradients, step
 from models.task import Batch, Objective, State
@@ -263,8 +265,9 @@ class _Stack:
             value: Tensor = functional_call(loss, weights, (batch,))
             return value
 
-        autocast = self.worker.config.precision == "bfloat16"
-        with torch.autocast(self.worker.device.type, torch.bfloat16, enabled=autocast):
+        device, autocast = self.worker.device.type, self.worker.config.precision == "bfloat16"
+        layers = StackedLayers(len(rows)) if device == "cpu" and not autocast else nullcontext()
+        with torch.autocast(device, torch.bfloat16, enabled=autocast), layers:
             losses: Tensor = vmap(one_client)(weights, batch)
         return losses
 

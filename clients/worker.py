@@ -16,6 +16,7 @@ from models.core.config import TaskConfig
 from models.core.device import choose_device, place
 from models.core.errors import UserError
 from models.core.log import log
+from models.core.memory import keep_freed_memory
 from models.core.seeds import generator_for
 from models.data.dataset import Dataset, Examples
 from models.data.datasets import find_source, load_dataset
@@ -120,6 +121,7 @@ Load = Callable[[TaskConfig, str], Worker]
 @lru_cache(maxsize=1)
 def load_worker(config: TaskConfig, data_path: str) -> Worker:
     """Load what the run config names; `data_path` is the node's own data, or "" for the simulated deal."""
+    keep_freed_memory()
     if data_path and find_source(config.dataset).packaged:
         raise UserError(
             f"data-path is {data_path!r}, but dataset {config.dataset!r} is read from no folder: "

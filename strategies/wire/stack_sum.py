@@ -23,7 +23,7 @@ def exact_terms(stacked: NDArray[np.generic], weights: Sequence[float]) -> list[
 
     So it is where the numbers are no float32, the weights not whole, or the numbers too far apart.
     """
-    if stacked.dtype != np.float32 or not all(weight.is_integer() for weight in weights):
+    if stacked.dtype != np.float32 or not all(float(weight).is_integer() for weight in weights):
         return None
     largest = float(max(stacked.max(initial=0.0), -stacked.min(initial=0.0)))
     bound = sum(weights) * largest
