@@ -25,7 +25,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 
 
 def faults(how: str) -> int:
-    """Return how many pages the system had to clear for a step that was taken before, of twenty tensors of 2 MB."""
+    """Return how many pages the system cleared for a step, of 20 tensors of 2 MB, that was taken before."""
     return int(run([sys.executable, "-c", STEPS, how], check=True, capture_output=True, text=True).stdout)
 
 
