@@ -6,10 +6,12 @@ ones do not. Each client's result equals that of the loop up to the rounding of 
 more of, so it depends a little on who trains beside it: the loop is the default.
 """
 
+import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import TypeVar
 
 import torch
@@ -38,9 +40,6 @@ from strategies.rule import RuleResult
 from strategies.wire.reply import NodeReply
 from strategies.wire.request import ClientRequest
 
-STACK = 25
-"""Clients that are trained side by side at most: the weights and activations of more leave the cache."""
-
 T = TypeVar("T")
 NO_METRICS: Mapping[str, float] = {}
 
@@ -52,12 +51,20 @@ def train_stacked(
     reply: NodeReply,
     deadline: Deadline = NEVER,
 ) -> None:
-    """Train the clients of a message, by client number: STACK of them at a time, whoever deals them out."""
-    parts = [requests[start : start + STACK] for start in range(0, len(requests), STACK)]
+    """Train the clients of a message, by client number, in stacks that are the same whoever deals them out."""
+    parts = stacks(requests, worker.config.stack_size)
     for place, part in enumerate(parts):
         # As clients do that take turns: see `take_turns`.
-        mine = deadline.halfway() if place + 1 < len(parts) else deadline
+        half = replace(deadline.halfway(), each=deadline.each)
+        mine = half if place + 1 < len(parts) else deadline
         _train_part(worker, part, states, reply, mine)
+
+
+def stacks(clients: Sequence[T], size: int) -> list[Sequence[T]]:
+    """Return the clients in their order, in as few parts as hold `size` at most, and of nearly that many."""
+    number = math.ceil(len(clients) / size)
+    ends = [len(clients) * part // max(number, 1) for part in range(number + 1)]
+    return [clients[start:end] for start, end in pairwise(ends)]
 
 
 def _train_part(

@@ -159,6 +159,8 @@ class TaskConfig(Config):
     engine: Engine = "loop"
     """How a worker trains its clients, one by one or side by side; "auto" = side by side where the task can
     and a step is small."""
+    stack_size: AtLeastOne = 50
+    """Clients that are trained side by side at most; part of the result's identity where they are."""
     precision: Precision = "float32"
     """What networks compute in; "bfloat16" is mixed precision, whose weights stay float32."""
     channels_last: bool = False

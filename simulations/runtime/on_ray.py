@@ -20,6 +20,7 @@ def run_on_ray(run_config: dict[str, Value], plan: Plan, workers: RayWorkers) ->
         grid = RayGrid(
             workers,
             stacked=plan.engine.name == "stacked",
+            stack_size=plan.task_config.stack_size,
             size_of=_sizes(plan),
             check=check,
         )

@@ -16,7 +16,6 @@ import pytest
 from command_line import hear_ctrl_c
 from places import SUPPORT
 
-from clients.stacked import STACK
 from models.core.config import Value
 from server.run_schema import METRICS, RESULT, RUN_LOG, WORKERS_LOG
 from simulations.runtime.in_process import run_in_process
@@ -88,9 +87,8 @@ def test_three_workers_give_the_hash_of_one_process(tmp_path: Path, strategy: st
 
 @pytest.mark.slow
 def test_stacks_depend_on_no_worker(tmp_path: Path) -> None:
-    """Nor on the runtime: clients are stacked by their numbers, STACK at a time."""
-    cohort = {"num_clients": STACK + 5, "clients_per_round": STACK + 5}
-    settings = {"engine": "stacked", "keep_optimizer": False, **cohort}
+    """Nor on the runtime: clients are stacked by their numbers."""
+    settings = {"engine": "stacked", "keep_optimizer": False, "stack_size": 3}
     ended = [on_ray(tmp_path / "1", 1, **settings), on_ray(tmp_path / "3", 3, **settings)]
     ended.append(here(tmp_path / "here", **settings))
     assert len({each["weights_sha256"] for each in ended}) == 1
