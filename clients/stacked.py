@@ -51,7 +51,7 @@ def train_stacked(
     reply: NodeReply,
     deadline: Deadline = NEVER,
 ) -> None:
-    """Train the clients of a message, by client number, in stacks that are the same whoever deals them out."""
+    """Train the clients of a message by their numbers, in stacks that are the same whoever deals them out."""
     parts = stacks(requests, worker.config.stack_size)
     for place, part in enumerate(parts):
         # As clients do that take turns: see `take_turns`.
