@@ -1,9 +1,10 @@
 """The one training loop, for every family."""
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from itertools import islice
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -16,6 +17,7 @@ from models.state import start_training
 from models.stepping import clear_gradients, step
 from models.task import Batch, Objective, Task
 
+T = TypeVar("T")
 Optimizers = Sequence[tuple[Objective, torch.optim.Optimizer]]
 
 
@@ -70,13 +72,23 @@ def local_batches(
     batch_size: int,
     local_epochs: float,
 ) -> Iterator[Batch]:
-    """Yield the batches of all local epochs; of a last one that is a part of an epoch, its first batches."""
+    """Return the batches of all local epochs; of a last one that is a part of an epoch, its first batches."""
+    return over_epochs(
+        lambda: task.batches(model, data, generator, batch_size),
+        lambda: task.num_batches(data, batch_size),
+        local_epochs,
+    )
+
+
+def over_epochs(
+    epoch: Callable[[], Iterator[T]], num_batches: Callable[[], int], local_epochs: float
+) -> Iterator[T]:
+    """Yield what comes in all local epochs; of a last one that is a part of an epoch, its first part."""
     for _ in range(int(local_epochs)):
-        yield from task.batches(model, data, generator, batch_size)
+        yield from epoch()
     if part := local_epochs % 1:
-        wanted = part * task.num_batches(data, batch_size)
-        num_batches = max(1, math.ceil(wanted - 1e-9))  # 0.7 * 10 is a little more than 7
-        yield from islice(task.batches(model, data, generator, batch_size), num_batches)
+        wanted = part * num_batches()
+        yield from islice(epoch(), max(1, math.ceil(wanted - 1e-9)))  # 0.7 * 10 is a little more than 7
 
 
 def losses_at(

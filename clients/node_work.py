@@ -66,7 +66,7 @@ class NodeWork:
         # The run's absolute folder where server and nodes share a disk, else a name under the node's own.
         states = ClientStates(node.states_of(info.state_path), states_of(content))
         mark_in_use(states.folder)
-        work = _work_of(message_type, worker.config)
+        work = _work_of(message_type, worker, info)
         return NodeWork(worker, info, requests, states, deadline, work, debug)
 
     def do(self, clients: Collection[int] | None = None, reply: NodeReply | None = None) -> NodeReply:
@@ -87,7 +87,7 @@ class NodeWork:
         return NodeReply.collecting(self.info.weighted_by, len(self.requests), in_a_sum, debug=self.debug)
 
 
-def _work_of(message_type: str, config: TaskConfig) -> Work:
+def _work_of(message_type: str, worker: Worker, info: RoundInfo) -> Work:
     if message_type == MessageType.EVALUATE:
         return evaluate_one_by_one
-    return train_stacked if config.engine == "stacked" else train_one_by_one
+    return train_stacked if worker.engine == "stacked" and not info.personal_rules else train_one_by_one

@@ -6,9 +6,12 @@ ones do not. Each client's result equals that of the loop up to the rounding of 
 more of, so it depends a little on who trains beside it: the loop is the default.
 """
 
+import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import TypeVar
 
 import torch
@@ -17,15 +20,19 @@ from torch.func import functional_call, vmap
 
 from clients.attacks import poison
 from clients.deadline import NEVER, Deadline, LateError, interrupted_after
-from clients.loop import Optimizers, local_batches, mean_losses
+from clients.loop import Optimizers, mean_losses
 from clients.reply import LocalResult, send_reply
 from clients.rules import RuleAtWork, load_rules
+from clients.stacked_batches import Drawn, Group, draw_batches, make_alone, make_together
+from clients.stacked_reply import goes_out_as_trained, reply_together
 from clients.state import ClientState, ClientStates, shared_model
 from clients.worker import Worker
 from models.core.device import moved
 from models.core.local_work import for_client
 from models.core.seeds import generator_for
+from models.data.dataset import Examples
 from models.optimizers import make_optimizers
+from models.stacking import StackedLayers
 from models.state import start_training
 from models.stepping import clear_gradients, step
 from models.task import Batch, Objective, State
@@ -34,6 +41,7 @@ from strategies.wire.reply import NodeReply
 from strategies.wire.request import ClientRequest
 
 T = TypeVar("T")
+NO_METRICS: Mapping[str, float] = {}
 
 
 def train_stacked(
@@ -43,7 +51,30 @@ def train_stacked(
     reply: NodeReply,
     deadline: Deadline = NEVER,
 ) -> None:
-    """Train the clients of a message, those that start alike in one stack."""
+    """Train the clients of a message by their numbers, in stacks that are the same whoever deals them out."""
+    parts = stacks(requests, worker.config.stack_size)
+    for place, part in enumerate(parts):
+        # As clients do that take turns: see `take_turns`.
+        half = replace(deadline.halfway(), each=deadline.each)
+        mine = half if place + 1 < len(parts) else deadline
+        _train_part(worker, part, states, reply, mine)
+
+
+def stacks(clients: Sequence[T], size: int) -> list[Sequence[T]]:
+    """Return the clients in their order, in as few parts as hold `size` at most, and of nearly that many."""
+    number = math.ceil(len(clients) / size)
+    ends = [len(clients) * part // max(number, 1) for part in range(number + 1)]
+    return [clients[start:end] for start, end in pairwise(ends)]
+
+
+def _train_part(
+    worker: Worker,
+    requests: Sequence[ClientRequest],
+    states: ClientStates,
+    reply: NodeReply,
+    deadline: Deadline,
+) -> None:
+    """Train clients, those that start alike side by side."""
     stacks: dict[tuple[int, str], list[_Learner]] = {}
     for request in requests:
         # Of equal words, which each client may be told in a record of its own.
@@ -66,8 +97,16 @@ class _Learner:
     num_examples: int
     received: Mapping[str, float]
     """Its losses at the weights that it starts from, as metrics, where the strategy asks for them."""
-    batches: Iterator[Batch]
+    batches: Iterator[Drawn]
+    generator: torch.Generator
+    """What its batches are drawn from."""
     state: ClientState
+
+    def metrics(
+        self, losses: Mapping[str, float], of_rules: Mapping[str, float] = NO_METRICS
+    ) -> dict[str, float]:
+        """Return the metrics of its reply."""
+        return {"num-examples": self.num_examples, **losses, **of_rules, **self.received}
 
 
 def _prepare(worker: Worker, request: ClientRequest, states: ClientStates, deadline: Deadline) -> _Learner:
@@ -75,7 +114,7 @@ def _prepare(worker: Worker, request: ClientRequest, states: ClientStates, deadl
     examples = poison(worker, client, worker.examples(client)[0])
     generator = generator_for(worker.config.seed, "train", server_round, client)
     config, local_epochs = for_client(worker.config, request.config)
-    batches = local_batches(worker.task, worker.model, examples, generator, config.batch_size, local_epochs)
+    batches = draw_batches(worker, examples, generator, config.batch_size, local_epochs)
     state = states.load(client, before=server_round)
     received = {}
     if request.info.received_losses:
@@ -83,7 +122,7 @@ def _prepare(worker: Worker, request: ClientRequest, states: ClientStates, deadl
         received = worker.received_losses(
             server_round, client, start, examples, deadline.for_one(others_wait=True)
         )
-    return _Learner(request, worker.task.num_examples(examples), received, batches, state)
+    return _Learner(request, worker.task.num_examples(examples), received, batches, generator, state)
 
 
 class _Stack:
@@ -143,22 +182,41 @@ class _Stack:
             for row, outcome in drawn.items():
                 if isinstance(outcome, Exception):
                     self.reply.fail(self.learners[row].request.client, outcome)
-            batches = {row: outcome for row, outcome in drawn.items() if isinstance(outcome, Mapping)}
-            if len(batches) < len(self.learners):
-                self._keep(list(batches))
+            going_on = {row: each for row, each in drawn.items() if isinstance(each, Mapping | Examples)}
+            if len(going_on) < len(self.learners):
+                self._keep(list(going_on))
             try:
                 with interrupted_after(self.deadline):
-                    self._step(list(batches.values()))
+                    self._step(self._make(list(going_on.values())))
             except Exception as error:  # of shapes or operations, which are the same for all; or the alarm
                 return self._fail(error)
         return None
 
-    def _draw(self) -> dict[int, Batch | Exception | None]:
+    def _make(self, drawn: Sequence[Drawn]) -> list[Group]:
+        """Return the batches; a client of which none can be made leaves those that step with it."""
+        task = self.worker.task
+        try:
+            return make_together(task, drawn, self.learners[0].generator) if drawn else []
+        except LateError:
+            raise
+        except Exception:  # whose examples are at fault, each by itself shows
+            made: list[Batch] = []
+            rows: list[int] = []
+            for row, learner in enumerate(self.learners):
+                try:
+                    made.append(make_alone(task, drawn[row], learner.generator))
+                    rows.append(row)
+                except Exception as error:
+                    self.reply.fail(learner.request.client, error)
+            self._keep(rows)
+            return make_together(task, made, self.learners[0].generator) if made else []
+
+    def _draw(self) -> dict[int, Drawn | Exception | None]:
         """Return row -> its client's next batch, None where it has no more, or why it cannot be drawn.
 
         A client whose batches take half of the time leaves those that step with it, as they wait for it.
         """
-        drawn: dict[int, Batch | Exception | None] = {}
+        drawn: dict[int, Drawn | Exception | None] = {}
         for row, learner in enumerate(self.learners):
             began = time.monotonic()
             try:
@@ -167,7 +225,7 @@ class _Stack:
                 drawn[row] = error
             client = learner.request.client
             self.drawing[client] += time.monotonic() - began
-            waited_for = len(self.learners) > 1 and isinstance(drawn[row], Mapping)
+            waited_for = len(self.learners) > 1 and isinstance(drawn[row], Mapping | Examples)
             if waited_for and self.drawing[client] > self.longest:
                 drawn[row] = self.half.late()
         return drawn
@@ -177,34 +235,30 @@ class _Stack:
         for learner in self.learners:
             self.reply.fail(learner.request.client, error)
 
-    def _step(self, batches: Sequence[Batch]) -> None:
+    def _step(self, groups: Sequence[Group]) -> None:
         """Take one step of every objective; clients whose batches have other shapes are computed apart."""
-        rows_of: dict[tuple[torch.Size, ...], list[int]] = {}
-        for row, batch in enumerate(batches):
-            rows_of.setdefault(tuple(column.shape for column in batch.values()), []).append(row)
-        device = self.worker.device
-        groups = []
-        for rows in rows_of.values():
-            stacked = {name: torch.stack([batches[row][name] for row in rows]) for name in batches[0]}
-            groups.append((rows, moved(stacked, device)))
+        here = [(rows, batch, moved(batch, self.worker.device)) for rows, batch in groups]
         for objective, optimizer in self.optimizers:
             clear_gradients(optimizer)
-            for rows, batch in groups:
-                losses = self._losses(objective, rows, batch)
+            for rows, batch, on_device in here:
+                losses = self._losses(objective, rows, on_device)
                 losses.sum().backward()
-                self._count(objective, rows, [batches[row] for row in rows], losses.detach())
+                self._count(objective, rows, batch, losses.detach())
             step(optimizer)
         for rows, batch in groups:
             self.seen[rows] += _size(batch)
 
-    def _count(self, objective: Objective, rows: list[int], batches: Sequence[Batch], losses: Tensor) -> None:
-        """Add the mean losses (R,) of the clients in these rows to their totals."""
-        terms: Tensor | int = objective.terms(batches[0])
+    def _count(self, objective: Objective, rows: list[int], batch: Batch, losses: Tensor) -> None:
+        """Add the mean losses (R,) over batches (R, B, ...) to the totals of the clients in these rows."""
+        terms: Tensor | int = _size(batch)
         if objective.count is not None:
-            terms = torch.tensor([objective.terms(batch) for batch in batches], device=losses.device)
+            each = [{name: column[row] for name, column in batch.items()} for row in range(len(rows))]
+            terms = torch.tensor([objective.terms(own) for own in each], device=losses.device)
             losses = torch.where(terms > 0, losses, 0.0)
-        self.totals[objective.name][rows] += losses * terms
-        self.terms[objective.name][rows] += terms
+        everyone = len(rows) == len(self.learners)
+        place: list[int] | slice = slice(None) if everyone else rows
+        self.totals[objective.name][place] += losses * terms
+        self.terms[objective.name][place] += terms
 
     def _losses(self, objective: Objective, rows: list[int], batch: Batch) -> Tensor:
         """Batches (R, B, ...) of the clients in these rows -> their mean losses (R,)."""
@@ -218,8 +272,9 @@ class _Stack:
             value: Tensor = functional_call(loss, weights, (batch,))
             return value
 
-        autocast = self.worker.config.precision == "bfloat16"
-        with torch.autocast(self.worker.device.type, torch.bfloat16, enabled=autocast):
+        device, autocast = self.worker.device.type, self.worker.config.precision == "bfloat16"
+        layers = StackedLayers(len(rows)) if device == "cpu" and not autocast else nullcontext()
+        with torch.autocast(device, torch.bfloat16, enabled=autocast), layers:
             losses: Tensor = vmap(one_client)(weights, batch)
         return losses
 
@@ -243,27 +298,44 @@ class _Stack:
         """Collect the replies of the clients in these rows; what they all have is read at once."""
         if not rows:
             return
-        states = {name: stacked.detach().unbind() for name, stacked in self.state.items()}
         totals = {name: total.tolist() for name, total in self.totals.items()}
         terms = {name: count.tolist() for name, count in self.terms.items()}
         seen = self.seen.tolist()
+        losses: dict[int, Mapping[str, float]] = {}
         for row in rows:
             try:
-                losses = mean_losses(_at(row, totals), _at(row, terms), int(seen[row]))
-                self._reply(row, _at(row, states), losses)
-            except Exception as error:  # a loss or a weight that is not finite, a full disk
+                losses[row] = mean_losses(_at(row, totals), _at(row, terms), int(seen[row]))
+            except Exception as error:  # a loss that is not finite
                 self.reply.fail(self.learners[row].request.client, error)
+        left = self._reply_together(losses)
+        states = {name: stacked.detach().unbind() for name, stacked in self.state.items()} if left else {}
+        for row in left:
+            try:
+                self._reply(row, _at(row, states), losses[row])
+            except Exception as error:  # a weight that is not finite, a full disk
+                self.reply.fail(self.learners[row].request.client, error)
+
+    def _reply_together(self, losses: Mapping[int, Mapping[str, float]]) -> list[int]:
+        """Collect the replies that can be made at once; return the rows of the others."""
+        rows = list(losses)
+        learners = [self.learners[row] for row in rows]
+        if not rows or any(learner.state for learner in learners):
+            return rows
+        requests = [learner.request for learner in learners]
+        if not goes_out_as_trained(self.worker, requests[0], self.rules, self.reply):
+            return rows
+        everyone = len(rows) == len(self.learners)
+        weights = {name: stacked.detach() for name, stacked in self.state.items()}
+        if not everyone:
+            weights = {name: stacked[rows] for name, stacked in weights.items()}
+        metrics = [learner.metrics(losses[row]) for row, learner in zip(rows, learners, strict=True)]
+        return [rows[place] for place in reply_together(self.worker, requests, weights, metrics, self.reply)]
 
     def _reply(self, row: int, state: State, losses: Mapping[str, float]) -> None:
         """Collect the reply of the client in this row, which has learned this state."""
         learner = self.learners[row]
         rule_result, kept = self.at_work.close(row) if self.at_work else (RuleResult(), {})
-        metrics = {
-            "num-examples": learner.num_examples,
-            **losses,
-            **rule_result.metrics,
-            **learner.received,
-        }
+        metrics = learner.metrics(losses, rule_result.metrics)
         result = LocalResult(state=state, metrics=metrics, aux=rule_result.aux, rule=kept)
         send_reply(self.worker, learner.request, result, self.rules, learner.state, self.states, self.reply)
 

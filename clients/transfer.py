@@ -18,10 +18,15 @@ def at_hand(task: Task, examples: Examples, device: torch.device) -> Examples:
 
 
 def makes_batches_anywhere(task: Task) -> bool:
-    """Return whether the task says so of its own batches; a class that overrides them must say it anew."""
+    """Return whether the task makes its batches of examples on a GPU as well."""
+    return promises(task, "batches_anywhere")
+
+
+def promises(task: Task, promise: str) -> bool:
+    """Return what a task says of its own batches; a class that overrides them must say it anew."""
     for cls in type(task).__mro__:
-        if "batches_anywhere" in vars(cls):
-            return task.batches_anywhere
+        if promise in vars(cls):
+            return bool(getattr(task, promise))
         if "batch" in vars(cls) or "batches" in vars(cls):
             return False
     return False

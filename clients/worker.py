@@ -22,6 +22,7 @@ from models.core.seeds import generator_for
 from models.data.dataset import Dataset, Examples
 from models.data.datasets import find_source, load_dataset
 from models.data.partition import Partition, make_partition, split_local_test
+from models.engine import choose_engine
 from models.optimizers import Made, optimizer_maker
 from models.registry import load_task
 from models.state import FederatedNames, build_model, federated_names, model_state
@@ -70,6 +71,11 @@ class Worker:
             rows, self.config.local_test_fraction, self.config.seed, client, self.dataset.ordered
         )
         return torch.from_numpy(train), torch.from_numpy(test)
+
+    @cached_property
+    def engine(self) -> str:
+        """How clients are trained here, "loop" or "stacked", unless they keep personal models."""
+        return choose_engine(self.config, self.task, self.model, self.dataset.train).name
 
     @cached_property
     def parameters(self) -> Mapping[str, nn.Parameter]:

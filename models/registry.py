@@ -59,10 +59,15 @@ def load_task(config: TaskConfig, dataset: Dataset) -> Task:
 
 def _check_stackable(name: str, task: Task) -> None:
     """Raise UserError for a task whose clients cannot train side by side."""
-    clips = any(objective.max_grad_norm < math.inf for objective in task.objectives)
-    if clips or not task.stackable:
-        why = "clips each client's gradients" if clips else "is not declared stackable"
+    if why := why_not_stackable(task):
         raise UserError(f'engine = "stacked" does not fit task {name}, which {why}: set engine = "loop"')
+
+
+def why_not_stackable(task: Task) -> str:
+    """Return why a task's clients cannot train side by side; "" where they can."""
+    if any(objective.max_grad_norm < math.inf for objective in task.objectives):
+        return "clips each client's gradients"
+    return "" if task.stackable else "is not declared stackable"
 
 
 def task_classes(name: str, found: object) -> tuple[type[Task], ...]:

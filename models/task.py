@@ -92,6 +92,12 @@ class Task(ABC):
     generator of the CPU, and may stay there: the training loop moves what has not been moved. A class that
     overrides `batch` or `batches` says it anew.
     """
+    batch_by_row: bool = False
+    """Whether `batch` draws nothing, and makes of an example the same whatever others are beside it.
+
+    Clients that train side by side then get their batches all at once. A class that overrides `batch` or
+    `batches` says it anew.
+    """
     pretrains: ClassVar[bool] = False
     """Whether it learns without labels, for other tasks to begin with: `init-from` takes its last model.
 
@@ -121,6 +127,13 @@ class Task(ABC):
         Where the model cannot train on one example alone, a last batch of one is joined to the one before.
         Override where an epoch is something else, as for a DQN, which acts in its environments.
         """
+        for rows in self.shuffled(model, data, generator, batch_size):
+            yield self.batch(rows, generator)
+
+    def shuffled(
+        self, model: nn.Module, data: Examples, generator: torch.Generator, batch_size: int
+    ) -> Iterator[Examples]:
+        """Yield the examples of each batch of one local epoch."""
         # Looking through the model takes longer than a small batch, and matters for a batch of one alone.
         alone = (len(data) % batch_size != 1 and batch_size > 1) or self.trains_on_one(model)
         for rows in data.shuffled(generator, batch_size, alone):
@@ -129,7 +142,7 @@ class Task(ABC):
                     "the model has a BatchNorm1d, which cannot train on one example alone (the client has "
                     f"{len(data)}, batch-size is {batch_size}): use more, or a LayerNorm or GroupNorm"
                 )
-            yield self.batch(rows, generator)
+            yield rows
 
     def trains_on_one(self, model: nn.Module) -> bool:
         """Return whether the model can train on a batch of one example, which BatchNorm1d cannot.

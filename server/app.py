@@ -30,7 +30,7 @@ from server.evaluation import CentralEvaluation
 from server.mean import takes_the_mean
 from server.node_registry import NodeRegistry
 from server.plan import Plan, expected_of, make_plan, requests_of
-from server.resume import checkpoint_to_resume
+from server.resume import check_engine_used, checkpoint_to_resume
 from server.rounds import RoundLoop
 from server.run_folder import RunFolder, new_folder, write_json
 from server.run_log import run_log
@@ -72,6 +72,8 @@ def _run(grid: Grid, run_config: RunConfig, folder: RunFolder, errors: ErrorLog)
     loop = None
     try:
         plan = make_plan(run_config)
+        if plan.config.resume:
+            check_engine_used(plan, folder.path)
         folder.used = used_by(plan)
         if folder.begun:  # what a run that is killed has used is known, too
             folder.say_unfinished()
@@ -120,6 +122,8 @@ def _prepare(grid: Grid, plan: Plan, folder: RunFolder, errors: ErrorLog) -> Rou
     node_registry.wait_for_all(grid, plan.config.node_timeout)
     folder.nodes = sorted(node_registry.machines)
     log(INFO, "%d clients on %d nodes", num_clients, len(node_registry.partitions))
+    if plan.task_config.engine == "auto":
+        log(INFO, 'engine = "auto" is "%s": %s', plan.engine.name, plan.engine.why)
     for level, line in plan.task.notes():
         log(level, line)
     if attacking := attackers(plan.task_config):

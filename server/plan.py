@@ -15,6 +15,7 @@ from models.data.attackers import attackers, check_attack
 from models.data.dataset import Dataset
 from models.data.datasets import load_dataset
 from models.data.partition import Partition, make_partition
+from models.engine import EngineChoice, choose_engine
 from models.optimizers import make_optimizers
 from models.registry import load_task
 from models.state import build_model, federated_names, model_state
@@ -57,6 +58,8 @@ class Plan:
     partition: Partition
     transfer: Transfer | None
     """What was taken over from an earlier run."""
+    engine: EngineChoice
+    """How clients are trained."""
     guests: Sequence[Callback]
     """Trackers, and the user's callbacks."""
 
@@ -92,8 +95,10 @@ def make_plan(run_config: RunConfig) -> Plan:
     check_optimizers(strategy, (optimizer for _, optimizer in optimizers))
     check_weighting(strategy, (objective.name for objective in task.objectives))
     deal = make_partition(dataset, task_config)
+    personal = bool(declaration_of(strategy).personal_rules)
+    engine = choose_engine(task_config, task, model, dataset.train, personal=personal)
     transfer = take_over(starting_point(config), model, task.local, task.freeze) if config.init_from else None
-    plan = Plan(config, task_config, dataset, task, model, strategy, deal, transfer, guests)
+    plan = Plan(config, task_config, dataset, task, model, strategy, deal, transfer, engine, guests)
     state = model_state(model)
     weights = {name: state[name] for name in federated_names(model, task).parameters}
     rehearse(strategy, weights, requests_of(plan))

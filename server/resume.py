@@ -15,7 +15,7 @@ from models.state import federated_names, model_state
 from server.checkpoint import Checkpoint, CheckpointFolder
 from server.plan import Plan
 from server.rounds import Progress
-from server.run_schema import CHECKPOINTS, CLIENTS, METRICS, TOKEN, explain, whole_record
+from server.run_schema import CHECKPOINTS, CLIENTS, METRICS, RESULT, TOKEN, RunResult, explain, whole_record
 from server.strategy import load_strategy
 from strategies.memory import capture, restore
 
@@ -65,6 +65,21 @@ def usable_checkpoints(
             folder.refuse(checkpoint.server_round, error, reasons)
         else:
             yield checkpoint
+
+
+def check_engine_used(plan: Plan, run_dir: Path) -> None:
+    """Raise UserError for a run whose clients would no longer be trained as they were."""
+    try:
+        used = RunResult.model_validate_json((run_dir / RESULT).read_bytes()).used
+    except (OSError, ValidationError):  # a run that was killed before it began, or another version's
+        return
+    before = used.engine if used else ""
+    if before not in ("", plan.engine.name):
+        raise UserError(
+            f'the run in {run_dir} chose engine "{before}" by engine = "auto", and this polyfed chooses '
+            f'"{plan.engine.name}" ({plan.engine.why}), so it would not go on as it began: resume it with '
+            "the polyfed that began it, or start another run (init-from takes over its weights)"
+        )
 
 
 def _check_streams(checkpoint: Checkpoint, run_dir: Path) -> None:

@@ -193,6 +193,8 @@ class Used(RunFile):
 
     optimizers: list[OptimizerUsed] = []
     """One an objective of the task."""
+    engine: Literal["", "loop", "stacked"] = ""
+    """How clients were trained; "" in a run of an earlier polyfed."""
     data_sha256: str = ""
     """Of the shapes and a sample of the examples that the server loaded, whatever files they came from."""
     data_files: list[DataFile] = []

@@ -19,6 +19,7 @@ def used_by(plan: Plan) -> Used:
     optimizers = make_optimizers(plan.task, plan.model.named_parameters(), plan.task_config)
     return Used(
         optimizers=[_used(objective, optimizer) for objective, optimizer in optimizers],
+        engine=plan.engine.name,
         data_sha256=data_sha256(plan.dataset),
         data_files=[DataFile(**file._asdict()) for file in data_files(plan.task_config)],
     )

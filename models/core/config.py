@@ -22,7 +22,7 @@ Share = Annotated[float, Field(ge=0, le=1)]
 
 Partitioner = Literal["iid", "dirichlet", "shards", "quantity", "natural"]
 Attack = Literal["", "label-flip", "sign-flip", "gaussian"]
-Engine = Literal["loop", "stacked"]
+Engine = Literal["loop", "stacked", "auto"]
 Precision = Literal["float32", "bfloat16"]
 Compression = Literal["", "top-k", "int8", "bfloat16", "float32"]
 PARTITIONERS: tuple[str, ...] = get_args(Partitioner)
@@ -157,7 +157,10 @@ class TaskConfig(Config):
     keep_optimizer: bool = False
     """A client goes on with its optimizer state of the round before."""
     engine: Engine = "loop"
-    """How a worker trains its clients, one by one or side by side."""
+    """How a worker trains its clients, one by one or side by side; "auto" = side by side where the task can
+    and a step is small."""
+    stack_size: AtLeastOne = 50
+    """Clients that are trained side by side at most; part of the result's identity where they are."""
     precision: Precision = "float32"
     """What networks compute in; "bfloat16" is mixed precision, whose weights stay float32."""
     channels_last: bool = False
@@ -177,8 +180,8 @@ class TaskConfig(Config):
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
-        one_by_one = self.engine == "loop" or not self.keep_optimizer
+        one_by_one = self.engine != "stacked" or not self.keep_optimizer
         require(one_by_one, "keep-optimizer", 'false when engine is "stacked"', self.keep_optimizer)
-        one_by_one = self.engine == "loop" or not self.channels_last
+        one_by_one = self.engine != "stacked" or not self.channels_last
         require(one_by_one, "channels-last", 'false when engine is "stacked"', self.channels_last)
         return self

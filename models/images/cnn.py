@@ -63,6 +63,7 @@ class ImageClassification(Task):
 
     kind = "images"
     batches_anywhere = True
+    batch_by_row = True
     metric = "accuracy"
     metrics = ("loss",)
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-from models.core.config import TaskConfig, Value, read
+from models.core.config import Value
 from server.plan import Plan
 from simulations.runtime.in_process import run_server
 from simulations.runtime.ray_grid import RayGrid
@@ -16,9 +16,14 @@ from simulations.runtime.ray_workers import RayWorkers
 
 def run_on_ray(run_config: dict[str, Value], plan: Plan, workers: RayWorkers) -> None:
     """Run to the end on these workers; whatever ends the run is raised."""
-    stacked = read(TaskConfig, run_config).engine == "stacked"
     with _remembered_interrupts() as check, _set_apart():
-        grid = RayGrid(workers, stacked=stacked, size_of=_sizes(plan), check=check)
+        grid = RayGrid(
+            workers,
+            stacked=plan.engine.name == "stacked",
+            stack_size=plan.task_config.stack_size,
+            size_of=_sizes(plan),
+            check=check,
+        )
         run_server(grid, run_config)
 
 

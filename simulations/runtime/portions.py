@@ -19,9 +19,3 @@ def dealt(clients: Sequence[int], num_workers: int, size_of: Callable[[int], int
         portions.append(tuple(left[:size]))
         left = left[size:]
     return portions
-
-
-def stacks(clients: Sequence[int], size: int) -> list[Portion]:
-    """Return portions of clients that are trained side by side: they depend on no worker, as results may."""
-    ordered = sorted(clients)
-    return [tuple(ordered[start : start + size]) for start in range(0, len(ordered), size)]

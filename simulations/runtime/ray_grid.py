@@ -9,10 +9,11 @@ from logging import INFO, WARNING
 import ray
 from flwr.app import Message, MessageType, RecordDict
 
+from clients.stacked import stacks
 from models.core.log import log
 from server.errors import NodesFailedError
 from simulations.runtime.own_grid import OwnGrid
-from simulations.runtime.portions import Portion, dealt, stacks
+from simulations.runtime.portions import Portion, dealt
 from simulations.runtime.ray_dealer import Dealer
 from simulations.runtime.ray_worker import NODE
 from simulations.runtime.ray_workers import RayWorkers
@@ -21,8 +22,6 @@ from strategies.wire.records import clients_of, num_bytes
 from strategies.wire.reply import NodeReply
 from strategies.wire.request import info_of
 
-STACK = 25
-"""Clients that are trained side by side under engine = "stacked"."""
 LOST = "it was done, and in the sum of a worker that did not answer in time (round-timeout + round-grace)"
 """What befell clients that did their part, once or twice."""
 SMALL = 500_000
@@ -37,12 +36,14 @@ class RayGrid(OwnGrid):
         workers: RayWorkers,
         *,
         stacked: bool,
+        stack_size: int = 1,
         size_of: Callable[[int], int] | None = None,
         check: Callable[[], None] = lambda: None,
     ) -> None:
         """`size_of` says how many examples a client has; `check` raises where the run is to end."""
         super().__init__()
         self.workers, self.stacked, self.size_of, self.check = workers, stacked, size_of, check
+        self.stack_size = stack_size
         self._messages = 0
 
     def get_node_ids(self) -> Iterable[int]:
@@ -88,7 +89,7 @@ class RayGrid(OwnGrid):
 
     def _portions(self, clients: Sequence[int], *, stacked: bool, alone: bool) -> list[Portion]:
         if stacked:
-            return stacks(clients, STACK)
+            return [tuple(part) for part in stacks(sorted(clients), self.stack_size)]
         portions = dealt(clients, len(self.workers.seats), self.size_of)
         return [(client,) for portion in portions for client in portion] if alone else portions
 

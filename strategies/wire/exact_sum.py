@@ -10,12 +10,14 @@ weights (math.fsum).
 """
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+
+from strategies.wire.stack_sum import exact_terms
 
 Floats = NDArray[np.float64]
 
@@ -68,6 +70,29 @@ class ExactSum:
             else:
                 self._add(start, block[-1, :size], held, block)
             start += size
+
+    def add_all(self, arrays: Mapping[str, NDArray[np.generic]], weights: Sequence[float]) -> None:
+        """Add each array's rows (R, ...), times their weights (R,)."""
+        found = {
+            name: exact_terms(array.reshape(len(weights), -1), weights) for name, array in arrays.items()
+        }
+        terms = {name: parts for name, parts in found.items() if parts is not None}
+        if len(weights) < 2 or len(terms) < len(arrays):
+            for row, weight in enumerate(weights):
+                self.add({name: array[row] for name, array in arrays.items()}, weight)
+            return
+        self._expect({name: array.shape[1:] for name, array in arrays.items()})
+        first = not self.weights
+        self.weights += weights
+        held, block = self._to_be_written(), self._memory()
+        for place in range(max(map(len, terms.values()))):
+            parts = [terms[name] for name in self.shapes]
+            flat = np.concatenate([part[place] if place < len(part) else 0.0 * part[0] for part in parts])
+            if first and place == 0:
+                self.high[:] = flat
+                continue
+            for start in range(0, flat.size, BLOCK):
+                self._add(start, flat[start : start + BLOCK], held if place == 0 else self.high, block)
 
     def merge(self, other: "ExactSum") -> None:
         """Add another sum to this one, which nobody may add to afterwards: its memory may be this one's."""

@@ -209,6 +209,18 @@ class NodeReply:
         if saved is not None:
             self.states[client] = saved
 
+    def add_together(
+        self,
+        clients: Sequence[int],
+        contents: Sequence[RecordDict],
+        arrays: Mapping[str, NDArray[np.generic]],
+    ) -> None:
+        """Add the replies of clients that count once to the sum; the arrays have a row for each (R, ...)."""
+        assert self.total is not None
+        self.total.add_all(arrays, [weight_of(content, self.weighted_by) for content in contents])
+        self.client_bytes += sum(array.nbytes for array in arrays.values())
+        self.replies += map(ClientReply, clients, contents)
+
     def fail(self, client: int, error: Exception) -> None:
         """Add a client's failure."""
         if self.debug:

@@ -40,7 +40,7 @@ SCENARIOS = sorted((ROOT / "simulations" / "configs").glob("*.toml"))
         ("partitioner", 3, "partitioner must be text, got 3"),
         ("precision", "fp8", "unknown precision 'fp8': known are bfloat16, float32"),
         ("attack", "sign", "unknown attack 'sign': did you mean sign-flip?"),
-        ("engine", "", "unknown engine '': known are loop, stacked"),
+        ("engine", "", "unknown engine '': known are auto, loop, stacked"),
         ("compression", "topk", "unknown compression 'topk': did you mean top-k?"),
     ],
 )

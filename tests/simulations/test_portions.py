@@ -1,6 +1,7 @@
 """How a round's clients are dealt out."""
 
-from simulations.runtime.portions import dealt, stacks
+from clients.stacked import stacks
+from simulations.runtime.portions import dealt
 
 
 def test_portions_become_smaller_and_hold_every_client_once() -> None:
@@ -21,4 +22,5 @@ def test_no_client_makes_no_portion() -> None:
 
 
 def test_stacks_depend_on_the_clients_alone() -> None:
-    assert stacks([9, 1, 5, 3, 7], 2) == [(1, 3), (5, 7), (9,)]
+    assert stacks([1, 3, 5, 7, 9], 2) == [[1], [3, 5], [7, 9]]
+    assert stacks([1, 3, 5, 7, 9], 5) == [[1, 3, 5, 7, 9]]

@@ -81,7 +81,7 @@ def round_of(
     asked = RecordDict({"arrays": ArrayRecord(), "config": ConfigRecord()})
     info = RoundInfo(1, 0, "/nowhere", seconds_left=50.0, client_seconds=client_seconds)
     content = pack_requests([(client, asked) for client in clients], info)
-    grid = RayGrid(FakeWorkers(ray, 1), stacked=stacked)
+    grid = RayGrid(FakeWorkers(ray, 1), stacked=stacked, stack_size=5)
     (reply,) = grid.send_and_receive([Message(content, 0, message_type)], timeout=100.0)
     return NodeReply.unpack(reply.content)
 
@@ -123,7 +123,7 @@ def test_clients_are_dealt_alone_where_each_has_its_time(monkeypatch: pytest.Mon
 def test_only_training_is_done_in_stacks(monkeypatch: pytest.MonkeyPatch) -> None:
     ray = FakeRay(0)
     round_of(monkeypatch, ray, stacked=True)
-    assert ray.asked == [tuple(range(12))]
+    assert ray.asked == [(0, 1, 2, 3), (4, 5, 6, 7), (8, 9, 10, 11)]
     ray = FakeRay(0)
     round_of(monkeypatch, ray, stacked=True, message_type="evaluate")
     assert max(map(len, ray.asked)) == 6

@@ -11,6 +11,8 @@ from flwr.app import MetricRecord, RecordDict
 
 from strategies.wire.exact_sum import BLOCK, ExactSum
 from strategies.wire.reply import NodeReply
+from strategies.wire.stack_sum import BLOCK as COLUMNS
+from strategies.wire.stack_sum import exact_terms
 
 
 def summed(arrays: list[np.ndarray], weights: list[float]) -> ExactSum:
@@ -24,6 +26,58 @@ def test_weighted_mean_of_hand_computed_numbers() -> None:
     total = summed([np.array([1.0, -2.0], np.float32), np.array([4.0, 6.0], np.float32)], [1, 3])
     assert total.weight == 4
     np.testing.assert_array_equal(total.mean()["w"], [13 / 4, 4.0])
+
+
+ALIKE, APART, FAR_APART = 0, 12, 60
+"""Bits by which the numbers of a stack differ in size at most."""
+
+
+@pytest.mark.parametrize("bits", [ALIKE, APART, FAR_APART])
+@pytest.mark.parametrize("weights", [[32.0] * 7, [1.0, 5000, 3, 0, 17, 2**20, 1], [0.1, 1, 2, 3, 4, 5, 6]])
+def test_a_stack_adds_up_to_what_its_rows_do(bits: int, weights: list[float]) -> None:
+    rng = np.random.default_rng(3)
+    sizes = 2.0 ** -rng.integers(0, bits + 1, size=(7, 2 * COLUMNS + 5))
+    stack = (rng.standard_normal(sizes.shape) * sizes).astype(np.float32)
+    stack[rng.random(stack.shape) < 0.1] = 0.0
+    stack[:, 4], stack[:, 5] = 0.0, [-0.0] * 7
+    one_by_one, at_once = ExactSum(), ExactSum()
+    for total in (one_by_one, at_once):
+        total.add({"w": stack[0] * 3, "b": stack[0, :3]}, 2.0)
+    for row, weight in zip(stack, weights, strict=True):
+        one_by_one.add({"w": row, "b": row[:3]}, weight)
+    at_once.add_all({"b": stack[:, :3], "w": stack}, weights)
+    assert at_once.weight == one_by_one.weight
+    for name, expected in one_by_one.mean().items():
+        assert at_once.mean()[name].tobytes() == expected.tobytes()
+
+
+def test_where_float64_has_room_a_stack_is_added_without_rounding() -> None:
+    rng = np.random.default_rng(4)
+    stack = rng.standard_normal((5, 3000)).astype(np.float32)
+    stack[2, 7] *= 2.0**-30
+    weights = [3.0, 1.0, 1000.0, 32.0, 7.0]
+    terms = exact_terms(stack, weights)
+    assert terms is not None
+    assert len(terms) == 2
+    for column in range(3000):
+        exact = sum(Fraction(float(x)) * Fraction(w) for x, w in zip(stack[:, column], weights, strict=True))
+        assert sum(Fraction(term[column]) for term in terms) == exact
+    stack[2, 7] *= 2.0**-40
+    assert exact_terms(stack, weights) is None
+    assert exact_terms(stack.astype(np.float64), weights) is None
+    assert exact_terms(stack, [0.5, *weights[1:]]) is None
+    assert exact_terms(np.full((2, 3), np.inf, np.float32), [1.0, 1.0]) is None
+
+
+def test_a_first_stack_is_the_sum_of_its_rows() -> None:
+    stack = np.array([[1.0, -0.0], [3.0, -0.0]], np.float32)
+    total = ExactSum()
+    total.add_all({"w": stack}, [1.0, 3.0])
+    assert total.mean()["w"].tobytes() == summed(list(stack), [1, 3]).mean()["w"].tobytes()
+    alone, row = ExactSum(), ExactSum()
+    alone.add_all({"w": stack[:1]}, [5.0])
+    row.add({"w": stack[0]}, 5.0)
+    assert alone.mean()["w"].tobytes() == row.mean()["w"].tobytes()
 
 
 def test_a_sum_that_float64_loses() -> None:
