@@ -3,10 +3,10 @@
 import logging
 import tempfile
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from models.core.config import Value, read
 from models.core.errors import UserError
@@ -20,6 +20,9 @@ from simulations.runtime.cluster_checks import check_address, check_nodes, check
 from simulations.runtime.cluster_code import stage_for_workers
 from simulations.runtime.ray_session import THREADS, one_ray
 from simulations.runtime.ray_workers import RayWorkers
+
+if TYPE_CHECKING:
+    from ray.job_config import JobConfig
 
 MOST_BYTES = 2**30
 """A dataset that is larger is not sent to nodes."""
@@ -85,7 +88,7 @@ class Cluster:
         return self.workers
 
     def leave(self) -> None:
-        """End the workers, and leave the cluster as it was."""
+        """End the workers, and leave the cluster as it was, even where joining it was interrupted."""
         if self._connected:
             import ray
 
@@ -103,9 +106,11 @@ class Cluster:
         threads = str(self.run_config["threads"])
         with tempfile.TemporaryDirectory(prefix="polyfed-") as scratch, warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Tip:", FutureWarning)  # to Ray's own developers
+            self._connected = True  # or half of it
             try:
                 ray.init(
                     address=self.address,
+                    job_config=_job(),
                     log_to_driver=False,
                     configure_logging=False,
                     runtime_env={
@@ -119,7 +124,6 @@ class Cluster:
                     f"this process cannot join the Ray cluster at {self.address}: {line_of(error)}; run it "
                     "on one of the cluster's nodes (ray status), with the cluster's Python and Ray"
                 ) from error
-        self._connected = True
 
     def _dataset(self, plan: Plan) -> list[Any]:
         """Return a reference to the dataset's arrays in the object store; [] where nodes read their own."""
@@ -156,3 +160,23 @@ class Cluster:
         folder = str(Path(str(self.run_config["run-dir"])) / CLIENTS)
         options: dict[str, Any] = {"num_cpus": 0, "scheduling_strategy": here}
         return ray.remote(**options)(StateStore).remote(folder)
+
+
+class _NoFolders(list[str]):
+    """Stays empty, whatever is added."""
+
+    def extend(self, _: Iterable[str]) -> None:
+        """Add nothing."""
+
+
+def _job() -> "JobConfig":
+    """Return a job whose workers import what they are sent.
+
+    Ray would put the folder of this process's script first, and a node may have other code in a folder of
+    that name. It has no option for that.
+    """
+    from ray.job_config import JobConfig
+
+    job = JobConfig()
+    job._py_driver_sys_path = _NoFolders()
+    return job
