@@ -8,10 +8,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from numpy.typing import NDArray
+
 from models.core.config import Value, read
 from models.core.errors import UserError
 from models.core.tracebacks import line_of
 from models.core.user_code import FOLDER
+from models.data.dataset import Dataset
+from models.data.dataset_file import num_bytes, tensors_of
 from models.data.datasets import find_source
 from server.plan import Plan
 from server.run_schema import CLIENTS
@@ -131,23 +135,7 @@ class Cluster:
             return []
         import ray
 
-        from models.data.dataset_file import num_bytes, tensors_of
-
-        size = num_bytes(plan.dataset)
-        if size > MOST_BYTES:
-            raise UserError(
-                f"dataset {plan.task_config.dataset!r} has {size / 2**30:.1f} GiB, and at most "
-                f"{MOST_BYTES / 2**30:g} GiB are sent to a cluster's nodes: put it into the same data-dir on "
-                "every node and set cluster-data = 'nodes'"
-            )
-        try:
-            tensors = tensors_of(plan.dataset)
-        except TypeError as error:
-            raise UserError(
-                f"dataset {plan.task_config.dataset!r} cannot be sent to nodes ({error}): put its files on "
-                "every node and set cluster-data = 'nodes'"
-            ) from error
-        return [ray.put({name: tensor.numpy() for name, tensor in tensors.items()})]
+        return [ray.put(arrays_to_send(plan.dataset, plan.task_config.dataset))]
 
     def _store(self) -> Any:
         """Start the actor that keeps clients' states, where the run's folder is."""
@@ -160,6 +148,23 @@ class Cluster:
         folder = str(Path(str(self.run_config["run-dir"])) / CLIENTS)
         options: dict[str, Any] = {"num_cpus": 0, "scheduling_strategy": here}
         return ray.remote(**options)(StateStore).remote(folder)
+
+
+def arrays_to_send(dataset: Dataset, name: str) -> dict[str, NDArray[Any]]:
+    """Return what `dataset_of` makes the dataset of again; UserError where it is not to be sent."""
+    size = num_bytes(dataset)
+    if size > MOST_BYTES:
+        raise UserError(
+            f"dataset {name!r} has {size / 2**30:.1f} GiB, and at most {MOST_BYTES / 2**30:g} GiB are sent "
+            "to a cluster's nodes: put it into the same data-dir on every node and set cluster-data = 'nodes'"
+        )
+    try:
+        return {each: tensor.numpy() for each, tensor in tensors_of(dataset).items()}
+    except TypeError as error:  # NumPy has no bfloat16, to name one
+        raise UserError(
+            f"dataset {name!r} cannot be sent to nodes ({error}): put its files on every node and set "
+            "cluster-data = 'nodes'"
+        ) from error
 
 
 class _NoFolders(list[str]):
