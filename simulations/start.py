@@ -14,7 +14,7 @@ from rich.text import Text
 
 from models.core.errors import UserError
 from server.disk import in_words
-from server.run_schema import CHECKPOINTS, CONFIG
+from server.run_schema import CHECKPOINTS, CONFIG, LAUNCHER, LOCK
 from simulations.runtime.failures import NewFailures
 from simulations.scenario import PLACE_OF_A_RUN, load_run_config, load_scenario, name_of, new_run_dir
 
@@ -57,9 +57,7 @@ class Start:
             )
         except UserError:
             if self.own_folder:
-                with suppress(OSError):  # they are not empty
-                    self.folder.rmdir()
-                    self.folder.parent.rmdir()
+                self._drop_folder()
             raise
         for line in self._ending(result, failures):
             console.print(line, soft_wrap=True)
@@ -74,6 +72,15 @@ class Start:
                 how += f" --ray-address {self.ray_address}" if self.ray_address else ""
                 return f"polyfed run --resume {shlex.quote(str(self.folder))}{how}"
         return ""
+
+    def _drop_folder(self) -> None:
+        """Remove the folder of a run that could not begin."""
+        with suppress(OSError):  # somebody has removed it, or another run lies beside it
+            if {path.name for path in self.folder.iterdir()} <= {LOCK, LAUNCHER}:
+                for path in self.folder.iterdir():
+                    path.unlink()
+                self.folder.rmdir()
+                self.folder.parent.rmdir()
 
     def _ending(self, result: "RunResult", failures: NewFailures) -> list[Text | str]:
         lines: list[Text | str] = []

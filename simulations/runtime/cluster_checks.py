@@ -1,5 +1,6 @@
 """Whether a Ray cluster is there, and whether its nodes have what the driver has."""
 
+import os
 import secrets
 import socket
 from collections.abc import Mapping, Sequence
@@ -12,7 +13,7 @@ from models.core.errors import UserError
 from models.core.tracebacks import line_of
 
 PATIENCE = 10.0
-"""Seconds that a cluster's head gets to take a connection."""
+"""Seconds that a cluster's head gets to take a connection, and then to answer."""
 PACKAGES = ("flwr", "torch", "torchvision", "numpy", "transformers", "tokenizers", "gymnasium")
 """Packages that a node has in the driver's versions."""
 GROUPS = ("polyfed.tasks", "polyfed.strategies", "polyfed.datasets")
@@ -22,7 +23,8 @@ GROUPS = ("polyfed.tasks", "polyfed.strategies", "polyfed.datasets")
 def check_address(address: str) -> None:
     """Raise UserError for what is no address of a cluster."""
     host, _, port = address.rpartition(":")
-    if address != "auto" and not (host and port.isdecimal() and "/" not in address):
+    is_port = port.isascii() and port.isdecimal() and 0 < int(port) < 2**16
+    if address != "auto" and not (host and is_port and "/" not in host):
         raise UserError(
             f'ray-address must be "HOST:PORT" of a cluster\'s head, such as "10.0.0.1:6379", or "auto", got '
             f"{address!r}: run polyfed on a node of the cluster, and not through Ray's client (ray://)"
@@ -30,15 +32,34 @@ def check_address(address: str) -> None:
 
 
 def knock(address: str) -> None:
-    """Raise UserError where nobody listens: Ray itself would try for minutes."""
+    """Raise UserError where no Ray answers: it would try for minutes itself, with lines on the terminal."""
     host, _, port = address.rpartition(":")
     try:
         socket.create_connection((host.strip("[]"), int(port)), timeout=PATIENCE).close()
-    except (OSError, OverflowError) as error:
+    except OSError as error:
         raise UserError(
             f"no Ray cluster answers at {address} ({line_of(error)}): start one with `ray start --head`, or "
             "leave out --ray-address and RAY_ADDRESS to run on this machine alone"
         ) from error
+    if os.environ.get("RAY_USE_TLS", "0") in ("", "0") and (said := _health(address)):
+        raise UserError(
+            f"what listens at {address} is no head of a Ray cluster ({said}): give the address that "
+            "`ray start --head` printed"
+        )
+
+
+def _health(address: str) -> str:
+    """Ask the head of a cluster for its health, as anybody may; return what is wrong, "" for nothing."""
+    import grpc  # which Flower talks by
+
+    with grpc.insecure_channel(address, options=[("grpc.enable_http_proxy", 0)]) as channel:
+        ask = channel.unary_unary("/grpc.health.v1.Health/Check")
+        try:
+            ask(b"", timeout=PATIENCE)
+        except grpc.RpcError as error:
+            refused = (grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED)
+            return "" if error.code() in refused else str(error.code().name)
+    return ""
 
 
 def check_nodes(actors: Sequence[Any], run_config: Mapping[str, Value], patience: float) -> int:

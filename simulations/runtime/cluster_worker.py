@@ -12,6 +12,7 @@ from clients.held_states import HeldStates, NewState, read_states, write_states
 from clients.node_work import NodeWork
 from clients.worker import Worker, make_worker
 from models.core.config import TaskConfig, Value
+from models.core.errors import UserError
 from models.data.dataset_file import dataset_of
 from simulations.runtime.cluster_checks import version_of
 from simulations.runtime.ray_worker import RayWorker
@@ -56,10 +57,16 @@ class ClusterWorker(RayWorker):
             arrays = ray.get(self.dataset[0])
             dataset = dataset_of({name: tensor_view(array) for name, array in arrays.items()})
             self._loaded = make_worker(config, dataset, own_data=False)
+            self._check_unwritten()
         return self._loaded
 
     def work(self, work: NodeWork, clients: Collection[int], reply: NodeReply | None) -> NodeReply:
         """Do a part of a message's work, for which the clients' states come from the store and go back."""
+        reply = self._with_states(work, clients, reply)
+        self._check_unwritten()
+        return reply
+
+    def _with_states(self, work: NodeWork, clients: Collection[int], reply: NodeReply | None) -> NodeReply:
         if self.store is None:
             return super().work(work, clients, reply)
         named = {client: state for client, state in (work.states.named or {}).items() if client in clients}
@@ -69,6 +76,22 @@ class ClusterWorker(RayWorker):
         if states.saved:
             _answer(self.store.write.remote(states.saved))
         return reply
+
+    def _check_unwritten(self) -> None:
+        """Raise UserError where a task has written to the dataset that was sent.
+
+        NumPy holds it to be read-only, PyTorch knows nothing of the kind, and the memory is not protected.
+        """
+        if not (self.dataset and self._loaded):
+            return
+        dataset = self._loaded.dataset
+        for half in (dataset.train, dataset.test):
+            for name, column in half.columns.items():
+                if column._version:  # how often it was written to, itself or by a view
+                    raise UserError(
+                        f"the task has written to column {name!r} of the dataset, which all workers of a "
+                        "node share: copy it before, or set cluster-data = 'nodes'"
+                    )
 
     def versions(self, packages: list[str]) -> dict[str, str]:
         """Return the versions of installed packages, "" for one that is not."""

@@ -3,15 +3,19 @@
 import logging
 import tempfile
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from numpy.typing import NDArray
 
 from models.core.config import Value, read
 from models.core.errors import UserError
 from models.core.tracebacks import line_of
 from models.core.user_code import FOLDER
+from models.data.dataset import Dataset
+from models.data.dataset_file import num_bytes, tensors_of
 from models.data.datasets import find_source
 from server.plan import Plan
 from server.run_schema import CLIENTS
@@ -20,6 +24,9 @@ from simulations.runtime.cluster_checks import check_address, check_nodes, check
 from simulations.runtime.cluster_code import stage_for_workers
 from simulations.runtime.ray_session import THREADS, one_ray
 from simulations.runtime.ray_workers import RayWorkers
+
+if TYPE_CHECKING:
+    from ray.job_config import JobConfig
 
 MOST_BYTES = 2**30
 """A dataset that is larger is not sent to nodes."""
@@ -85,7 +92,7 @@ class Cluster:
         return self.workers
 
     def leave(self) -> None:
-        """End the workers, and leave the cluster as it was."""
+        """End the workers, and leave the cluster as it was, even where joining it was interrupted."""
         if self._connected:
             import ray
 
@@ -103,9 +110,11 @@ class Cluster:
         threads = str(self.run_config["threads"])
         with tempfile.TemporaryDirectory(prefix="polyfed-") as scratch, warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Tip:", FutureWarning)  # to Ray's own developers
+            self._connected = True  # or half of it
             try:
                 ray.init(
                     address=self.address,
+                    job_config=_job(),
                     log_to_driver=False,
                     configure_logging=False,
                     runtime_env={
@@ -119,7 +128,6 @@ class Cluster:
                     f"this process cannot join the Ray cluster at {self.address}: {line_of(error)}; run it "
                     "on one of the cluster's nodes (ray status), with the cluster's Python and Ray"
                 ) from error
-        self._connected = True
 
     def _dataset(self, plan: Plan) -> list[Any]:
         """Return a reference to the dataset's arrays in the object store; [] where nodes read their own."""
@@ -127,23 +135,7 @@ class Cluster:
             return []
         import ray
 
-        from models.data.dataset_file import num_bytes, tensors_of
-
-        size = num_bytes(plan.dataset)
-        if size > MOST_BYTES:
-            raise UserError(
-                f"dataset {plan.task_config.dataset!r} has {size / 2**30:.1f} GiB, and at most "
-                f"{MOST_BYTES / 2**30:g} GiB are sent to a cluster's nodes: put it into the same data-dir on "
-                "every node and set cluster-data = 'nodes'"
-            )
-        try:
-            tensors = tensors_of(plan.dataset)
-        except TypeError as error:
-            raise UserError(
-                f"dataset {plan.task_config.dataset!r} cannot be sent to nodes ({error}): put its files on "
-                "every node and set cluster-data = 'nodes'"
-            ) from error
-        return [ray.put({name: tensor.numpy() for name, tensor in tensors.items()})]
+        return [ray.put(arrays_to_send(plan.dataset, plan.task_config.dataset))]
 
     def _store(self) -> Any:
         """Start the actor that keeps clients' states, where the run's folder is."""
@@ -156,3 +148,40 @@ class Cluster:
         folder = str(Path(str(self.run_config["run-dir"])) / CLIENTS)
         options: dict[str, Any] = {"num_cpus": 0, "scheduling_strategy": here}
         return ray.remote(**options)(StateStore).remote(folder)
+
+
+def arrays_to_send(dataset: Dataset, name: str) -> dict[str, NDArray[Any]]:
+    """Return what `dataset_of` makes the dataset of again; UserError where it is not to be sent."""
+    size = num_bytes(dataset)
+    if size > MOST_BYTES:
+        raise UserError(
+            f"dataset {name!r} has {size / 2**30:.1f} GiB, and at most {MOST_BYTES / 2**30:g} GiB are sent "
+            "to a cluster's nodes: put it into the same data-dir on every node and set cluster-data = 'nodes'"
+        )
+    try:
+        return {each: tensor.numpy() for each, tensor in tensors_of(dataset).items()}
+    except TypeError as error:  # NumPy has no bfloat16, to name one
+        raise UserError(
+            f"dataset {name!r} cannot be sent to nodes ({error}): put its files on every node and set "
+            "cluster-data = 'nodes'"
+        ) from error
+
+
+class _NoFolders(list[str]):
+    """Stays empty, whatever is added."""
+
+    def extend(self, _: Iterable[str]) -> None:
+        """Add nothing."""
+
+
+def _job() -> "JobConfig":
+    """Return a job whose workers import what they are sent.
+
+    Ray would put the folder of this process's script first, and a node may have other code in a folder of
+    that name. It has no option for that.
+    """
+    from ray.job_config import JobConfig
+
+    job = JobConfig()
+    job._py_driver_sys_path = _NoFolders()
+    return job

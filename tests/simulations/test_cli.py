@@ -454,6 +454,10 @@ def test_runs_that_start_in_one_second_have_folders_of_their_own(tmp_path: Path)
 def test_a_mistake_leaves_no_empty_run_folder(scenario: Path, tmp_path: Path) -> None:
     mistake(polyfed("run", scenario, "--in-process", "-c", "strategy=FedNothing"))
     assert not (tmp_path / "runs").exists()
+    # What is told when the folder has its locks already.
+    said = mistake(polyfed("run", scenario, "--ray-address", "127.0.0.1:1"))
+    assert "no Ray cluster answers at 127.0.0.1:1" in said
+    assert not (tmp_path / "runs").exists()
 
 
 def test_a_finished_run_can_be_cleaned(scenario: Path, tmp_path: Path) -> None:

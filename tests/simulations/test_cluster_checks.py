@@ -1,10 +1,15 @@
 """What is told of a Ray cluster before a run: addresses, versions, a disk that is not shared."""
 
-from collections.abc import Mapping
+import socket
+import threading
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, nullcontext
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import grpc
 import pytest
 import ray
 import torch
@@ -13,7 +18,8 @@ from ray.exceptions import GetTimeoutError
 from models.core.errors import UserError
 from simulations.config import SimulationConfig, resolve
 from simulations.doctor.places import ray_address
-from simulations.runtime.cluster_checks import check_address, check_nodes, check_shared, packages_of
+from simulations.runtime import cluster_checks
+from simulations.runtime.cluster_checks import check_address, check_nodes, check_shared, knock, packages_of
 from simulations.scenario import defaults
 
 
@@ -38,7 +44,10 @@ def answered_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ray, "get", lambda answers, timeout=None: answers)
 
 
-@pytest.mark.parametrize("address", ["ray://10.0.0.1:10001", "10.0.0.1", ":6379", "local", "10.0.0.1:port"])
+@pytest.mark.parametrize(
+    "address",
+    ["ray://10.0.0.1:10001", "10.0.0.1", ":6379", "local", "10.0.0.1:port", "10.0.0.1:65536", "10.0.0.1:0"],
+)
 def test_what_is_no_address_of_a_cluster(address: str) -> None:
     with pytest.raises(UserError, match="ray-address must be"):
         check_address(address)
@@ -49,6 +58,60 @@ def test_what_is_no_address_of_a_cluster(address: str) -> None:
 @pytest.mark.parametrize("address", ["10.0.0.1:6379", "auto", "head.example.org:6379", "[::1]:6379"])
 def test_what_is_one(address: str) -> None:
     check_address(address)
+
+
+@contextmanager
+def listening(answer: bytes) -> Iterator[str]:
+    """Give the address of a server that says the same to everybody; b"" is one that never says a word."""
+    server, heard = socket.create_server(("127.0.0.1", 0)), list[socket.socket]()
+
+    def serve() -> None:
+        while True:
+            try:
+                heard.append(server.accept()[0])
+            except OSError:  # it is closed
+                return
+            if answer:
+                heard[-1].sendall(answer)
+                heard[-1].close()
+
+    thread = threading.Thread(target=serve)
+    thread.start()
+    try:
+        yield f"127.0.0.1:{server.getsockname()[1]}"
+    finally:
+        server.shutdown(socket.SHUT_RDWR)
+        server.close()
+        thread.join()
+        for each in heard:
+            each.close()
+
+
+@pytest.mark.parametrize("answer", [b"HTTP/1.0 400 Bad Request\r\n\r\n", b""])
+def test_what_listens_and_is_no_ray_is_told_at_once(answer: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cluster_checks, "PATIENCE", 0.5)
+    with listening(answer) as address, pytest.raises(UserError, match="is no head of a Ray cluster"):
+        knock(address)
+
+
+@pytest.mark.parametrize(
+    ("code", "is_ray"), [("UNIMPLEMENTED", False), ("UNAUTHENTICATED", True), ("PERMISSION_DENIED", True)]
+)
+def test_a_head_that_wants_a_token_is_one(code: str, is_ray: bool) -> None:
+    class Refusing(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc has no types
+        def service(self, _: Any) -> Any:
+            return grpc.unary_unary_rpc_method_handler(
+                lambda _, context: context.abort(getattr(grpc.StatusCode, code), "")
+            )
+
+    server = grpc.server(ThreadPoolExecutor(1), handlers=[Refusing()])
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    try:
+        with nullcontext() if is_ray else pytest.raises(UserError, match=f"cluster \\({code}\\)"):
+            knock(f"127.0.0.1:{port}")
+    finally:
+        server.stop(None).wait()
 
 
 def test_nodes_have_the_drivers_packages_and_plugins() -> None:

@@ -105,6 +105,15 @@ def test_two_nodes_give_the_hash_of_one_process(folder: Path, alone: str, nodes:
     assert "stays in the run folder" in (folder / "far" / RUN_LOG).read_text(encoding="utf-8")
 
 
+def test_a_script_beside_the_users_code_runs_it_there(folder: Path, nodes: Nodes) -> None:
+    """Ray would have workers import from the script's folder, on a node that has one of that name."""
+    script = "import polyfed; polyfed.run('cnn-digits', ray_address={!r}, run_dir='by-script', {})"
+    keys = "num_server_rounds=1, task='users_own_code:Images', trackers='', progress=False"
+    (folder / "script.py").write_text(script.format(nodes.address, keys), encoding="utf-8")
+    subprocess.run([sys.executable, "script.py"], cwd=folder, check=True, timeout=240)
+    assert result_of(folder / "by-script")["status"] == "completed"
+
+
 def test_a_node_that_cannot_read_the_dataset_is_told(folder: Path, nodes: Nodes) -> None:
     there = ("--ray-address", nodes.address, "--run-dir", "blind")
     said = ends(polyfed(folder, "cnn-digits", *there, cluster_data="nodes", **SETTINGS), 1)
