@@ -99,7 +99,7 @@ def test_one_step_of_a_stack_equals_the_loops(
 def test_every_task_that_stacks_stays_with_the_loop_for_five_rounds(
     tiny: Make, tmp_path: Path, task: str
 ) -> None:
-    """With its own optimizer; the bound is what a run in float32 is held to, and 1e-9 is seen."""
+    """With its own optimizer; in float32 rounding alone makes more of a difference under Adam (1e-4, vae)."""
     given = {**SKEWED, "task": task, "num_server_rounds": 5, "local_epochs": 1}
     loop = run(tiny, tmp_path / "loop", **given)
     assert distance(loop, run(tiny, tmp_path / "stacked", **given, engine="stacked")) < 1e-5
