@@ -24,7 +24,7 @@ def test_a_large_array_takes_the_place_of_the_last_one() -> None:
     def faults(how: str) -> int:
         env = {"NUMPY_MADVISE_HUGEPAGE": "0", "PYTHONPATH": "."}
         command = [sys.executable, "-c", FAULTS, how]
-        return int(subprocess.check_output(command, env=env, text=True, timeout=60))
+        return int(subprocess.check_output(command, env=env, text=True, encoding="utf-8", timeout=60))
 
     assert faults("given back") > 1000
     assert faults("kept") < 100

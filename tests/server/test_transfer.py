@@ -347,7 +347,7 @@ def test_frozen_weights_reach_every_client_and_stay_as_they_are(
     sizes = [sum(4 * last[name].numel() for name in names) for names in (FEATURES, HEAD)]
     sent = results[0]["rows"][1]["bytes"]
     assert 2 * sum(sizes) < sent["down"] < 2 * sum(sizes) + 20_000
-    heads = 4 if strategy != "FedMedian" else 7
+    heads = 2 if strategy != "FedMedian" else 7  # a sum is of float64
     assert heads * sizes[1] < sent["up"] < heads * sizes[1] + 20_000
 
 

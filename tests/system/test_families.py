@@ -1,8 +1,6 @@
-"""Every task gives one hash in this process, under `polyfed run` and under `flwr run`."""
+"""Every task gives one hash in this process and under `flwr run`; test_ray_matrix.py has direct Ray."""
 
 import io
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -37,20 +35,8 @@ def test_one_hash(task: str, tmp_path: Path, flwr_run: Callable[[Path], str]) ->
     with ThreadPoolExecutor(1) as beside:  # each of the two mostly starts processes and waits
         flower = beside.submit(flwr_run, scenario)
         launch(placed("in-process"), runtime="in-process", verbose=False, console=console)
-        mine = tmp_path / "polyfed-run.toml"
-        mine.write_text(tomli_w.dumps(toy(task)), encoding="utf-8")
-        command = [sys.executable, "-m", "simulations.cli", "run", str(mine)]
-        ended = subprocess.run(
-            [*command, "--run-dir", str(tmp_path / "polyfed-run")],
-            capture_output=True,
-            text=True,
-            timeout=300,
-            check=False,
-            encoding="utf-8",
-        )
-        assert ended.returncode == 0, ended.stdout + ended.stderr
     written = tmp_path / "flwr-run" / "result.json"
     assert written.exists(), flower.result()
-    results = {way: result_of(tmp_path / way) for way in ("in-process", "polyfed-run", "flwr-run")}
+    results = {way: result_of(tmp_path / way) for way in ("in-process", "flwr-run")}
     assert {way: result["status"] for way, result in results.items()} == dict.fromkeys(results, "completed")
     assert len({result["weights_sha256"] for result in results.values()}) == 1, results

@@ -37,7 +37,9 @@ def test_the_reaper_finds_orphans_without_a_mark_by_their_files(tmp_path):
 
     def start(log):
         command = [sys.executable, "-c", code, str(log)]
-        return int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+        return int(
+            subprocess.run(command, check=True, capture_output=True, text=True, encoding="utf-8").stdout
+        )
 
     (tmp_path / "run").mkdir()
     ours, other = start(tmp_path / "run" / "log"), start(tmp_path / "run-2")

@@ -29,7 +29,7 @@ def last_line(command: list[str | Path]) -> str:
     """Return the last line that a command prints."""
     # By itself the C library changes what it keeps of freed memory as it runs.
     env = {**os.environ, "OMP_NUM_THREADS": "1", "MALLOC_MMAP_THRESHOLD_": str(1 << 20)}
-    ran = subprocess.run(command, env=env, capture_output=True, text=True, timeout=300)
+    ran = subprocess.run(command, env=env, capture_output=True, text=True, encoding="utf-8", timeout=300)
     assert ran.returncode == 0, ran.stderr
     return ran.stdout.splitlines()[-1]
 
