@@ -1,6 +1,6 @@
 """Every strategy, and every task, on Ray and in this process: `ray_matrix.py FOLDER` prints hashes as JSON.
 
-On Ray a run is resumed halfway, by workers that have worked for other runs.
+On Ray runs have workers that have worked for others before; some of them are resumed halfway.
 """
 
 import json
@@ -18,6 +18,9 @@ from strategies.registry import STRATEGIES
 SMALL = {"examples-per-client": 4, "checkpoint-every": 1, "trackers": "", "draw-every": 0}
 COHORT = {"num-clients": 8, "clients-per-round": 7}
 
+RESUMED = ("Ditto", "FedAdam", "FedDyn", "Scaffold", "dqn")
+"""Of which server, clients or both remember something."""
+
 
 def main(folder: Path) -> None:
     """Run the cells, without figures: they would take half of the time."""
@@ -31,8 +34,12 @@ def main(folder: Path) -> None:
         for name, keys in cells.items():
             scenario = {key: value for key, value in keys.items() if key not in ("run-dir", "resume")}
             far, near = folder / f"{name}-ray", folder / f"{name}-here"
-            polyfed.run(scenario, run_dir=far, workers=workers, progress=False, num_server_rounds=1)
-            there = polyfed.run(resume=far, workers=workers, progress=False, num_server_rounds=2)
+            halfway = 1 if name in RESUMED else 2
+            there = polyfed.run(
+                scenario, run_dir=far, workers=workers, progress=False, num_server_rounds=halfway
+            )
+            if name in RESUMED:
+                there = polyfed.run(resume=far, workers=workers, progress=False, num_server_rounds=2)
             here = polyfed.run(scenario, run_dir=near, in_process=True, progress=False, num_server_rounds=2)
             hashes[name] = [there.weights_sha256, here.weights_sha256]
     print(json.dumps(hashes))

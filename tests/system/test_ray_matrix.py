@@ -1,4 +1,4 @@
-"""Direct Ray has the hash of one process: under every strategy and for every task, resumed halfway."""
+"""Direct Ray has the hash of one process: under every strategy and for every task."""
 
 import json
 import os
