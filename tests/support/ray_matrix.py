@@ -1,6 +1,6 @@
-"""Every strategy, and every task, on Ray and in this process: `ray_matrix.py FOLDER` prints hashes as JSON.
+"""Every strategy, or every task, on Ray and in this process: `ray_matrix.py FOLDER tasks|strategies`.
 
-On Ray runs have workers that have worked for others before; some of them are resumed halfway.
+It prints the hashes as JSON. On Ray runs have workers that have worked for others before; some are resumed.
 """
 
 import json
@@ -17,18 +17,18 @@ from strategies.registry import STRATEGIES
 
 SMALL = {"examples-per-client": 4, "checkpoint-every": 1, "trackers": "", "draw-every": 0}
 COHORT = {"num-clients": 8, "clients-per-round": 7}
-
 RESUMED = ("Ditto", "FedAdam", "FedDyn", "Scaffold", "dqn")
 """Of which server, clients or both remember something."""
 
 
-def main(folder: Path) -> None:
+def main(folder: Path, which: str) -> None:
     """Run the cells, without figures: they would take half of the time."""
     Figures.draw = lambda *_: None  # type: ignore[method-assign]
     cells = {name: {"strategy": name, "strategy-options": REQUIRED.get(name, "")} for name in STRATEGIES}
     tasks = {name: toy(name) for name in TASKS}
     cells = {name: {**tasks["cnn"], **SMALL, **COHORT, **keys} for name, keys in cells.items()}
-    cells |= {name: {**scenario, **SMALL} for name, scenario in tasks.items()}
+    if which == "tasks":
+        cells = {name: {**scenario, **SMALL} for name, scenario in tasks.items()}
     hashes: dict[str, list[str]] = {}
     with polyfed.Workers() as workers:
         for name, keys in cells.items():
@@ -46,4 +46,4 @@ def main(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]), sys.argv[2])
