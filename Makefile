@@ -2,8 +2,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-# Tests side by side; many of them start a server or workers and wait, so one more than the cores.
-JOBS ?= 3
+# Tests side by side; each of them may start a server and two workers.
+JOBS ?= 2
 # What torch may use, for its own kernels, those of oneDNN and those of MKL. They read it when a process starts.
 AVX2 := ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 MKL_ENABLE_INSTRUCTIONS=AVX2
 LOWEST := ATEN_CPU_CAPABILITY=default ONEDNN_MAX_CPU_ISA=SSE41 MKL_ENABLE_INSTRUCTIONS=SSE4_2
