@@ -27,7 +27,11 @@ task-options = "slow_at = [1, 0], seconds = 300.0"
     ("limit", "said"),
     [
         ("round-timeout = 40.0", " s, half of what was left of round-timeout while others of its node wait"),
-        ("client-timeout = 10.0", "LateError: not done within 10 s (client-timeout), in 2 tries"),
+        pytest.param(  # test_deadline.py has the same without processes
+            "client-timeout = 10.0",
+            "LateError: not done within 10 s (client-timeout), in 2 tries",
+            marks=pytest.mark.bar,
+        ),
     ],
 )
 def test_a_client_that_hangs_costs_itself_its_round(tmp_path: Path, limit: str, said: str) -> None:

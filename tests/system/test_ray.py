@@ -135,10 +135,11 @@ def cohorts_of_a_plain_run(folder: Path, **settings: Any) -> list[list[int]]:
     ("engine", "seconds", "who"),
     [
         ("loop", 6.0, "client {} was not done within 6 s (client-timeout)"),
-        (
+        pytest.param(
             "stacked",
             1.5,
             "8 clients, {} to {}, were not done within 12 s (8 times client-timeout)",
+            marks=pytest.mark.bar,
         ),
     ],
 )
@@ -172,6 +173,7 @@ def test_a_client_that_hangs_twice_has_failed_alone(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.bar
 def test_without_a_limit_of_its_own_a_client_that_hangs_costs_those_of_its_portion_and_behind(
     tmp_path: Path,
 ) -> None:
