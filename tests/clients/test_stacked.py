@@ -93,6 +93,7 @@ def test_one_step_of_a_stack_equals_the_loops(
 
 
 @pytest.mark.slow
+@pytest.mark.rounding
 @pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize("task", ["cnn", "gan", "vae"])
 def test_every_task_that_stacks_stays_with_the_loop_for_five_rounds(

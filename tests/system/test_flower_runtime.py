@@ -170,7 +170,7 @@ def test_everything_listens_on_the_loopback_alone(pair):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGKILL])
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_a_run_that_is_cut_short_leaves_nothing_behind(sent, tmp_path, short_tmp):
     config = {"run-dir": str(tmp_path / "run"), "threads": 1, "then": "sleep"}
     code = f"""

@@ -72,7 +72,7 @@ def placed_scenario(settings: dict[str, Value], tmp_path: Path) -> Path:
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("runtime", "num_workers", "num_nodes"),
-    [("ray", 1, 1), ("ray", 2, 1), ("flower", 2, 5)],
+    [("ray", 1, 1), ("ray", 2, 1), ("flower", 1, 2), ("flower", 2, 5)],
 )
 def test_polyfed_run(
     expected: str, scenario: Path, tmp_path: Path, runtime: str, num_workers: int, num_nodes: int

@@ -103,7 +103,7 @@ def hash_of(folder: Path) -> str:
     return result.weights_sha256
 
 
-@pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGKILL])
+@pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_no_process_is_left_and_the_same_command_goes_on(home: Path, end: signal.Signals) -> None:
     words = sweep(home, "Slow", "1,2,3")
     with subprocess.Popen(
