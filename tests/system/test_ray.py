@@ -14,7 +14,7 @@ from typing import Any
 import psutil
 import pytest
 from command_line import hear_ctrl_c
-from places import SUPPORT
+from scripts import run_script
 
 from models.core.config import Value
 from server.run_schema import METRICS, RESULT, RUN_LOG, WORKERS_LOG
@@ -36,16 +36,7 @@ def on_ray(folder: Path, num_workers: int = 2, **settings: Any) -> dict[str, Any
     """Run on so many workers, in a process of its own, as Ray leaves much behind; return the result."""
     written = folder.with_suffix(".json")
     written.write_text(json.dumps(config(folder, **settings)), encoding="utf-8")
-    ended = subprocess.run(
-        [sys.executable, str(SUPPORT / "on_ray.py"), str(written), str(num_workers)],
-        env={**os.environ, "PYTHONPATH": str(SUPPORT)},
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-        encoding="utf-8",
-    )
-    assert ended.returncode == 0, ended.stdout + ended.stderr
+    run_script("on_ray.py", written, num_workers)
     return result_of(folder)
 
 

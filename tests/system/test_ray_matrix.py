@@ -1,13 +1,10 @@
 """Direct Ray has the hash of one process: under every strategy and for every task."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
-from places import SUPPORT
+from scripts import run_script
 
 from models.registry import TASKS
 from strategies.registry import STRATEGIES
@@ -21,16 +18,6 @@ from strategies.registry import STRATEGIES
     ids=["tasks", "strategies"],
 )
 def test_all_have_one_hash(tmp_path: Path, which: str, cells: list[str]) -> None:
-    ended = subprocess.run(
-        [sys.executable, str(SUPPORT / "ray_matrix.py"), str(tmp_path), which],
-        env={**os.environ, "PYTHONPATH": str(SUPPORT)},
-        capture_output=True,
-        text=True,
-        timeout=600,
-        check=False,
-        encoding="utf-8",
-    )
-    assert ended.returncode == 0, ended.stdout + ended.stderr
-    hashes = json.loads(ended.stdout.splitlines()[-1])
+    hashes = json.loads(run_script("ray_matrix.py", tmp_path, which, timeout=600).splitlines()[-1])
     assert hashes.keys() == {*cells}
     assert [name for name, (on_ray, here) in hashes.items() if on_ray != here] == []

@@ -1,13 +1,10 @@
 """Workers that several runs share: the hashes of runs by themselves, and no stale code."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
-from places import SUPPORT
+from scripts import run_script
 
 from server.run_schema import RESULT
 from simulations.runtime.in_process import run_in_process
@@ -16,17 +13,7 @@ from simulations.scenario import defaults
 
 @pytest.mark.slow
 def test_runs_share_workers_and_nothing_else(tmp_path: Path) -> None:
-    ended = subprocess.run(
-        [sys.executable, str(SUPPORT / "warm_runs.py"), str(tmp_path)],
-        env={**os.environ, "PYTHONPATH": str(SUPPORT)},
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-        encoding="utf-8",
-    )
-    assert ended.returncode == 0, ended.stdout + ended.stderr
-    seen = json.loads(ended.stdout.splitlines()[-1])
+    seen = json.loads(run_script("warm_runs.py", tmp_path).splitlines()[-1])
     alone = defaults() | {
         "dataset": "digits",
         "num-clients": 6,
