@@ -29,7 +29,7 @@ from server.errors import RunFailedError
 from server.evaluation import CentralEvaluation
 from server.mean import takes_the_mean
 from server.node_registry import NodeRegistry
-from server.plan import Plan, expected_of, make_plan, requests_of
+from server.plan import Plan, expected_of, make_plan, pace_of, requests_of, weight_types_of
 from server.resume import check_engine_used, checkpoint_to_resume
 from server.rounds import RoundLoop
 from server.run_folder import RunFolder, new_folder, write_json
@@ -113,6 +113,12 @@ def _prepare(grid: Grid, plan: Plan, folder: RunFolder, errors: ErrorLog) -> Rou
     fixed = _begin_with(plan.transfer, state, folder) if plan.transfer else {}
     # Simulated nodes are workers of one machine or cluster, with one disk under them.
     shared_disk = _simulated_by_flower(grid) or getattr(grid, "interchangeable_nodes", False)
+    pace = pace_of(plan)
+    if not shared_disk and pace.seconds is not None:
+        raise UserError(
+            "buffer-size, client-speeds and availability are of simulated clients, and these nodes are real: "
+            "leave them out"
+        )
     node_registry = NodeRegistry(
         num_clients=num_clients,
         data=data_sha256(plan.dataset),
@@ -144,7 +150,6 @@ def _prepare(grid: Grid, plan: Plan, folder: RunFolder, errors: ErrorLog) -> Rou
         )
         write_json(folder.path / PARTITION, picture)
     federated = federated_names(plan.model, plan.task)
-    weight_types = {name: state[name].cpu().numpy().dtype for name in federated.parameters}
     loop = RoundLoop(
         plan.config,
         plan.task_config.seed,
@@ -157,7 +162,7 @@ def _prepare(grid: Grid, plan: Plan, folder: RunFolder, errors: ErrorLog) -> Rou
             fixed=fixed,
             requests=requests_of(plan),
             expected=expected_of(plan),
-            weight_types=weight_types if takes_the_mean(plan.strategy) else None,
+            weight_types=weight_types_of(plan) if takes_the_mean(plan.strategy) else None,
         ),
         CentralEvaluation(plan.task, plan.model, plan.task_config),
         folder,
@@ -167,6 +172,7 @@ def _prepare(grid: Grid, plan: Plan, folder: RunFolder, errors: ErrorLog) -> Rou
         _state_path(folder, shared_disk),
         errors,
         in_order(plan.guests),
+        pace,
     )
     if plan.config.resume:
         loop.resume(checkpoint)

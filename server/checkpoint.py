@@ -21,7 +21,7 @@ from models.state import weights_sha256
 from server.state_ledger import StateLedger
 
 FORMAT = "polyfed-checkpoint-1"
-WEIGHTS, STRATEGY, STATES = "model/", "strategy", "states/"
+WEIGHTS, STRATEGY, STATES, PACE = "model/", "strategy", "states/", "pace/"
 """Prefixes of the names of tensors."""
 NAME = re.compile(r"round-(\d+)\.safetensors")
 SERVER_ROUND = "server_round"
@@ -44,6 +44,10 @@ class Checkpoint:
     strategy_arrays: dict[str, Tensor] = field(default_factory=dict)
     states: StateLedger | None = field(default_factory=StateLedger)
     """What clients remember; None for a run that an older polyfed began, which took down none of it."""
+    pace: Any = None
+    """What simulated time has come to, as JSON; None where it is not simulated."""
+    pace_tensors: dict[str, Tensor] = field(default_factory=dict)
+    """Updates that have not arrived, in asynchronous rounds."""
     streams: int = STREAMS
     """How the run derives its random numbers."""
 
@@ -63,6 +67,7 @@ class CheckpointFolder:
         tensors |= {STRATEGY + path: tensor for path, tensor in checkpoint.strategy_arrays.items()}
         if checkpoint.states is not None:
             tensors |= {STATES + name: tensor for name, tensor in checkpoint.states.tensors().items()}
+        tensors |= {PACE + name: tensor for name, tensor in checkpoint.pace_tensors.items()}
         tensors = {name: tensor.contiguous() for name, tensor in tensors.items()}
         metadata = {
             "format": FORMAT,
@@ -70,6 +75,7 @@ class CheckpointFolder:
             "streams": str(checkpoint.streams),
             "progress": json.dumps(checkpoint.progress),
             "strategy": json.dumps(checkpoint.strategy),
+            "pace": json.dumps(checkpoint.pace),
             "sha256": weights_sha256(tensors),
         }
         write_safetensors(self.path(checkpoint.server_round), tensors, metadata)
@@ -140,6 +146,8 @@ class CheckpointFolder:
             strategy=json.loads(metadata["strategy"]),
             strategy_arrays=_with_prefix(STRATEGY, tensors),
             states=StateLedger.from_tensors(states) if states else None,
+            pace=json.loads(metadata.get("pace", "null")),
+            pace_tensors=_with_prefix(PACE, tensors),
             streams=int(metadata.get("streams", 1)),  # the first had no number
         )
 

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -66,6 +66,8 @@ class CohortGrid(Grid):
         self.weight_types = weight_types
         """Types of the weights, where the weighted mean is to be the new ones as it is; else None."""
         self.sampling_deadline = math.inf
+        self.shown: Collection[int] | None = None
+        """Clients that a strategy is shown, of those whose nodes are connected; None is all of them."""
         self._round: tuple[RoundInfo, float, Mapping[str, Tensor] | None] | None = None
         self._aside = Traffic()
         self._seconds_aside = 0.0
@@ -93,6 +95,11 @@ class CohortGrid(Grid):
         return Message(content, dst_node_id, message_type, ttl=ttl, group_id=group_id)
 
     def get_node_ids(self) -> tuple[int, ...]:
+        """Return the clients, in order, whose nodes are connected and that are shown."""
+        clients = self.connected()
+        return clients if self.shown is None else tuple(each for each in clients if each in self.shown)
+
+    def connected(self) -> tuple[int, ...]:
         """Return the clients, in order, whose nodes are connected."""
         node_ids = list(self.grid.get_node_ids())
         self.node_registry.refresh(self.grid, node_ids, self.node_timeout)

@@ -52,6 +52,17 @@ class ServerConfig(Config):
     evaluation; nodes then answer for those that are done."""
     round_grace: Annotated[float, Field(ge=0, allow_inf_nan=True)] = 60.0
     """Seconds beyond round-timeout to wait for a node's answer; it must cover the start of its ClientApp."""
+    buffer_size: Count = 0
+    """Updates of which the server makes a new model, in asynchronous rounds (FedBuff); clients-per-round is
+    then how many clients train at any time. 0 = rounds end when all of their clients have answered."""
+    staleness_exponent: Annotated[float, Field(ge=0)] = 0.5
+    """An update that began S models ago counts 1 / (1 + S) to this power, in asynchronous rounds."""
+    client_speeds: str = ""
+    """Inline TOML: simulated seconds that clients take, e.g. "seconds = 0.01, slow = 0.2, times = 10"; see
+    docs/time.md. "" = time is not simulated, or all clients are equally fast."""
+    availability: str = ""
+    """Inline TOML: when clients are there in simulated time, e.g. "share = 0.5, period = 86400"; "" =
+    always."""
     client_timeout: Annotated[float, Field(ge=0)] = 0.0
     """Seconds that one client may take for what it is asked; one that takes longer is stopped and tried once
     more, and has then failed. On Ray its worker is ended, whatever it does; 0 = as long as there is time."""

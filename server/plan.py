@@ -2,8 +2,11 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from logging import WARNING
+from typing import Any
 
+import numpy as np
 import torch
 from flwr.serverapp.strategy import Strategy
 from torch import nn
@@ -22,18 +25,24 @@ from models.state import build_model, federated_names, model_state
 from models.task import Task
 from server.callbacks.build import make_guests
 from server.callbacks.callback import Callback
+from server.client_profiles import profiles_of
 from server.config import ServerConfig
+from server.mean import takes_the_mean
+from server.pace import AsynchronousRounds, Pace, TimedRounds
 from server.rehearsal import rehearse
 from server.reply_checks import Expected
 from server.requests import Requests
+from server.simulated_time import Schedule
 from server.starting_point import starting_point
 from server.strategy import (
+    check_asynchronous,
     check_compression,
     check_engine,
     check_memory,
     check_optimizers,
     check_statistics,
     check_weighting,
+    cohort_size,
     load_strategy,
     rules_of,
     tell_what_clients_remember,
@@ -99,6 +108,9 @@ def make_plan(run_config: RunConfig) -> Plan:
     engine = choose_engine(task_config, task, model, dataset.train, personal=personal)
     transfer = take_over(starting_point(config), model, task.local, task.freeze) if config.init_from else None
     plan = Plan(config, task_config, dataset, task, model, strategy, deal, transfer, engine, guests)
+    pace_of(plan)  # its options are checked by making it
+    if config.buffer_size:
+        check_asynchronous(strategy, statistics)
     state = model_state(model)
     weights = {name: state[name] for name in federated_names(model, task).parameters}
     rehearse(strategy, weights, requests_of(plan))
@@ -115,6 +127,39 @@ def requests_of(plan: Plan) -> Requests:
         rules_of(plan.strategy),
         getattr(innermost, "arrayrecord_key", ARRAYS),
     )
+
+
+def pace_of(plan: Plan) -> Pace:
+    """Return when clients begin and arrive, at the start of the run."""
+    config, clients = plan.config, plan.task_config.num_clients
+    profiles = profiles_of(config, plan.task_config.seed, clients, partial(_work_of, plan))
+    if profiles is None:
+        return Pace()
+    schedule = Schedule(profiles, plan.task_config.seed, cohort_size(config, clients))
+    if not config.buffer_size:
+        return TimedRounds(schedule)
+    declaration = declaration_of(plan.strategy)
+    return AsynchronousRounds(
+        schedule,
+        config.buffer_size,
+        config.staleness_exponent,
+        declaration.weighted_by if declaration.weighted_mean else "",
+        weight_types_of(plan) if takes_the_mean(plan.strategy) else None,
+    )
+
+
+def weight_types_of(plan: Plan) -> dict[str, np.dtype[Any]]:
+    """Return the types of the weights that the strategy sees."""
+    state = model_state(plan.model)
+    return {
+        name: state[name].cpu().numpy().dtype for name in federated_names(plan.model, plan.task).parameters
+    }
+
+
+def _work_of(plan: Plan, client: int) -> int:
+    """Return the examples that a client trains on in a round, one that comes again in every epoch."""
+    examples = plan.task_config.examples_per_client or len(plan.partition[client])
+    return examples * plan.task_config.local_epochs
 
 
 def expected_of(plan: Plan) -> Expected:

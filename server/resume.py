@@ -13,7 +13,7 @@ from models.core.errors import UserError
 from models.core.seeds import STREAMS
 from models.state import federated_names, model_state
 from server.checkpoint import Checkpoint, CheckpointFolder
-from server.plan import Plan
+from server.plan import Plan, pace_of
 from server.rounds import Progress
 from server.run_schema import CHECKPOINTS, CLIENTS, METRICS, RESULT, TOKEN, RunResult, explain, whole_record
 from server.strategy import load_strategy
@@ -104,6 +104,7 @@ def _check_memory(plan: Plan, checkpoint: Checkpoint) -> None:
         raise ValueError(f"its progress is broken: {explain(error)}") from error
     if progress.server_round != checkpoint.server_round:
         raise ValueError(f"its progress is that of round {progress.server_round}")
+    pace_of(plan).restore(checkpoint.pace, checkpoint.pace_tensors)  # one to try it on
     strategy = load_strategy(plan.config, plan.task_config.num_clients)  # one to try it on
     missing = _attributes(capture(strategy)[0]) - _attributes(checkpoint.strategy)
     if missing:

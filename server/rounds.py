@@ -27,6 +27,7 @@ from server.error_log import ErrorLog
 from server.errors import RunFailedError
 from server.evaluation import CentralEvaluation
 from server.mean import aggregated
+from server.pace import Pace
 from server.rehearsal import KNOWN
 from server.run_folder import RunFolder
 from server.run_schema import CHECKPOINTS, ERRORS, FailureRecord, RoundRecord
@@ -34,7 +35,7 @@ from strategies.declaration import aggregates_evaluation, chain_of, declaration_
 from strategies.memory import capture, restore
 from strategies.privacy.budget import DRAWN_FROM
 from strategies.rule import Arrays
-from strategies.wire.arrays import hold_tensors, tensor_view
+from strategies.wire.arrays import hold_tensors, tensor_view, views
 from strategies.wire.form import listed
 from strategies.wire.request import RoundInfo
 from strategies.wire.train_config import SERVER_ROUND, as_json, from_json
@@ -75,6 +76,7 @@ class RoundLoop:
         state_path: str,
         errors: ErrorLog,
         callbacks: Callback,
+        pace: Pace,
     ) -> None:
         self.config = config
         self.seed = seed
@@ -90,6 +92,7 @@ class RoundLoop:
         self.errors = errors
         self.checkpoints = CheckpointFolder(folder.path / CHECKPOINTS, config.keep_checkpoints)
         self.callbacks = callbacks
+        self.pace = pace
         self.progress = Progress()
         self.seconds: dict[str, float] = {}
         self.stop_reason = ""
@@ -129,6 +132,7 @@ class RoundLoop:
             self._statistics = {name: checkpoint.weights[name] for name in self._statistics}
             self.progress = Progress(**checkpoint.progress)
             self.grid.states = checkpoint.states
+            self.pace.restore(checkpoint.pace, checkpoint.pace_tensors)
             self.folder.started -= self.progress.seconds
             restore(self.strategy, checkpoint.strategy, checkpoint.strategy_arrays)
             self._count_again(checkpoint)
@@ -179,7 +183,10 @@ class RoundLoop:
         try:
             cohort = self._train(server_round)
             row |= _cohort(cohort)
-            row["train"] = self._finite(server_round, self._aggregate(server_round, cohort))
+            if self.pace.seconds is not None:
+                row["simulated_seconds"] = self.pace.seconds
+            trained = {**self._aggregate(server_round, cohort), **self.pace.metrics()}
+            row["train"] = self._finite(server_round, trained)
             evaluated = self._evaluate_on_clients(server_round)
             row |= self._client_metrics(server_round, evaluated)
             also = _cohort(evaluated)
@@ -217,11 +224,15 @@ class RoundLoop:
             self.grid.begin_round(info, self.config.round_timeout, self._statistics)
             self.grid.expect_sampling()
             words = self._words("train", server_round)
-            messages = list(
-                self.strategy.configure_train(server_round, hold_tensors(self._weights), words, self.grid)
-            )
+            weights = hold_tensors(self._weights)
+            self.grid.shown = self.pace.begin(server_round, self.grid.connected)
+            asked = self.strategy.configure_train(server_round, weights, words, self.grid)
+            messages = [message for message in asked if self.pace.asks(message.metadata.dst_node_id)]
+            self.grid.shown = None
             self.progress.words["train"] = as_json(words)
-        cohort = self.grid.exchange(messages, info, self.config.round_timeout, self._statistics)
+        told = self.pace.info(info)
+        cohort = self.grid.exchange(messages, told, self.config.round_timeout, self._statistics)
+        cohort = self.pace.end(server_round, cohort, views(weights))
         self.seconds["training"] = cohort.node_seconds
         self.seconds["transport"] = cohort.seconds - cohort.node_seconds
         self._tell_failures(server_round, cohort, "failed")

@@ -98,6 +98,8 @@ class RoundRecord(RunFile):
     clients: tuple[int, ...] = ()
     """Those that trained; one that the strategy asked several times stands here as often."""
     failures: tuple[FailureRecord, ...] = ()
+    simulated_seconds: Number | None = None
+    """Simulated seconds since the run began, at the round's end; null where time is not simulated."""
     seconds: dict[str, Number] = {}
     """Phase -> seconds since the line before, and "total"."""
     bytes: Traffic = Traffic()
@@ -122,6 +124,7 @@ class RoundRecord(RunFile):
             "central": self.central,
             "seconds": self.seconds,
             "bytes": self.bytes.model_dump(exclude_unset=True, exclude_none=True),
+            "simulated": {} if self.simulated_seconds is None else {"seconds": self.simulated_seconds},
         }
         return {f"{group}/{name}": value for group, found in groups.items() for name, value in found.items()}
 

@@ -13,7 +13,7 @@ from models.core.plugins import check_options, check_required, constructor_param
 from models.state import federated_names, frozen_names, model_state
 from models.task import Task
 from server.config import ServerConfig
-from strategies.declaration import declaration_of
+from strategies.declaration import chain_of, declaration_of
 from strategies.memory import NotSavedError, capture
 from strategies.near_misses import check_near_misses
 from strategies.privacy.central_dp import CentralDP
@@ -39,11 +39,17 @@ def load_strategy(config: ServerConfig, num_clients: int) -> Strategy:
     Raises UserError for an unknown strategy, or options that it does not take.
     """
     training = cohort_size(config, num_clients)
+    most = f"at most the number of clients that train at a time ({training})"
+    require(config.buffer_size <= training, "buffer-size", most, config.buffer_size)
     evaluating = round(config.fraction_evaluate * num_clients)
     if config.fraction_evaluate > 0:
         evaluating = max(evaluating, 1)
     given = sampling(num_clients, training, evaluating)
-    named = federation(num_clients, training, config.num_server_rounds)
+    if config.buffer_size:  # it is shown those clients alone that begin
+        given |= {"fraction_train": 1.0, "min_train_nodes": 1, "min_available_nodes": 1}
+    elif config.availability:  # it is shown those that are there
+        given |= {"min_available_nodes": training}
+    named = federation(num_clients, config.buffer_size or training, config.num_server_rounds)
     options = parse_options("strategy-options", config.strategy_options)
     strategy = _build(config.strategy, options, given, named)
     rules_of(strategy)
@@ -185,6 +191,22 @@ def check_engine(strategy: Strategy, name: str, engine: str) -> None:
         raise UserError(
             f'engine = "stacked" does not fit strategy {name}, whose clients keep personal models: '
             'set engine = "loop"'
+        )
+
+
+def check_asynchronous(strategy: Strategy, statistics: Sequence[str]) -> None:
+    """Raise UserError for what asynchronous rounds cannot do."""
+    for each in chain_of(strategy):
+        if not declaration_of(each).asynchronous:
+            raise UserError(
+                f"strategy {type(each).__name__} does not say that its rounds can be asynchronous "
+                "(Declaration.asynchronous): leave out buffer-size, or take a strategy that does, such as "
+                "FedAvg, FedProx or FedAdam"
+            )
+    if statistics:
+        raise UserError(
+            f"asynchronous rounds average no statistics, and the model sends some, such as {statistics[0]}: "
+            "set norm = 'group' in task-options, or keep them with the clients by local = ['*running_*']"
         )
 
 

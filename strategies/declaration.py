@@ -19,6 +19,8 @@ WEIGHTED_MEANS = frozenset(
     {flower.FedAdagrad, flower.FedAdam, flower.FedAvg, flower.FedAvgM, flower.FedProx, flower.FedYogi}
 )
 """Flower's classes that read nothing of the replies but their weighted mean; not their subclasses."""
+ASYNCHRONOUS = WEIGHTED_MEANS | {flower.FedMedian, flower.FedTrimmedAvg}
+"""Flower's classes that combine a round's replies by themselves, whichever clients they are of."""
 NOT_KEPT: dict[type, tuple[str, ...]] = {
     flower.FedAvg: ("train_metrics_aggr_fn", "evaluate_metrics_aggr_fn"),
     flower.Bulyan: ("selection_rule",),
@@ -41,6 +43,9 @@ class Declaration:
     """
     weighted_by: str = ""
     """Metric that the mean is weighted by; "" takes `weighted_by_key`, as subclasses of FedAvg have it."""
+    asynchronous: bool = False
+    """Whether it can combine updates that began with older models than the newest, as FedBuff does: they come
+    applied to the newest, and scaled down. It holds for the class whose body states it."""
     replies_aux: bool = False
     """Whether clients reply aux tensors beside the weights."""
     received_losses: bool = False
@@ -92,7 +97,8 @@ def declaration_of(strategy: Strategy) -> Declaration:
     cls = type(strategy)
     # Not getattr with a default, to which a property that raises AttributeError would state nothing.
     states = "declaration" in vars(strategy) or any("declaration" in vars(base) for base in cls.__mro__)
-    stated = strategy.declaration if states else Declaration(weighted_mean=cls in WEIGHTED_MEANS)  # type: ignore[attr-defined]
+    default = Declaration(weighted_mean=cls in WEIGHTED_MEANS, asynchronous=cls in ASYNCHRONOUS)
+    stated = strategy.declaration if states else default  # type: ignore[attr-defined]
     if not isinstance(stated, Declaration):
         raise TypeError(
             f"{cls.__name__}.declaration must be a strategies.Declaration, or a property that returns one, "
@@ -100,10 +106,12 @@ def declaration_of(strategy: Strategy) -> Declaration:
         )
     by = stated.weighted_by or (strategy.weighted_by_key if isinstance(strategy, FedAvg) else "num-examples")
     by_itself = (cls in WEIGHTED_MEANS or "declaration" in vars(cls)) and not _aggregates_losses(strategy)
+    asynchronous = stated.asynchronous and (cls in ASYNCHRONOUS or "declaration" in vars(cls))
     not_kept = {*stated.not_kept, *(name for base in cls.__mro__ for name in NOT_KEPT.get(base, ()))}
     return replace(
         stated,
         weighted_mean=stated.weighted_mean and by_itself,
+        asynchronous=asynchronous,
         weighted_by=by,
         not_kept=tuple(sorted(not_kept)),
     )

@@ -28,5 +28,13 @@ class Checkpointing(Callback):
         tree, arrays = capture(run.strategy)
         run.progress.seconds = time.time() - run.folder.started
         run.checkpoints.save(
-            Checkpoint(record.server_round, run.at_hand, asdict(run.progress), tree, arrays, run.grid.states)
+            Checkpoint(
+                record.server_round,
+                run.at_hand,
+                asdict(run.progress),
+                tree,
+                arrays,
+                run.grid.states,
+                *run.pace.memory(),
+            )
         )

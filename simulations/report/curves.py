@@ -51,30 +51,33 @@ def _two_part_legend(runs: Sequence[Run], lines: Sequence[Line]) -> list[Key] | 
 
 
 def cost_curves(runs: Sequence[Run]) -> list[Chart]:
-    """The first run's metric over what had been spent by then: bytes both ways, and seconds.
+    """The first run's metric over what had been spent by then: bytes both ways, seconds, simulated seconds.
 
     The bytes are those of clients where every run has counted them, else those of the nodes' messages.
     """
     metric = runs[0].metric
     of_clients = all(run.traffic.clients_down is not None for run in runs)
-    sent, spent = [], []
+    sent, spent, simulated = [], [], []
     for index, run in enumerate(runs):
         label = run.name if len(runs) > 1 else SOURCES["central"]
         total_mb = accumulate(_moved(line.bytes, of_clients) / 1e6 for line in run.rounds)
         total_seconds = accumulate(line.total_seconds for line in run.rounds)
         measured = [
-            (mb, seconds, line.central[metric])
+            (mb, seconds, line.simulated_seconds or 0.0, line.central[metric])
             for mb, seconds, line in zip(total_mb, total_seconds, run.rounds, strict=True)
             if metric in line.central
         ]
         if len(measured) > 1:
-            sent.append(Line(label, index, 0, [(mb, value) for mb, _, value in measured]))
-            spent.append(Line(label, index, 0, [(seconds, value) for _, seconds, value in measured]))
+            sent.append(Line(label, index, 0, [(mb, value) for mb, *_, value in measured]))
+            spent.append(Line(label, index, 0, [(seconds, value) for _, seconds, *_, value in measured]))
+            if run.simulates_time:
+                simulated.append(Line(label, index, 0, [(at, value) for *_, at, value in measured]))
     return [
         chart
         for chart in (
             line_chart(f"{metric} by traffic", MOVED if of_clients else ON_THE_WIRE, sent, "{} MB"),
             line_chart(f"{metric} by time", "seconds", spent, "{} s"),
+            line_chart(f"{metric} by simulated time", "simulated seconds", simulated, "{} simulated s"),
         )
         if chart
     ]

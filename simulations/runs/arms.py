@@ -12,6 +12,7 @@ from statistics import mean
 from rich.text import Text
 
 from models.core.config import Value
+from server.run_schema import RoundRecord
 from simulations.runs.compare import NOT_COMPARED, NOTHING, number, show
 from simulations.runs.record import Run
 from simulations.terminal import Table
@@ -60,12 +61,20 @@ class Arm:
 
     def rounds_to(self, target: float) -> dict[int, float]:
         """Return the first round that reaches the target, by seed; of those that do."""
+        return {seed: float(line.server_round) for seed, line in self._first_to(target).items()}
+
+    def simulated_seconds_to(self, target: float) -> dict[int, float]:
+        """Return the simulated time of that round, by seed; of those whose time is simulated."""
+        reached = self._first_to(target).items()
+        return {seed: line.simulated_seconds or 0.0 for seed, line in reached if self.runs[seed].simulates_time}
+
+    def _first_to(self, target: float) -> dict[int, RoundRecord]:
         found = {}
         for seed, run in self.runs.items():
             sign = 1 if maximizes(run) else -1
             for line in run.rounds:
                 if run.metric in line.central and sign * line.central[run.metric] >= sign * target:
-                    found[seed] = float(line.server_round)
+                    found[seed] = line
                     break
         return found
 
@@ -125,7 +134,8 @@ def final_metrics(arms: Sequence[Arm]) -> list[str]:
 def rows(arms: Sequence[Arm], target: float | None = None, *, all_metrics: bool = False) -> list[list[str]]:
     """Return the table of arms as texts, headings first, then the best mean first.
 
-    `target` adds the rounds until the metric reaches it, `all_metrics` the other metrics of the final model.
+    `target` adds the rounds until the metric reaches it, and the simulated time where there is such, and
+    `all_metrics` the other metrics of the final model.
     """
     ordered = in_order(arms)
     some = next(iter(ordered[0].runs.values()))
@@ -139,14 +149,20 @@ def rows(arms: Sequence[Arm], target: float | None = None, *, all_metrics: bool 
         "against the best",
     ]
     headings += [f"final {name}" for name in others]
-    table = [headings + ([f"rounds to {show(target)}"] if target is not None else [])]
+    timed = any(run.simulates_time for arm in arms for run in arm.runs.values())
+    if target is not None:
+        headings += [f"rounds to {show(target)}"] + [f"simulated seconds to {show(target)}"] * timed
+    table = [headings]
     for arm in ordered:
         values = [show(arm.config[key]) if key in arm.config else NOTHING for key in varied]
         shown = NOTHING if arm is ordered[0] else _shown(paired(ordered[0], arm))
         cells = [*values, _seeds(arm), _shown(interval(list(arm.values().values()))), shown]
         cells.append(verdict(ordered[0], arm))
         cells += [_shown(interval(list(arm.values(name).values()))) for name in others]
-        table.append([*cells, _rounds_to(arm, target)] if target is not None else cells)
+        if target is not None:
+            cells.append(_reached(arm, arm.rounds_to(target)))
+            cells += [_reached(arm, arm.simulated_seconds_to(target))] * timed
+        table.append(cells)
     return table
 
 
@@ -199,8 +215,7 @@ def _seeds(arm: Arm) -> str:
     return str(done) if done == asked else f"{done} of {asked}"
 
 
-def _rounds_to(arm: Arm, target: float) -> str:
-    reached = arm.rounds_to(target)
+def _reached(arm: Arm, reached: Mapping[int, float]) -> str:
     missing = len(arm.runs) - len(reached)
     if not reached:
         return "not reached"

@@ -72,6 +72,7 @@ def summary(run: Run) -> dict[str, str]:
         else f"{number(best)} (round {run.best.server_round})",
         "final": last if run.ended_with_metrics or last == NOTHING else f"{last} (so far)",
         "seconds": number(run.seconds),
+        **({} if run.simulated_seconds is None else {"simulated seconds": number(run.simulated_seconds)}),
         "MB to / from clients": ways(run.traffic.clients_down, run.traffic.clients_up),
         "MB to / from nodes": ways(run.traffic.down, run.traffic.up),
         "client failures": str(len(run.failures)),
@@ -167,7 +168,8 @@ def _with_options(strategy: object, options: object) -> str:
 
 
 def _rows(summaries: Sequence[dict[str, str]]) -> dict[str, list[str]]:
-    return {key: [one[key] for one in summaries] for key in summaries[0]}
+    longest = max(summaries, key=len)
+    return {key: [one.get(key, NOTHING) for one in summaries] for key in longest}
 
 
 def _table(title: str, names: Sequence[str], rows: dict[str, list[str]]) -> Table:

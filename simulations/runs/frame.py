@@ -43,6 +43,8 @@ def arms_frame(arms: Sequence[Arm], target: float | None = None) -> "DataFrame":
         if target is not None:
             reached = arm.rounds_to(target)
             row |= {"seeds that reached": len(reached), "rounds": interval(list(reached.values())).mean}
+            if seconds := list(arm.simulated_seconds_to(target).values()):
+                row["simulated seconds"] = interval(seconds).mean
         found.append(row)
     return DataFrame(found).replace([float("inf"), float("-inf")], float("nan"))  # of a single seed
 
@@ -102,6 +104,8 @@ def _run_row(run: Run, differing: Sequence[str]) -> dict[str, object]:
     row |= {"rounds": run.last_round, "metric": run.metric, "best round": run.best and run.best.server_round}
     for name, values in metric_table(run).items():
         row |= {f"{source}/{name}": value for source, value in zip(SOURCES, values, strict=True)}
+    if run.simulated_seconds is not None:
+        row["simulated seconds"] = run.simulated_seconds
     row |= {"seconds": run.seconds, "client failures": len(run.failures)}
     row |= {f"bytes/{way}": moved for way, moved in traffic.model_dump().items()}
     return row | {"weights_sha256": result.weights_sha256 if result else ""}

@@ -108,6 +108,17 @@ class Run:
         return (ended and ended.seconds) or sum(line.total_seconds for line in self.rounds)
 
     @property
+    def simulates_time(self) -> bool:
+        """Whether it simulates the time that clients take."""
+        return any(line.simulated_seconds is not None for line in self.rounds)
+
+    @property
+    def simulated_seconds(self) -> float | None:
+        """Simulated seconds of all rounds; None where time is not simulated."""
+        found = (line.simulated_seconds for line in reversed(self.rounds))
+        return next((each for each in found if each is not None), None)
+
+    @property
     def traffic(self) -> Traffic:
         """Bytes over all rounds; what clients moved is null where some round does not say it."""
         moved = [line.bytes for line in self.rounds]

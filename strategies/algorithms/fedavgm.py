@@ -10,7 +10,7 @@ from strategies.declaration import Declaration
 class FedAvgM(FlowerFedAvgM):
     """Flower's FedAvgM; `server_momentum` must be given, as without momentum it is FedAvg."""
 
-    declaration = Declaration(weighted_mean=True)
+    declaration = Declaration(weighted_mean=True, asynchronous=True)
 
     def __init__(self, server_momentum: float, **options: Any) -> None:
         super().__init__(server_momentum=server_momentum, **options)

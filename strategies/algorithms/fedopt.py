@@ -55,7 +55,7 @@ class Published(FedOpt):
 class FedAdam(Published, flower.FedAdam):
     """v is an exponential mean of squared updates."""
 
-    declaration = Declaration(weighted_mean=True)
+    declaration = Declaration(weighted_mean=True, asynchronous=True)
 
     def second_moment(self, v: Floats, square: Floats) -> Floats:
         """Return beta_2 * v + (1 - beta_2) * square."""
@@ -65,7 +65,7 @@ class FedAdam(Published, flower.FedAdam):
 class FedYogi(Published, flower.FedYogi):
     """v moves towards squared updates by a share of them, not of their difference."""
 
-    declaration = Declaration(weighted_mean=True)
+    declaration = Declaration(weighted_mean=True, asynchronous=True)
 
     def second_moment(self, v: Floats, square: Floats) -> Floats:
         """Return v - (1 - beta_2) * square * sign(v - square)."""
@@ -75,7 +75,7 @@ class FedYogi(Published, flower.FedYogi):
 class FedAdagrad(Published, flower.FedAdagrad):
     """v is the sum of squared updates."""
 
-    declaration = Declaration(weighted_mean=True)
+    declaration = Declaration(weighted_mean=True, asynchronous=True)
 
     def second_moment(self, v: Floats, square: Floats) -> Floats:
         """Return v + square."""

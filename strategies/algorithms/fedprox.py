@@ -35,7 +35,9 @@ class FedProx(FlowerFedProx):
     `proximal_mu` must be given: 0 is FedAvg.
     """
 
-    declaration = Declaration(weighted_mean=True, local_rules=("strategies.algorithms.fedprox:Proximal",))
+    declaration = Declaration(
+        weighted_mean=True, asynchronous=True, local_rules=("strategies.algorithms.fedprox:Proximal",)
+    )
 
     def __init__(self, proximal_mu: float, **options: Any) -> None:
         if not 0 <= proximal_mu < math.inf:

@@ -26,4 +26,4 @@ class FedTrimmedAvg(FlowerFedTrimmedAvg):
     @property
     def declaration(self) -> Declaration:
         """Say how many attackers it withstands."""
-        return Declaration(withstands=self.num_cut)
+        return Declaration(withstands=self.num_cut, asynchronous=True)

@@ -1,0 +1,182 @@
+"""When clients begin and when their updates arrive: round by round, or as each of them is done."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, replace
+from logging import WARNING
+from typing import Any
+
+import numpy as np
+from flwr.app import Message, MessageType, RecordDict
+from pydantic import TypeAdapter
+from torch import Tensor
+
+from models.core.log import log
+from server.cohort_result import CohortResult
+from server.simulated_time import Clock, Schedule, Turn
+from server.update_buffer import UpdateBuffer
+from strategies.rule import Arrays
+from strategies.wire.arrays import hold
+from strategies.wire.exact_sum import ExactSum
+from strategies.wire.reply import (
+    ARRAYS,
+    METRICS,
+    NUM_EXAMPLES,
+    add_update,
+    drop_partial_metrics,
+    mean_metrics,
+    weight_of,
+)
+from strategies.wire.request import RoundInfo
+
+CLOCK = TypeAdapter(Clock)
+
+
+class Pace:
+    """Rounds that end when all of their clients have answered; time is not simulated."""
+
+    def begin(self, server_round: int, connected: Callable[[], Sequence[int]]) -> Sequence[int] | None:
+        """Return which of the connected clients a strategy is shown, and samples from; None is all of them."""
+        return None
+
+    def asks(self, client: int) -> bool:
+        """Whether what the strategy asks of a client is sent."""
+        return True
+
+    def info(self, info: RoundInfo) -> RoundInfo:
+        """Return what the clients are told of the round."""
+        return info
+
+    def end(self, server_round: int, cohort: CohortResult, weights: Arrays) -> CohortResult:
+        """Return what has arrived in a round that began with these weights."""
+        return cohort
+
+    @property
+    def seconds(self) -> float | None:
+        """Simulated seconds since the run began; None where time is not simulated."""
+        return None
+
+    def metrics(self) -> dict[str, float]:
+        """Return what the round's line says of it among the metrics of training."""
+        return {}
+
+    def memory(self) -> tuple[Any, dict[str, Tensor]]:
+        """Return what a checkpoint keeps: JSON, and tensors."""
+        return None, {}
+
+    def restore(self, memory: Any, tensors: Mapping[str, Tensor]) -> None:
+        """Take back what `memory` gave; raise ValueError where it is something else."""
+        if memory is not None:
+            raise ValueError("it is of a run that simulates time")
+
+
+class TimedRounds(Pace):
+    """Such rounds, of which the simulation knows how long they take: as long as the slowest client."""
+
+    def __init__(self, schedule: Schedule) -> None:
+        self.schedule = schedule
+
+    def begin(self, server_round: int, connected: Callable[[], Sequence[int]]) -> Sequence[int] | None:
+        """Return the clients that are there, once there are enough."""
+        return self.schedule.present(connected()) if self.schedule.profiles.spans_of else None
+
+    def end(self, server_round: int, cohort: CohortResult, weights: Arrays) -> CohortResult:
+        """Let time pass until the slowest has trained; of one that failed nobody knows how long it took."""
+        self.schedule.wait_for(cohort.clients)
+        return cohort
+
+    @property
+    def seconds(self) -> float:
+        """Simulated seconds since the run began."""
+        return self.schedule.clock.now
+
+    def memory(self) -> tuple[Any, dict[str, Tensor]]:
+        """Return the clock."""
+        return asdict(self.schedule.clock), {}
+
+    def restore(self, memory: Any, tensors: Mapping[str, Tensor]) -> None:
+        """Set the clock."""
+        self.schedule.clock = CLOCK.validate_python(memory)
+
+
+class AsynchronousRounds(TimedRounds):
+    """Rounds that end when a number of updates have arrived, whichever rounds these began in (FedBuff)."""
+
+    def __init__(
+        self,
+        schedule: Schedule,
+        buffer_size: int,
+        exponent: float,
+        weighted_by: str = "",
+        weight_types: Mapping[str, np.dtype[Any]] | None = None,
+    ) -> None:
+        """Take `weighted_by` of a strategy that needs the weighted mean alone, and else leave it out.
+
+        With `weight_types` that mean is to be the new weights.
+        """
+        super().__init__(schedule)
+        self.buffer_size, self.weighted_by, self.weight_types = buffer_size, weighted_by, weight_types
+        self.buffer = UpdateBuffer(exponent)
+        self.turn = Turn(0, (), ())
+
+    def begin(self, server_round: int, connected: Callable[[], Sequence[int]]) -> Sequence[int]:
+        """Return the clients that begin in this round.
+
+        Where none does, it is one that is not asked: a strategy may note the weights that it is given.
+        """
+        clients = connected()
+        self.turn = self.schedule.asynchronous(server_round, clients, self.buffer_size)
+        return sorted(self.turn.begun) or clients[:1]
+
+    def asks(self, client: int) -> bool:
+        """Whether a client begins in this round."""
+        return client in self.turn.begun
+
+    def info(self, info: RoundInfo) -> RoundInfo:
+        """Have every client reply for itself: they arrive one by one."""
+        return replace(info, weighted_by="")
+
+    def end(self, server_round: int, cohort: CohortResult, weights: Arrays) -> CohortResult:
+        """Return the updates that have arrived, as if they had begun in this round."""
+        self.buffer.put(server_round, cohort.replies, weights)
+        arrived = [each.client for each in self.turn.arrived]
+        found = self.buffer.take(arrived, server_round, weights)
+        if lost := sorted(set(arrived) - found.keys()):
+            log(WARNING, "Round %d: clients %s were awaited, and have failed", server_round, lost)
+        partial = drop_partial_metrics(list(found.values()), NUM_EXAMPLES)
+        replies, mean = [_from(client, content) for client, content in found.items()], None
+        if found and self.weighted_by:
+            total = ExactSum()
+            for content in found.values():
+                add_update(total, content, self.weighted_by)
+            mean = None if self.weight_types is None else total.mean(self.weight_types)
+            metrics = mean_metrics(list(found.values()), self.weighted_by)
+            arrays = hold(total.mean() if mean is None else {})
+            replies = [_from(min(found), RecordDict({ARRAYS: arrays, METRICS: metrics}))]
+        return replace(
+            cohort,
+            replies=replies,
+            mean=mean,
+            clients=list(found),
+            num_examples=int(sum(weight_of(content, NUM_EXAMPLES) for content in found.values())),
+            partial_metrics=partial,
+        )
+
+    def metrics(self) -> dict[str, float]:
+        """Return how many models were made since the updates began, on average."""
+        arrived = self.turn.arrived
+        stale = sum(self.turn.server_round - each.server_round for each in arrived)
+        return {"staleness": stale / len(arrived)} if arrived else {}
+
+    def memory(self) -> tuple[Any, dict[str, Tensor]]:
+        """Return the clock, and the updates that have not arrived."""
+        return asdict(self.schedule.clock), self.buffer.tensors()
+
+    def restore(self, memory: Any, tensors: Mapping[str, Tensor]) -> None:
+        """Take both back."""
+        super().restore(memory, tensors)
+        self.buffer.restore(tensors)
+
+
+def _from(client: int, content: RecordDict) -> Message:
+    """Return a client's reply to a question that nobody need know any more."""
+    return Message(content, reply_to=Message(RecordDict(), client, MessageType.TRAIN))
