@@ -14,7 +14,7 @@ COMPILE := $(BIN)/uv pip compile pyproject.toml --group lock --quiet --universal
     --custom-compile-command "make lock"
 
 .PHONY: simulate test rounding check config coverage docs lock newest bars families strategies bench bench-docs \
-    scale kills gpu centralized clean
+    scale kills gpu centralized asynchronous clean
 
 # The main job: install, train, and end with the path of the report.
 simulate: $(VENV)/installed
@@ -76,6 +76,11 @@ families: $(VENV)/installed
 strategies: $(VENV)/installed
 	$(BIN)/polyfed sweep simulations/configs/mnist-skewed.toml --arms simulations/bench/strategies.toml \
 	    --seeds 1,2,3 --target 0.9 --folder runs/strategies
+
+# Rounds that wait for slow clients against rounds that do not: simulated time to 0.90, three seeds each.
+asynchronous: $(VENV)/installed
+	$(BIN)/polyfed sweep simulations/configs/slow-clients.toml --arms simulations/bench/asynchronous.toml \
+	    --seeds 1,2,3 --target 0.9 --folder runs/asynchronous
 
 # Seconds a round of four workloads, side by side: polyfed, a stock Flower app, plain PyTorch. A quarter of an hour.
 bench: $(VENV)/installed

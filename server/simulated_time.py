@@ -68,17 +68,17 @@ class Schedule:
         profiles, clock = self.profiles, self.clock
         if profiles.spans_of is None or len(clients) < self.cohort:
             return clients
-        while True:
+        most, until = 0, clock.now + profiles.period
+        while clock.now <= until:  # then all comes again
             there = [client for client in clients if profiles.is_there(client, clock.now)]
             if len(there) >= self.cohort:
                 return there
-            away = set(clients) - set(there)
+            most, away = max(most, len(there)), set(clients) - set(there)
             clock.now = min(profiles.next_arrival(client, clock.now) for client in away)
-            if not math.isfinite(clock.now):
-                raise RunFailedError(
-                    f"{len(there)} clients are there at a time, and {self.cohort} are to train: lower "
-                    "clients-per-round, or raise share in availability"
-                )
+        raise RunFailedError(
+            f"at most {most} clients are there at a time, and {self.cohort} are to train: lower "
+            "clients-per-round, or raise share in availability"
+        )
 
     def wait_for(self, clients: Collection[int]) -> None:
         """Let time pass until all of these, which begin now, have trained."""

@@ -6,7 +6,14 @@ from typing import Any
 
 import tomli_w
 
-OPTIONS = ("task-options", "dataset-options", "strategy-options", "optimizer-options")
+OPTIONS = (
+    "task-options",
+    "dataset-options",
+    "strategy-options",
+    "optimizer-options",
+    "client-speeds",
+    "availability",
+)
 """The keys that a scenario file and an override may give as tables."""
 
 

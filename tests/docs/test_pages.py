@@ -12,7 +12,7 @@ from strategies.registry import STRATEGIES
 README = ROOT / "README.md"
 PAGES = sorted((ROOT / "docs").glob("**/*.md"))
 SCENARIOS = ROOT / "simulations" / "configs"
-NO_TASK_OF_ITS_OWN = {"mnist-skewed", "scale"}
+NO_TASK_OF_ITS_OWN = {"mnist-skewed", "scale", "slow-clients"}
 """Scenarios that belong to a bench."""
 
 

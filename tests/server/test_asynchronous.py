@@ -1,0 +1,143 @@
+"""Asynchronous rounds (FedBuff) and simulated time, in whole runs."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from flwr.app import Message, MessageType, MetricRecord, RecordDict
+
+from models.core.config import Value
+from models.core.errors import UserError
+from server.run_schema import RESULT, RoundRecord, RunResult
+from server.update_buffer import UpdateBuffer
+from simulations.runs.reader import read_run
+from simulations.runtime.in_process import run_in_process
+from strategies.wire.arrays import hold, views
+from strategies.wire.identity import let_messages_be_made
+from strategies.wire.reply import ARRAYS, METRICS
+
+Tiny = Callable[..., dict[str, Value]]
+SLOW = "seconds = 0.01, slow = 0.25, times = 10"
+
+
+def run(config: dict[str, Value]) -> tuple[str, tuple[RoundRecord, ...]]:
+    run_in_process(config)
+    folder = Path(str(config["run-dir"]))
+    result = RunResult.model_validate_json((folder / RESULT).read_text(encoding="utf-8"))
+    return result.weights_sha256, read_run(folder).rounds
+
+
+def reply(client: int, value: float) -> Message:
+    let_messages_be_made()
+    content = RecordDict(
+        {ARRAYS: hold({"w": np.full(2, value, np.float32)}), METRICS: MetricRecord({"num-examples": 3})}
+    )
+    return Message(content, reply_to=Message(RecordDict(), client, MessageType.TRAIN))
+
+
+def test_stale_updates_are_applied_to_the_newest_model_and_scaled_down() -> None:
+    """Client 5 begins at 1.0 and ends at 3.0; three models later it moves 10.0 by 2 / (1 + 3) ** 0.5 = 1."""
+    buffer = UpdateBuffer(0.5)
+    buffer.put(1, [reply(5, 3.0), reply(6, 4.0)], {"w": np.ones(2, np.float32)})
+    taken = buffer.take([5, 9], 4, {"w": np.full(2, 10.0, np.float32)})
+    assert list(taken) == [5]
+    assert views(taken[5][ARRAYS])["w"].tolist() == [11.0, 11.0]
+    assert taken[5][METRICS]["num-examples"] == 3
+    fresh = buffer.take([6], 1, {"w": np.full(2, 10.0, np.float32)})
+    assert views(fresh[6][ARRAYS])["w"].tolist() == [4.0, 4.0], "of this round: as it came"
+    assert not buffer.updates
+    assert not buffer.began
+
+
+def test_a_checkpoint_holds_what_has_not_arrived() -> None:
+    buffer, again = UpdateBuffer(1.0), UpdateBuffer(1.0)
+    buffer.put(2, [reply(5, 3.0)], {"w": np.ones(2, np.float32)})
+    again.restore(buffer.tensors())
+    newest = {"w": np.zeros(2, np.float32)}
+    one, other = (each.take([5], 3, newest)[5] for each in (buffer, again))
+    assert views(one[ARRAYS])["w"].tolist() == views(other[ARRAYS])["w"].tolist() == [1.0, 1.0]
+    assert one[METRICS] == other[METRICS]
+    broken = {name: each for name, each in buffer.tensors().items() if not name.startswith("began/")}
+    again.restore(broken)
+    buffer.put(2, [reply(5, 3.0)], {"w": np.ones(2, np.float32)})
+    broken = {name: each for name, each in buffer.tensors().items() if not name.startswith("began/")}
+    with pytest.raises(ValueError, match=r"it lacks the weights of rounds \[2\]"):
+        again.restore(broken)
+
+
+@pytest.mark.parametrize("strategy", ["FedAvg", "FedMedian"])
+def test_a_buffer_for_all_clients_of_one_speed_is_a_synchronous_round(
+    tiny: Tiny, tmp_path: Path, strategy: str
+) -> None:
+    synchronous, _ = run(tiny(strategy=strategy, run_dir=str(tmp_path / "a")))
+    asynchronous, rounds = run(tiny(strategy=strategy, buffer_size=4, run_dir=str(tmp_path / "b")))
+    assert asynchronous == synchronous
+    assert [line.train["staleness"] for line in rounds[1:]] == [0.0, 0.0]
+
+
+def test_time_is_that_of_the_slowest_client_or_does_not_wait_for_it(tiny: Tiny, tmp_path: Path) -> None:
+    keys = {"client_speeds": SLOW, "partitioner": "iid", "num_server_rounds": 8}
+    plain, _ = run(tiny(partitioner="iid", num_server_rounds=8, run_dir=str(tmp_path / "plain")))
+    waiting, lines = run(tiny(**keys, run_dir=str(tmp_path / "waiting")))
+    assert waiting == plain, "time alone changes nothing"
+    each = lines[1].simulated_seconds or 0.0
+    assert [line.simulated_seconds for line in lines] == pytest.approx([None, *(each * n for n in range(1, 9))])
+    first, early = run(tiny(**keys, buffer_size=2, run_dir=str(tmp_path / "first")))
+    second, _ = run(tiny(**keys, buffer_size=2, run_dir=str(tmp_path / "second")))
+    assert first == second != waiting
+    assert (early[-1].simulated_seconds or 0.0) < 0.2 * (lines[-1].simulated_seconds or 0.0)
+    assert any(0 < line.train["staleness"] for line in early[1:])
+
+
+def test_an_asynchronous_run_goes_on_exactly(tiny: Tiny, tmp_path: Path) -> None:
+    keys: dict[str, Any] = {
+        "client_speeds": SLOW, "buffer_size": 2, "keep_optimizer": True, "strategy": "FedAdam",
+        "strategy_options": "eta = 0.01",
+    }  # fmt: skip
+    whole, lines = run(tiny(**keys, num_server_rounds=9, run_dir=str(tmp_path / "whole")))
+    assert max(len(line.clients) for line in lines) == 2
+    run(tiny(**keys, num_server_rounds=4, run_dir=str(tmp_path / "cut")))
+    resumed, _ = run(tiny(**keys, num_server_rounds=9, resume=True, run_dir=str(tmp_path / "cut")))
+    assert resumed == whole
+
+
+def test_clients_that_are_away_are_not_asked(tiny: Tiny, tmp_path: Path) -> None:
+    file = tmp_path / "there.csv"
+    file.write_text("client,from,to\n2,0,0.001\n", encoding="utf-8")
+    config = tiny(
+        client_speeds=SLOW, availability=f"file = '{file}', period = 1000000", num_server_rounds=4,
+        clients_per_round=2,
+    )  # fmt: skip
+    _, lines = run(config)
+    asked = [line.clients for line in lines[1:]]
+    assert all(2 not in clients for clients in asked[1:])
+    assert all(len(clients) == 2 for clients in asked)
+
+
+def test_a_client_that_fails_takes_its_place_in_the_buffer(tiny: Tiny, tmp_path: Path) -> None:
+    _, lines = run(tiny(buffer_size=4, task="faulty:FaultyCnn", task_options="raise_at = [1, 2]", run_dir=str(tmp_path / "a")))
+    assert lines[1].failures
+    assert len(lines[1].clients) + len(lines[1].failures) == 4
+
+
+@pytest.mark.parametrize(
+    ("keys", "said"),
+    [
+        ({"strategy": "Scaffold"}, "strategy Scaffold does not say that its rounds can be asynchronous"),
+        ({"buffer_size": 5}, r"buffer-size must be at most the number of clients that train at a time \(4\)"),
+        ({"task_options": "norm = 'batch'"}, "asynchronous rounds average no statistics"),
+    ],
+)
+def test_what_cannot_be_asynchronous_is_refused(tiny: Tiny, keys: dict[str, Any], said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        run_in_process(tiny(**{"buffer_size": 2, **keys}))
+
+
+def test_the_round_line_is_json_with_the_time(tiny: Tiny, tmp_path: Path) -> None:
+    run(tiny(client_speeds=SLOW))
+    lines = (tmp_path / "run" / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    assert "simulated_seconds" not in json.loads(lines[0])
+    assert json.loads(lines[1])["simulated_seconds"] > 0
