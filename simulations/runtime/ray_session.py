@@ -37,15 +37,51 @@ if TYPE_CHECKING:
 
 @dataclass
 class Session:
-    """Ray at work, and its workers."""
+    """Ray, its workers and its folder, for one run after the other."""
 
-    workers: "Future[RayWorkers]"
-    """The workers, as soon as they are on their way."""
     folder: Path
     """Ray's temporary folder."""
     log: Path
     """Where what the workers print is kept: in the folder of the run that they work for."""
+    _ray: "_Ray"
     _kept: dict[Path, int] = field(default_factory=dict)
+
+    @property
+    def workers(self) -> "Future[RayWorkers]":
+        """The workers, as soon as they are on their way."""
+        return self._ray.started
+
+    @property
+    def ended(self) -> bool:
+        """Whether Ray was ended; it starts no more."""
+        return self._ray.over.is_set()
+
+    @contextmanager
+    def at_work(self) -> Iterator[None]:
+        """Set the environment of Ray's processes for as long as a run takes; with the first one Ray starts.
+
+        Between runs this process, and what it starts, have an environment without a trace of ours.
+        """
+        with _environment(self.folder, int(self._ray.run_config["threads"])):
+            if self._ray.ident is None:
+                self._ray.start()
+            try:
+                yield
+            finally:
+                if not self.workers.done():  # it reads the environment still
+                    self.end()
+
+    def end(self) -> None:
+        """End Ray, or its start; a second time does nothing."""
+        self._ray.over.set()
+        if self._ray.ident is None:
+            return
+        # Where the run cannot be, or was interrupted, it may be starting still: without its processes it
+        # would look for them for half a minute, longer than it takes to start.
+        if not wait([self._ray.started], START).done:
+            reaper.end(str(self.folder))
+        self._ray.join()
+        self.keep_output()
 
     def keep_output(self) -> None:
         """Append to the log what the workers have printed since the last call, if anything."""
@@ -62,27 +98,26 @@ class Session:
 
 @contextmanager
 def ray_session(run_config: Mapping[str, Value], simulation: ResolvedSimulation) -> Iterator[Session]:
-    """Start Ray on this machine alone, and its workers.
+    """Start Ray and its workers for one run, as `kept_session` does for several."""
+    with kept_session(run_config, simulation) as session, session.at_work():
+        yield session
+
+
+@contextmanager
+def kept_session(run_config: Mapping[str, Value], simulation: ResolvedSimulation) -> Iterator[Session]:
+    """Give Ray on this machine alone, and its workers, which start with the first run.
 
     It listens on the loopback only. Afterwards no process and no folder of it is left, even where this
     process is killed meanwhile. What the workers have printed is kept in the run's folder.
 
     Raises UserError where this process uses Ray already: it can have one only, and that is not ours to end.
     """
-    with one_ray(), reaper.watched_folder() as folder, _environment(folder, int(run_config["threads"])):
-        ray = _Ray(dict(run_config), simulation, folder)
-        ray.start()
-        session = Session(ray.started, folder, log_of(run_config))
+    with one_ray(), reaper.watched_folder() as folder:
+        session = Session(folder, log_of(run_config), _Ray(dict(run_config), simulation, folder))
         try:
             yield session
         finally:
-            ray.over.set()
-            # Where the run cannot be, or was interrupted, it may be starting still: without its processes it
-            # would look for them for half a minute, longer than it takes to start.
-            if not wait([ray.started], START).done:
-                reaper.end(str(folder))
-            ray.join()
-            session.keep_output()
+            session.end()
 
 
 def log_of(run_config: Mapping[str, Value]) -> Path:

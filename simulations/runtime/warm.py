@@ -5,9 +5,10 @@ from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any, Self
 
 from models.core.config import Value
+from models.core.user_code import user_folder
 from simulations.config import ResolvedSimulation
 from simulations.runtime.cluster_code import users_modules
-from simulations.runtime.ray_session import Session, log_of, ray_session
+from simulations.runtime.ray_session import Session, kept_session, log_of
 
 if TYPE_CHECKING:
     from server.plan import Plan
@@ -19,7 +20,8 @@ class Workers:
 
     They keep torch, the parsed dataset and the task of the last run. `polyfed.run(..., workers=workers)` runs
     on them: started with the first run, and anew where a run asks for another number of them, for another
-    share of a GPU or other threads. They start anew, too, where a file of the user's code has changed.
+    share of a GPU, other threads or from another folder. They start anew, too, where a file of the user's
+    code has changed. Between runs the process's environment is its own.
 
     Used in a `with` block, or closed by `close()`; a process that ends takes them with it.
     """
@@ -47,19 +49,22 @@ class Workers:
         self, run_config: dict[str, Value], simulation: ResolvedSimulation
     ) -> "Iterator[Callable[[Plan], RayWorkers]]":
         """Give what returns the workers, turned to this run; where they cannot be, Ray is ended."""
-        made_for = (simulation, run_config["threads"])
+        made_for = (simulation, run_config["threads"], user_folder())
         if self._session and made_for != self._made_for:
             self.close()
         fresh = self._session is None
         if self._session is None:
-            self._session = self._open.enter_context(ray_session(run_config, simulation))
+            self._session = self._open.enter_context(kept_session(run_config, simulation))
             self._made_for = made_for
         session = self._session
         session.log = log_of(run_config)
         try:
-            yield lambda _: self._turned_to(run_config, session, fresh)
+            with session.at_work():
+                yield lambda _: self._turned_to(run_config, session, fresh)
         finally:
             session.keep_output()
+            if session.ended:  # the run failed before Ray had started
+                self.close()
 
     def _turned_to(self, run_config: dict[str, Value], session: Session, fresh: bool) -> "RayWorkers":
         code = {name: file.stat().st_mtime_ns for name, file in users_modules().items() if file.exists()}

@@ -1,17 +1,22 @@
-"""Ray for one run, where it cannot start."""
+"""Ray for one run, or for several, where it cannot start."""
 
 import os
 import sys
 import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import CancelledError
+from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from models.core.errors import UserError
 from simulations.config import ResolvedSimulation
-from simulations.runtime import reaper
-from simulations.runtime.ray_session import ray_session
+from simulations.runtime import reaper, warm
+from simulations.runtime.ray_session import Session, kept_session, ray_session
 
 ONE = ResolvedSimulation(num_workers=1, num_nodes=1, client_gpus=0.0)
 
@@ -54,3 +59,59 @@ def test_a_second_thread_is_told_that_another_one_runs_on_ray(
     assert [line.partition(",")[0] for line in told] == ["this process runs on Ray already"]
     with ray_session(config, ONE):
         pass
+
+
+def test_between_runs_the_environment_is_the_users(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    before = dict(os.environ)
+    with kept_session({"threads": 1, "run-dir": str(tmp_path)}, ONE) as session:
+        assert dict(os.environ) == before
+        for _ in range(2):
+            with session.at_work():
+                assert os.environ[reaper.MARK] == str(session.folder)
+            assert dict(os.environ) == before
+    assert session.ended
+
+
+def test_a_run_that_fails_before_ray_has_started_ends_its_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = threading.Event()
+
+    class SlowRay:
+        """Begins to be imported, and is not asked for anything afterwards."""
+
+        def find_spec(self, name: str, *_: object) -> None:
+            if name == "ray":
+                asked.set()
+                time.sleep(0.2)
+
+    monkeypatch.delitem(sys.modules, "ray", raising=False)
+    monkeypatch.setattr(sys, "meta_path", [SlowRay(), *sys.meta_path])
+    kept = kept_session({"threads": 1, "run-dir": str(tmp_path)}, ONE)
+    with kept as session, pytest.raises(UserError), session.at_work():
+        assert asked.wait(20)
+        raise UserError("no such task")
+    assert isinstance(session.workers.exception(), CancelledError)
+
+
+def test_workers_start_anew_where_another_folder_holds_the_users_code(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[Session] = []
+
+    @contextmanager
+    def noted(*given: Any) -> Iterator[Session]:
+        with kept_session(*given) as session:
+            started.append(session)
+            yield session
+
+    monkeypatch.setitem(sys.modules, "ray", None)
+    monkeypatch.setattr(warm, "kept_session", noted)
+    with warm.Workers() as workers:
+        for folder, sessions in (("a", 1), ("a", 1), ("b", 2)):
+            (tmp_path / folder).mkdir(exist_ok=True)
+            monkeypatch.chdir(tmp_path / folder)
+            with workers.for_run({"threads": 1, "run-dir": str(tmp_path)}, ONE):
+                assert isinstance(started[-1].workers.exception(20), ModuleNotFoundError)
+            assert len(started) == sessions

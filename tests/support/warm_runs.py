@@ -43,8 +43,10 @@ def main(folder: Path) -> None:
         printed = log.read_text(encoding="utf-8") if log.exists() else ""
         seen[name] = {"sha256": done.weights_sha256, "kept": len(before & pids()), "printed": printed}
 
+    before = dict(os.environ)
     with polyfed.Workers() as workers:
         run("first")
+        seen["environment"] = dict(os.environ) == before
         run("second")
         run("scaffold", strategy="Scaffold", strategy_options={"any_optimizer": True})
         mine = Path("mine.py")

@@ -37,4 +37,5 @@ def test_runs_share_workers_and_nothing_else(tmp_path: Path) -> None:
     assert seen["killed"]["kept"] == 1
     words = {name: set(seen[name]["printed"].split()) for name in ("second", "one", "one-again", "two")}
     assert words == {"second": set(), "one": {"one"}, "one-again": {"one"}, "two": {"two"}}
+    assert seen["environment"], "between runs it is the process's own"
     assert seen["left"] == 0
