@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Annotated, Self, TypeVar
 
 from pydantic import Field, model_validator
 
@@ -21,6 +21,7 @@ from server.config import ServerConfig
 
 KEPT = 10_000
 """Clients whose numbers are kept, as drawing them anew takes a few microseconds."""
+T = TypeVar("T", bound=Config)
 Spans = list[tuple[float, float]]
 """From when to when a client is there, in order, without overlap."""
 
@@ -138,7 +139,7 @@ def profiles_of(
     )
 
 
-def _options[T: Config](cls: type[T], key: str, text: str) -> T:
+def _options(cls: type[T], key: str, text: str) -> T:
     options = parse_options(key, text)
     try:
         check_keys(options, cls)
@@ -150,7 +151,7 @@ def _options[T: Config](cls: type[T], key: str, text: str) -> T:
 def _seconds(speeds: Speeds, seed: int, num_clients: int) -> Callable[[int], float]:
     if speeds.file:
         rows = _rows("client-speeds", speeds.file, ("client", "seconds"), num_clients)
-        given = {client: seconds for client, seconds in rows}
+        given = {client: seconds for client, (seconds,) in rows}
         wrong = [client for client, seconds in given.items() if seconds <= 0]
         if wrong:
             raise UserError(f"client-speeds: {speeds.file} must give seconds > 0, not so client {wrong[0]}")
@@ -174,7 +175,9 @@ def _spans(presence: Presence, seed: int, num_clients: int) -> Callable[[int], S
     period = presence.period
     if presence.file:
         given: dict[int, Spans] = {}
-        for client, begin, end in _rows("availability", presence.file, ("client", "from", "to"), num_clients):
+        for client, (begin, end) in _rows(
+            "availability", presence.file, ("client", "from", "to"), num_clients
+        ):
             spans = given.setdefault(client, [])
             last = spans[-1][1] if spans else 0.0
             if not last <= begin < end <= period:
@@ -197,8 +200,10 @@ def _spans(presence: Presence, seed: int, num_clients: int) -> Callable[[int], S
     return lru_cache(KEPT)(drawn)
 
 
-def _rows(key: str, file: str, columns: tuple[str, ...], num_clients: int) -> Iterable[tuple[int, *tuple[float, ...]]]:
-    """Yield the rows of a CSV file: a client's number, and numbers.
+def _rows(
+    key: str, file: str, columns: tuple[str, ...], num_clients: int
+) -> Iterable[tuple[int, list[float]]]:
+    """Yield the rows of a CSV file: a client, and its numbers.
 
     Raises UserError for a file that is not so.
     """
@@ -211,14 +216,16 @@ def _rows(key: str, file: str, columns: tuple[str, ...], num_clients: int) -> It
     rows = csv.DictReader(text.splitlines())
     if missing := set(columns) - set(rows.fieldnames or ()):
         wanted = ", ".join(columns)
-        raise UserError(f"{key}: {file} must have the columns {wanted}, and lacks {', '.join(sorted(missing))}")
+        raise UserError(
+            f"{key}: {file} must have the columns {wanted}, and lacks {', '.join(sorted(missing))}"
+        )
     for row in rows:
         yield _row(row, columns, num_clients, f"{key}: line {rows.line_num} of {file}")
 
 
 def _row(
     row: Mapping[str, str | None], columns: tuple[str, ...], num_clients: int, where: str
-) -> tuple[int, *tuple[float, ...]]:
+) -> tuple[int, list[float]]:
     try:
         client, *numbers = (float(row[column] or "") for column in columns)
     except ValueError:
@@ -226,4 +233,4 @@ def _row(
         raise UserError(f"{where} must hold numbers, got {given}") from None
     fits = client.is_integer() and 0 <= client < num_clients and all(map(math.isfinite, numbers))
     require(fits, where, f"of a client from 0 to {num_clients - 1} and finite", client)
-    return (int(client), *numbers)
+    return int(client), numbers

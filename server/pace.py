@@ -35,7 +35,7 @@ class Pace:
     """Rounds that end when all of their clients have answered; time is not simulated."""
 
     def begin(self, server_round: int, connected: Callable[[], Sequence[int]]) -> Sequence[int] | None:
-        """Return which of the connected clients a strategy is shown, and samples from; None is all of them."""
+        """Return which of the connected clients a strategy is shown, to sample from; None is all of them."""
         return None
 
     def asks(self, client: int) -> bool:

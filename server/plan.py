@@ -96,6 +96,8 @@ def make_plan(run_config: RunConfig) -> Plan:
     model = build_model(task, task_config.seed)
     statistics = federated_names(model, task).statistics
     check_statistics(strategy, statistics)
+    if config.buffer_size:
+        check_asynchronous(strategy, statistics)
     if statistics and attackers(task_config):
         log(WARNING, "Attacks and robust strategies concern parameters; statistics are averaged beside them")
     tell_what_clients_remember(strategy, task_config, task, model)
@@ -109,8 +111,6 @@ def make_plan(run_config: RunConfig) -> Plan:
     transfer = take_over(starting_point(config), model, task.local, task.freeze) if config.init_from else None
     plan = Plan(config, task_config, dataset, task, model, strategy, deal, transfer, engine, guests)
     pace_of(plan)  # its options are checked by making it
-    if config.buffer_size:
-        check_asynchronous(strategy, statistics)
     state = model_state(model)
     weights = {name: state[name] for name in federated_names(model, task).parameters}
     rehearse(strategy, weights, requests_of(plan))

@@ -15,7 +15,7 @@ from server.client_profiles import Profiles
 from server.errors import RunFailedError
 
 TRIES = 64
-"""Draws after which all clients are looked at: so many miss one in ten thousand times where 1 in 7 is free."""
+"""Draws after which all clients are looked at: where 1 in 7 is free, so many miss once in twenty thousand."""
 
 
 @dataclass(frozen=True)

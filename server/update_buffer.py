@@ -95,7 +95,9 @@ class UpdateBuffer:
         }
         for client, update in self.updates.items():
             told = [update.server_round, update.key, dict(update.metrics)]
-            found[f"{TOLD}{client}"] = torch.frombuffer(bytearray(json.dumps(told).encode()), dtype=torch.uint8)
+            found[f"{TOLD}{client}"] = torch.frombuffer(
+                bytearray(json.dumps(told).encode()), dtype=torch.uint8
+            )
             for name, array in update.arrays.items():
                 found[f"{UPDATE}{client}/{name}"] = tensor_view(np.ascontiguousarray(array))
         return found
@@ -120,6 +122,6 @@ class UpdateBuffer:
 
 
 def _moved(weight: np.ndarray, trained: np.ndarray, began: np.ndarray, scale: float) -> np.ndarray:
-    """Return `weight` plus the scaled difference, computed in float64 and rounded once to the update's type."""
+    """Return `weight` plus the scaled difference, in float64, rounded once to the update's type."""
     update = trained.astype(np.float64) - began.astype(np.float64)
     return (weight.astype(np.float64) + scale * update).astype(trained.dtype)

@@ -66,7 +66,9 @@ class Arm:
     def simulated_seconds_to(self, target: float) -> dict[int, float]:
         """Return the simulated time of that round, by seed; of those whose time is simulated."""
         reached = self._first_to(target).items()
-        return {seed: line.simulated_seconds or 0.0 for seed, line in reached if self.runs[seed].simulates_time}
+        return {
+            seed: line.simulated_seconds or 0.0 for seed, line in reached if self.runs[seed].simulates_time
+        }
 
     def _first_to(self, target: float) -> dict[int, RoundRecord]:
         found = {}

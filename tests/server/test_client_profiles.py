@@ -85,7 +85,10 @@ def test_a_share_of_every_period_is_drawn_from_the_seed() -> None:
     [
         ("second = 1", "client-speeds: unknown run-config key 'second': did you mean seconds?"),
         ("seconds = 0", "client-speeds: seconds must be > 0, got 0"),
-        ("seconds = 1, file = '/a.csv'", "client-speeds: file in client-speeds must be given without seconds"),
+        (
+            "seconds = 1, file = '/a.csv'",
+            "client-speeds: file in client-speeds must be given without seconds",
+        ),
         ("file = 'a.csv'", "client-speeds: file must be an absolute path, got 'a.csv'"),
         ("file = '/no/such.csv'", "client-speeds: /no/such.csv cannot be read"),
         ("seconds", "client-speeds must be inline TOML"),

@@ -42,9 +42,15 @@ def test_updates_arrive_in_the_order_of_their_times() -> None:
         of.asynchronous(server_round, [0, 1, 2], 2)
     assert of.clock.now == 8.0
     fifth = of.asynchronous(5, [0, 1, 2], 2)
-    assert [(each.client, each.server_round, each.end) for each in fifth.arrived] == [(0, 5, 9.0), (1, 5, 10.0)]
+    assert [(each.client, each.server_round, each.end) for each in fifth.arrived] == [
+        (0, 5, 9.0),
+        (1, 5, 10.0),
+    ]
     sixth = of.asynchronous(6, [0, 1, 2], 2)
-    assert [(each.client, each.server_round, each.end) for each in sixth.arrived] == [(2, 1, 10.0), (0, 6, 11.0)]
+    assert [(each.client, each.server_round, each.end) for each in sixth.arrived] == [
+        (2, 1, 10.0),
+        (0, 6, 11.0),
+    ]
 
 
 def test_a_place_that_gets_free_is_taken_at_once_by_another_client() -> None:
