@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
-from logging import WARNING
 from typing import Any
 
 import numpy as np
@@ -10,7 +9,6 @@ from flwr.app import Message, MessageType, RecordDict
 from pydantic import TypeAdapter
 from torch import Tensor
 
-from models.core.log import log
 from server.cohort_result import CohortResult
 from server.simulated_time import Clock, Schedule, Turn
 from server.update_buffer import UpdateBuffer
@@ -137,27 +135,31 @@ class AsynchronousRounds(TimedRounds):
 
     def end(self, server_round: int, cohort: CohortResult, weights: Arrays) -> CohortResult:
         """Return the updates that have arrived, as if they had begun in this round."""
+        arrived = self.turn.arrived
+        # First those of earlier rounds: such a client may have begun, and be done, in this round once more.
+        stale = [each.client for each in arrived if each.server_round < server_round]
+        found = self.buffer.take(stale, server_round, weights)
         self.buffer.put(server_round, cohort.replies, weights)
-        arrived = [each.client for each in self.turn.arrived]
-        found = self.buffer.take(arrived, server_round, weights)
-        if lost := sorted(set(arrived) - found.keys()):
-            log(WARNING, "Round %d: clients %s were awaited, and have failed", server_round, lost)
-        partial = drop_partial_metrics(list(found.values()), NUM_EXAMPLES)
-        replies, mean = [_from(client, content) for client, content in found.items()], None
+        fresh = [each.client for each in arrived if each.server_round == server_round]
+        found += self.buffer.take(fresh, server_round, weights)
+        found.sort(key=lambda each: each[0])
+        clients, contents = [client for client, _ in found], [content for _, content in found]
+        partial = drop_partial_metrics(contents, NUM_EXAMPLES)
+        replies, mean = [_from(client, content) for client, content in found], None
         if found and self.weighted_by:
             total = ExactSum()
-            for content in found.values():
+            for content in contents:
                 add_update(total, content, self.weighted_by)
             mean = None if self.weight_types is None else total.mean(self.weight_types)
-            metrics = mean_metrics(list(found.values()), self.weighted_by)
+            metrics = mean_metrics(contents, self.weighted_by)
             arrays = hold(total.mean() if mean is None else {})
-            replies = [_from(min(found), RecordDict({ARRAYS: arrays, METRICS: metrics}))]
+            replies = [_from(clients[0], RecordDict({ARRAYS: arrays, METRICS: metrics}))]
         return replace(
             cohort,
             replies=replies,
             mean=mean,
-            clients=list(found),
-            num_examples=int(sum(weight_of(content, NUM_EXAMPLES) for content in found.values())),
+            clients=clients,
+            num_examples=int(sum(weight_of(content, NUM_EXAMPLES) for content in contents)),
             partial_metrics=partial,
         )
 

@@ -67,21 +67,23 @@ class UpdateBuffer:
             self.updates[client] = Update(server_round, key, views(arrays), {**metrics_of(reply.content)})
             self.began[server_round] = weights
 
-    def take(self, clients: Iterable[int], server_round: int, weights: Arrays) -> dict[int, RecordDict]:
-        """Return the replies of those of these clients that have any, in client order, and keep them no more.
+    def take(
+        self, clients: Iterable[int], server_round: int, weights: Arrays
+    ) -> list[tuple[int, RecordDict]]:
+        """Return the replies of those of these clients that have any, with the client, and keep them no more.
 
         `weights` are those that the round begins with; they are what updates of older rounds are applied to.
         """
-        found = {}
-        for client in sorted(clients):
+        found: list[tuple[int, RecordDict]] = []
+        for client in clients:
             update = self.updates.pop(client, None)
             if update is None:
                 continue
             if update.server_round == server_round:
-                found[client] = update.reply(update.arrays)
+                found.append((client, update.reply(update.arrays)))
                 continue
             scale = (1.0 + server_round - update.server_round) ** -self.exponent
-            found[client] = update.applied(self.began[update.server_round], weights, scale)
+            found.append((client, update.applied(self.began[update.server_round], weights, scale)))
         needed = {update.server_round for update in self.updates.values()}
         self.began = {number: each for number, each in self.began.items() if number in needed}
         return found
