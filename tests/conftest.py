@@ -19,6 +19,7 @@ from models.core.device import pinned
 from models.data import cache
 from models.data.datasets import DATASETS
 from models.data.source import Source
+from server.callbacks.figures import Figures
 from simulations.runtime.in_process import run_in_process
 from simulations.scenario import defaults
 
@@ -39,6 +40,11 @@ def pytest_unconfigure(config: pytest.Config) -> None:
         shutil.rmtree(os.environ.pop(cache.VARIABLE), ignore_errors=True)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the slow tests: what is run last, while others have nothing to do any more, is short."""
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+
+
 @pytest.fixture
 def tiny(tmp_path: Path) -> Callable[..., dict[str, Value]]:
     """Return a run config of seconds: digits, few clients, keys overridden by keyword."""
@@ -49,11 +55,24 @@ def tiny(tmp_path: Path) -> Callable[..., dict[str, Value]]:
             "num-clients": 4,
             "num-server-rounds": 2,
             "run-dir": str(tmp_path / "run"),
+            "trackers": "",
         }
         given = {name.replace("_", "-"): value for name, value in overrides.items()}
         return {**defaults(), **small, **given}
 
     return make
+
+
+@pytest.fixture
+def drawn() -> None:
+    """Let this test's runs draw the task's figures, as users' do."""
+
+
+@pytest.fixture(autouse=True)
+def _undrawn(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Draw no figures: to draw them takes half of a test's run, and few tests look at them."""
+    if "drawn" not in request.fixturenames:
+        monkeypatch.setattr(Figures, "draw", lambda *_: None)
 
 
 @pytest.fixture

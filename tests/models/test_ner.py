@@ -350,6 +350,7 @@ def conll(tiny: Make, folder: Path, options: str = "", **changes: Any) -> dict[s
     return tiny(**{**given, "task_options": options, "batch_size": 2, **changes})
 
 
+@pytest.mark.usefixtures("drawn")
 def test_a_conll_folder_federated_ends_in_one_hash(tiny: Make, bert_folder: Path, tmp_path: Path) -> None:
     runs = [
         finish(conll(tiny, bert_folder, run_dir=str(tmp_path / f"{nodes}"), num_server_rounds=2), nodes)

@@ -48,6 +48,7 @@ def test_a_callback_that_meddles_with_the_weights_changes_no_model(tiny: Make, t
     assert hashes[0] == hashes[1]
 
 
+@pytest.mark.usefixtures("drawn")
 def test_a_callback_sees_the_run_from_its_start_to_its_end(tiny: Make, calls: list[Any]) -> None:
     config = small(tiny, "Notes", draw_every=2)
     run_in_process(config)
@@ -152,6 +153,7 @@ def test_the_order_is_as_documented() -> None:
     ]
 
 
+@pytest.mark.usefixtures("drawn")
 def test_seconds_by_phase_make_no_more_than_the_total(tiny: Make) -> None:
     config = small(tiny, "Notes", num_server_rounds=3, draw_every=1)
     run_in_process(config)

@@ -103,6 +103,7 @@ def test_a_node_that_cannot_take_part_says_why(tiny: Make) -> None:
     assert '      raise OSError("no such file")\n' in said
 
 
+@pytest.mark.usefixtures("drawn")
 def test_figures_that_are_not_drawn_leave_their_traceback(
     tiny: Make, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -113,6 +114,7 @@ def test_figures_that_are_not_drawn_leave_their_traceback(
     assert 'raise LookupError("no such colour")' in errors_of(config)
 
 
+@pytest.mark.usefixtures("drawn")
 @pytest.mark.parametrize("engine", ["loop", "stacked"])
 @pytest.mark.parametrize(
     ("task", "options", "kind", "line"),

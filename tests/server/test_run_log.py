@@ -32,6 +32,7 @@ def entries(folder: Path) -> list[tuple[str, str, str]]:
     return [(each["level"], each["name"], each["text"]) for each in found if each]
 
 
+@pytest.mark.usefixtures("drawn")
 @pytest.mark.filterwarnings("always")
 def test_it_has_what_polyfed_says_and_what_others_warn_of(tiny: Make, tmp_path: Path) -> None:
     config = tiny(task="test_run_log:Warns", num_server_rounds=1)

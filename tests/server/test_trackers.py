@@ -35,8 +35,9 @@ def events_of(folder: Path) -> Any:
     return EventAccumulator(str(folder / "tensorboard")).Reload()
 
 
+@pytest.mark.usefixtures("drawn")
 def test_tensorboard_has_every_number_and_the_figures(tiny: Make) -> None:
-    run = finish(tiny(num_clients=2, local_test_fraction=0.2, fraction_evaluate=1.0))
+    run = finish(tiny(num_clients=2, trackers="tensorboard", local_test_fraction=0.2, fraction_evaluate=1.0))
     events = events_of(run["folder"])
     written = {
         (name, event.step): event.value for name in events.Tags()["scalars"] for event in events.Scalars(name)
@@ -54,13 +55,14 @@ def test_tensorboard_has_every_number_and_the_figures(tiny: Make) -> None:
 
 
 def test_tensorboard_drops_the_rounds_that_a_resumed_run_does_again(tiny: Make) -> None:
-    config = tiny(num_clients=2, checkpoint_every=2, num_server_rounds=3)
+    config = tiny(num_clients=2, trackers="tensorboard", checkpoint_every=2, num_server_rounds=3)
     run_in_process(config)
     run = finish({**config, "num-server-rounds": 4, "resume": True})
     steps = [event.step for event in events_of(run["folder"]).Scalars("central/accuracy")]
     assert steps == [0, 1, 2, 3, 4]
 
 
+@pytest.mark.usefixtures("drawn")
 def test_no_tracker_writes_nothing_but_the_figures_for_the_report(tiny: Make) -> None:
     run = finish(tiny(num_clients=2, num_server_rounds=1, trackers=""))
     assert not (run["folder"] / "tensorboard").exists()

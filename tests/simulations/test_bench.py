@@ -22,7 +22,7 @@ from models.data.partition import make_partition
 from models.registry import load_task
 from server.errors import RunFailedError
 from simulations.bench import scale, scaling, startup
-from simulations.bench.clock import clocked, median_of_medians, read_starts, warm_rounds
+from simulations.bench.clock import ClockedFedProx, clocked, median_of_medians, read_starts, warm_rounds
 from simulations.bench.command import memory_of, peak_of, polyfed_run
 from simulations.bench.networks import num_parameters, wide
 from simulations.bench.page import PARTS, replace_between, write_page
@@ -31,11 +31,22 @@ from simulations.bench.round_table import markdown, rows
 from simulations.bench.rounds import planned
 from simulations.bench.scale import Cost, middle, run_once
 from simulations.bench.scaling import Found
-from simulations.bench.systems import PLAIN, POLYFED, STACKED, STOCK, STOCK_APP, SYSTEMS, Measured
+from simulations.bench.systems import (
+    PLAIN,
+    POLYFED,
+    STACKED,
+    STOCK,
+    STOCK_APP,
+    SYSTEMS,
+    Measured,
+    run_polyfed,
+)
 from simulations.bench.workloads import WORKLOADS, inputs_and_targets
 from simulations.runs.reader import read_run
 from simulations.runtime.in_process import run_in_process
 
+OF_TWO = ("polyfed --runtime flower, stacked", "polyfed, FedProx", "polyfed --in-process")
+"""Systems that are a mixture of others, or are tried out below: by themselves by `make bars` alone."""
 RESULTS = Path(__file__).parents[2] / "docs" / "results.md"
 
 
@@ -341,8 +352,18 @@ def test_a_command_that_fails_says_why(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("system", SYSTEMS)
+@pytest.mark.parametrize(
+    "system",
+    [pytest.param(name, marks=pytest.mark.bar if name in OF_TWO else ()) for name in SYSTEMS],
+)
 def test_whole_cohorts_train_on_every_system(system: str, tmp_path: Path) -> None:
-    starts = SYSTEMS[system].run(tmp_path, "W2", 3)
-    assert len(starts) == 3
-    assert 0 < starts[0] < starts[1] < starts[2]
+    starts = SYSTEMS[system].run(tmp_path, "W2", 2)
+    assert len(starts) == 2
+    assert 0 < starts[0] < starts[1]
+
+
+@pytest.mark.slow
+def test_whole_cohorts_train_under_fedprox_in_one_process(tmp_path: Path) -> None:
+    options = ", proximal_mu = 0.1"
+    starts = run_polyfed(tmp_path, "W2", 2, runtime="in-process", strategy=ClockedFedProx, options=options)
+    assert len(starts) == 2

@@ -220,7 +220,14 @@ def test_a_run_that_fails_does_not_stop_the_others(scenarios: Path, tmp_path: Pa
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("how", "code"), [(signal.SIGINT, 130), (signal.SIGKILL, -signal.SIGKILL)])
+@pytest.mark.parametrize(
+    ("how", "code"),
+    [
+        (signal.SIGINT, 130),
+        # test_sweep_processes.py has it: the same function runs the runs of a sweep
+        pytest.param(signal.SIGKILL, -signal.SIGKILL, marks=pytest.mark.bar),
+    ],
+)
 def test_no_run_outlives_the_command(scenarios: Path, tmp_path: Path, how: int, code: int) -> None:
     (scenarios / "toy.toml").write_text(TOY.replace("rounds = 4", "rounds = 10000"), encoding="utf-8")
     arguments = ["--scenarios", str(scenarios), "--folder", str(tmp_path / "runs"), "--workers", "1"]

@@ -20,6 +20,7 @@ FILES: dict[str, Callable[[Path, pytest.MonkeyPatch], object]] = {"cifar10": wri
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("drawn")
 @pytest.mark.filterwarnings("ignore:Glyph")  # an untrained language model writes what no font has
 @pytest.mark.parametrize("path", SCENARIOS, ids=lambda path: path.stem)
 def test_it_runs(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

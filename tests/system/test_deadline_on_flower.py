@@ -26,7 +26,7 @@ task-options = "slow_at = [1, 0], seconds = 300.0"
 @pytest.mark.parametrize(
     ("limit", "said"),
     [
-        ("round-timeout = 40.0", " s, half of what was left of round-timeout while others of its node wait"),
+        ("round-timeout = 20.0", " s, half of what was left of round-timeout while others of its node wait"),
         pytest.param(  # test_deadline.py has the same without processes
             "client-timeout = 10.0",
             "LateError: not done within 10 s (client-timeout), in 2 tries",

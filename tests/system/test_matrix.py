@@ -13,7 +13,6 @@ from shortened import toy
 
 from models.core.config import Value
 from models.registry import TASKS
-from server.callbacks.figures import Figures
 from simulations.runtime.in_process import run_in_process
 from strategies.registry import STRATEGIES
 
@@ -34,10 +33,7 @@ CLIENTS = 3
         pytest.param("cnn", "norm = 'batch'", id="cnn-with-batch-norm"),
     ],
 )
-def test_it_trains(
-    task: str, task_options: str, strategy: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(Figures, "draw", lambda *_: None)  # half of a cell's time, and tested by scenario
+def test_it_trains(task: str, task_options: str, strategy: str, tmp_path: Path) -> None:
     if task_options and (strategy == "LocalDP" or strategy.startswith("DifferentialPrivacy")):
         task_options += ", local = ['*running_*']"  # which they refuse to send without noise
     options = ", ".join(filter(None, (REQUIRED.get(strategy), TOGETHER.get((task, strategy)))))
@@ -48,6 +44,7 @@ def test_it_trains(
         "local-test-fraction": 0.25,
         "fraction-evaluate": CLIENTS / int(scenario["num-clients"]),
         "run-dir": str(tmp_path / "run"),
+        "trackers": "",
         "strategy": strategy,
         "strategy-options": options,
         **({"task-options": task_options} if task_options else {}),

@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from typing import Any
 import psutil
 import pytest
 from command_line import hear_ctrl_c
-from scripts import run_script
+from ray_runs import RunOnRay, ray_runs
 
 from models.core.config import Value
 from server.run_schema import METRICS, RESULT, RUN_LOG, WORKERS_LOG
@@ -32,12 +32,25 @@ SMALL: dict[str, Value] = {
 }
 
 
-def on_ray(folder: Path, num_workers: int = 2, **settings: Any) -> dict[str, Any]:
-    """Run on so many workers, in a process of its own, as Ray leaves much behind; return the result."""
-    written = folder.with_suffix(".json")
-    written.write_text(json.dumps(config(folder, **settings)), encoding="utf-8")
-    run_script("on_ray.py", written, num_workers)
-    return result_of(folder)
+OnRay = Callable[..., dict[str, Any]]
+
+
+@pytest.fixture(scope="module")
+def running() -> Iterator[RunOnRay]:
+    """Give Ray and workers, which all of these runs share."""
+    with ray_runs() as run:
+        yield run
+
+
+@pytest.fixture
+def on_ray(running: RunOnRay) -> OnRay:
+    """Return a function that runs on three workers, more than most machines of tests have CPUs."""
+
+    def run(folder: Path, **settings: Any) -> dict[str, Any]:
+        running(config(folder, **settings), 3)
+        return result_of(folder)
+
+    return run
 
 
 def here(folder: Path, **settings: Any) -> dict[str, Any]:
@@ -62,13 +75,13 @@ def rounds_of(folder: Path) -> list[dict[str, Any]]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("strategy", ["FedAvg", "Scaffold", "Krum"])
-def test_three_workers_give_the_hash_of_one_process(tmp_path: Path, strategy: str) -> None:
+def test_three_workers_give_the_hash_of_one_process(on_ray: OnRay, tmp_path: Path, strategy: str) -> None:
     """With sums of weights and of what clients reply beside them, and with replies of their own."""
     options = {"Krum": "num_malicious_nodes = 1", "Scaffold": "any_optimizer = true"}.get(strategy, "")
     settings = {"strategy": strategy, "strategy_options": options, "fraction_evaluate": 1.0}
     settings |= {"local_test_fraction": 0.25, "task_options": "norm = 'batch'"}
     alone = here(tmp_path / "here", **settings)
-    spread = on_ray(tmp_path / "ray", 3, **settings)
+    spread = on_ray(tmp_path / "ray", **settings)
     assert spread["status"] == alone["status"] == "completed"
     assert spread["weights_sha256"] == alone["weights_sha256"]
     for one, other in zip(rounds_of(tmp_path / "ray"), rounds_of(tmp_path / "here"), strict=True):
@@ -77,16 +90,15 @@ def test_three_workers_give_the_hash_of_one_process(tmp_path: Path, strategy: st
 
 
 @pytest.mark.slow
-def test_stacks_depend_on_no_worker(tmp_path: Path) -> None:
+def test_stacks_depend_on_no_worker(on_ray: OnRay, tmp_path: Path) -> None:
     """Nor on the runtime: clients are stacked by their numbers."""
     settings = {"engine": "stacked", "keep_optimizer": False, "stack_size": 3}
-    ended = [on_ray(tmp_path / "1", 1, **settings), on_ray(tmp_path / "3", 3, **settings)]
-    ended.append(here(tmp_path / "here", **settings))
-    assert len({each["weights_sha256"] for each in ended}) == 1
+    spread, alone = on_ray(tmp_path / "ray", **settings), here(tmp_path / "here", **settings)
+    assert spread["weights_sha256"] == alone["weights_sha256"]
 
 
 @pytest.mark.slow
-def test_a_worker_that_dies_is_replaced_and_its_clients_work_again(tmp_path: Path) -> None:
+def test_a_worker_that_dies_is_replaced_and_its_clients_work_again(on_ray: OnRay, tmp_path: Path) -> None:
     """The task kills its process the first time that a client trains in round 2."""
     _, asked = cohorts_of_a_plain_run(tmp_path / "plain")
     once = tmp_path / "killed"
@@ -100,7 +112,7 @@ def test_a_worker_that_dies_is_replaced_and_its_clients_work_again(tmp_path: Pat
 
 
 @pytest.mark.slow
-def test_a_client_that_kills_its_worker_twice_has_failed_alone(tmp_path: Path) -> None:
+def test_a_client_that_kills_its_worker_twice_has_failed_alone(on_ray: OnRay, tmp_path: Path) -> None:
     _, asked = cohorts_of_a_plain_run(tmp_path / "plain")
     deadly = asked[3]
     task = {
@@ -125,7 +137,7 @@ def cohorts_of_a_plain_run(folder: Path, **settings: Any) -> list[list[int]]:
 @pytest.mark.parametrize(
     ("engine", "seconds", "who"),
     [
-        ("loop", 6.0, "client {} was not done within 6 s (client-timeout)"),
+        ("loop", 4.0, "client {} was not done within 4 s (client-timeout)"),
         pytest.param(
             "stacked",
             1.5,
@@ -135,7 +147,7 @@ def cohorts_of_a_plain_run(folder: Path, **settings: Any) -> list[list[int]]:
     ],
 )
 def test_a_client_that_hangs_once_works_again_with_the_same_result(
-    tmp_path: Path, engine: str, seconds: float, who: str
+    on_ray: OnRay, tmp_path: Path, engine: str, seconds: float, who: str
 ) -> None:
     settings = {"engine": engine, "keep_optimizer": engine == "loop"}
     _, asked = cohorts_of_a_plain_run(tmp_path / "plain", **settings)
@@ -151,14 +163,14 @@ def test_a_client_that_hangs_once_works_again_with_the_same_result(
 
 
 @pytest.mark.slow
-def test_a_client_that_hangs_twice_has_failed_alone(tmp_path: Path) -> None:
+def test_a_client_that_hangs_twice_has_failed_alone(on_ray: OnRay, tmp_path: Path) -> None:
     _, asked = cohorts_of_a_plain_run(tmp_path / "plain")
     task = {"task": "ray_tasks:Hangs", "task_options": f"place = [2, {asked[3]}]"}
-    ended = on_ray(tmp_path / "ray", **task, client_timeout=6.0)
+    ended = on_ray(tmp_path / "ray", **task, client_timeout=4.0)
     assert ended["status"] == "completed"
     last = rounds_of(tmp_path / "ray")[2]
     (failure,) = last["failures"]
-    said = "LateError: not done within 6 s (client-timeout), in 2 tries"
+    said = "LateError: not done within 4 s (client-timeout), in 2 tries"
     assert (failure["client"], failure["error"]) == (asked[3], said)
     assert last["clients"] == [client for client in asked if client != asked[3]]
 
@@ -166,6 +178,7 @@ def test_a_client_that_hangs_twice_has_failed_alone(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.bar
 def test_without_a_limit_of_its_own_a_client_that_hangs_costs_those_of_its_portion_and_behind(
+    on_ray: OnRay,
     tmp_path: Path,
 ) -> None:
     """No alarm reaches it; what its worker had done before, and held, is done again."""
@@ -181,8 +194,8 @@ def test_without_a_limit_of_its_own_a_client_that_hangs_costs_those_of_its_porti
 
 
 @pytest.mark.slow
-def test_what_workers_print_is_kept(tmp_path: Path) -> None:
-    on_ray(tmp_path / "ray", 1, task="ray_tasks:Talks", num_server_rounds=1)
+def test_what_workers_print_is_kept(on_ray: OnRay, tmp_path: Path) -> None:
+    on_ray(tmp_path / "ray", task="ray_tasks:Talks", num_server_rounds=1)
     assert "here I am\n" in (tmp_path / "ray" / WORKERS_LOG).read_text(encoding="utf-8")
 
 

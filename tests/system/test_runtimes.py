@@ -72,7 +72,12 @@ def placed_scenario(settings: dict[str, Value], tmp_path: Path) -> Path:
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("runtime", "num_workers", "num_nodes"),
-    [("ray", 1, 1), ("ray", 2, 1), ("flower", 1, 2), ("flower", 2, 5)],
+    [  # test_warm_workers.py has two workers on Ray, test_families.py one under Flower
+        ("ray", 1, 1),
+        pytest.param("ray", 2, 1, marks=pytest.mark.bar),
+        pytest.param("flower", 1, 2, marks=pytest.mark.bar),
+        ("flower", 2, 5),
+    ],
 )
 def test_polyfed_run(
     expected: str, scenario: Path, tmp_path: Path, runtime: str, num_workers: int, num_nodes: int

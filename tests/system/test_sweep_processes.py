@@ -103,31 +103,32 @@ def hash_of(folder: Path) -> str:
     return result.weights_sha256
 
 
-@pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
-def test_no_process_is_left_and_the_same_command_goes_on(home: Path, end: signal.Signals) -> None:
+def test_no_process_is_left_and_the_same_command_goes_on(home: Path) -> None:
+    """Whatever signal ends it, one after the other."""
     words = sweep(home, "Slow", "1,2,3")
-    with subprocess.Popen(
-        words,
-        cwd=home,
-        stdout=subprocess.PIPE,
-        encoding="utf-8",
-        start_new_session=True,
-        preexec_fn=hear_ctrl_c,
-    ) as cut:
-        _wait_for(lambda: len(_rounds(home)) == 2 and min(_rounds(home)) >= 3)
-        assert len(_working_in(home)) >= 3  # the sweep's own and two runs at least
-        cut.send_signal(end)
-    if end == signal.SIGINT:
-        assert cut.returncode == 130
-    _wait_for(lambda: not _working_in(home))
+    for begun, end in enumerate((signal.SIGINT, signal.SIGTERM, signal.SIGKILL)):
+        with subprocess.Popen(
+            words,
+            cwd=home,
+            stdout=subprocess.PIPE,
+            encoding="utf-8",
+            start_new_session=True,
+            preexec_fn=hear_ctrl_c,
+        ) as cut:
+            _wait_for(lambda begun=begun: _in_logs(home, "Resuming after round 1") == 2 * begun)
+            _wait_for(lambda: len(_rounds(home)) == 2 and min(_rounds(home)) >= 3)
+            assert len(_working_in(home)) >= 3, end  # the sweep's own and two runs at least
+            cut.send_signal(end)
+        if end == signal.SIGINT:
+            assert cut.returncode == 130
+        _wait_for(lambda: not _working_in(home))
 
     (home / "quick").touch()
     done = subprocess.run(words, cwd=home, capture_output=True, encoding="utf-8", check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     runs = [read_run(path.parent) for path in (home / "runs").glob("*/result.json")]
     assert [run.status for run in runs] == ["completed"] * 3
-    logs = (path.read_text(encoding="utf-8") for path in (home / "runs").glob("*/run.log"))
-    assert sum(log.count("[ROUND 1/3]") for log in logs) == 3  # none of those begun has started over
+    assert _in_logs(home, "[ROUND 1/3]") == 3  # none of those begun has started over
 
 
 @needs_forks
@@ -214,6 +215,12 @@ def test_random_numbers_that_nobody_seeds_differ(home: Path, monkeypatch: pytest
 def _rounds(home: Path) -> list[int]:
     """Return how many lines the metrics of each run have."""
     return [len(path.read_bytes().splitlines()) for path in (home / "runs").glob("*/metrics.jsonl")]
+
+
+def _in_logs(home: Path, said: str) -> int:
+    """Return how often the logs of all runs say something."""
+    logs = (path.read_text(encoding="utf-8") for path in (home / "runs").glob("*/run.log"))
+    return sum(log.count(said) for log in logs)
 
 
 def _working_in(folder: Path) -> list[psutil.Process]:
