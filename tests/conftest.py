@@ -1,5 +1,6 @@
 """Fixtures that the whole suite shares."""
 
+import gc
 import os
 import shutil
 import tempfile
@@ -17,8 +18,11 @@ from clients.worker import load_worker
 from models.core.config import Value
 from models.core.device import pinned
 from models.data import cache
+from models.data.dataset import Dataset
 from models.data.datasets import DATASETS
 from models.data.source import Source
+from models.images.frechet import FeatureExtractor
+from models.images.gan import ImageGan
 from server.callbacks.figures import Figures
 from simulations.runtime.in_process import run_in_process
 from simulations.scenario import defaults
@@ -43,6 +47,12 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with the slow tests: what is run last, while others have nothing to do any more, is short."""
     items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Keep what is imported out of the search for garbage, which Flower orders again and again."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture
@@ -73,6 +83,23 @@ def _undrawn(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) ->
     """Draw no figures: to draw them takes half of a test's run, and few tests look at them."""
     if "drawn" not in request.fixturenames:
         monkeypatch.setattr(Figures, "draw", lambda *_: None)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _extractors_kept() -> Iterator[None]:
+    """Train the feature extractor of a dataset once: each run with a GAN would take two seconds for it."""
+    kept: dict[tuple[int, torch.dtype], tuple[Dataset, FeatureExtractor]] = {}
+    trained = ImageGan._extractor
+
+    def extractor(task: ImageGan) -> FeatureExtractor:
+        of = id(task.dataset), torch.get_default_dtype()
+        if of not in kept:
+            kept[of] = task.dataset, trained(task)  # with the dataset, so that no other one takes its id
+        return kept[of][1]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ImageGan, "_extractor", extractor)
+        yield
 
 
 @pytest.fixture

@@ -26,7 +26,7 @@ PR_SET_THP_DISABLE = 41
 """Option of prctl(2): with huge pages a fault would be of 512 pages."""
 MODEL = 25_058_890 * 4
 """Bytes of the model."""
-NUM_CLIENTS, NUM_ROUNDS = 6, 2
+NUM_CLIENTS, NUM_ROUNDS = 3, 2
 
 
 def faults() -> int:

@@ -11,7 +11,11 @@ SCENARIOS = sorted(CONFIGS.glob("*.toml"), key=lambda path: path.stem)
 
 def shorter(run_config: RunConfig) -> dict[str, Value]:
     """Return what to override: two rounds of two clients, each of which draws eight rows."""
+    options = str(run_config["task-options"])
+    if run_config["task"] == "dqn":  # whose rows are environments: few steps, some of which it learns from
+        options = f"{options}, steps = 40, warmup = 100"
     return {
+        "task-options": options,
         "num-server-rounds": 2,  # the second one goes on from what clients remember
         "clients-per-round": min(2, int(run_config["num-clients"])),
         "examples-per-client": 8,
