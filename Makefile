@@ -7,6 +7,8 @@ JOBS ?= 2
 # What torch may use, for its own kernels, those of oneDNN and those of MKL. They read it when a process starts.
 AVX2 := ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 MKL_ENABLE_INSTRUCTIONS=AVX2
 LOWEST := ATEN_CPU_CAPABILITY=default ONEDNN_MAX_CPU_ISA=SSE41 MKL_ENABLE_INSTRUCTIONS=SSE4_2
+# Files with tests of rounding: to collect all others takes as long as some of these tests.
+ROUNDING = $(shell grep -rl 'mark\.rounding' tests --include='test_*.py')
 
 # What writes the lock: for every platform and Python, one version of each package, no name of an index.
 COMPILE := $(BIN)/uv pip compile pyproject.toml --group lock --quiet --universal --fork-strategy fewest \
@@ -31,8 +33,8 @@ test: $(VENV)/installed-dev
 # What depends on rounding, as other x86-64 processors round: those without AVX-512, and the plainest.
 rounding: $(VENV)/installed-dev
 ifeq ($(shell uname -m),x86_64)
-	$(AVX2) $(BIN)/python -m pytest -n $(JOBS) --dist worksteal -m "rounding and not bar"
-	$(LOWEST) $(BIN)/python -m pytest -n $(JOBS) --dist worksteal -m "rounding and not slow and not bar"
+	$(AVX2) $(BIN)/python -m pytest -n $(JOBS) --dist worksteal -m "rounding and not bar" $(ROUNDING)
+	$(LOWEST) $(BIN)/python -m pytest -n $(JOBS) --dist worksteal -m "rounding and not slow and not bar" $(ROUNDING)
 endif
 
 # What a developer runs all day.

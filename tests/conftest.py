@@ -79,10 +79,12 @@ def drawn() -> None:
 
 
 @pytest.fixture(autouse=True)
-def _undrawn(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+def _undrawn(request: pytest.FixtureRequest) -> Iterator[None]:
     """Draw no figures: to draw them takes half of a test's run, and few tests look at them."""
-    if "drawn" not in request.fixturenames:
-        monkeypatch.setattr(Figures, "draw", lambda *_: None)
+    with pytest.MonkeyPatch.context() as patch:
+        if "drawn" not in request.fixturenames:
+            patch.setattr(Figures, "draw", lambda *_: None)
+        yield
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -10,8 +10,6 @@ from pathlib import Path
 import pytest
 from places import ROOT
 
-pytestmark = pytest.mark.slow
-
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:

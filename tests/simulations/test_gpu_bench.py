@@ -29,6 +29,8 @@ from simulations.bench.gpu_parts import (
 from simulations.bench.gpu_table import HEADINGS, Row, markdown, write
 
 TINY = Sizes(rounds=2, clients=2, photos=64, steps=2, actors=(1,))
+DEAR = ("lstm-text", "masked-lm", "ner")
+"""Families whose rows take ten seconds: by `make bars`; test_scenarios.py runs their scenarios."""
 MEASURED = Row("stacked", "small", "rounds a s", 6.0, 2.0, 3 << 20, "x")
 
 
@@ -104,7 +106,9 @@ def test_a_family() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.bar if name in DEAR else ()) for name in FAMILIES]
+)
 def test_all_families(name: str) -> None:
     assert "; repeats, " in family_row(name, "cpu", TINY).also
 

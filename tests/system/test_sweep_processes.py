@@ -16,6 +16,8 @@ from command_line import hear_ctrl_c
 from simulations.experiments import processes as module
 from simulations.experiments.processes import Forked, processes
 from simulations.runs.reader import read_run
+from simulations.runtime.in_process import run_in_process
+from simulations.scenario import load_scenario
 
 pytestmark = pytest.mark.slow
 
@@ -89,11 +91,10 @@ def test_a_run_that_dies_is_the_only_one_that_fails(home: Path) -> None:
 
     for seed in (4, 5):
         folder = folder_of(home, seed)
-        alone = command("run", "toy.toml", "--in-process", "--run-dir", f"alone-{seed}", "-c", f"seed={seed}")
-        subprocess.run(alone, cwd=home, check=True, capture_output=True)
-        assert hash_of(folder) == hash_of(home / f"alone-{seed}")
         assert (folder / "notes.txt").read_text(encoding="utf-8") == "what it noted"
         assert (folder / "ended.txt").read_text(encoding="utf-8") == "at the end"
+    run_in_process({**load_scenario(home / "toy.toml", ["seed=5"]), "run-dir": str(home / "alone")})
+    assert hash_of(folder_of(home, 5)) == hash_of(home / "alone")
 
 
 def hash_of(folder: Path) -> str:
