@@ -242,7 +242,7 @@ def test_a_client_that_hangs_while_it_is_asked_for_its_losses_is_late_alone(tiny
         task_options="slow_at = [1, 2], seconds = 60.0, stream = 'received'",
         strategy="QFedAvg",
         strategy_options="q = 0.1",
-        round_timeout=20.0,
+        round_timeout=12.0,
         engine=engine,
         num_server_rounds=1,
     )
@@ -269,7 +269,7 @@ def test_a_slow_client_costs_itself_one_round(
     slow = tiny(
         task="slow:SlowCnn",
         task_options=f"slow_at = [1, 2], seconds = {seconds}, pauses = {pauses}",
-        round_timeout=20.0,
+        round_timeout=12.0,
         run_dir=str(tmp_path / "slow"),
         **options,
     )
