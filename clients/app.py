@@ -3,9 +3,10 @@
 import time
 from logging import INFO
 
-from flwr.app import Context, Message, RecordDict
+from flwr.app import ConfigRecord, Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
+from clients.belief import believed
 from clients.node_config import NodeConfig
 from clients.node_work import NodeWork
 from clients.old_states import drop_old_states
@@ -17,7 +18,8 @@ from models.core.tracebacks import line_of, traceback_of
 from models.data.fingerprint import data_sha256
 from models.state import describe_state
 from strategies.wire.node import NodeDescription, NodeError, debugged
-from strategies.wire.records import unpack
+from strategies.wire.plan import read_groups, record_at
+from strategies.wire.records import PLAN
 from strategies.wire.reply import NodeReply
 
 app = ClientApp()
@@ -54,7 +56,7 @@ def description_of(context: Context, load: Load = load_worker) -> RecordDict:
 def _description(context: Context, load: Load) -> NodeDescription:
     node = NodeConfig.from_flower(context.node_config)
     partition_id, num_partitions = node.place
-    worker = load(read(TaskConfig, context.run_config), node.data_path)
+    worker = load(believed(read(TaskConfig, context.run_config), node), node.data_path)
     if node.keep_state_days is not None:
         for run in drop_old_states(node.state_root, node.keep_state_days):
             log(INFO, "Removed what clients remembered of %s, by keep-state-days", run)
@@ -62,7 +64,7 @@ def _description(context: Context, load: Load) -> NodeDescription:
         partition_id=partition_id,
         num_partitions=num_partitions,
         own_data=bool(node.data_path),
-        data=data_sha256(worker.dataset),
+        data="" if node.data_path else data_sha256(worker.dataset),  # its own is nobody's to recognise
         state=(*describe_state(worker.initial), *worker.task.agreed),
         machine=described(worker.config.threads, worker.device),
     )
@@ -76,6 +78,18 @@ def _reply(message: Message, context: Context) -> Message:
         reply.seconds = time.perf_counter() - started
     except Exception as error:  # of the node, so of each of its clients
         reply = NodeReply(debug=debugged(context.node_config))
-        for client, _ in unpack(message.content):
+        for client in _clients_of(message.content, error):
             reply.fail(client, error)
     return Message(reply.pack(), reply_to=message)
+
+
+def _clients_of(content: RecordDict, error: Exception) -> list[int]:
+    """Return the clients that a message names; raise the error where they cannot be told."""
+    try:
+        return [
+            client
+            for layout in read_groups(record_at(content, PLAN, ConfigRecord))
+            for client in layout.clients
+        ]
+    except ValueError:
+        raise error from None

@@ -1,23 +1,28 @@
 """What a node was started with: `flower-supernode --node-config "..."`, or by a simulation."""
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from models.core.errors import UserError
+from clients.simulated import is_simulated
+from models.core.errors import UserError, shown
 
 T = TypeVar("T")
 PARTITION_ID, NUM_PARTITIONS = "partition-id", "num-partitions"
-DATA_PATH, STATE_PATH = "data-path", "state-path"
+DATA_PATH, DATA_DIR, STATE_PATH = "data-path", "data-dir", "state-path"
 KEEP_STATE_DAYS = "keep-state-days"
+ALLOW_CODE, ALLOW_DOWNLOAD, BACKBONE = "allow-code", "allow-download", "backbone"
 STATE_ROOT = Path(".polyfed", "state")
 """Where clients keep their state, below the home folder, unless the node says where."""
+RUN_NAME = re.compile(r"(?!\.)[A-Za-z0-9._-]{1,128}(?<!\.)")
+"""What the folder of a run's states may be called: no path on any system."""
 
 
 @dataclass(frozen=True)
 class NodeConfig:
-    """What this node is to host, and where its data and its clients' state lie."""
+    """What this node is to host, where its data and its clients' state lie, and what its owner allows."""
 
     partition_id: int | None = None
     """Number of the node; None where it was not given."""
@@ -29,6 +34,16 @@ class NodeConfig:
     """Folder that its clients' state lies under; None is STATE_ROOT below the home folder."""
     keep_state_days: int | None = None
     """Days after which the state of a run that no longer goes on is removed; None is that it stays."""
+    data_dir: str = ""
+    """Folder of the raw files of datasets that all nodes have alike, and of which it hosts a share."""
+    allow_code: tuple[str, ...] = ()
+    """Modules and packages whose classes a server may name as "module:Class"."""
+    allow_download: bool = False
+    """Whether a server may have it fetch the files of a dataset that it lacks."""
+    backbone: str = ""
+    """Folder or hub name of the pre-trained network that it takes where a server names one."""
+    simulated: bool = False
+    """Whether it is part of a simulation, on the machines of whoever runs the server."""
 
     @staticmethod
     def from_flower(given: Mapping[str, object]) -> "NodeConfig":
@@ -40,6 +55,11 @@ class NodeConfig:
             data_path=_typed(given, DATA_PATH, str, "text") or "",
             state_path=Path(state_path) if state_path else None,
             keep_state_days=_days(_typed(given, KEEP_STATE_DAYS, int, "a whole number of days")),
+            data_dir=_typed(given, DATA_DIR, str, "text") or "",
+            allow_code=_modules(_typed(given, ALLOW_CODE, str, "text") or ""),
+            allow_download=_truth(given, ALLOW_DOWNLOAD),
+            backbone=_typed(given, BACKBONE, str, "text") or "",
+            simulated=is_simulated(given),
         )
 
     @property
@@ -54,29 +74,60 @@ class NodeConfig:
 
     @property
     def state_root(self) -> Path:
-        """The folder that its clients' state lies under, unless the server names an absolute one."""
+        """The folder that its clients' state lies under, unless it is simulated and the run has its own."""
         return Path.home() / STATE_ROOT if self.state_path is None else self.state_path
 
     def states_of(self, named: str) -> Path:
         """Return the folder of a run's states, of which the server says the name.
 
-        Where server and nodes share a disk it is absolute, in the run's own folder. Raises UserError for one
-        that leads out of the folder that this node was given, or out of the usual one by dots.
+        Where nodes are simulated it is absolute, in the run's own folder. Raises UserError for what is no
+        name on a real node, or a link there.
         """
-        path = Path(named)
-        below = not path.is_absolute() and path.parts and ".." not in path.parts
-        if not below and not (path.is_absolute() and self.state_path is None):
+        if self.simulated and self.state_path is None and Path(named).is_absolute():
+            return Path(named)
+        folder = self.state_root / named
+        if not RUN_NAME.fullmatch(named) or folder.is_symlink():
             raise UserError(
-                f"the server names {named!r} for what clients remember, which is not below {self.state_root} "
-                f"({STATE_PATH} in --node-config)"
+                f"the server must give the folder of what clients remember below {self.state_root} a name of "
+                f"letters, digits, '-', '_' and '.', and that may be no link, got {shown(named)}"
             )
-        return self.state_root / path
+        return folder
+
+    def check_hosted(self, clients: Iterable[int]) -> None:
+        """Raise UserError for a client that lives on another node; simulated nodes host every client."""
+        if self.simulated:
+            return
+        number, of = self.place
+        for client in clients:
+            if client % of != number:
+                raise UserError(
+                    f"client {client} does not live on this node, which is {number} of {of}: it hosts those "
+                    f"whose number leaves {number} when divided by {of}"
+                )
 
 
 def _days(given: int | None) -> int | None:
     if given is not None and given < 1:
         raise UserError(f"{KEEP_STATE_DAYS} in --node-config must be at least 1, got {given}")
     return given
+
+
+def _modules(given: str) -> tuple[str, ...]:
+    modules = tuple(each.strip() for each in given.split(",") if each.strip())
+    for module in modules:
+        if not all(part.isidentifier() for part in module.split(".")):
+            raise UserError(
+                f'{ALLOW_CODE} in --node-config must be names of modules, as in "mypackage,other.module", '
+                f"got {module!r}"
+            )
+    return modules
+
+
+def _truth(given: Mapping[str, object], key: str) -> bool:
+    value = given.get(key, False)
+    if isinstance(value, bool):
+        return value
+    raise UserError(f"{key} in --node-config must be true or false, got {value!r}")
 
 
 def _typed(given: Mapping[str, object], key: str, kind: type[T], called: str) -> T | None:

@@ -11,8 +11,10 @@ from dataclasses import dataclass, replace
 
 from flwr.app import Context, MessageType, RecordDict
 
+from clients.belief import believed
 from clients.deadline import NEVER, Deadline
 from clients.evaluate import evaluate_one_by_one
+from clients.fit import check_fits, check_message
 from clients.node_config import NodeConfig
 from clients.old_states import mark_in_use
 from clients.stacked import train_stacked
@@ -51,9 +53,10 @@ class NodeWork:
         seconds_left: float | None = None,
         load: Load = load_worker,
     ) -> "NodeWork":
-        """Unpack a message; its clients have the time that it says.
+        """Unpack a message and check all of it; its clients have the time that it says.
 
-        Who gives `seconds_left` sees to it by themselves that no client takes longer than it may.
+        Who gives `seconds_left` sees to it by themselves that no client takes longer than it may. Raises
+        ValueError for a message that is not as it must be: nothing has been done, written or imported then.
         """
         info, requests = unpack_requests(content)
         if seconds_left is not None:
@@ -62,9 +65,12 @@ class NodeWork:
         node = NodeConfig.from_flower(context.node_config)
         # Who steps through a client in a debugger takes their time.
         deadline = NEVER if debug else Deadline.after(info.seconds_left, info.client_seconds)
-        worker = load(read(TaskConfig, context.run_config), node.data_path)
+        config = believed(read(TaskConfig, context.run_config), node)
+        check_message(info, requests, node, config.num_clients)
         # The run's absolute folder where server and nodes share a disk, else a name under the node's own.
         states = ClientStates(node.states_of(info.state_path), states_of(content))
+        worker = load(config, node.data_path)
+        check_fits(requests, worker)
         mark_in_use(states.folder)
         work = _work_of(message_type, worker, info)
         return NodeWork(worker, info, requests, states, deadline, work, debug)

@@ -122,12 +122,12 @@ def load_rules(names: Sequence[str], config: Mapping[str, object]) -> tuple[Loca
 
     Raises UserError for a rule that is not there, and TypeError for what is no rule.
     """
-    return tuple(_rule_class(name)(config) for name in names)
+    return tuple(rule_class(name)(config) for name in names)
 
 
 @cache
-def _rule_class(name: str) -> type[LocalRule]:
-    """Resolve "module:Class", once a process."""
+def rule_class(name: str) -> type[LocalRule]:
+    """Resolve "module:Class", once a process; raise TypeError for what is no rule."""
     found = load_object(name, "local rule")
     if not (isinstance(found, type) and issubclass(found, LocalRule)):
         raise TypeError(

@@ -1,11 +1,9 @@
 """What a worker process keeps warm: the task, the data, who holds which examples, and one model to train."""
 
 import math
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
-from typing import Any
 
 import numpy as np
 import torch
@@ -13,6 +11,7 @@ from torch import Tensor, nn
 
 from clients.deadline import NEVER, Deadline
 from clients.loop import losses_at
+from clients.simulated import ray_in_actor
 from models.core.config import TaskConfig
 from models.core.device import choose_device, place
 from models.core.errors import UserError
@@ -25,7 +24,7 @@ from models.data.partition import Partition, make_partition, split_local_test
 from models.engine import choose_engine
 from models.optimizers import Made, optimizer_maker
 from models.registry import load_task
-from models.state import FederatedNames, build_model, federated_names, model_state
+from models.state import FederatedNames, build_model, federated_names, model_state, shareable_names
 from models.task import Task
 from strategies.rule import RECEIVED
 
@@ -83,6 +82,12 @@ class Worker:
         return dict(self.model.named_parameters())
 
     @cached_property
+    def frozen(self) -> tuple[str, ...]:
+        """Names of the entries that the server may send and nobody trains."""
+        shareable = shareable_names(self.model, self.task.local)
+        return tuple(name for name in shareable if name not in self.federated.all)
+
+    @cached_property
     def make_optimizers(self) -> Callable[[], Made]:
         """Makes the optimizers of a client that is told nothing else than the run config."""
         return optimizer_maker(self.task, self.parameters.items(), self.config)
@@ -128,7 +133,7 @@ Load = Callable[[TaskConfig, str], Worker]
 @lru_cache(maxsize=1)
 def load_worker(config: TaskConfig, data_path: str) -> Worker:
     """Load what the run config names; `data_path` is the node's own data, or "" for the simulated deal."""
-    if _ray_in_actor():  # a process of the simulation's own
+    if ray_in_actor():  # a process of the simulation's own
         keep_freed_memory()
     if data_path and find_source(config.dataset).packaged:
         raise UserError(
@@ -160,14 +165,5 @@ def worker_device(requested: str) -> torch.device:
 
 
 def _granted_by_ray() -> list[int] | None:
-    ray = _ray_in_actor()
+    ray = ray_in_actor()
     return list(ray.get_gpu_ids()) if ray else None
-
-
-def _ray_in_actor() -> Any:
-    """Return the module ray where this process is one of its actors, else None."""
-    # Without Ray in the process there is nothing to ask, and importing it takes a second.
-    ray = sys.modules.get("ray")
-    if ray is None or not ray.is_initialized() or ray.get_runtime_context().get_actor_id() is None:
-        return None
-    return ray

@@ -1,5 +1,6 @@
 """The Flower ServerApp."""
 
+import re
 import sys
 import time
 from collections.abc import Mapping
@@ -242,7 +243,9 @@ def _state_path(folder: RunFolder, shared_disk: bool) -> str:
     """Return where clients keep their state: in the run folder, or under a name that is the run's own."""
     if shared_disk:
         return str(folder.path / CLIENTS)
-    return f"{folder.path.name}-{folder.token()}"
+    # Nodes take a name of plain letters; the token makes it the run's own.
+    name = re.sub(r"[^A-Za-z0-9._-]+", "-", folder.path.name).lstrip(".")[:100]
+    return f"{name}-{folder.token()}"
 
 
 def _new_run_dir(config: TaskConfig, run_id: int) -> Path:

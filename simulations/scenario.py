@@ -8,12 +8,12 @@ from typing import Any
 
 from models.core.config import Config, RunConfig, TaskConfig, Value, check_keys, read
 from models.core.errors import UserError, shown, unknown
-from models.core.toml import toml_file, toml_value
+from models.core.toml import quoted, toml_file, toml_value
 from server.config import ServerConfig
 from server.run_folder import new_folder
 from server.run_schema import CONFIG, LOCK
 from simulations.config import SimulationConfig
-from simulations.options import OPTIONS, quoted
+from simulations.options import OPTIONS
 
 CONFIGS: tuple[type[Config], ...] = (TaskConfig, ServerConfig, SimulationConfig)
 SCENARIOS = Path(__file__).parent / "configs"

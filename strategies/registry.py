@@ -1,5 +1,6 @@
 """Strategies by name."""
 
+import sys
 from collections.abc import Mapping
 
 from flwr.serverapp import strategy as flower
@@ -53,3 +54,8 @@ STRATEGIES: Mapping[str, type[Strategy]] = {
     "QFedAvg": QFedAvg,
     "Scaffold": Scaffold,
 }
+
+
+def brings(module: str) -> bool:
+    """Return whether a module of this package, such as that of a rule, came with the built-in strategies."""
+    return module.partition(".")[0] == __name__.partition(".")[0] and module in sys.modules

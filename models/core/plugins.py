@@ -1,7 +1,8 @@
 """Finding a task, a dataset or a strategy by name, entry point or "module:Class", and checking options."""
 
 import inspect
-from collections.abc import Callable, Collection, Mapping
+import sys
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import EntryPoint, entry_points
@@ -46,6 +47,37 @@ def find(name: str, kind: str, known: Mapping[str, Any], group: str) -> Any:
     if ":" not in name:
         raise unknown(kind, name, offered)
     return load_object(name, kind)
+
+
+def check_offered(name: str, kind: str, known: Collection[str], group: str, allowed: Sequence[str]) -> None:
+    """Raise UserError for a "module:Class" whose module is not among the `allowed`; import nothing.
+
+    What is built in, and what an entry point of `group` brings, is offered by this installation itself.
+    """
+    if ":" in name and name not in known and name not in offers({}, group):
+        check_module(f"{kind} {shown(name)}", name.partition(":")[0], allowed)
+
+
+def check_module(owner: str, module: str, allowed: Sequence[str]) -> None:
+    """Raise UserError for a module that is neither one of the `allowed`, nor lies in one."""
+    if not any(module == each or module.startswith(f"{each}.") for each in allowed):
+        raise UserError(
+            f"{owner} is code that this node does not offer: its owner may install a package that brings it "
+            f"as an entry point, or allow {module!r} by allow-code in --node-config, which allows "
+            f"{', '.join(allowed) or 'none'}"
+        )
+
+
+def comes_with(module: str, group: str) -> bool:
+    """Return whether an entry point of `group` has brought a module of its own package along.
+
+    It loads those of that package, and imports nothing else.
+    """
+    package = module.partition(".")[0]
+    points = [each for each in entry_points(group=group) if each.module.partition(".")[0] == package]
+    for point in points:
+        _load(point)
+    return bool(points) and module in sys.modules
 
 
 def load_object(name: str, kind: str) -> Any:

@@ -1,8 +1,12 @@
-"""TOML that a person typed: what it holds, or one line that says why it cannot be read."""
+"""TOML that a person typed: what it holds, or one line that says why it cannot be read; and inline TOML."""
 
+import re
 import tomllib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+import tomli_w
 
 from models.core.errors import UserError
 
@@ -23,6 +27,27 @@ def toml_file(path: Path, what: str) -> dict[str, Any]:
         raise UserError(f"{what} {path} is not TOML: {error}") from error
     except OSError as error:
         raise UserError(f"{what} {path} cannot be read ({error.strerror}): give another file") from error
+
+
+def quoted(options: Mapping[str, Any]) -> str:
+    """Return what `parse_options` reads back as these options; the same text however they were written."""
+    return ", ".join(f"{_key(name)} = {inline(value)}" for name, value in sorted(options.items()))
+
+
+def inline(value: Any) -> str:
+    """Write a value of TOML in one line; a table by the names of its keys."""
+    match value:
+        case Mapping():
+            return f"{{{quoted(value)}}}"
+        case list():
+            return f"[{', '.join(map(inline, value))}]"
+        case str() if value.isprintable() and "'" not in value:
+            return f"'{value}'"  # single quotes, as the whole is itself in double ones
+    return tomli_w.dumps({"x": value}).removeprefix("x = ").rstrip("\n")
+
+
+def _key(name: str) -> str:
+    return name if re.fullmatch(r"[A-Za-z0-9_-]+", name) else inline(name)
 
 
 def _loads(text: str) -> dict[str, Any]:

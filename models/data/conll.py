@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from models.core.config import TaskConfig, require
-from models.core.errors import UserError
+from models.core.errors import UserError, shown
 from models.data.dataset import Dataset
 from models.data.source import source_path
 from models.data.tag_schemes import OUTSIDE, is_tag, to_iob2
@@ -48,19 +48,24 @@ class _Line(NamedTuple):
     text: str
 
 
-def load_conll(config: TaskConfig, word_column: int = 1, tag_column: int = -1) -> Dataset:
+def load_conll(
+    config: TaskConfig, word_column: int = 1, tag_column: int = -1, types: Sequence[str] = ()
+) -> Dataset:
     """Read `conll:DIR`: `train.txt`, and as held-out examples `test.txt`, or `valid.txt` where there is none.
 
     A line holds a word and, in another column, its tag, in any of the schemes of `to_iob2`; an empty line
     ends a sentence. Where the files mark documents (-DOCSTART- as in CoNLL-2003, #begin document as in
-    CoNLL-2012, # newdoc as in CoNLL-U), each document with a sentence is a natural client. Raises UserError
-    for files that are missing or hold something else.
+    CoNLL-2012, # newdoc as in CoNLL-U), each document with a sentence is a natural client. `types` names all
+    types of entities, where one machine may lack some of them. Raises UserError for files that are missing or
+    hold something else.
     """
+    if not (isinstance(types, list | tuple) and all(isinstance(name, str) for name in types)):
+        raise UserError(f"types must be a list of entity types such as ['PER', 'LOC'], got {shown(types)}")
     folder, columns = source_path(config), Columns(word_column, tag_column)
     held_out = folder / "test.txt" if (folder / "test.txt").is_file() else folder / "valid.txt"
     train = read_conll(folder / "train.txt", columns)
     test = read_conll(held_out, columns)
-    return dataset_of(config.dataset, train, test, natural=len({s.client for s in train}) > 1)
+    return dataset_of(config.dataset, train, test, natural=len({s.client for s in train}) > 1, types=types)
 
 
 def read_conll(path: Path, columns: Columns) -> list[Sentence]:

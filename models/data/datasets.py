@@ -2,13 +2,14 @@
 
 import functools
 import inspect
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from models.core.config import TaskConfig, parse_options
-from models.core.errors import UserError, unknown
-from models.core.plugins import check_options, check_required, load_object, offers
-from models.data import cache, conll, environments, images, pii, series, series_files, text
+from models.core.errors import UserError, shown, unknown
+from models.core.paths import leads_out
+from models.core.plugins import check_module, check_options, check_required, load_object, offers
+from models.data import cache, conll, environments, image_files, images, pii, series, series_files, text
 from models.data.cache_key import cache_key
 from models.data.columns import check_dataset
 from models.data.dataset import Dataset
@@ -26,6 +27,14 @@ DATASETS: Mapping[str, Source] = {
     "cifar10": Source(
         "images", images.load_cifar10, files=images.files_of_cifar10, parsed_with=("torchvision",)
     ),
+    "images": Source(
+        "images",
+        image_files.load_image_folder,
+        takes="DIR",
+        files=image_files.files_of_image_folder,
+        parsed_with=("pillow",),
+    ),
+    "npz": Source("images", image_files.load_npz, takes="FILE", parsed_with=()),
     "stocks": Source("series", series.load_stocks, packaged=True),
     "sine": Source("series", series.load_sine, packaged=True),
     "csv": Source("series", series_files.load_csv, takes="FILE", parsed_with=("pandas",)),
@@ -33,7 +42,13 @@ DATASETS: Mapping[str, Source] = {
     "text": Source("text", text.load_text, takes="DIR"),
     "pii": Source("tagged-sentences", pii.load_pii, packaged=True, parsed_with=("faker",)),
     "conll": Source("tagged-sentences", conll.load_conll, takes="DIR", parsed_with=()),
-    "gym": Source("environments", environments.load_environments, packaged=True, takes="ID"),
+    "gym": Source(
+        "environments",
+        environments.load_environments,
+        packaged=True,
+        takes="ID",
+        check_name=environments.check_environments,
+    ),
 }
 ENTRY_POINTS = "polyfed.datasets"
 TOLD = ("dataset", "data_dir", "download")
@@ -84,6 +99,27 @@ def resolve(config: TaskConfig) -> tuple[Source, TaskConfig]:
     """
     source, name = _resolved(config.dataset)
     return source, config if name == config.dataset else config.model_copy(update={"dataset": name})
+
+
+def check_believed(config: TaskConfig, modules: Sequence[str]) -> Source:
+    """Return the source of `config.dataset`, where somebody else's machine may load it as well.
+
+    Raises UserError for a name that this installation does not offer and that lies in none of these modules,
+    before anything is imported, and for a path that leads out of data-dir.
+    """
+    name, _, rest = config.dataset.partition(":")
+    offered = offers(DATASETS, ENTRY_POINTS)
+    if rest and name not in offered and f"{name}:" not in offered:
+        check_module(f"dataset {shown(config.dataset)}", name, modules)
+    source, as_loaded = resolve(config)
+    if source.check_name:
+        source.check_name(as_loaded, modules)
+    elif not source.packaged and leads_out(as_loaded.dataset.partition(":")[2]):
+        raise UserError(
+            f"a node reads data where its owner says: after the colon dataset must have a path below that "
+            f"folder, without '..', got {shown(config.dataset)}"
+        )
+    return source
 
 
 def dataset_source(name: str, found: object) -> Source:

@@ -7,7 +7,7 @@ episode. Texts and truths are arguments of the environment's constructor, the sa
 """
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +16,9 @@ import torch
 from numpy.typing import NDArray
 
 from models.core.config import TaskConfig
-from models.core.errors import UserError, unknown
+from models.core.errors import UserError, shown, unknown
+from models.core.paths import names_a_place
+from models.core.plugins import check_module
 from models.data.dataset import Dataset, Examples
 from models.data.worlds import LIMIT, Wanted, names, parse, spread
 
@@ -56,6 +58,20 @@ def load_environments(config: TaskConfig) -> Dataset:
         client_names=names(wanted, worlds),
         info=info,
     )
+
+
+def check_environments(config: TaskConfig, modules: Sequence[str]) -> None:
+    """Raise UserError for an id in a package that none of these modules is, and for a path as an argument.
+
+    Gymnasium imports the package that stands before an id.
+    """
+    wanted = parse(config)
+    package, colon, _ = wanted.id.rpartition(":")
+    if colon:
+        check_module(f"dataset {shown(config.dataset)}", package, modules)
+    for name, value in wanted.arguments.items():
+        if isinstance(value, str) and (names_a_place(value) or "/" in value):
+            raise UserError(f"{name} of {wanted.id} must be no path, got {shown(value)}")
 
 
 def open_environments(dataset: Dataset, rows: Examples) -> "SyncVectorEnv":

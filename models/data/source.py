@@ -55,6 +55,11 @@ class Source:
     as is best for what takes less than a tenth of a second.
     """
 
+    check_name: Callable[[TaskConfig, Sequence[str]], None] | None = None
+    """Takes the config as its loader sees it, and modules; raises UserError for a name that would have a node
+    import another module than these, or read what lies elsewhere. Unless given, what follows the colon is a
+    path where it comes with no package."""
+
     def form(self, name: str) -> str:
         """Return how a dataset of this source is named, such as "csv:FILE"."""
         return f"{name}:{self.takes}" if self.takes else name

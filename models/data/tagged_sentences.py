@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
+from models.core.errors import UserError
 from models.data.dataset import Dataset, Examples
 from models.data.tag_schemes import OUTSIDE
 
@@ -30,12 +31,20 @@ def dataset_of(
     *,
     natural: bool = False,
     client_names: tuple[str, ...] = (),
+    types: Sequence[str] = (),
 ) -> Dataset:
     """Turn sentences into columns: `word` (N, T) and `tag` (N, T), padded with NO_WORD, and `length` (N,).
 
-    `info["words"]` and `info["tags"]` say what the numbers stand for.
+    `info["words"]` and `info["tags"]` say what the numbers stand for. `types` are those of the entities;
+    unless given, those that there are. Raises UserError for a sentence with another.
     """
-    types = sorted({tag[2:] for sentence in (*train, *test) for tag in sentence.tags if tag != OUTSIDE})
+    found = sorted({tag[2:] for sentence in (*train, *test) for tag in sentence.tags if tag != OUTSIDE})
+    types = types or found
+    if strange := [each for each in found if each not in types]:
+        raise UserError(
+            f"dataset {name!r} has entities of type {strange[0]!r}, and types names {', '.join(types)}: name "
+            "it too"
+        )
     tags = (OUTSIDE, *(prefix + kind for kind in types for prefix in ("B-", "I-")))
     words = tuple(sorted({word for sentence in (*train, *test) for word in sentence.words}))
     word_number, tag_number = ({text: number for number, text in enumerate(known)} for known in (words, tags))

@@ -11,9 +11,8 @@ from typing import Any
 
 from models.core.config import Value
 from models.core.errors import UserError, shown
-from models.core.toml import toml_file, toml_value
+from models.core.toml import inline, toml_file, toml_value
 from simulations.experiments.trial import Trial, fingerprint
-from simulations.options import inline
 from simulations.scenario import load_scenario
 
 Overrides = Mapping[str, Value]

@@ -7,6 +7,7 @@ from flwr.common.constant import ErrorCode
 
 from clients.app import app as client_app
 from clients.node_config import NUM_PARTITIONS, PARTITION_ID
+from clients.simulated import SIMULATED
 from models.core.config import Value
 from models.core.tracebacks import traceback_of
 from server.app import app as server_app
@@ -28,7 +29,7 @@ class InProcessGrid(OwnGrid):
             node: Context(
                 run_id=RUN_ID,
                 node_id=node,
-                node_config={PARTITION_ID: node, NUM_PARTITIONS: num_nodes, DEBUG: debug},
+                node_config={PARTITION_ID: node, NUM_PARTITIONS: num_nodes, SIMULATED: True, DEBUG: debug},
                 state=RecordDict(),
                 run_config=run_config,
             )

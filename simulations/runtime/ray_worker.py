@@ -9,6 +9,7 @@ from flwr.app import Context, RecordDict
 from clients.app import description_of
 from clients.node_config import NUM_PARTITIONS, PARTITION_ID
 from clients.node_work import NodeWork
+from clients.simulated import SIMULATED
 from clients.worker import Worker, load_worker
 from models.core.config import TaskConfig, Value
 from strategies.wire.identity import RUN_ID, let_messages_be_made
@@ -36,7 +37,7 @@ class RayWorker:
         self.context = Context(
             run_id=RUN_ID,
             node_id=NODE,
-            node_config={PARTITION_ID: NODE, NUM_PARTITIONS: 1},
+            node_config={PARTITION_ID: NODE, NUM_PARTITIONS: 1, SIMULATED: True},
             state=RecordDict(),
             run_config=run_config,
         )

@@ -1,4 +1,8 @@
-"""The client request: what the server asks of one client, and how the requests of a node travel."""
+"""The client request: what the server asks of one client, and how the requests of a node travel.
+
+A node reads a message as a whole before it does anything of it: what is not as it must be is a ValueError
+that says what. Whether the arrays fit the node's model is for the node to see.
+"""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -9,9 +13,10 @@ from flwr.app import ArrayRecord, ConfigRecord, RecordDict
 from torch import Tensor
 
 from strategies.rule import Arrays, aux_arrays, split_aux
-from strategies.wire.arrays import tensor_view, views
-from strategies.wire.records import pack, records_of, unpack
-from strategies.wire.saved_state import SavedState, pack_states, unpack_states
+from strategies.wire.decoded import decoded
+from strategies.wire.plan import Kind, Layout, read_groups, read_states, record_at
+from strategies.wire.records import PLAN, pack
+from strategies.wire.saved_state import SavedState, pack_states
 
 ROUND = "round"
 """Key of the record that holds the RoundInfo."""
@@ -19,10 +24,13 @@ FIXED = "fixed"
 """Key of the record of weights that nobody trains and clients cannot build; strategies never see it."""
 STATISTICS = "statistics"
 """Key of the record of what no optimizer trains, and what is averaged beside the strategy."""
-
-
 STATES = "states"
 """Key of the record that says which states the server counts on."""
+LAST_ROUND = 10**9
+"""No run has more rounds."""
+LONGEST_TEXT = 4096
+"""Characters of a text that the server says to all clients, as a path or the name of a rule."""
+MOST_RULES = 100
 
 
 @dataclass(frozen=True)
@@ -68,10 +76,28 @@ class RoundInfo:
         if {name: type(value) for name, value in values.items()} != kinds:
             wanted = ", ".join(f"{name} ({kind.__name__})" for name, kind in kinds.items())
             raise ValueError(
-                f"a request's round must hold {wanted}, got {dict(record)}: "
+                f"a request's round must hold {wanted}, got {str(dict(record))[:1000]}: "
                 "do server and nodes have the same polyfed?"
             )
-        return RoundInfo(**values)  # type: ignore[arg-type]
+        info = RoundInfo(**values)  # type: ignore[arg-type]
+        info.check()
+        return info
+
+    def check(self) -> None:
+        """Raise ValueError for the first value that no server of polyfed sends."""
+        texts = (self.state_path, self.weighted_by, *self.rules, *self.personal_rules)
+        rounds = (self.server_round, self.restorable_round)
+        fits = {
+            "rounds of 0 to 1e9": all(0 <= number <= LAST_ROUND for number in rounds),
+            "rules that are text": all(type(text) is str for text in texts),
+            f"at most {MOST_RULES} rules": len(self.rules) + len(self.personal_rules) <= MOST_RULES,
+            "seconds that are numbers": not math.isnan(self.seconds_left + self.client_seconds),
+            "repeated clients that are numbers": all(type(each) is int for each in self.repeated),
+        }
+        if wrong := [what for what, holds in fits.items() if not holds]:
+            raise ValueError(f"a request's round must hold {wrong[0]}, got {str(self)[:500]}")
+        if any(len(text) > LONGEST_TEXT for text in texts):
+            raise ValueError(f"a request's round must hold texts of at most {LONGEST_TEXT} characters")
 
 
 @dataclass(frozen=True)
@@ -135,34 +161,48 @@ def pack_requests(
 
 def states_of(content: RecordDict) -> dict[int, SavedState] | None:
     """Return client -> the state that the server counts on; None where it does not say."""
-    return unpack_states(str(content.config_records[STATES][STATES])) if STATES in content else None
+    return read_states(record_at(content, STATES, ConfigRecord), STATES) if STATES in content else None
 
 
 def info_of(content: RecordDict) -> RoundInfo:
     """Return what a message says to all of its clients."""
-    return RoundInfo.from_config(content.config_records[ROUND])
+    return RoundInfo.from_config(record_at(content, ROUND, ConfigRecord))
 
 
 def unpack_requests(content: RecordDict) -> tuple[RoundInfo, list[ClientRequest]]:
     """Return the round and the requests of `pack_requests`, by client number.
 
     Weights and words that clients share are decoded once, and are the same objects in their requests.
+    Raises ValueError for a message that is not as `pack_requests` makes it.
     """
-    info = info_of(content)
+    info, layouts = info_of(content), read_groups(record_at(content, PLAN, ConfigRecord))
+    named = {key for layout in layouts for key in layout.records.values()}
+    if unknown := sorted(content.keys() - named - {PLAN, ROUND, FIXED, STATISTICS, STATES}):
+        raise ValueError(f"a message holds the record {unknown[0][:100]!r}, of which its plan says nothing")
     fixed, statistics = (
-        _decode(content.array_records[key]) if key in content else {} for key in (FIXED, STATISTICS)
+        decoded(record_at(content, key, ArrayRecord)) if key in content else {} for key in (FIXED, STATISTICS)
     )
-    decoded: dict[int, tuple[dict[str, Tensor], dict[str, dict[str, Tensor]]]] = {}
+    read: dict[str, tuple[dict[str, Tensor], dict[str, dict[str, Tensor]]]] = {}
     requests = []
-    for client, records in unpack(content):
-        (record,) = records_of(records, ArrayRecord)
-        (config,) = records_of(records, ConfigRecord)
-        if id(record) not in decoded:
-            decoded[id(record)] = split_aux(_decode(record))
-        weights, aux = decoded[id(record)]
-        requests.append(ClientRequest(client, info, weights, aux, fixed, config, statistics))
-    return info, requests
+    for layout in layouts:
+        arrays, words = (
+            _of_one_kind(content, layout, ArrayRecord),
+            _of_one_kind(content, layout, ConfigRecord),
+        )
+        if arrays not in read:
+            read[arrays] = split_aux(decoded(record_at(content, arrays, ArrayRecord)))
+        given = *read[arrays], fixed, record_at(content, words, ConfigRecord), statistics
+        requests += [ClientRequest(client, info, *given) for client in layout.clients]
+    return info, sorted(requests, key=lambda request: request.client)
 
 
-def _decode(record: ArrayRecord) -> dict[str, Tensor]:
-    return {name: tensor_view(array) for name, array in views(record).items()}
+def _of_one_kind(content: RecordDict, layout: Layout, kind: Kind) -> str:
+    """Return the key of a client's one record of this kind."""
+    keys = [key for key in layout.records.values() if isinstance(content.get(key), kind)]
+    if len(keys) != 1 or len(layout.records) != 2:
+        found = {name: type(content.get(key)).__name__ for name, key in layout.records.items()}
+        raise ValueError(
+            f"a client is asked by one ArrayRecord and one ConfigRecord, and client {layout.clients[:1]} by "
+            f"{str(found)[:200]}"
+        )
+    return keys[0]

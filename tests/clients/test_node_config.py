@@ -47,14 +47,51 @@ def test_state_is_kept_a_day_at_least() -> None:
         NodeConfig.from_flower({"keep-state-days": 0})
 
 
-@pytest.mark.parametrize("named", ["/elsewhere", "../elsewhere", "run/../../elsewhere", "", "."])
-def test_a_server_names_no_folder_outside_of_the_nodes(named: str) -> None:
-    with pytest.raises(UserError, match="which is not below /state"):
-        NodeConfig(state_path=Path("/state")).states_of(named)
+@pytest.mark.parametrize(
+    ("given", "allowed"),
+    [({}, ()), ({"allow-code": "mine, other.part"}, ("mine", "other.part")), ({"allow-code": ""}, ())],
+)
+def test_modules_that_the_owner_allows(given: dict[str, object], allowed: tuple[str, ...]) -> None:
+    assert NodeConfig.from_flower(given).allow_code == allowed
 
 
-def test_where_states_lie() -> None:
-    assert NodeConfig(state_path=Path("/state")).states_of("run-0a") == Path("/state/run-0a")
-    assert NodeConfig().states_of("/runs/1/clients") == Path("/runs/1/clients")  # of a run on the same disk
+@pytest.mark.parametrize("given", ["mine/", "*", "a..b", ".", "mine:Class", "a b"])
+def test_what_is_no_module_is_allowed_to_nobody(given: str) -> None:
+    with pytest.raises(UserError, match=r"^allow-code in --node-config must be names of modules"):
+        NodeConfig.from_flower({"allow-code": given})
+
+
+def test_a_download_is_allowed_by_a_truth_alone() -> None:
+    assert NodeConfig.from_flower({"allow-download": True}).allow_download
+    with pytest.raises(
+        UserError, match=r"^allow-download in --node-config must be true or false, got 'true'$"
+    ):
+        NodeConfig.from_flower({"allow-download": "true"})
+
+
+NO_NAMES = ["/elsewhere", "../elsewhere", "run/../../elsewhere", "run/more", "", ".", "..", ".run", "run."]
+NO_NAMES += [r"..\elsewhere", r"C:\elsewhere", "C:elsewhere", "a b", "é", "a\0", "a\n", "x" * 129]
+
+
+@pytest.mark.parametrize("named", NO_NAMES)
+@pytest.mark.parametrize("state_path", [None, Path("/state")])
+def test_a_server_gives_a_name_and_no_path(named: str, state_path: Path | None) -> None:
+    with pytest.raises(UserError, match="must give the folder of what clients remember"):
+        NodeConfig(state_path=state_path).states_of(named)
+
+
+def test_where_states_lie(tmp_path: Path) -> None:
+    assert NodeConfig(state_path=Path("/state")).states_of("Run.2-0a_") == Path("/state/Run.2-0a_")
+    assert NodeConfig().states_of("x" * 128) == Path.home() / ".polyfed" / "state" / ("x" * 128)
+    # Of a simulated run, on the same disk.
+    assert NodeConfig(simulated=True).states_of("/runs/1/clients") == Path("/runs/1/clients")
     with pytest.raises(UserError):
-        NodeConfig().states_of("../run")
+        NodeConfig(simulated=True, state_path=tmp_path).states_of("/runs/1/clients")
+
+
+def test_a_link_leads_out_and_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "state").mkdir()
+    (tmp_path / "state" / "run").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(UserError, match="that may be no link"):
+        NodeConfig(state_path=tmp_path / "state").states_of("run")

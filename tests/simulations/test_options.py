@@ -11,8 +11,8 @@ from places import CONFIGS
 
 from models.core.config import parse_options
 from models.core.errors import UserError
+from models.core.toml import quoted
 from simulations.experiments.sweep import parse_space, plan_sweep, read_arms
-from simulations.options import quoted
 from simulations.scenario import load_scenario
 
 NESTED = {

@@ -40,7 +40,9 @@ def test_clients_of_a_portion_that_breaks_are_answered_for_once() -> None:
 
 def test_a_message_that_cannot_be_begun_fails_all_portions_for_the_same_reason() -> None:
     worker = RayWorker({})
-    with pytest.raises(KeyError, match="round"):
+    with pytest.raises(ValueError, match="must hold a ConfigRecord 'round'"):
         worker.do(1, [RecordDict()], "train", [1, 2], math.inf)
-    with pytest.raises(KeyError, match="round"):  # which is sent without the message
+    with pytest.raises(
+        ValueError, match="must hold a ConfigRecord 'round'"
+    ):  # which is sent without the message
         worker.do(1, [], "train", [3], math.inf)

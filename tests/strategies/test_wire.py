@@ -1,5 +1,6 @@
 """Many clients' messages as one, and their replies."""
 
+import json
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ from strategies.wire.exact_sum import ExactSum
 from strategies.wire.node import NodeDescription, NodeError
 from strategies.wire.records import num_bytes, pack, unpack
 from strategies.wire.reply import HIGH, SUM, ClientFailure, ClientReply, NodeReply, mean_metrics
-from strategies.wire.request import RoundInfo, pack_requests, unpack_requests
+from strategies.wire.request import RoundInfo, pack_requests, states_of, unpack_requests
 from strategies.wire.train_config import number, whole_number
 
 
@@ -48,6 +49,84 @@ def test_a_round_of_another_shape_is_refused(wrong: dict[str, Any]) -> None:
     record = ConfigRecord({**RoundInfo(7, 5, "state").to_config(), **wrong})
     with pytest.raises(ValueError, match=r"a request's round must hold server_round \(int\)"):
         RoundInfo.from_config(record)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "why"),
+    [
+        ({"server_round": -1}, "rounds of 0 to 1e9"),
+        ({"restorable_round": 10**9 + 1}, "rounds of 0 to 1e9"),
+        ({"rules": [7]}, "rules that are text"),
+        ({"personal_rules": ["a:B"] * 101}, "at most 100 rules"),
+        ({"rules": ["x" * 4097]}, "texts of at most 4096 characters"),
+        ({"seconds_left": float("nan")}, "seconds that are numbers"),
+        ({"repeated": [1.5]}, "repeated clients that are numbers"),
+    ],
+)
+def test_a_round_of_strange_values_is_refused(wrong: dict[str, Any], why: str) -> None:
+    record = ConfigRecord({**RoundInfo(7, 5, "state").to_config(), **wrong})
+    with pytest.raises(ValueError, match=f"a request's round must hold {why}"):
+        RoundInfo.from_config(record)
+
+
+def asked_of(*clients: Any, **changed: Any) -> RecordDict:
+    """Return a message to these clients, with some of its records changed."""
+    sent = RecordDict({"arrays": ArrayRecord({"w": Array(np.zeros(1))}), "config": ConfigRecord({})})
+    content = pack_requests([(client, sent) for client in clients], RoundInfo(1, 0, "state"))
+    for key, record in changed.items():
+        content[key] = record
+    return content
+
+
+def planned(*groups: Any) -> ConfigRecord:
+    return ConfigRecord({"groups": json.dumps(groups)})
+
+
+RECORDS = {"arrays": "record-0", "config": "record-1"}
+
+
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [
+        (asked_of(0, 0), "a message's plan must name each client once"),
+        (
+            asked_of(0, plan=planned({"records": RECORDS, "clients": [-1]})),
+            "0.clients.0: Input should be great",
+        ),
+        (
+            asked_of(0, plan=planned({"records": RECORDS, "clients": [True]})),
+            "0.clients.0: Input should be a va",
+        ),
+        (asked_of(0, plan=planned({"records": RECORDS})), "0.clients: Field required"),
+        (asked_of(0, plan=planned({"records": RECORDS, "clients": [0], "x": 1})), "0.x: Extra inputs"),
+        (asked_of(0, plan=ConfigRecord({"groups": "[" * 10**6})), "recursion limit exceeded"),
+        (asked_of(0, plan=ConfigRecord({"groups": "[]", "more": 1})), "must be one text of at most"),
+        (
+            asked_of(0, plan=planned({"records": {"a": "record-0"}, "clients": [0]})),
+            "of which its plan says nothing",
+        ),
+        (
+            asked_of(0, plan=planned({"records": {**RECORDS, "b": "c"}, "clients": [0]})),
+            "a client is asked by one",
+        ),
+        (asked_of(0, more=ConfigRecord({})), "holds the record 'more', of which its plan says nothing"),
+        (asked_of(0, round=ArrayRecord({})), "must hold a ConfigRecord 'round', got ArrayRecord"),
+        (asked_of(0, fixed=ConfigRecord({})), "must hold a ArrayRecord 'fixed', got ConfigRecord"),
+        (RecordDict(), "must hold a ConfigRecord 'round', got NoneType"),
+    ],
+)
+def test_a_message_of_another_form_is_refused(content: RecordDict, why: str) -> None:
+    with pytest.raises(ValueError) as caught:  # noqa: PT011  (its words hold brackets)
+        unpack_requests(content)
+    assert why in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "text", ["[", "[[0, 1]]", '[["0", 1, "a"]]', f'[[0, -1, "{"a" * 64}"]]', '[[0, 1, "../x"]]']
+)
+def test_states_of_another_form_are_refused(text: str) -> None:
+    with pytest.raises(ValueError, match=r"a message's states cannot be read|the hash of a state"):
+        states_of(asked_of(0, states=ConfigRecord({"states": text})))
 
 
 def test_a_request_keeps_weights_aux_tensors_and_fixed_weights_apart() -> None:

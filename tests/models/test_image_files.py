@@ -1,0 +1,163 @@
+"""Pictures of one's own: a folder a class, or arrays in a file of NumPy's."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from models.core.config import TaskConfig
+from models.core.errors import UserError
+from models.core.toml import quoted
+from models.data.data_files import data_files
+from models.data.dataset import Dataset
+from models.data.datasets import load_dataset
+
+
+def paint(path: Path, shades: Sequence[int], mode: str = "RGB", side: int = 4) -> None:
+    """Write pictures of one shade each."""
+    path.mkdir(parents=True, exist_ok=True)
+    for number, shade in enumerate(shades):
+        Image.new(mode, (side, side), shade if mode == "L" else (shade, 0, 255)).save(
+            path / f"{number:02d}.png"
+        )
+
+
+def load(name: str, folder: Path, **options: Any) -> Dataset:
+    return load_dataset(TaskConfig(dataset=name, data_dir=str(folder), dataset_options=quoted(options)))
+
+
+def test_a_folder_for_each_half_and_class(tmp_path: Path) -> None:
+    paint(tmp_path / "train" / "dog", [10, 20])
+    paint(tmp_path / "train" / "cat", [30])
+    paint(tmp_path / "test" / "dog", [40])
+    (tmp_path / "train" / "dog" / "notes.txt").touch()
+    (tmp_path / "train" / ".hidden").mkdir()
+    dataset = load("images:.", tmp_path, size=2)
+    assert (dataset.classes, dataset.label, dataset.info) == (("cat", "dog"), "label", {"max_value": 255})
+    assert dataset.train["image"].shape == (3, 3, 2, 2)
+    assert dataset.train["image"].dtype == torch.uint8
+    assert dataset.train["image"][:, :, 0, 0].tolist() == [[30, 0, 255], [10, 0, 255], [20, 0, 255]]
+    assert dataset.train["label"].tolist() == [0, 1, 1]
+    assert dataset.test["image"][:, 0, 0, 0].tolist() == [40]
+    assert dataset.test["label"].tolist() == [1]
+    config = TaskConfig(dataset="images:.", data_dir=str(tmp_path))
+    assert [file.name for file in data_files(config)] == [
+        "test/dog/00.png",
+        "train/cat/00.png",
+        "train/dog/00.png",
+        "train/dog/01.png",
+    ]
+
+
+def test_without_halves_a_tenth_is_held_out(tmp_path: Path) -> None:
+    paint(tmp_path / "a", range(15), "L")
+    paint(tmp_path / "b", range(100, 105), "L")
+    dataset = load("images:.", tmp_path, channels=1, size=4)
+    assert dataset.train["image"].shape == (18, 1, 4, 4)
+    shades = [each["image"][:, 0, 0, 0].tolist() for each in (dataset.train, dataset.test)]
+    assert sorted([*shades[0], *shades[1]]) == [*range(15), *range(100, 105)]
+    assert list(dataset.train["label"].tolist()) == [int(shade >= 100) for shade in shades[0]]
+
+
+def test_a_machine_that_lacks_a_class_numbers_them_as_all_do(tmp_path: Path) -> None:
+    paint(tmp_path / "dog", [10] * 9)
+    dataset = load("images:.", tmp_path, classes=["bird", "cat", "dog"])
+    assert dataset.classes == ("bird", "cat", "dog")
+    assert set(dataset.train["label"].tolist()) == {2}
+    with pytest.raises(UserError, match="has a class 'dog', and classes names bird, cat: name it too"):
+        load("images:.", tmp_path, classes=["bird", "cat"])
+
+
+@pytest.mark.parametrize(
+    ("options", "why"),
+    [
+        ({"size": 0}, "size must be 1 to 1024, got 0"),
+        ({"size": 2**40}, "size must be 1 to 1024"),
+        ({"channels": 2}, "channels must be 1 or 3, got 2"),
+        ({"classes": "cat"}, "classes must be a list of names"),
+        ({"classes": [1]}, "classes must be a list of names"),
+    ],
+)
+def test_options_that_do_not_fit(tmp_path: Path, options: dict[str, Any], why: str) -> None:
+    paint(tmp_path / "dog", [1])
+    with pytest.raises(UserError, match=why):
+        load("images:.", tmp_path, **options)
+
+
+def test_what_is_no_picture_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="must name a folder of pictures"):
+        load("images:nowhere", tmp_path)
+    with pytest.raises(UserError, match="holds no pictures: put a folder for each class there"):
+        load("images:.", tmp_path)
+    paint(tmp_path / "dog", [1, 2])
+    (tmp_path / "dog" / "broken.jpg").write_bytes(b"no picture")
+    with pytest.raises(UserError, match=r"dog/broken.jpg is no picture that can be read"):
+        load("images:.", tmp_path)
+
+
+GREY = np.arange(20, dtype=np.uint8)[:, None, None] * np.ones((1, 3, 5), np.uint8)
+"""(20, 3, 5): a shade each."""
+LABELS = np.arange(20) % 3
+
+
+@pytest.mark.parametrize("names", [("train_images", "train_labels"), ("x_train", "y_train")])
+def test_arrays_of_both_halves(tmp_path: Path, names: tuple[str, str]) -> None:
+    images, labels = names
+    halves = {images: GREY, labels: LABELS[:, None]}
+    halves |= {images.replace("train", "test"): GREY[:4], labels.replace("train", "test"): LABELS[:4, None]}
+    np.savez(tmp_path / "x.npz", val_images=GREY, **halves)
+    dataset = load("npz:x.npz", tmp_path)
+    assert dataset.train["image"].shape == (20, 1, 3, 5)
+    assert dataset.train["image"][:, 0, 0, 0].tolist() == [*range(20)]
+    assert dataset.train["label"].tolist() == LABELS.tolist()
+    assert dataset.test["label"].tolist() == [0, 1, 2, 0]
+    assert dataset.classes == ("0", "1", "2")
+    assert load("npz:x.npz", tmp_path, classes=["a", "b", "c", "d"]).classes == ("a", "b", "c", "d")
+
+
+def test_arrays_of_one_half(tmp_path: Path) -> None:
+    colour = np.stack([GREY, GREY + 100, GREY + 200], axis=-1)
+    np.savez(tmp_path / "x.npz", image=colour, label=LABELS)
+    dataset = load("npz:x.npz", tmp_path)
+    assert (len(dataset.train), len(dataset.test)) == (18, 2)
+    assert dataset.train["image"].shape == (18, 3, 3, 5)
+    for half in (dataset.train, dataset.test):
+        shades = half["image"][:, :, 0, 0].tolist()
+        assert [[each[0], each[0] + 100, each[0] + 200] for each in shades] == shades
+        assert half["label"].tolist() == [each[0] % 3 for each in shades]
+
+
+@pytest.mark.parametrize(
+    ("arrays", "options", "why"),
+    [
+        (
+            {"image": GREY},
+            {},
+            "must hold train_images and train_labels, x_train and y_train, or image and label",
+        ),
+        ({"image": GREY / 255, "label": LABELS}, {}, r"image must be uint8 of \(N, H, W\)"),
+        ({"image": GREY[0], "label": LABELS}, {}, r"image must be uint8 of \(N, H, W\)"),
+        (
+            {"image": GREY, "label": LABELS[:3]},
+            {},
+            "label must be a whole number from 0 on for each of 20",
+        ),
+        ({"image": GREY, "label": LABELS - 1}, {}, "label must be a whole number from 0 on"),
+        ({"image": GREY, "label": LABELS / 2}, {}, "label must be a whole number from 0 on"),
+        ({"image": GREY, "label": LABELS + 10**6}, {}, "labels must be < 10000, got 1000002"),
+        (
+            {"image": GREY, "label": LABELS},
+            {"classes": ["a"]},
+            "has a label 2, and classes names 1: name all of",
+        ),
+        ({"image": np.array([{}]), "label": LABELS}, {}, "it must hold arrays of numbers"),
+    ],
+)
+def test_arrays_that_do_not_fit(tmp_path: Path, arrays: dict, options: dict[str, Any], why: str) -> None:
+    np.savez(tmp_path / "x.npz", **arrays)
+    with pytest.raises(UserError, match=why):
+        load("npz:x.npz", tmp_path, **options)
