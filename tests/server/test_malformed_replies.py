@@ -13,7 +13,7 @@ from scripted_grid import Answer, ScriptedGrid
 from models.core.config import Value
 from server.cohort import CohortGrid, CohortResult
 from server.node_registry import NodeRegistry
-from server.reply_checks import Expected, check_reply
+from server.reply_checks import Asked, Expected, checked_reply
 from server.requests import Request, Wave
 from simulations.runtime.in_process import run_in_process
 from strategies.wire.arrays import to_arrays, to_record
@@ -101,7 +101,9 @@ def change_metrics(content: RecordDict, metrics: dict) -> None:
         ({"num-examples": math.inf}, "got inf"),
         ({"num-examples": 1e308}, "got 1e+308"),
         ({"num-examples": -3}, "got -3"),
-        ({"num-examples": [1, 2]}, "TypeError"),
+        ({"num-examples": [1, 2]}, "num-examples must be a number, got [1, 2]"),
+        ({"num-examples": True}, "num-examples must be a number, got True"),
+        ({"num-examples": 2.5}, "num-examples must be a whole number, got 2.5"),
         ({"num-clients": None}, "num-clients"),
         ({"received-loss": None}, "received-loss"),
         ({"received-loss": math.nan}, "received-loss is nan"),
@@ -117,9 +119,9 @@ def test_metrics_that_the_strategy_computes_with(metrics: dict, why: str, weight
 @pytest.mark.parametrize(
     ("metrics", "why"),
     [
-        ({"loss": "0"}, "TypeError"),
-        ({"loss": 2**63}, "a metric is 9223372036854775808"),
-        ({"loss": -(10**400)}, "a metric is -1000"),
+        ({"loss": "0"}, "its loss must be a number, got '0'"),
+        ({"loss": 2**63}, "its loss must be finite and of 64 bits, got 9223372036854775808"),
+        ({"loss": -(10**400)}, "its loss must be finite and of 64 bits, got -1000"),
     ],
 )
 def test_metrics_that_are_no_numbers_of_a_message(metrics: dict, why: str) -> None:
@@ -177,12 +179,12 @@ def with_statistics(content: RecordDict) -> RecordDict:
 @pytest.mark.parametrize(
     ("change", "why"),
     [
-        (setting("seconds", math.inf), "inf seconds"),
-        (setting("seconds", math.nan), "nan seconds"),
-        (setting("client-bytes", -5), "-5 bytes"),
+        (setting("seconds", math.inf), "its seconds must be a number >= 0, got inf"),
+        (setting("seconds", math.nan), "its seconds must be a number >= 0, got nan"),
+        (setting("client-bytes", -5), "its client-bytes must be a number >= 0, got -5"),
         (setting("sum-weights", [1.7e308, 1.7e308]), "weighted by other numbers"),
         (setting("sum-weights", []), "weighted by other numbers"),
-        (failing_in([1, "why", 5], [3, "why", ""]), "a failure must be told in text"),
+        (failing_in([1, "why", 5], [3, "why", ""]), "a failure must be told as client, line and traceback"),
         (failing_in([1.0, "why", ""], [3, "why", ""]), "it answers for clients [1.0, 3]"),
         (failing_in([True, "why", ""], [3, "why", ""]), "it answers for clients [True, 3]"),
         (with_statistics, "statistics"),
@@ -190,6 +192,23 @@ def with_statistics(content: RecordDict) -> RecordDict:
 )
 def test_what_a_node_says_of_all_its_clients(change: Change, why: str) -> None:
     check_only_that_node_failed(exchange(node(1, change), "num-clients"), why)
+
+
+@pytest.mark.parametrize("weighted_by", ["", "num-clients"])
+def test_a_node_does_not_answer_for_clients_that_live_elsewhere(weighted_by: str) -> None:
+    """Whoever answers for most clients would lead Krum to the forged update, and a mean anywhere."""
+
+    def forging(message: Message) -> RecordDict:
+        if message.metadata.message_type == "query":
+            return node(1)(message)  # type: ignore[return-value]
+        reply = NodeReply()
+        for client in range(5):
+            told = MetricRecord({"num-examples": 2, "num-clients": 1.0, "received-loss": 1.0})
+            reply.add(client, RecordDict({"metrics": told}), {"w": -9 * ONES})
+        return reply.pack()
+
+    result = exchange(forging, weighted_by)
+    check_only_that_node_failed(result, "it answers for clients [0, 1, 2, 3, 4], and was asked for [1, 3]")
 
 
 def test_sums_whose_low_parts_are_not_low() -> None:
@@ -215,7 +234,7 @@ def test_weights_in_another_order_are_put_in_that_of_the_request() -> None:
     swapped = to_record({"b": 4 * ONES, "kind/a": ONES, "a": 3 * ONES})
     reply = NodeReply([ClientReply(0, RecordDict({"arrays": swapped, "metrics": MetricRecord(COUNTED)}))])
     wave = Wave("train", {0: Request(content)})
-    (checked,) = check_reply(reply, wave, [0], "", {}, (), Expected()).replies
+    (checked,) = checked_reply(reply.pack(), Asked(wave, [0])).replies
     (record,) = checked.content.array_records.values()
     assert [(name, each.tolist()[0]) for name, each in to_arrays(record).items()] == [
         ("a", 3.0),
@@ -227,12 +246,12 @@ def test_weights_in_another_order_are_put_in_that_of_the_request() -> None:
 @pytest.mark.parametrize(
     ("sums", "why"),
     [
-        (None, "KeyError"),
-        ({"accuracy": [1.0]}, "ValueError"),
+        (None, "it has a record 'other' of type ConfigRecord, and may have personal-sums, sums"),
+        ({"accuracy": [1.0]}, "accuracy must be a sum and its weight, got [1.0]"),
         ({"accuracy": [1.0, -2.0]}, "accuracy must be >= 0"),
         ({"accuracy": [math.nan, 2.0]}, "its sum of accuracy is nan"),
         ({"accuracy": [math.inf, 2.0]}, "its sum of accuracy is inf"),
-        ({"accuracy": "much"}, "ValueError"),
+        ({"accuracy": "much"}, "accuracy must be a sum and its weight"),
         ({"unknown": [1.0, 2.0]}, "KeyError: 'accuracy'"),
     ],
 )
