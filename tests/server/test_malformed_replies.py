@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from flwr.app import Array, ConfigRecord, Message, MetricRecord, RecordDict
+from flwr.serverapp.strategy import FedAvg
 from scripted_grid import Answer, ScriptedGrid
 
 from models.core.config import Value
@@ -16,6 +17,9 @@ from server.node_registry import NodeRegistry
 from server.reply_checks import Asked, Expected, checked_reply
 from server.requests import Request, Wave
 from simulations.runtime.in_process import run_in_process
+from strategies.algorithms.feddyn import FedDyn
+from strategies.declaration import declaration_of
+from strategies.privacy.central_dp import DifferentialPrivacyClientSideFixedClipping
 from strategies.wire.arrays import to_arrays, to_record
 from strategies.wire.exact_sum import ExactSum
 from strategies.wire.node import NodeDescription
@@ -55,7 +59,12 @@ def node(
     return answer
 
 
-def exchange(wrong: Answer, weighted_by: str = "", message_type: str = "train") -> CohortResult:
+def exchange(
+    wrong: Answer,
+    weighted_by: str = "",
+    message_type: str = "train",
+    ranges: dict[str, tuple[float, float]] | None = None,
+) -> CohortResult:
     """Ask clients 0 to 4, of which 1 and 3 live on the node that answers wrongly."""
     grid, registry = ScriptedGrid({7: node(0), 8: wrong}), NodeRegistry(5, "", (), interchangeable=False)
     registry.wait_for_all(grid, timeout=5)
@@ -63,7 +72,7 @@ def exchange(wrong: Answer, weighted_by: str = "", message_type: str = "train") 
     def ratios(sums: dict[str, tuple[float, float]]) -> dict[str, float]:
         return {"accuracy": sums["accuracy"][0] / sums["accuracy"][1]}
 
-    expected = Expected({"num-clients"}, ["received-loss"], ratios)  # type: ignore[arg-type]
+    expected = Expected({"num-clients"}, ["received-loss"], ratios, ranges or {})  # type: ignore[arg-type]
     cohort = CohortGrid(grid, registry, expected=expected)
     content = RecordDict({"arrays": to_record({"w": ONES}), "config": ConfigRecord({})})
     messages = [Message(content, client, message_type) for client in range(5)]
@@ -149,6 +158,21 @@ def test_arrays_that_are_not_the_models(arrays: Arrays, why: str, weighted_by: s
 def test_arrays_that_are_no_floats(dtype: type) -> None:
     wrong = node(1, arrays={"w": np.ones(2).astype(dtype)})
     check_only_that_node_failed(exchange(wrong), "which is no floating number")
+
+
+@pytest.mark.parametrize("weighted_by", ["", "num-clients"])
+@pytest.mark.parametrize("told", [2.0, 1e15, 0])
+def test_numbers_that_a_strategy_computes_with_stay_in_their_range(told: float, weighted_by: str) -> None:
+    result = exchange(node(1, metrics={"num-clients": told}), weighted_by, ranges={"num-clients": (1.0, 1.0)})
+    check_only_that_node_failed(result, f"its num-clients must be 1 to 1, got {told:g}")
+
+
+def test_clipping_clients_and_those_that_count_alike_may_not_count_more() -> None:
+    clipping = DifferentialPrivacyClientSideFixedClipping(FedAvg(), 5, 5, 1, 1.0, noise_multiplier=0.1)
+    assert declaration_of(clipping).metric_ranges == (("clients", 1.0, 1.0), ("clipped", 0.0, 1.0))
+    assert declaration_of(FedDyn(num_clients=5)).metric_ranges == (("num-clients", 1.0, 1.0),)
+    by_examples = FedDyn(num_clients=5, weighted_by_key="num-examples")
+    assert declaration_of(by_examples).metric_ranges == ()
 
 
 def setting(key: str, value: object) -> Change:
