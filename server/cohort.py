@@ -17,9 +17,10 @@ from server.busy_nodes import BusyNodes
 from server.cohort_result import CohortResult, Outcome
 from server.errors import NodesFailedError
 from server.exchange import exchange
+from server.metric_checks import Expected
 from server.node_registry import NodeRegistry
 from server.node_replies import check_examples, read_reply
-from server.reply_checks import Asked, Expected, agreeing, checked_reply
+from server.reply_checks import Asked, agreeing, checked_reply
 from server.requests import Requests, Wave
 from server.state_ledger import StateLedger
 from server.tally import NodeTally, Tally

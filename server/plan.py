@@ -29,9 +29,9 @@ from server.callbacks.callback import Callback
 from server.client_profiles import profiles_of
 from server.config import ServerConfig
 from server.mean import takes_the_mean
+from server.metric_checks import Expected
 from server.pace import AsynchronousRounds, Pace, TimedRounds
 from server.rehearsal import rehearse
-from server.reply_checks import Expected
 from server.requests import Requests
 from server.simulated_time import Schedule
 from server.starting_point import starting_point

@@ -13,8 +13,9 @@ from scripted_grid import Answer, ScriptedGrid
 
 from models.core.config import Value
 from server.cohort import CohortGrid, CohortResult
+from server.metric_checks import Expected
 from server.node_registry import NodeRegistry
-from server.reply_checks import Asked, Expected, checked_reply
+from server.reply_checks import Asked, checked_reply
 from server.requests import Request, Wave
 from simulations.runtime.in_process import run_in_process
 from strategies.algorithms.feddyn import FedDyn

@@ -18,8 +18,8 @@ from scripted_grid import Answer, ScriptedGrid
 
 from server.cohort import CohortGrid
 from server.cohort_result import CohortResult
+from server.metric_checks import Expected
 from server.node_registry import NodeRegistry
-from server.reply_checks import Expected
 from strategies.algorithms.krum import Krum
 from strategies.wire.arrays import HeldArray, to_arrays, to_record
 from strategies.wire.compression import CODECS, compress
