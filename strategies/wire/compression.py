@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from flwr.app import ArrayRecord, RecordDict
+from flwr.app import ArrayRecord
 from numpy.typing import NDArray
 
 from strategies.rule import Arrays
@@ -209,15 +209,6 @@ def compress(
         if codec.feeds_back:
             compressed.residual[name] = np.asarray(update - codec.decode(parts, update.shape))
     return compressed
-
-
-def decompress(content: RecordDict, sent: ArrayRecord) -> RecordDict:
-    """Return a client's reply as it would be without compression; `sent` is what the server sent to it."""
-    if _codec_of(content) is None:
-        return content
-    records = {key: record for key, record in content.items() if isinstance(record, ArrayRecord)}
-    others = {key: record for key, record in content.items() if key not in records}
-    return RecordDict({ARRAYS: decoded(records, sent), **others})
 
 
 def decoded(records: Mapping[str, ArrayRecord], sent: ArrayRecord) -> ArrayRecord:
