@@ -19,6 +19,7 @@ from clients.attacks import tamper, tampers
 from clients.state import ClientState, ClientStates, ModelMemory, own_state
 from clients.worker import Worker
 from models.core.seeds import generator_for
+from strategies.privacy.clipping import bounded
 from strategies.rule import WEIGHT, Arrays, LocalRule, aux_arrays
 from strategies.wire.arrays import hold, to_record
 from strategies.wire.compression import CODECS, compress
@@ -85,6 +86,8 @@ def outgoing(
         steps.append(partial(compressed, worker, request, state.residual, adds_up or _settles(rules)))
         if adds_up:
             steps.append(as_decoded)
+    if worker.config.max_update_norm and (adds_up or _settles(rules)):
+        steps.append(partial(bounded_as_read, request, worker.config.max_update_norm, adds_up))
     return steps
 
 
@@ -182,6 +185,15 @@ def as_decoded(update: Update) -> Update:
     check_finite(update.decoded)
     size = sum(num_value_bytes(record) for record in update.encoded.values())
     return replace(update, arrays=update.decoded, encoded={}, num_bytes=size)
+
+
+def bounded_as_read(request: ClientRequest, norm: float, adds_up: bool, update: Update) -> Update:
+    """Clip what the server will read, as it does itself where a client's reply comes by itself.
+
+    What is added up is clipped for it; else the client only learns what will be left of its update.
+    """
+    read = bounded(update.decoded or update.arrays, request.received, norm)
+    return replace(update, arrays=read if adds_up else update.arrays, decoded=read)
 
 
 def settled(rules: Sequence[LocalRule], kept: Mapping[str, Tensor], update: Update) -> Mapping[str, Tensor]:

@@ -122,7 +122,7 @@ def _prepare(worker: Worker, request: ClientRequest, states: ClientStates, deadl
         received = worker.received_losses(
             server_round, client, start, examples, deadline.for_one(others_wait=True)
         )
-    return _Learner(request, worker.task.num_examples(examples), received, batches, generator, state)
+    return _Learner(request, worker.num_examples(examples), received, batches, generator, state)
 
 
 class _Stack:

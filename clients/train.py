@@ -54,6 +54,7 @@ def train_client(
     """Train one client from the server's weights; under a personalised strategy, its own model as well."""
     state = states.load(request.client, before=request.info.server_round)
     own = poison(worker, request.client, worker.examples(request.client)[0])
+    num_examples = worker.num_examples(own)
     examples = at_hand(worker.task, own, worker.device)
     personal = _Personal()
     # Before the shared model, whose weights the reply takes from where they were trained.
@@ -68,7 +69,7 @@ def train_client(
     rules = load_rules(request.info.rules, request.config)
     trained = _train(worker, request, examples, state.shared, rules, deadline)
     metrics = {
-        "num-examples": worker.task.num_examples(examples),
+        "num-examples": num_examples,
         **trained.losses,
         **trained.rule_result.metrics,
         **personal.losses,

@@ -55,6 +55,13 @@ class Worker:
         train, test = self._rows_of(client)
         return self.dataset.train.at(train), self.dataset.train.at(test)
 
+    def num_examples(self, examples: Examples) -> int:
+        """Return how much a client with these examples counts; raise ValueError for more than is allowed."""
+        found, most = self.task.num_examples(examples), self.config.max_examples
+        if most and found > most:
+            raise ValueError(f"it has {found} examples, more than max-examples ({most})")
+        return found
+
     @cached_property
     def _rows_of(self) -> Callable[[int], tuple[Tensor, Tensor]]:
         """Finds the rows of a client's examples, and remembers those of the clients that came last.

@@ -1,7 +1,6 @@
 """The Flower ServerApp."""
 
 import re
-import sys
 import time
 from collections.abc import Mapping
 from contextlib import closing
@@ -28,6 +27,7 @@ from server.config import ServerConfig
 from server.error_log import ErrorLog
 from server.errors import RunFailedError
 from server.evaluation import CentralEvaluation
+from server.exchange import simulated_by_flower
 from server.mean import takes_the_mean
 from server.node_registry import NodeRegistry
 from server.plan import Plan, expected_of, make_plan, pace_of, requests_of, weight_types_of
@@ -113,7 +113,7 @@ def _prepare(grid: Grid, plan: Plan, folder: RunFolder, errors: ErrorLog) -> Rou
     state = {name: tensor.clone() for name, tensor in model_state(plan.model).items()}
     fixed = _begin_with(plan.transfer, state, folder) if plan.transfer else {}
     # Simulated nodes are workers of one machine or cluster, with one disk under them.
-    shared_disk = _simulated_by_flower(grid) or getattr(grid, "interchangeable_nodes", False)
+    shared_disk = simulated_by_flower(grid) or getattr(grid, "interchangeable_nodes", False)
     pace = pace_of(plan)
     if not shared_disk and pace.seconds is not None:
         raise UserError(
@@ -178,12 +178,6 @@ def _prepare(grid: Grid, plan: Plan, folder: RunFolder, errors: ErrorLog) -> Rou
     if plan.config.resume:
         loop.resume(checkpoint)
     return loop
-
-
-def _simulated_by_flower(grid: Grid) -> bool:
-    # Importing what is not there yet takes a second, as it brings Flower's databases and web servers.
-    inmemory_grid = sys.modules.get("flwr.superlink.grid.inmemory_grid")
-    return inmemory_grid is not None and isinstance(grid, inmemory_grid.InMemoryGrid)
 
 
 def _warn_of_too_many(plan: Plan, attacking: int) -> None:

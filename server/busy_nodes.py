@@ -5,13 +5,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from flwr.app import Message
+from flwr.common.constant import ErrorCode
 from flwr.serverapp import Grid
 
 from server.errors import NodesFailedError
-from server.exchange import LONGEST_PAUSE, one_line
+from server.exchange import LONGEST_PAUSE, one_line, pulled
 
 # How Ray names an actor that has gone; Flower puts it back into its pool, and all later messages to it fail.
-DEAD_WORKER = ("ActorDiedError", "ActorUnavailableError", "OutOfMemoryError", "RayActorError")
+DEATHS = ("ActorDiedError", "ActorUnavailableError", "OutOfMemoryError", "RayActorError")
+DEAD_WORKER = tuple(f"<class 'ray.exceptions.{name}'>" for name in DEATHS)
+"""How Flower's simulation begins an error that was raised in the place of a ClientApp."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +34,9 @@ class BusyNodes:
         """Whether nodes are workers of this machine: of a real one, an answer must not end the run."""
         self.unanswered: dict[str, _Message] = {}
         """By the message's id."""
+        self.to_drop: set[str] = set()
+        """Messages to nodes that have gone since, which may have been answered: whoever carries the answers
+        keeps them until they are pulled."""
 
     def add(self, node: int, message_id: str, server_round: int) -> None:
         """Remember a message that was given up."""
@@ -45,7 +51,7 @@ class BusyNodes:
 
         Raises NodesFailedError for a worker that died meanwhile.
         """
-        if not self.unanswered:
+        if not (self.unanswered or self.to_drop):
             return list(connected)
         deadline = time.monotonic() + timeout
         while True:
@@ -58,16 +64,25 @@ class BusyNodes:
 
     def _hear(self, connected: Sequence[int]) -> None:
         """Drop late answers, which nobody waits for any more, and messages to nodes that have gone."""
-        for reply in self.grid.pull_messages(list(self.unanswered)):
-            if self.simulated and has_died(reply):
+        for message_id, reply in pulled(self.grid, [*self.unanswered, *self.to_drop]):
+            if self.simulated and isinstance(reply, Message) and has_died(reply):
                 raise worker_died(reply, "while it worked for an earlier round")
-            self.unanswered.pop(reply.metadata.reply_to_message_id, None)
+            self.unanswered.pop(message_id, None)
+            self.to_drop.discard(message_id)
+        self.to_drop |= self.unanswered.keys()
         self.unanswered = {id_: each for id_, each in self.unanswered.items() if each.node in connected}
+        self.to_drop -= self.unanswered.keys()
 
 
 def has_died(reply: Message) -> bool:
-    """Return whether an answer says that the node's worker is no more."""
-    return reply.has_error() and any(word in (reply.error.reason or "") for word in DEAD_WORKER)
+    """Return whether Flower's simulation says that the node's worker is no more.
+
+    It does so by the type of what Ray has raised, under a code that no exception of a ClientApp has; the
+    words of an error are whatever a client's exception says.
+    """
+    if not reply.has_error() or reply.error.code != ErrorCode.UNKNOWN:
+        return False
+    return (reply.error.reason or "").startswith(DEAD_WORKER)
 
 
 def worker_died(reply: Message, when: str) -> NodesFailedError:

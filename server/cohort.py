@@ -17,15 +17,16 @@ from server.busy_nodes import BusyNodes
 from server.cohort_result import CohortResult, Outcome
 from server.errors import NodesFailedError
 from server.exchange import exchange
+from server.metric_checks import Expected
 from server.node_registry import NodeRegistry
 from server.node_replies import check_examples, read_reply
-from server.reply_checks import Expected, agreeing, check_reply, shapes_of
+from server.reply_checks import Asked, agreeing, checked_reply
 from server.requests import Requests, Wave
 from server.state_ledger import StateLedger
 from server.tally import NodeTally, Tally
 from server.traffic import Traffic, received_by_clients
-from strategies.wire.arrays import hold_tensors, views
-from strategies.wire.records import num_bytes
+from strategies.wire.arrays import hold_tensors
+from strategies.wire.records import forms_of, num_bytes
 from strategies.wire.reply import NUM_EXAMPLES, NodeReply
 from strategies.wire.request import RoundInfo, pack_requests
 from strategies.wire.saved_state import LostStateError, SavedState
@@ -233,14 +234,16 @@ class CohortGrid(Grid):
             node: self._pack(node, wave, clients, info, traffic, statistics)
             for node, clients in assigned.items()
         }
-        wanted = shapes_of(views(statistics)) if wave.training and statistics else {}
+        wanted = forms_of(statistics) if wave.training and statistics else {}
 
         def read(node: int, returned: Message | None) -> NodeReply:
             own = NodeTally(info.weighted_by, lambda client: len(asked[client].messages))
 
-            def check(reply: NodeReply, clients: Sequence[int]) -> NodeReply:
-                given = wave, clients, info.weighted_by, wanted, self.requests.weights, self.expected
-                return check_reply(reply, *given, *([own.take] if info.weighted_by else []))
+            given = info.weighted_by, wanted, self.requests.weights, self.expected
+            node_asked = Asked(wave, assigned[node], *given)
+
+            def check(content: RecordDict) -> NodeReply:
+                return checked_reply(content, node_asked, *([own.take] if info.weighted_by else []))
 
             part = read_reply(
                 returned, assigned[node], traffic, check, wait, simulated=self.busy.simulated
@@ -248,10 +251,12 @@ class CohortGrid(Grid):
             return tally.take(part, own) if info.weighted_by else part
 
         arrived: dict[int, NodeReply] = {}
+        node_of: dict[str, int] = {}
         for returned in exchange(self.grid, packed.values(), wait):
-            # Not by node: the SuperLink answers in its own name for a node that has gone.
-            asked_by = returned.metadata.reply_to_message_id
-            node = next(each for each, sent in packed.items() if sent.metadata.message_id == asked_by)
+            # Not by node: the SuperLink answers in its own name for a node that has gone. The messages have
+            # their ids once they are sent.
+            node_of = node_of or {sent.metadata.message_id: node for node, sent in packed.items()}
+            node = node_of[returned.metadata.reply_to_message_id]
             arrived[node] = read(node, returned)
             del returned  # it may hold as much as a model, and the next one takes time to come
         for node in packed.keys() - arrived.keys():

@@ -1,16 +1,24 @@
 """Sending messages and waiting for their replies, over any Grid."""
 
+import sys
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 
-from flwr.app import Message
+from flwr.app import Error, Message
+from flwr.common.constant import ErrorCode
 from flwr.serverapp import Grid
+from google.protobuf.message import DecodeError
 
 SHORTEST_PAUSE, LONGEST_PAUSE = 0.005, 0.25
 """Seconds between two looks for replies."""
 PART_OF_WAIT = 0.05
 """A pause is this part of the time waited so far: short rounds do not wait long, long ones poll little."""
+MALFORMED = (
+    ValueError, TypeError, LookupError, AttributeError, AssertionError, ArithmeticError, EOFError,
+    RecursionError, MemoryError, DecodeError,
+)  # fmt: skip
+"""What Flower raises where a node has sent something else than a message; not what a connection raises."""
 
 
 def exchange(grid: Grid, messages: Iterable[Message], timeout: float) -> Iterator[Message]:
@@ -22,19 +30,54 @@ def exchange(grid: Grid, messages: Iterable[Message], timeout: float) -> Iterato
     if getattr(grid, "waits_by_itself", False):
         yield from grid.answers(messages, timeout)  # type: ignore[attr-defined]
         return
-    pending = {message_id for message_id in grid.push_messages(list(messages)) if message_id}
+    asked = list(messages)
+    pending = {message_id for message_id in grid.push_messages(asked) if message_id}
+    sent = {message.metadata.message_id: message for message in asked}
     started = time.monotonic()
     while pending:
         # Before the look: what has come by now counts, however long it takes to read it.
         waited = time.monotonic() - started
-        arrived = deque(grid.pull_messages(pending))
-        pending -= {reply.metadata.reply_to_message_id for reply in arrived}
+        arrived = deque(pulled(grid, pending))
         while arrived:
-            yield arrived.popleft()
+            message_id, reply = arrived.popleft()
+            if message_id not in pending:
+                continue  # nobody has asked, or it has been answered
+            pending.discard(message_id)
+            yield reply if isinstance(reply, Message) else _unreadable(sent[message_id], reply)
+            del reply  # it may hold as much as a model
         if not pending or waited > timeout:
             break
         waited = time.monotonic() - started
         time.sleep(min(max(waited * PART_OF_WAIT, SHORTEST_PAUSE), LONGEST_PAUSE))
+
+
+def pulled(grid: Grid, message_ids: Collection[str]) -> Iterator[tuple[str, Message | Exception]]:
+    """Yield which messages are answered, and by what; by an exception where the answer is none to Flower.
+
+    Each is pulled by itself: what cannot be read would take those with it that were pulled along.
+    """
+    if simulated_by_flower(grid):  # which holds the answers themselves, and there are thousands of them
+        yield from ((reply.metadata.reply_to_message_id, reply) for reply in grid.pull_messages(message_ids))
+        return
+    for message_id in list(message_ids):
+        try:
+            for reply in grid.pull_messages([message_id]):
+                yield reply.metadata.reply_to_message_id, reply
+        except MALFORMED as error:
+            yield message_id, error
+
+
+def simulated_by_flower(grid: Grid) -> bool:
+    """Return whether the nodes are those of Flower's simulation, in this process and its workers."""
+    # Importing what is not there yet takes a second, as it brings Flower's databases and web servers.
+    inmemory_grid = sys.modules.get("flwr.superlink.grid.inmemory_grid")
+    return inmemory_grid is not None and isinstance(grid, inmemory_grid.InMemoryGrid)
+
+
+def _unreadable(asked: Message, error: Exception) -> Message:
+    """Return the error that takes the place of an answer that cannot be read."""
+    why = f"its answer is no message of Flower's ({type(error).__name__}: {error!s:.200})"
+    return Message(Error(ErrorCode.UNKNOWN, why), reply_to=asked)
 
 
 def one_line(reason: str | None) -> str:

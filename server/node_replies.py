@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 
-from flwr.app import Message
+from flwr.app import Message, RecordDict
 
 from models.core.tracebacks import line_of, traceback_of
 from server.busy_nodes import has_died, worker_died
@@ -17,7 +17,7 @@ def read_reply(
     returned: Message | None,
     clients: list[int],
     traffic: Traffic,
-    check: Callable[[NodeReply, Sequence[int]], NodeReply],
+    check: Callable[[RecordDict], NodeReply],
     waited: float,
     *,
     simulated: bool,
@@ -37,11 +37,12 @@ def read_reply(
             who = ", ".join(map(str, clients))
             raise worker_died(returned, f"while it worked for clients {who}")
         return NodeReply.of_failed_node(clients, one_line(reason), reason)
-    traffic.up += num_bytes(returned.content)
     try:
-        reply = check(NodeReply.unpack(returned.content), clients)
+        traffic.up += num_bytes(returned.content)
+        reply = check(returned.content)
     except Exception as error:  # a node may send anything
-        why = f"the reply of its node cannot be read: {line_of(error)}"
+        said = str(error) if type(error) is ValueError else line_of(error)
+        why = f"the reply of its node cannot be used: {said}"
         return NodeReply.of_failed_node(clients, why, traceback_of(error))
     traffic.client_up += reply.client_bytes
     traffic.node_seconds = max(traffic.node_seconds, reply.seconds)

@@ -1,5 +1,6 @@
 """Everything that a mistake in the run config could break, built before anybody has to wait."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -28,9 +29,9 @@ from server.callbacks.callback import Callback
 from server.client_profiles import profiles_of
 from server.config import ServerConfig
 from server.mean import takes_the_mean
+from server.metric_checks import Expected
 from server.pace import AsynchronousRounds, Pace, TimedRounds
 from server.rehearsal import rehearse
-from server.reply_checks import Expected
 from server.requests import Requests
 from server.simulated_time import Schedule
 from server.starting_point import starting_point
@@ -38,12 +39,14 @@ from server.strategy import (
     check_asynchronous,
     check_compression,
     check_engine,
+    check_max_update_norm,
     check_memory,
     check_optimizers,
     check_statistics,
     check_weighting,
     cohort_size,
     load_strategy,
+    may_reply_aux,
     rules_of,
     tell_what_clients_remember,
 )
@@ -96,6 +99,7 @@ def make_plan(run_config: RunConfig) -> Plan:
     model = build_model(task, task_config.seed)
     statistics = federated_names(model, task).statistics
     check_statistics(strategy, statistics)
+    check_max_update_norm(strategy, statistics, task_config.max_update_norm)
     if config.buffer_size:
         check_asynchronous(strategy, statistics)
     if statistics and attackers(task_config):
@@ -166,4 +170,14 @@ def expected_of(plan: Plan) -> Expected:
     """Return what clients must tell, as the strategy computes with it."""
     received = declaration_of(plan.strategy).received_losses
     losses = [RECEIVED + objective.name for objective in plan.task.objectives] if received else []
-    return Expected(weight_keys(plan.strategy), losses, plan.task.ratios)
+    declared = declaration_of(plan.strategy)
+    return Expected(
+        weight_keys(plan.strategy),
+        losses,
+        plan.task.ratios,
+        {name: (least, most) for name, least, most in declared.metric_ranges},
+        aux=may_reply_aux(plan.strategy),
+        compression=plan.task_config.compression,
+        max_update_norm=plan.task_config.max_update_norm or math.inf,
+        max_examples=plan.task_config.max_examples or math.inf,
+    )

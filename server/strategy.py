@@ -220,6 +220,29 @@ def check_statistics(strategy: Strategy, statistics: Sequence[str]) -> None:
         )
 
 
+def may_reply_aux(strategy: Strategy) -> bool:
+    """Return whether clients may reply aux tensors: a rule's `close` or `reply` adds them."""
+    rules = [load_object(name, "local rule") for name in declaration_of(strategy).local_rules]
+    adds = [rule.close is not LocalRule.close or rule.reply is not LocalRule.reply for rule in rules]
+    return declaration_of(strategy).replies_aux or any(adds)
+
+
+def check_max_update_norm(strategy: Strategy, statistics: Sequence[str], norm: float) -> None:
+    """Raise UserError where clipping updates would leave something else that clients reply unbounded."""
+    name = type(strategy).__name__
+    if norm and declaration_of(strategy).replies_aux:
+        raise UserError(
+            f"max-update-norm bounds weights, and clients of {name} reply more beside them: set it to 0, or "
+            "take another strategy, such as FedAvg, FedAdam or FedProx"
+        )
+    if norm and statistics:
+        raise UserError(
+            f"max-update-norm bounds parameters, and the model sends statistics as they are, such as "
+            f"{statistics[0]}: set norm = 'group' in task-options, or keep them with the clients by "
+            "local = ['*running_*']"
+        )
+
+
 def tell_what_clients_remember(strategy: Strategy, config: TaskConfig, task: Task, model: nn.Module) -> None:
     """Tell a private strategy that sampling gains nothing, where replies depend on what clients remember."""
     shared = {*federated_names(model, task).all, *frozen_names(model, task.freeze)}

@@ -4,8 +4,6 @@ from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
 
-from flwr.app import RecordDict
-
 from strategies.wire.exact_sum import ExactSum
 from strategies.wire.reply import ClientFailure, ClientReply, NodeReply, add_update
 
@@ -47,8 +45,7 @@ class NodeTally:
         for _ in range(self.times(reply.client)):  # not once with a larger weight, which would be rounded
             add_update(total, reply.content, self.weighted_by)
         self.layouts[reply.client] = layout
-        others = {key: each for key, each in reply.content.items() if key not in reply.content.array_records}
-        return ClientReply(reply.client, RecordDict(others))
+        return ClientReply.made(reply.client, {**reply.metrics}, {})
 
 
 @dataclass
@@ -60,7 +57,12 @@ class Tally:
     """Of the clients that have replied."""
 
     def take(self, part: NodeReply, own: NodeTally) -> NodeReply:
-        """Add what a node replied, and return its reply without sums; `own` is of clients by themselves."""
+        """Add what a node replied, and return its reply without sums; `own` is of clients by themselves.
+
+        Of a node whose reply cannot be used nothing is added, though some was taken before that was known.
+        """
+        if not part.replies:
+            return replace(part, total=None)
         summed, layouts = own.sums, own.layouts
         if part.total is not None:
             layout = frozenset(part.total.shapes)

@@ -50,6 +50,9 @@ class Declaration:
     """Whether clients reply aux tensors beside the weights."""
     received_losses: bool = False
     """Whether clients also tell their losses at the weights that they receive, as metrics "received-NAME"."""
+    metric_ranges: tuple[tuple[str, float, float], ...] = ()
+    """Metrics that every client must tell, with the least and the most that each may be: one that tells
+    something else has failed. For numbers that the strategy computes with."""
     withstands: int | None = None
     """How many attackers among a round's clients it is made for; None is that it says nothing of them."""
     check_optimizer: "Callable[[Optimizer], None] | None" = None

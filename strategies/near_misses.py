@@ -29,6 +29,7 @@ EXAMPLES: dict[str, Any] = {
     "weighted_by": "num-examples",
     "replies_aux": True,
     "received_losses": True,
+    "metric_ranges": (("metric", 0.0, 1.0),),
     "withstands": 1,
     "not_kept": ("attribute",),
 }

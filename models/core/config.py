@@ -178,6 +178,12 @@ class TaskConfig(Config):
     compression_ratio: Annotated[float, Field(gt=0, le=1)] = 0.01
     """Part of a tensor's entries that "top-k" sends."""
 
+    max_update_norm: Annotated[float, Field(ge=0)] = 0.0
+    """L2 norm that every client's update is clipped to before anybody averages it, by the server or by a
+    node that adds up; 0 = not at all."""
+    max_examples: Count = 0
+    """Examples that a client may train on at most; one that has more, or says so, has failed. 0 = 2^53."""
+
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
         one_by_one = self.engine != "stacked" or not self.keep_optimizer

@@ -66,7 +66,9 @@ class FedDyn(FixedWeights):
     def declaration(self) -> Declaration:
         """Ask for every reply where clients do not count alike."""
         return Declaration(
-            weighted_mean=self.alike, local_rules=("strategies.algorithms.feddyn:DynamicRegularizer",)
+            weighted_mean=self.alike,
+            local_rules=("strategies.algorithms.feddyn:DynamicRegularizer",),
+            metric_ranges=self._metric_ranges,
         )
 
     def configure_train(

@@ -42,6 +42,11 @@ class FixedWeights(FedAvg):
         return bool(self.weighted_by_key == CLIENT_COUNT)
 
     @property
+    def _metric_ranges(self) -> tuple[tuple[str, float, float], ...]:
+        """What a client may say of how much it counts, where all count alike."""
+        return ((CLIENT_COUNT, 1.0, 1.0),) if self.alike else ()
+
+    @property
     def total(self) -> float:
         """The weight of all clients together."""
         known = self.client_weights.values()

@@ -84,6 +84,7 @@ class Scaffold(FixedWeights):
             weighted_mean=self.alike,
             local_rules=("strategies.algorithms.scaffold:ControlVariates",),
             replies_aux=True,
+            metric_ranges=self._metric_ranges,
             check_optimizer=None if self.any_optimizer else partial(check_sgd, "Scaffold", momentum=False),
         )
 

@@ -41,6 +41,16 @@ def clip(arrays: Arrays, received: Arrays, norm: float) -> tuple[Arrays, bool]:
     return shortened, True
 
 
+def bounded(arrays: Arrays, received: Arrays, norm: float) -> Arrays:
+    """Return arrays whose update is no longer than a norm: these very ones where it is not.
+
+    Nodes and the server bound updates, and the result must not depend on which of them did: the norm is
+    added up in the order of names.
+    """
+    clipped, shortened = clip({name: arrays[name] for name in sorted(arrays)}, received, norm)
+    return {name: clipped[name] for name in arrays} if shortened else arrays
+
+
 class Clipping(LocalRule):
     """Clips what a client replies, and says so."""
 
@@ -95,7 +105,12 @@ class OnClients:
 
     def declare(self, wrapped: Declaration) -> Declaration:
         """Add the rule that clips; sums weight every client alike."""
-        return replace(wrapped.around(f"{__name__}:Clipping"), weighted_mean=True, weighted_by=CLIENTS)
+        return replace(
+            wrapped.around(f"{__name__}:Clipping"),
+            weighted_mean=True,
+            weighted_by=CLIENTS,
+            metric_ranges=((CLIENTS, 1.0, 1.0), (CLIPPED, 0.0, 1.0)),
+        )
 
     def announce(self, config: ConfigRecord, norm: float) -> None:
         """Send the norm."""

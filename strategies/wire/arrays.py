@@ -5,6 +5,7 @@ Within one process, and from a process to another one of the same machine, nobod
 """
 
 import functools
+import math
 import warnings
 from collections.abc import Mapping
 from io import BytesIO
@@ -19,6 +20,12 @@ from torch import Tensor
 
 NUMPY = "numpy.ndarray"
 """How Flower calls bytes as `numpy.save` writes them."""
+
+
+BEFORE_HEADER = 10
+"""Bytes of a saved array before its header, the last two of which hold the header's length."""
+LONGEST_HEADER = 1000
+"""Bytes up to the end of a header; those of arrays of numbers are about 128."""
 
 
 class HeldArray(Array):
@@ -93,8 +100,47 @@ def to_arrays(record: ArrayRecord) -> dict[str, np.ndarray]:
 
 
 def view_of(array: Array) -> NDArray[Any]:
-    """Return a message's array to look at; it is not the caller's, and may be read-only."""
-    return array.held if isinstance(array, HeldArray) else array.numpy()
+    """Return a message's array to look at; it is not the caller's, and may be read-only.
+
+    Raises ValueError where the bytes hold no array, or another one than the message says.
+    """
+    if isinstance(array, HeldArray):
+        return array.held
+    if array.stype != NUMPY:
+        raise ValueError(f"an array must travel as {NUMPY}, got {array.stype[:40]!r}")
+    found = array_in(array.data)
+    if (str(found.dtype), found.shape) != (array.dtype, tuple(array.shape)):
+        said = f"{array.dtype[:40]} {[*array.shape]!s:.80}"
+        raise ValueError(f"an array is said to be {said}, and its bytes are {found.dtype} {[*found.shape]}")
+    return found
+
+
+def array_in(data: bytes) -> NDArray[Any]:
+    """Return the array that `numpy.save` wrote, in the same memory; raise ValueError for any other bytes.
+
+    Its size is compared with that of the bytes before anything is made of it. `numpy.load` would make room
+    for whatever the header says, and would unpack archives.
+    """
+    begin = BEFORE_HEADER + int.from_bytes(data[BEFORE_HEADER - 2 : BEFORE_HEADER], "little")
+    try:
+        shape, fortran, dtype = _header(data[: min(begin, LONGEST_HEADER)])
+    except Exception as error:  # a message may hold anything
+        raise ValueError(f"{len(data)} bytes are no array as numpy.save writes it") from error
+    if dtype.hasobject or dtype.fields or not dtype.itemsize or min(shape, default=0) < 0:
+        raise ValueError(f"an array of type {dtype!s:.80} and shape {[*shape]!s:.80} cannot travel")
+    if math.prod(shape) * dtype.itemsize != len(data) - begin:
+        said = f"{dtype} of shape {[*shape]!s:.80}"
+        raise ValueError(f"{len(data) - begin} bytes are not the values of an array {said}")
+    return np.ndarray(shape, dtype, data, begin, order="F" if fortran else "C")
+
+
+@functools.lru_cache(maxsize=10_000)
+def _header(begin: bytes) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    """Return shape, order and type of a saved array: all clients send the same ones."""
+    stream = BytesIO(begin)
+    if np.lib.format.read_magic(stream) != (1, 0):
+        raise ValueError("it is written in another way than plain numbers are")
+    return np.lib.format.read_array_header_1_0(stream)
 
 
 def views(record: ArrayRecord) -> dict[str, NDArray[Any]]:

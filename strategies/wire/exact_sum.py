@@ -242,11 +242,13 @@ class ExactSum:
         """Return the float64 that is nearest to each sum."""
         if not self.rest.size:
             return self.high
-        total, places = self.high.copy(), self.rest[0].astype(np.int64)
-        for place in np.unique(places):
+        order = np.argsort(self.rest[0], kind="stable")
+        total, places = self.high.copy(), self.rest[0, order].astype(np.int64)
+        found, begins = np.unique(places, return_index=True)
+        for place, numbers in zip(found, np.split(self.rest[1, order], begins[1:]), strict=True):
             start = place - place % BLOCK
             low = self.low[start][place - start] if start in self.low else 0.0
-            total[place] = math.fsum([total[place], low, *self.rest[1, places == place]])
+            total[place] = math.fsum([total[place], low, *numbers])
         return total
 
 

@@ -8,13 +8,25 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
-from flwr.app import ArrayRecord, MetricRecord, RecordDict
+from flwr.app import ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 from numpy.typing import NDArray
 
 from strategies.wire.arrays import hold, to_record, views
 from strategies.wire.exact_sum import ExactSum
-from strategies.wire.records import PLAN, num_value_bytes, pack, records_of, unpack
-from strategies.wire.saved_state import SavedState, pack_states, unpack_states
+from strategies.wire.records import (
+    LONGEST_TEXT,
+    PLAN,
+    Groups,
+    groups_of,
+    list_in,
+    listed,
+    num_value_bytes,
+    pack,
+    plan_of,
+    records_of,
+    unpack_groups,
+)
+from strategies.wire.saved_state import SavedState, pack_states
 
 ARRAYS, METRICS = "arrays", "metrics"
 """Keys of a client's weights and metrics."""
@@ -35,6 +47,10 @@ LONGEST_ERROR = 1_000
 """Characters of the line that says why a client failed."""
 LONGEST_TRACEBACK = 20_000
 """Characters of a traceback that travel; of a longer one, as its message may be, both ends."""
+LARGEST_COUNT = 2.0**63
+"""No node has worked for so many seconds, or sent so many bytes: files hold no larger whole numbers."""
+FAILURES, SECONDS, CLIENT_BYTES, STATES = "failures", "seconds", "client-bytes", "states"
+"""Keys in the plan, beside METRICS."""
 
 
 class ClientReply:
@@ -122,6 +138,11 @@ class ClientFailure:
         plain = "".join(each if each.isprintable() else ascii(each)[1:-1] for each in line)
         plain = plain if len(plain) <= LONGEST_ERROR else f"{plain[: LONGEST_ERROR - 4]} ..."
         object.__setattr__(self, "error", plain)
+        if len(self.traceback) > LONGEST_TRACEBACK:
+            half = LONGEST_TRACEBACK // 2 - 50
+            left_out = f"\n... {len(self.traceback) - 2 * half} characters are left out ...\n"
+            both_ends = self.traceback[:half] + left_out + self.traceback[-half:]
+            object.__setattr__(self, "traceback", both_ends)
 
     @staticmethod
     def of(client: int, error: Exception) -> "ClientFailure":
@@ -131,11 +152,6 @@ class ClientFailure:
         except Exception:  # of the exception's own code
             said = "<its text cannot be had: __str__ raised>"
         whole = "".join(traceback.format_exception(error))
-        if len(whole) > LONGEST_TRACEBACK:
-            half = LONGEST_TRACEBACK // 2 - 50
-            whole = (
-                f"{whole[:half]}\n... {len(whole) - 2 * half} characters are left out ...\n{whole[-half:]}"
-            )
         return ClientFailure(client, f"{type(error).__name__}: {said}", whole)
 
 
@@ -233,9 +249,9 @@ class NodeReply:
         content = pack([(client, RecordDict({**others})) for client, _, others in parts])
         plan = content.config_records[PLAN]
         plan[METRICS] = json.dumps([[client, metrics] for client, metrics, _ in parts])
-        plan["failures"] = json.dumps([[each.client, each.error, each.traceback] for each in self.failures])
-        plan["seconds"], plan["client-bytes"] = self.seconds, self.client_bytes
-        plan["states"] = pack_states(self.states)
+        plan[FAILURES] = json.dumps([[each.client, each.error, each.traceback] for each in self.failures])
+        plan[SECONDS], plan[CLIENT_BYTES] = self.seconds, self.client_bytes
+        plan[STATES] = pack_states(self.states)
         if self.total is not None and self.replies:
             _pack_sum(content, SUM, self.total)
         if self.statistics is not None:
@@ -243,26 +259,27 @@ class NodeReply:
         return content
 
     @staticmethod
-    def unpack(content: RecordDict) -> "NodeReply":
-        """Return what `pack` packed."""
-        plan = content.config_records[PLAN]
-        failures = [_failure(*each) for each in json.loads(str(plan["failures"]))]
-        total = _unpack_sum(content, SUM)
-        statistics = _unpack_sum(content, STATISTICS_SUM)
-        told = dict(json.loads(str(plan[METRICS]), parse_int=_whole))
-        for metrics in told.values():
-            _check_metrics(metrics)
-        replies = [ClientReply.made(client, told[client], dict(each)) for client, each in unpack(content)]
-        seconds, client_bytes = float(plan["seconds"]), int(plan["client-bytes"])  # type: ignore[arg-type]
-        states = unpack_states(str(plan["states"]))
+    def unpack(content: RecordDict, num_clients: int | None = None) -> "NodeReply":
+        """Return what `pack` packed; raise ValueError for anything else.
+
+        Of how many clients it may be bounds how much there is to read. What a single client says of itself
+        is not looked at here.
+        """
+        plan = plan_of(content)
+        said = sum(len(text) for text in plan.values() if isinstance(text, str))
+        if num_clients is not None and said > LONGEST_TEXT * (num_clients + 1):
+            raise ValueError(f"its plan has {said} characters, and {num_clients} clients have less to say")
+        told, groups = _told(plan), groups_of(content)
+        _check_records(content, plan, groups)
+        replies = [_replied(client, told, records) for client, records in unpack_groups(content, groups)]
         return NodeReply(
             replies,
-            failures,
-            states,
-            total,
-            statistics=statistics,
-            seconds=seconds,
-            client_bytes=client_bytes,
+            [_failure(each) for each in list_in(plan, FAILURES)],
+            dict(_state(each) for each in list_in(plan, STATES)),
+            _unpack_sum(content, SUM),
+            statistics=_unpack_sum(content, STATISTICS_SUM),
+            seconds=float(_count(plan, SECONDS)),
+            client_bytes=int(_count(plan, CLIENT_BYTES)),
         )
 
     @staticmethod
@@ -295,23 +312,52 @@ def _added(one: ExactSum | None, other: ExactSum | None) -> ExactSum | None:
     return one
 
 
-def _check_metrics(metrics: Mapping[str, Any] | None) -> None:
-    """Raise TypeError for what Flower's records of metrics do not hold."""
-    if metrics is not None and any(type(value) not in (int, float) for value in metrics.values()):
-        MetricRecord({**metrics})  # it may hold lists
+def _told(plan: ConfigRecord) -> dict[Any, Any]:
+    """Return client -> the metrics that it tells, whatever they are; None of one that tells none."""
+    told: dict[Any, Any] = {}
+    for each in list_in(plan, METRICS):
+        match each:
+            case [client, dict() | None as metrics] if type(client) is int and client not in told:
+                told[client] = metrics
+            case _:
+                raise ValueError(f"it must tell each client's metrics once, got {each!r:.80}")
+    return told
 
 
-def _whole(digits: str) -> int:
-    """Return a whole number of 64 bits, as Flower's metrics are; raise ValueError for a larger one."""
-    if len(digits) > 20 or not -(2**63) <= int(digits) < 2**63:
-        raise ValueError(f"a metric is {digits:.40}")
-    return int(digits)
+def _replied(client: int, told: Mapping[Any, Any], records: RecordDict) -> ClientReply:
+    if client not in told:
+        raise ValueError(f"it has records of client {client}, and no metrics")
+    return ClientReply.made(client, told[client], dict(records))
 
 
-def _failure(client: int, error: str, traceback: str) -> ClientFailure:
-    if not (isinstance(error, str) and isinstance(traceback, str)):
-        raise TypeError(f"a failure must be told in text, got {error!r:.80} and {traceback!r:.80}")
-    return ClientFailure(client, error, traceback)
+def _failure(said: object) -> ClientFailure:
+    match said:
+        case [client, str(error), str(whole)]:
+            return ClientFailure(client, error, whole)  # type: ignore[arg-type]  # which is compared with who was asked
+    raise ValueError(f"a failure must be told as client, line and traceback, got {said!r:.80}")
+
+
+def _state(said: object) -> tuple[int, SavedState]:
+    match said:
+        case [client, server_round, str(sha256)] if type(client) is int:
+            return client, SavedState(server_round, sha256)  # type: ignore[arg-type]
+    raise ValueError(f"a client's state must be told as client, round and hash, got {said!r:.80}")
+
+
+def _check_records(content: RecordDict, plan: ConfigRecord, groups: Groups) -> None:
+    """Raise ValueError for records that nothing in the plan speaks of."""
+    named = {PLAN, *(key for _, names in groups for key in names.values())}
+    named |= {prefix for prefix in (SUM, STATISTICS_SUM) if prefix + WEIGHTS in plan}
+    if surplus := content.keys() - named:
+        raise ValueError(f"it sends records that its plan says nothing of: {listed(sorted(surplus))}")
+
+
+def _count(plan: ConfigRecord, key: str) -> float:
+    """Return a number of the plan; raise ValueError for one that counts nothing."""
+    value = plan.get(key)
+    if type(value) not in (int, float) or not 0 <= value < LARGEST_COUNT:  # type: ignore[operator]
+        raise ValueError(f"its {key} must be a number >= 0, got {value!r:.40}")
+    return value  # type: ignore[return-value]
 
 
 def _pack_sum(content: RecordDict, prefix: str, total: ExactSum) -> None:
@@ -324,23 +370,32 @@ def _pack_sum(content: RecordDict, prefix: str, total: ExactSum) -> None:
 
 def _unpack_sum(content: RecordDict, prefix: str) -> ExactSum | None:
     """Return the sum under these keys, None where there is none; raise ValueError for one that is no sum."""
-    plan = content.config_records[PLAN]
-    weights = plan.get(prefix + WEIGHTS)
-    if weights is None:
+    plan = plan_of(content)
+    if prefix + WEIGHTS not in plan:
         return None
-    parts, total = views(content.array_records[prefix]), ExactSum()
-    total.weights = [float(weight) for weight in weights]  # type: ignore[union-attr,arg-type]
-    total.shapes = {str(name): _shape(shape) for name, shape in json.loads(str(plan[prefix + SHAPES]))}
+    weights, record = plan[prefix + WEIGHTS], content.get(prefix)
+    if not (isinstance(weights, list) and all(type(weight) in (int, float) for weight in weights)):
+        raise ValueError(f"its sum must be weighted by numbers, got {weights!r:.80}")
+    if not (isinstance(record, ArrayRecord) and record.keys() == {HIGH, LOW, STARTS, REST}):
+        raise ValueError(f"its sum must be of the arrays {HIGH}, {LOW}, {STARTS} and {REST}")
+    parts, total = views(record), ExactSum()
+    total.weights = [float(weight) for weight in weights]
+    total.shapes = _shapes(list_in(plan, prefix + SHAPES))
     total.high, total.rest, low, starts = (parts[key] for key in (HIGH, REST, LOW, STARTS))
     _check_sum(total, low, starts)
     total.set_low_parts(starts, low)
     return total
 
 
-def _shape(axes: Sequence[object]) -> tuple[int, ...]:
-    if not all(type(axis) is int and axis >= 0 for axis in axes):
-        raise ValueError(f"an array of its sum has the shape {axes!r:.80}")
-    return tuple(axes)  # type: ignore[arg-type]
+def _shapes(said: list[Any]) -> dict[str, tuple[int, ...]]:
+    shapes: dict[str, tuple[int, ...]] = {}
+    for each in said:
+        match each:
+            case [str(name), list(axes)] if all(type(axis) is int and axis >= 0 for axis in axes):
+                shapes[name] = tuple(axes)
+            case _:
+                raise ValueError(f"an array of its sum must have a name and a shape, got {each!r:.80}")
+    return shapes
 
 
 def _check_sum(total: ExactSum, low: NDArray[Any], starts: NDArray[Any]) -> None:
@@ -370,6 +425,8 @@ def check_weight(name: str, weight: float) -> None:
     """Raise ValueError for a number that nothing can be weighted by, or that is no count of anything."""
     if not 0 <= weight < LARGEST_WEIGHT:
         raise ValueError(f"{name} must be >= 0 and finite, got {weight:g}")
+    if name == NUM_EXAMPLES and not float(weight).is_integer():
+        raise ValueError(f"{name} must be a whole number, got {weight:g}")
 
 
 def weight_of(content: RecordDict, weighted_by: str) -> float:
@@ -381,7 +438,12 @@ def weight_among(metrics: Mapping[str, Any], weighted_by: str) -> float:
     """Return the metric that a client is weighted by; raise ValueError where it is not among them."""
     if weighted_by not in metrics:
         raise ValueError(f"no metric {weighted_by!r} to weight by among {', '.join(sorted(metrics))}")
-    return float(metrics[weighted_by])
+    weight = metrics[weighted_by]
+    if isinstance(weight, bool) or not isinstance(weight, int | float):
+        raise ValueError(f"{weighted_by} must be a number, got {weight!r:.40}")
+    if isinstance(weight, int) and abs(weight) >= LARGEST_WEIGHT:  # it may have any number of digits
+        return math.inf if weight > 0 else -math.inf
+    return float(weight)
 
 
 def mean_metrics(contents: Sequence[RecordDict], weighted_by: str) -> MetricRecord:

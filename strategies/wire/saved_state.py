@@ -6,10 +6,12 @@ the client is to go on from. A state that is lost, swapped or of a round that do
 """
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+HASH = re.compile("[0-9a-fA-F]{64}")
 # Folders a million clients spread over, so that no single folder holds them all.
 FAN_OUT = 1000
 SHA256 = "sha256"
@@ -33,7 +35,7 @@ class SavedState:
         """Raise ValueError for what is no round or no hash: nodes and servers say anything."""
         if type(self.server_round) is not int:
             raise ValueError(f"the round of a state must be a whole number, got {self.server_round!r:.80}")
-        if len(self.sha256) != 64 or len(bytes.fromhex(self.sha256)) != 32:
+        if not HASH.fullmatch(self.sha256):
             raise ValueError(f"the hash of a state must be 64 hexadecimal digits, got {self.sha256[:80]!r}")
 
 

@@ -179,6 +179,23 @@ def test_a_real_node_that_speaks_of_a_dead_worker_fails_its_clients_alone() -> N
     assert [each.client for each in result.failures] == [0, 3]
 
 
+@pytest.mark.parametrize(
+    ("code", "reason"),
+    [
+        (2, "<class 'ray.exceptions.OutOfMemoryError'>:<'of a client'>"),
+        (2, "torch.OutOfMemoryError: CUDA out of memory"),
+        (0, "ValueError: see ray.exceptions.ActorDiedError, OutOfMemoryError"),
+    ],
+)
+def test_words_of_a_client_end_no_run(code: int, reason: str) -> None:
+    """Only Flower's simulation says that a worker died: by a code, and the type of what Ray has raised."""
+    grid = with_a_dead_worker(simulated=True)
+    scripted(grid).nodes[17] = lambda _: Error(code, reason)
+    result = exchange(grid, asking([0, 3, 4]))
+    assert result.clients == [4]
+    assert failures(result) == {0: reason.removesuffix("'>"), 3: reason.removesuffix("'>")}
+
+
 def test_a_weighted_mean_comes_as_one_reply() -> None:
     grid = cohort_grid(three_nodes(fail=frozenset({4})))
     result = exchange(grid, asking(list(range(9))), "num-examples")
@@ -370,8 +387,11 @@ def other_clients(message: Message) -> RecordDict:
 @pytest.mark.parametrize(
     ("answer", "why"),
     [
-        (lambda message: RecordDict(), "KeyError: 'plan'"),
-        (lambda message: RecordDict({"plan": ConfigRecord({"groups": "{"})}), "KeyError: 'failures'"),
+        (lambda message: RecordDict(), "it has no plan, which says whose its records are: it has none"),
+        (
+            lambda message: RecordDict({"plan": ConfigRecord({"groups": "{"})}),
+            "its plan has no text 'metrics'",
+        ),
         (lambda message: NodeReply().pack(), "it answers for clients [], and was asked for [1, 4]"),
         (other_clients, "it answers for clients [7], and was asked for [1, 4]"),
     ],

@@ -8,14 +8,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 from flwr.app import Array, ConfigRecord, Message, MetricRecord, RecordDict
+from flwr.serverapp.strategy import FedAvg
 from scripted_grid import Answer, ScriptedGrid
 
 from models.core.config import Value
 from server.cohort import CohortGrid, CohortResult
+from server.metric_checks import Expected
 from server.node_registry import NodeRegistry
-from server.reply_checks import Expected, check_reply
+from server.reply_checks import Asked, checked_reply
 from server.requests import Request, Wave
 from simulations.runtime.in_process import run_in_process
+from strategies.algorithms.feddyn import FedDyn
+from strategies.declaration import declaration_of
+from strategies.privacy.central_dp import DifferentialPrivacyClientSideFixedClipping
 from strategies.wire.arrays import to_arrays, to_record
 from strategies.wire.exact_sum import ExactSum
 from strategies.wire.node import NodeDescription
@@ -55,7 +60,12 @@ def node(
     return answer
 
 
-def exchange(wrong: Answer, weighted_by: str = "", message_type: str = "train") -> CohortResult:
+def exchange(
+    wrong: Answer,
+    weighted_by: str = "",
+    message_type: str = "train",
+    ranges: dict[str, tuple[float, float]] | None = None,
+) -> CohortResult:
     """Ask clients 0 to 4, of which 1 and 3 live on the node that answers wrongly."""
     grid, registry = ScriptedGrid({7: node(0), 8: wrong}), NodeRegistry(5, "", (), interchangeable=False)
     registry.wait_for_all(grid, timeout=5)
@@ -63,7 +73,7 @@ def exchange(wrong: Answer, weighted_by: str = "", message_type: str = "train") 
     def ratios(sums: dict[str, tuple[float, float]]) -> dict[str, float]:
         return {"accuracy": sums["accuracy"][0] / sums["accuracy"][1]}
 
-    expected = Expected({"num-clients"}, ["received-loss"], ratios)  # type: ignore[arg-type]
+    expected = Expected({"num-clients"}, ["received-loss"], ratios, ranges or {})  # type: ignore[arg-type]
     cohort = CohortGrid(grid, registry, expected=expected)
     content = RecordDict({"arrays": to_record({"w": ONES}), "config": ConfigRecord({})})
     messages = [Message(content, client, message_type) for client in range(5)]
@@ -101,7 +111,9 @@ def change_metrics(content: RecordDict, metrics: dict) -> None:
         ({"num-examples": math.inf}, "got inf"),
         ({"num-examples": 1e308}, "got 1e+308"),
         ({"num-examples": -3}, "got -3"),
-        ({"num-examples": [1, 2]}, "TypeError"),
+        ({"num-examples": [1, 2]}, "num-examples must be a number, got [1, 2]"),
+        ({"num-examples": True}, "num-examples must be a number, got True"),
+        ({"num-examples": 2.5}, "num-examples must be a whole number, got 2.5"),
         ({"num-clients": None}, "num-clients"),
         ({"received-loss": None}, "received-loss"),
         ({"received-loss": math.nan}, "received-loss is nan"),
@@ -117,9 +129,9 @@ def test_metrics_that_the_strategy_computes_with(metrics: dict, why: str, weight
 @pytest.mark.parametrize(
     ("metrics", "why"),
     [
-        ({"loss": "0"}, "TypeError"),
-        ({"loss": 2**63}, "a metric is 9223372036854775808"),
-        ({"loss": -(10**400)}, "a metric is -1000"),
+        ({"loss": "0"}, "its loss must be a number, got '0'"),
+        ({"loss": 2**63}, "its loss must be finite and of 64 bits, got 9223372036854775808"),
+        ({"loss": -(10**400)}, "its loss must be finite and of 64 bits, got -1000"),
     ],
 )
 def test_metrics_that_are_no_numbers_of_a_message(metrics: dict, why: str) -> None:
@@ -147,6 +159,21 @@ def test_arrays_that_are_not_the_models(arrays: Arrays, why: str, weighted_by: s
 def test_arrays_that_are_no_floats(dtype: type) -> None:
     wrong = node(1, arrays={"w": np.ones(2).astype(dtype)})
     check_only_that_node_failed(exchange(wrong), "which is no floating number")
+
+
+@pytest.mark.parametrize("weighted_by", ["", "num-clients"])
+@pytest.mark.parametrize("told", [2.0, 1e15, 0])
+def test_numbers_that_a_strategy_computes_with_stay_in_their_range(told: float, weighted_by: str) -> None:
+    result = exchange(node(1, metrics={"num-clients": told}), weighted_by, ranges={"num-clients": (1.0, 1.0)})
+    check_only_that_node_failed(result, f"its num-clients must be 1 to 1, got {told:g}")
+
+
+def test_clipping_clients_and_those_that_count_alike_may_not_count_more() -> None:
+    clipping = DifferentialPrivacyClientSideFixedClipping(FedAvg(), 5, 5, 1, 1.0, noise_multiplier=0.1)
+    assert declaration_of(clipping).metric_ranges == (("clients", 1.0, 1.0), ("clipped", 0.0, 1.0))
+    assert declaration_of(FedDyn(num_clients=5)).metric_ranges == (("num-clients", 1.0, 1.0),)
+    by_examples = FedDyn(num_clients=5, weighted_by_key="num-examples")
+    assert declaration_of(by_examples).metric_ranges == ()
 
 
 def setting(key: str, value: object) -> Change:
@@ -177,12 +204,12 @@ def with_statistics(content: RecordDict) -> RecordDict:
 @pytest.mark.parametrize(
     ("change", "why"),
     [
-        (setting("seconds", math.inf), "inf seconds"),
-        (setting("seconds", math.nan), "nan seconds"),
-        (setting("client-bytes", -5), "-5 bytes"),
+        (setting("seconds", math.inf), "its seconds must be a number >= 0, got inf"),
+        (setting("seconds", math.nan), "its seconds must be a number >= 0, got nan"),
+        (setting("client-bytes", -5), "its client-bytes must be a number >= 0, got -5"),
         (setting("sum-weights", [1.7e308, 1.7e308]), "weighted by other numbers"),
         (setting("sum-weights", []), "weighted by other numbers"),
-        (failing_in([1, "why", 5], [3, "why", ""]), "a failure must be told in text"),
+        (failing_in([1, "why", 5], [3, "why", ""]), "a failure must be told as client, line and traceback"),
         (failing_in([1.0, "why", ""], [3, "why", ""]), "it answers for clients [1.0, 3]"),
         (failing_in([True, "why", ""], [3, "why", ""]), "it answers for clients [True, 3]"),
         (with_statistics, "statistics"),
@@ -190,6 +217,23 @@ def with_statistics(content: RecordDict) -> RecordDict:
 )
 def test_what_a_node_says_of_all_its_clients(change: Change, why: str) -> None:
     check_only_that_node_failed(exchange(node(1, change), "num-clients"), why)
+
+
+@pytest.mark.parametrize("weighted_by", ["", "num-clients"])
+def test_a_node_does_not_answer_for_clients_that_live_elsewhere(weighted_by: str) -> None:
+    """Whoever answers for most clients would lead Krum to the forged update, and a mean anywhere."""
+
+    def forging(message: Message) -> RecordDict:
+        if message.metadata.message_type == "query":
+            return node(1)(message)  # type: ignore[return-value]
+        reply = NodeReply()
+        for client in range(5):
+            told = MetricRecord({"num-examples": 2, "num-clients": 1.0, "received-loss": 1.0})
+            reply.add(client, RecordDict({"metrics": told}), {"w": -9 * ONES})
+        return reply.pack()
+
+    result = exchange(forging, weighted_by)
+    check_only_that_node_failed(result, "it answers for clients [0, 1, 2, 3, 4], and was asked for [1, 3]")
 
 
 def test_sums_whose_low_parts_are_not_low() -> None:
@@ -215,7 +259,7 @@ def test_weights_in_another_order_are_put_in_that_of_the_request() -> None:
     swapped = to_record({"b": 4 * ONES, "kind/a": ONES, "a": 3 * ONES})
     reply = NodeReply([ClientReply(0, RecordDict({"arrays": swapped, "metrics": MetricRecord(COUNTED)}))])
     wave = Wave("train", {0: Request(content)})
-    (checked,) = check_reply(reply, wave, [0], "", {}, (), Expected()).replies
+    (checked,) = checked_reply(reply.pack(), Asked(wave, [0])).replies
     (record,) = checked.content.array_records.values()
     assert [(name, each.tolist()[0]) for name, each in to_arrays(record).items()] == [
         ("a", 3.0),
@@ -227,12 +271,12 @@ def test_weights_in_another_order_are_put_in_that_of_the_request() -> None:
 @pytest.mark.parametrize(
     ("sums", "why"),
     [
-        (None, "KeyError"),
-        ({"accuracy": [1.0]}, "ValueError"),
+        (None, "it has a record 'other' of type ConfigRecord, and may have personal-sums, sums"),
+        ({"accuracy": [1.0]}, "accuracy must be a sum and its weight, got [1.0]"),
         ({"accuracy": [1.0, -2.0]}, "accuracy must be >= 0"),
         ({"accuracy": [math.nan, 2.0]}, "its sum of accuracy is nan"),
         ({"accuracy": [math.inf, 2.0]}, "its sum of accuracy is inf"),
-        ({"accuracy": "much"}, "ValueError"),
+        ({"accuracy": "much"}, "accuracy must be a sum and its weight"),
         ({"unknown": [1.0, 2.0]}, "KeyError: 'accuracy'"),
     ],
 )

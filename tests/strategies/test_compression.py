@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import torch
 from finished import result_of
-from flwr.app import MetricRecord, RecordDict
 
 from models.core.config import Value
 from models.core.errors import UserError
@@ -21,7 +20,7 @@ from strategies.wire.compression import (
     CODECS,
     Compressed,
     compress,
-    decompress,
+    decoded,
     from_bfloat16,
     from_int8,
     to_bfloat16,
@@ -44,12 +43,8 @@ def encode(name: str, ratio: float, arrays: Weights, residual: Weights | None = 
 
 
 def at_the_server(compressed: Compressed) -> Weights:
-    metrics = MetricRecord({"num-examples": 1})
     records = {key: to_record(parts) for key, parts in compressed.records.items()}
-    restored = decompress(RecordDict({**records, "metrics": metrics}), to_record(RECEIVED))
-    assert restored["metrics"] is metrics
-    (arrays,) = restored.array_records.values()
-    return to_arrays(arrays)
+    return to_arrays(decoded(records, to_record(RECEIVED)))
 
 
 def test_the_largest_entries_by_hand() -> None:
@@ -175,9 +170,9 @@ def test_what_stands_beside_a_weight_is_compressed_itself_and_integers_are_not(n
     assert restored.keys() == {"w", "b", "direction/w", "n"}
 
 
-def test_without_compression_a_reply_is_left_alone() -> None:
-    content = RecordDict({"arrays": to_record(TRAINED), "metrics": MetricRecord({"num-examples": 1})})
-    assert decompress(content, to_record(RECEIVED)) is content
+def test_a_reply_without_codes_is_not_taken_for_a_compressed_one() -> None:
+    with pytest.raises(ValueError, match=r"^its update is not compressed: it has arrays$"):
+        decoded({"arrays": to_record(TRAINED)}, to_record(RECEIVED))
 
 
 @pytest.mark.parametrize(

@@ -41,6 +41,8 @@ class ScriptedGrid(InProcessGrid):
         return message_ids
 
     def pull_messages(self, message_ids: Iterable[str]) -> list[Message]:
-        """Return the answers, in the order of the messages or backwards."""
-        ready = sorted(set(message_ids) & self._answers.keys(), reverse=self.backwards)
+        """Return the answers; where they come backwards, only the last one, so that it is the first."""
+        ready = sorted(set(message_ids) & self._answers.keys())
+        if self.backwards:
+            ready = [message_id for message_id in ready if message_id == max(self._answers)]
         return [self._answers.pop(message_id) for message_id in ready]
