@@ -116,8 +116,8 @@ def check_issuer(certificate: x509.Certificate, ca: x509.Certificate, path: Path
         certificate.verify_directly_issued_by(ca)
     except (InvalidSignature, ValueError, TypeError):
         raise UserError(
-            f"{path} is not signed by the CA of {ca_path}, but by another ({issuer_of(certificate)}): take the "
-            "certificates of one CA"
+            f"{path} is not signed by the CA of {ca_path}, but by another ({issuer_of(certificate)}): "
+            "take the certificates of one CA"
         ) from None
 
 

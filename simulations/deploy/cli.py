@@ -44,8 +44,13 @@ def ca(folder: Path, days: int, renew: bool) -> None:
 @deploy.command()
 @click.argument("ca_folder", type=FILE, help="Folder that `polyfed deploy ca` has made.")
 @click.argument("folder", type=FILE, help="Folder of the SuperLink; gets server.key, server.crt and ca.crt.")
-@click.option("--host", "hosts", required=True, metavar="NAME[,IP...]",
-              help="Names and addresses by which nodes reach the server.")  # fmt: skip
+@click.option(
+    "--host",
+    "hosts",
+    required=True,
+    metavar="NAME[,IP...]",
+    help="Names and addresses by which nodes reach the server.",
+)
 @click.option("--days", type=DAYS, default=365, show_default=True, help="Days that the certificate holds.")
 @click.option("--renew", is_flag=True, help="Make a new certificate for the key that is there.")
 def cert(ca_folder: Path, folder: Path, hosts: str, days: int, renew: bool) -> None:
@@ -71,8 +76,12 @@ def node_key(folder: Path, name: str) -> None:
 
 @deploy.command()
 @click.argument("folder", type=FILE, help=f"{SERVER} `polyfed deploy cert` has put its certificate there.")
-@click.option("--host", default="127.0.0.1", show_default=True,
-              help="Address to listen on; 0.0.0.0 is every one that this machine has.")  # fmt: skip
+@click.option(
+    "--host",
+    default="127.0.0.1",
+    show_default=True,
+    help="Address to listen on; 0.0.0.0 is every one that this machine has.",
+)
 @click.option("--port", type=PORT, default=8000, show_default=True, help="Port to listen on.")
 @click.option("--code", type=FILE, help='Folder of code of your own that runs name as "module:Class".')
 @click.option(
@@ -122,18 +131,44 @@ def server(folder: Path, host: str, port: int, code: Path | None, background: bo
     help="Days after which states of ended runs go; never unless given.",
 )
 @click.option(
+    "--set",
+    "-c",
+    "more",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Any other key of its node config; may be repeated.",
+)
+@click.option(
     "--device", default="auto", show_default=True, help="What the node may compute on: auto, cpu or cuda:N."
 )
 @click.option("--code", type=FILE, help='Folder of code of your own that runs name as "module:Class".')
-@click.option("--port", type=PORT, default=9094, show_default=True,
-              help="Port of the loopback for its own processes; another for each node of a machine.")  # fmt: skip
-@click.option("--refused-for", type=click.IntRange(0), default=120, show_default=True,
-              help="Seconds to go on trying while the SuperLink refuses the node, as for a minute after a kill.")  # fmt: skip
+@click.option(
+    "--port",
+    type=PORT,
+    default=9094,
+    show_default=True,
+    help="Port of the loopback for its own processes; another for each node of a machine.",
+)
+@click.option(
+    "--refused-for",
+    type=click.IntRange(0),
+    default=120,
+    show_default=True,
+    help="Seconds to go on trying while the SuperLink refuses it, as for a minute after a kill.",
+)
 @click.option(
     "--background", is_flag=True, help="Go on in the background, with the output in FOLDER/output.log."
 )
-def node(folder: Path, superlink: str, port: int, refused_for: int, device: str, code: Path | None,
-         background: bool, **config: Any) -> None:  # fmt: skip
+def node(
+    folder: Path,
+    superlink: str,
+    port: int,
+    refused_for: int,
+    device: str,
+    code: Path | None,
+    background: bool,
+    **config: Any,
+) -> None:
     """Run a SuperNode, which trains on what lies on its machine."""
     from simulations.deploy import addresses, keys, preflight
     from simulations.deploy import node as of_node

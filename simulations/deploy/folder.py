@@ -138,8 +138,8 @@ class Folder:
         running = self.remembered()
         if running and running.process and running.pid != os.getpid():
             raise UserError(
-                f"{running.program} runs in {self.path} already, as process {running.pid} on {running.address}: "
-                f"polyfed deploy stop {self.path}"
+                f"{running.program} runs in {self.path} already, as process {running.pid} on "
+                f"{running.address}: polyfed deploy stop {self.path}"
             )
 
 
@@ -154,7 +154,8 @@ def stop(folder: Folder, patience: float) -> str:
     _, left = psutil.wait_procs([process, *started], timeout=patience)
     if process in left:
         raise UserError(
-            f"{running.program}, process {running.pid}, has not ended {patience:.0f} s after SIGTERM: kill -9 it"
+            f"{running.program}, process {running.pid}, has not ended {patience:.0f} s after SIGTERM: "
+            f"kill -9 {running.pid}"
         )
     said = f"{running.program}, process {running.pid}, has ended"
     return said + (f"; still at work: processes {', '.join(str(each.pid) for each in left)}" if left else "")

@@ -4,6 +4,7 @@ The arguments are the program's own. Every HTTP server that it opens in its proc
 """
 
 import importlib
+import itertools
 import os
 import sys
 import time
@@ -62,8 +63,8 @@ def main(argv: Sequence[str]) -> None:
 def run_node(run: Callable[[], None], argv: Sequence[str]) -> None:
     """Run a SuperNode; where the SuperLink does not take it yet, start again after a pause.
 
-    A SuperLink that has lost a node to a kill refuses it for about a minute. It says the same of a key that it
-    does not know, so that this ends after a while.
+    A SuperLink that has lost a node to a kill refuses it for about a minute. It says the same of a key that
+    it does not know, so that this ends after a while.
     """
     ending = ExitLog.attached()
     try:
@@ -84,7 +85,7 @@ def run_node(run: Callable[[], None], argv: Sequence[str]) -> None:
 
 def _refused(argv: Sequence[str]) -> str:
     """Return who refuses which key, in words."""
-    said = dict(zip(argv, argv[1:], strict=False))
+    said = dict(itertools.pairwise(argv))
     path = said.get("--auth-supernode-private-key", "")
     line = public_line(read_key(Path(path)), "").encode() if path else b""
     key = f"the key {fingerprint(line)} of {path}" if line else "a node without a key"

@@ -59,8 +59,8 @@ def read_key(path: Path) -> ec.EllipticCurvePrivateKey:
     content = _content(path, "a private key")
     if path.stat().st_mode & 0o077:
         raise UserError(
-            f"{path} may be read by others (mode {path.stat().st_mode & 0o777:o}): chmod 600 it, and make a new "
-            "key if somebody has"
+            f"{path} may be read by others (mode {path.stat().st_mode & 0o777:o}): chmod 600 it, and "
+            "make a new key if somebody has"
         )
     try:
         if content.startswith(b"-----BEGIN OPENSSH"):

@@ -1,7 +1,9 @@
 """A SuperNode: its server, its key and its data are looked at, then it starts."""
 
 import os
-from collections.abc import Mapping
+import re
+import tomllib
+from collections.abc import Mapping, Sequence
 
 from clients.node_config import (
     DATA_PATH,
@@ -11,6 +13,7 @@ from clients.node_config import (
     STATE_PATH,
     NodeConfig,
 )
+from models.core.config import Value
 from models.core.errors import UserError
 from models.core.user_code import FOLDER
 from simulations.deploy.folder import Folder
@@ -27,21 +30,41 @@ def node_config(
     data_path: str = "",
     state_path: str = "",
     keep_state_days: int | None = None,
-) -> dict[str, int | str]:
-    """Return what the node is told about itself; UserError for a folder that is not there, or numbers apart."""
+    more: Sequence[str] = (),
+) -> dict[str, Value]:
+    """Return what the node is told about itself; UserError for numbers or folders that cannot be."""
     if not 0 <= partition_id < num_partitions:
         raise UserError(f"--partition-id must be from 0 to {num_partitions - 1}, got {partition_id}")
     if data_path and not os.access(data_path, os.R_OK):
         raise UserError(f"--data-path {data_path} is not there, or cannot be read")
-    config: dict[str, int | str] = {PARTITION_ID: partition_id, NUM_PARTITIONS: num_partitions}
+    config: dict[str, Value] = {PARTITION_ID: partition_id, NUM_PARTITIONS: num_partitions}
     config |= {DATA_PATH: os.path.abspath(data_path)} if data_path else {}
     config[STATE_PATH] = os.path.abspath(state_path) if state_path else str(folder.states)
     config |= {} if keep_state_days is None else {KEEP_STATE_DAYS: keep_state_days}
+    for word in more:
+        key, value = _read(word)
+        if key in config:
+            raise UserError(f"-c {word}: {key} has an option of its own")
+        config[key] = value
     NodeConfig.from_flower(config)  # as the node will read it
     return config
 
 
-def in_words(config: Mapping[str, int | str]) -> str:
+def _read(word: str) -> tuple[str, Value]:
+    """Return the key and the value of KEY=VALUE; what TOML does not know is text."""
+    key, equals, text = word.partition("=")
+    if not equals or not re.fullmatch(r"[A-Za-z0-9_-]+", key):
+        raise UserError(f"-c takes KEY=VALUE, got {word!r}")
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = text
+    if not isinstance(value, bool | int | float | str):
+        raise UserError(f"-c {word}: a node config holds texts, numbers, true and false")
+    return key, value
+
+
+def in_words(config: Mapping[str, Value]) -> str:
     """Return a node config as `flower-supernode --node-config` takes it."""
     for key, value in config.items():
         if isinstance(value, str) and ("'" in value or "\n" in value):
@@ -49,9 +72,13 @@ def in_words(config: Mapping[str, int | str]) -> str:
                 f"{key} may hold no quote and no line break, got {value!r}: Flower cannot take it"
             )
     # In single quotes nothing has a meaning of its own, in TOML too.
-    return " ".join(
-        f"{key}='{value}'" if isinstance(value, str) else f"{key}={value}" for key, value in config.items()
-    )
+    return " ".join(f"{key}={_in_toml(value)}" for key, value in config.items())
+
+
+def _in_toml(value: Value) -> str:
+    if isinstance(value, str):
+        return f"'{value}'"
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def devices(given: str) -> dict[str, str]:
@@ -70,7 +97,7 @@ def supernode(
     folder: Folder,
     server: str,
     port: int,
-    config: Mapping[str, int | str],
+    config: Mapping[str, Value],
     patience: float,
     device: str,
     code: str,

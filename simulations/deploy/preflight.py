@@ -21,7 +21,8 @@ AHEAD, BEHIND = 5, 300
 """Seconds that a node's clock may be ahead of the server's, and behind it: Flower refuses others."""
 REASONS = {
     9: "its certificate is not valid yet: compare the clocks of both machines",
-    10: "its certificate has expired: have it renewed there (polyfed deploy cert --renew) and the server restarted",
+    10: "its certificate has expired: have it renewed there (polyfed deploy cert --renew), and the server "
+    "restarted",
 }
 """OpenSSL's number of what is wrong with a certificate -> what is said of it."""
 
@@ -72,8 +73,8 @@ def check_clock(date: str | None, now: datetime) -> None:
     if ahead > AHEAD + 1 or ahead < -BEHIND:
         way = "ahead of" if ahead > 0 else "behind"
         raise UserError(
-            f"this machine's clock is {abs(ahead):.0f} s {way} the server's, and requests are signed with the time: "
-            f"at most {AHEAD} s ahead and {BEHIND} s behind are taken; set the clocks (NTP)"
+            f"this machine's clock is {abs(ahead):.0f} s {way} the server's, and requests are signed with "
+            f"the time: at most {AHEAD} s ahead and {BEHIND} s behind are taken; set the clocks (NTP)"
         )
 
 
@@ -83,8 +84,8 @@ def _reason(error: ssl.SSLCertVerificationError, host: str, ca: Path) -> str:
     if "mismatch" in error.verify_message:
         return f"its certificate does not hold for {host} ({error.verify_message})"
     return (
-        f"its certificate is not signed by the CA of {ca} ({error.verify_message}): take ca.crt from the server's "
-        "folder, by a way that you trust"
+        f"its certificate is not signed by the CA of {ca} ({error.verify_message}): take ca.crt from the "
+        "server's folder, by a way that you trust"
     )
 
 
