@@ -1,13 +1,12 @@
 """A SuperLink behind TLS and three SuperNodes with keys, on the loopback, as docs/deploy.md sets them up."""
 
-import json
 import os
 import re
 import subprocess
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -27,11 +26,15 @@ pytestmark = pytest.mark.slow
 NODES = range(3)
 STRANGER = """
 import http.client, ssl, sys
-for path in sys.argv[2:]:
-    asked = http.client.HTTPSConnection("127.0.0.1", int(sys.argv[1]), context=ssl._create_unverified_context())
-    asked.request("GET" if path == "/health" else "POST", path, headers={"Content-Type": "application/x-protobuf"})
+port, *paths = sys.argv[1:]
+context = ssl._create_unverified_context()
+for path in paths:
+    asked = http.client.HTTPSConnection("127.0.0.1", int(port), context=context)
+    method = "GET" if path == "/health" else "POST"
+    asked.request(method, path, headers={"Content-Type": "application/x-protobuf"})
     print(asked.getresponse().status)
 """
+"""Asks the server on a port for each of some paths, and prints the status of each answer."""
 
 
 @dataclass(frozen=True)
