@@ -263,12 +263,9 @@ def _code(folder: Path | None) -> str:
 
 
 def _remember(folder: Any, program: str, address: str, superlink: str = "") -> None:
-    import psutil
-
     from simulations.deploy.folder import Running
 
-    created = psutil.Process().create_time()
-    folder.remember(Running(program, os.getpid(), created, address, superlink))
+    folder.remember(Running(program, os.getpid(), str(folder.path), address, superlink))
 
 
 def _in_background(folder: Any) -> None:

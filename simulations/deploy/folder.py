@@ -23,8 +23,8 @@ class Running:
     """ "flower-superlink" or "flower-supernode"."""
     pid: int
     """Its process."""
-    created: float
-    """When that process began, in seconds, by which another with its number is told apart."""
+    folder: str
+    """Its folder, as it stands in the command, by which another process with its number is told apart."""
     address: str
     """HOST:PORT that it serves on, as this machine reaches it."""
     superlink: str = ""
@@ -35,10 +35,11 @@ class Running:
         """The process, where it is still there."""
         try:
             found = psutil.Process(self.pid)
-            same = abs(found.create_time() - self.created) < 1 and found.status() != psutil.STATUS_ZOMBIE
-            return found if same else None
+            words = found.cmdline()  # none for a zombie
         except psutil.Error:
             return None
+        is_it = self.program in words and any(word.startswith(f"{self.folder}{os.sep}") for word in words)
+        return found if is_it else None
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,6 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-import psutil
 import pytest
 from command_line import polyfed
 
@@ -14,44 +13,52 @@ from models.core.errors import UserError
 from simulations.deploy.folder import Folder, Running, stop
 
 
+Sleeper = subprocess.Popen[bytes]
+
+
 @pytest.fixture
-def sleeper(request: pytest.FixtureRequest) -> Iterator[subprocess.Popen[bytes]]:
-    """Start a process that says when it is ready, and ends it afterwards."""
+def folder(tmp_path: Path) -> Folder:
+    return Folder.made(tmp_path / "server")
+
+
+@pytest.fixture
+def sleeper(request: pytest.FixtureRequest, folder: Folder) -> Iterator[Sleeper]:
+    """Run a process with the words of a SuperLink's command, which is what the folder remembers."""
     before = getattr(request, "param", "")
     script = f"import signal, time; {before}; print('ready', flush=True); time.sleep(60)"
-    process = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE)
+    words = ["flower-superlink", str(folder.ca)]
+    process = subprocess.Popen([sys.executable, "-c", script, *words], stdout=subprocess.PIPE)
     assert process.stdout
     process.stdout.readline()
+    remember(folder, process.pid)
     yield process
     process.kill()
     process.wait()
 
 
-def remembered(tmp_path: Path, pid: int, created: float) -> Folder:
-    folder = Folder.made(tmp_path / "server")
-    folder.remember(Running("flower-superlink", pid, created, "127.0.0.1:8000"))
-    return folder
+def remember(folder: Folder, pid: int) -> None:
+    folder.remember(Running("flower-superlink", pid, str(folder.path), "127.0.0.1:8000"))
 
 
-def test_a_second_program_in_a_folder_is_refused(tmp_path: Path, sleeper: subprocess.Popen[bytes]) -> None:
-    folder = remembered(tmp_path, sleeper.pid, psutil.Process(sleeper.pid).create_time())
+def test_a_second_program_in_a_folder_is_refused(folder: Folder, sleeper: Sleeper) -> None:
     with pytest.raises(
         UserError, match=rf"runs in .* already, as process {sleeper.pid} on 127\.0\.0\.1:8000"
     ):
         folder.check_idle()
 
 
-def test_another_process_with_its_number_is_let_alone(
-    tmp_path: Path, sleeper: subprocess.Popen[bytes]
-) -> None:
-    folder = remembered(tmp_path, sleeper.pid, psutil.Process(sleeper.pid).create_time() - 100)
+def test_another_process_with_its_number_is_let_alone(folder: Folder, tmp_path: Path) -> None:
+    for words in (["flower-superlink", str(tmp_path / "server-2" / "ca.crt")], ["nano", str(folder.ca)], []):
+        with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)", *words]) as other:
+            remember(folder, other.pid)
+            folder.check_idle()
+            assert stop(folder, 5) == f"nothing runs in {folder.path}"
+            assert other.poll() is None
+            other.kill()
     folder.check_idle()
-    assert stop(folder, 5) == f"nothing runs in {folder.path}"
-    assert sleeper.poll() is None
 
 
-def test_stop_ends_it_by_sigterm(tmp_path: Path, sleeper: subprocess.Popen[bytes]) -> None:
-    folder = remembered(tmp_path, sleeper.pid, psutil.Process(sleeper.pid).create_time())
+def test_stop_ends_it_by_sigterm(folder: Folder, sleeper: Sleeper) -> None:
     ended = polyfed("deploy", "stop", folder.path)
     assert (ended.code, ended.out) == (0, f"flower-superlink, process {sleeper.pid}, has ended\n")
     assert sleeper.wait(5) == -15
@@ -59,8 +66,7 @@ def test_stop_ends_it_by_sigterm(tmp_path: Path, sleeper: subprocess.Popen[bytes
 
 
 @pytest.mark.parametrize("sleeper", ["signal.signal(signal.SIGTERM, signal.SIG_IGN)"], indirect=True)
-def test_what_does_not_end_is_named(tmp_path: Path, sleeper: subprocess.Popen[bytes]) -> None:
-    folder = remembered(tmp_path, sleeper.pid, psutil.Process(sleeper.pid).create_time())
+def test_what_does_not_end_is_named(folder: Folder, sleeper: Sleeper) -> None:
     with pytest.raises(UserError, match=rf"has not ended 1 s after SIGTERM: kill -9 {sleeper.pid}"):
         stop(folder, 1)
 
@@ -71,8 +77,8 @@ def test_a_folder_in_which_nothing_was_started(tmp_path: Path) -> None:
         assert (ended.code, "nothing was ever started in" in ended.err) == (2, True)
 
 
-def test_the_status_of_what_has_ended(tmp_path: Path) -> None:
-    folder = remembered(tmp_path, os.getpid(), 0.0)
+def test_the_status_of_what_has_ended(folder: Folder) -> None:
+    remember(folder, os.getpid())
     ended = polyfed("deploy", "status", folder.path)
     assert ended.code == 1
     assert "flower-superlink: not running" in ended.out
