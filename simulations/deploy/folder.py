@@ -13,6 +13,8 @@ from models.core.errors import UserError
 OWN = 0o700
 """Mode of the folder: keys, database and states are for its owner alone."""
 RUNNING = "running.json"
+OURS = frozenset({"ca.crt", "server.key", "node.key", RUNNING})
+"""Files by one of which a folder that is not empty is known."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,9 @@ class Folder:
         """Return the folder, made where it is not there, with a mode that lets nobody else in."""
         folder = Folder(path.absolute())
         try:
+            there = set(os.listdir(folder.path)) if folder.path.exists() else set()
+            if there and not there & OURS:
+                raise UserError(f"{path} holds other files: give an empty folder")
             for each in (folder.path, folder.empty, folder.home):
                 each.mkdir(mode=OWN, parents=True, exist_ok=True)
             folder.path.chmod(OWN)
@@ -155,7 +160,7 @@ def stop(folder: Folder, patience: float) -> str:
     _, left = psutil.wait_procs([process, *started], timeout=patience)
     if process in left:
         raise UserError(
-            f"{running.program}, process {running.pid}, has not ended {patience:.0f} s after SIGTERM: "
+            f"{running.program}, process {running.pid}, has not ended {patience:g} s after SIGTERM: "
             f"kill -9 {running.pid}"
         )
     said = f"{running.program}, process {running.pid}, has ended"

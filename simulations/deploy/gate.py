@@ -65,4 +65,4 @@ class Gate:
         if scope["type"] == "http" and scope["path"] in self._open:
             return True
         client, server = scope.get("client"), scope.get("server")
-        return bool(client and server) and is_own(tuple(client), tuple(server))
+        return client is not None and server is not None and is_own(tuple(client), tuple(server))

@@ -63,10 +63,9 @@ def read_key(path: Path) -> ec.EllipticCurvePrivateKey:
             "make a new key if somebody has"
         )
     try:
-        if content.startswith(b"-----BEGIN OPENSSH"):
-            key = serialization.load_ssh_private_key(content, None)
-        else:
-            key = serialization.load_pem_private_key(content, None)
+        is_ssh = content.startswith(b"-----BEGIN OPENSSH")
+        load = serialization.load_ssh_private_key if is_ssh else serialization.load_pem_private_key
+        key = load(content, None)
     except (ValueError, TypeError, UnsupportedAlgorithm) as error:
         raise UserError(f"{path} holds no private key without a password ({error})") from error
     if not isinstance(key, ec.EllipticCurvePrivateKey):
