@@ -66,6 +66,8 @@ def run_node(run: Callable[[], None], argv: Sequence[str]) -> None:
     A SuperLink that has lost a node to a kill refuses it for about a minute. It says the same of a key that
     it does not know, so that this ends after a while.
     """
+    if SINCE in os.environ:
+        time.sleep(PAUSE)
     ending = ExitLog.attached()
     try:
         run()
@@ -78,7 +80,7 @@ def run_node(run: Callable[[], None], argv: Sequence[str]) -> None:
             sys.exit(f"polyfed: {_refused(argv)}: have node.pub registered there (polyfed deploy register)")
         print(f"polyfed: {_refused(argv)}; tries again for {left:.0f} s", file=sys.stderr, flush=True)
         _end_children()
-        time.sleep(min(PAUSE, left))
+        # At once, as Flower has set an alarm that would end this process in its pause.
         again = [sys.executable, "-m", "simulations.deploy.gated", *argv]
         os.execve(sys.executable, again, {**os.environ, SINCE: str(since)})
 

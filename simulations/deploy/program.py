@@ -41,7 +41,7 @@ class Program:
 
     def shown(self) -> str:
         """Return a line that does the same in a shell."""
-        variables = [f"{name}={shlex.quote(value)}" for name, value in self.variables.items()]
+        variables = [f"{name}={_quoted(name, value)}" for name, value in self.variables.items()]
         return f"cd {shlex.quote(str(self.folder))} && {' '.join([*variables, shlex.join(self.arguments)])}"
 
     def become(self) -> NoReturn:
@@ -53,10 +53,19 @@ class Program:
         os.execve(self.arguments[0], self.arguments, {**os.environ, **self.variables})
 
 
+def _quoted(name: str, value: str) -> str:
+    """Return a variable's value for a shell, where the present PATH goes by its name."""
+    rest = f"{os.pathsep}{os.environ.get('PATH')}"
+    if name == "PATH" and value.endswith(rest):
+        return f'{shlex.quote(value.removesuffix(rest))}{os.pathsep}"$PATH"'
+    return shlex.quote(value)
+
+
 def flower(name: str, arguments: list[str], folder: Folder, **variables: str) -> Program:
     """Return one of Flower's servers behind polyfed's gate."""
     command = (sys.executable, "-m", "simulations.deploy.gated", name, *arguments)
-    return Program(command, {**_environment(folder), **POLLING, **variables}, folder.empty)
+    environment = {**_environment(folder), FOLDER: str(folder.empty), **POLLING, **variables}
+    return Program(command, environment, folder.empty)
 
 
 def flwr(arguments: list[str], folder: Folder) -> Program:
@@ -103,7 +112,6 @@ def _environment(folder: Folder) -> dict[str, str]:
     return {
         **direct,
         "FLWR_HOME": str(folder.home),
-        FOLDER: str(folder.empty),
         # Flower starts its own programs by name.
         "PATH": os.pathsep.join([str(scripts()), os.environ.get("PATH", os.defpath)]),
         **QUIET,

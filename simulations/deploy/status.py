@@ -30,8 +30,9 @@ def show(folder: Folder, console: Console) -> bool:
             if 0 <= left <= certificates.SOON:
                 say(certificates.check_dates(path, certificate))
     if up and not running.superlink:
-        console.print(_nodes(asked.nodes(running, folder)))
-        console.print(_runs(asked.runs(running, folder)))
+        nodes, runs = asked.nodes(running, folder), asked.runs(running, folder)
+        console.print(_nodes(nodes) if nodes else "no node is registered")
+        console.print(_runs(runs) if runs else "no run was started")
     return up
 
 

@@ -59,7 +59,9 @@ def test_another_process_with_its_number_is_let_alone(folder: Folder, tmp_path: 
 
 
 @pytest.mark.parametrize(
-    "sleeper", ["signal.signal(signal.SIGTERM, lambda *_: print('heard', flush=True) or exit())"], indirect=True
+    "sleeper",
+    ["signal.signal(signal.SIGTERM, lambda *_: print('heard', flush=True) or exit())"],
+    indirect=True,
 )
 def test_stop_ends_it_by_sigterm(folder: Folder, sleeper: Sleeper) -> None:
     ended = polyfed("deploy", "stop", folder.path)

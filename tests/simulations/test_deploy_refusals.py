@@ -59,8 +59,9 @@ def test_a_refused_node_starts_again(
 ) -> None:
     argv, fingerprint = arguments(tmp_path)
     started: list[tuple[list[str], dict[str, str]]] = []
+    slept: list[float] = []
     monkeypatch.setattr(gated.os, "execve", lambda _, again, env: started.append((again, env)))
-    monkeypatch.setattr(gated.time, "sleep", lambda seconds: started.append(([str(seconds)], {})))
+    monkeypatch.setattr(gated.time, "sleep", slept.append)
     monkeypatch.setattr(gated.time, "time", lambda: 1000.0)
     monkeypatch.setenv(gated.PATIENCE, "120")
     monkeypatch.delenv(gated.SINCE, raising=False)
@@ -70,15 +71,19 @@ def test_a_refused_node_starts_again(
         f"polyfed: the SuperLink at here:1 refuses the key {fingerprint} of {tmp_path / 'node.key'}; "
         "tries again for 120 s\n"
     )
-    (pause, _), (again, env) = started
-    assert pause == ["10.0"]
+    ((again, env),) = started
     assert again[1:] == ["-m", "simulations.deploy.gated", *argv]
     assert env[gated.SINCE] == "1000.0"
+    assert slept == [], "Flower ends a process that stays"
+    monkeypatch.setenv(gated.SINCE, "1000.0")
+    gated.run_node(lambda: None, argv)
+    assert slept == [gated.PAUSE], "the next start waits"
 
 
 def test_a_key_that_is_refused_for_long_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     argv, fingerprint = arguments(tmp_path)
     monkeypatch.setattr(gated.time, "time", lambda: 1120.0)
+    monkeypatch.setattr(gated.time, "sleep", lambda _: None)
     monkeypatch.setenv(gated.PATIENCE, "120")
     monkeypatch.setenv(gated.SINCE, "1000.0")
     with pytest.raises(SystemExit, match=r"have node\.pub registered there") as exit_:

@@ -43,6 +43,12 @@ def test_a_shell_does_what_is_shown(tmp_path: Path) -> None:
     assert shlex.split(program.shown())[:2] == ["cd", str(tmp_path)]
 
 
+def test_the_present_path_is_shown_by_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "/a:/b")
+    shown = Program(("env",), {"PATH": "/my bin:/a:/b"}, tmp_path).shown()
+    assert shown.endswith("""&& PATH='/my bin':"$PATH" env""")
+
+
 def test_a_port_that_is_taken_is_named_with_its_holder() -> None:
     with socket.socket() as holder:
         holder.bind(("127.0.0.1", 0))
