@@ -72,6 +72,7 @@ def run_node(run: Callable[[], None], argv: Sequence[str]) -> None:
     try:
         run()
     except SystemExit:
+        _end_children()
         if not ending.is_refusal:
             raise
         since = float(os.environ.get(SINCE) or time.time())
@@ -79,7 +80,6 @@ def run_node(run: Callable[[], None], argv: Sequence[str]) -> None:
         if left <= 0:
             sys.exit(f"polyfed: {_refused(argv)}: have node.pub registered there (polyfed deploy register)")
         print(f"polyfed: {_refused(argv)}; tries again for {left:.0f} s", file=sys.stderr, flush=True)
-        _end_children()
         # At once, as Flower has set an alarm that would end this process in its pause.
         again = [sys.executable, "-m", "simulations.deploy.gated", *argv]
         os.execve(sys.executable, again, {**os.environ, SINCE: str(since)})
@@ -95,7 +95,7 @@ def _refused(argv: Sequence[str]) -> str:
 
 
 def _end_children() -> None:
-    """End what the program has started, which would otherwise go on under the next one."""
+    """End what the program has started: it would try to reach it for a minute, or serve the next one."""
     children = psutil.Process().children(recursive=True)
     for child in children:
         child.terminate()

@@ -102,6 +102,7 @@ def in_background(folder: Folder, is_up: Callable[[Running, Folder], bool]) -> i
             process.terminate()
             raise UserError(f"it did not start; {folder.log} ends with: {words[-1] if words else 'nothing'}")
         time.sleep(0.1)
+    process.returncode = 0  # nobody waits for it any more, of which Popen would warn
     return process.pid
 
 
