@@ -11,6 +11,7 @@ import uvicorn
 
 from simulations.deploy import gate, gated, peers
 from simulations.deploy.gate import FOR_NODES, Gate
+from simulations.runtime import superlink
 
 HERE, SERVER = ("127.0.0.1", 40000), ("127.0.0.1", 8000)
 HEAD = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode\n"
@@ -153,3 +154,12 @@ def test_every_interface_of_flower_is_known() -> None:
     there = {route.path for route in router.routes}
     assert there - FOR_NODES == {"/v1/fleet/register-node", "/v1/fleet/unregister-node"}
     assert there >= FOR_NODES
+
+
+def test_the_superlink_of_a_run_on_this_machine_is_behind_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[list[str]] = []
+    monkeypatch.setattr(superlink.subprocess, "Popen", lambda command, **_: started.append(command))
+    superlink.SuperLink(tmp_path, 1)
+    assert started[0][1:4] == ["-m", "simulations.deploy.gated", "flower-superlink"]
