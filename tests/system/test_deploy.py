@@ -15,12 +15,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tomli_w
+import torch
 from command_line import polyfed
 from finished import finish, result_of
 from flower_processes import BIN, free_port
+from safetensors.torch import save_file
 from shortened import toy
 
 from models.core.config import Value
+from models.images.cnn import ConvNet
 from simulations.runtime.in_process import InProcessGrid, run_server
 from simulations.runtime.staging import stage
 from simulations.scenario import defaults
@@ -108,6 +111,8 @@ def write_mnist(data_dir: Path, seed: int) -> Path:
 def test_nodes_with_data_of_their_own_end_in_the_hash_of_the_simulation(
     federation: Federation, tmp_path: Path
 ) -> None:
+    torch.manual_seed(0)
+    save_file(ConvNet(1, 28, 28, 10, "none").state_dict(), tmp_path / "weights.safetensors")
     folders = [write_mnist(tmp_path / f"data-{node}", node) for node in NODES]
     config: dict[str, Value] = {
         "dataset": "mnist",
@@ -117,6 +122,8 @@ def test_nodes_with_data_of_their_own_end_in_the_hash_of_the_simulation(
         "batch-size": 8,
         "keep-optimizer": True,
         "optimizer-options": "momentum = 0.9",
+        "init-from": str(tmp_path / "weights.safetensors"),  # no node has the file
+        "task-options": "freeze = ['features.0.*']",
     }
     simulated = {**defaults(), **config, "run-dir": str(tmp_path / "simulated")}
     grid = InProcessGrid(simulated, len(NODES))
@@ -137,7 +144,7 @@ def test_nodes_with_data_of_their_own_end_in_the_hash_of_the_simulation(
 
 def test_ner_and_dqn_side_by_side_on_nodes_that_came_back(federation: Federation, tmp_path: Path) -> None:
     for node in NODES:
-        federation.start_node(node)
+        federation.start_node(node, "-c", "resident=true")
     configs = {
         task: {**toy(task), "num-server-rounds": 1, "clients-per-round": 3, "run-dir": str(tmp_path / task)}
         for task in ("ner", "dqn")
@@ -151,7 +158,8 @@ def test_ner_and_dqn_side_by_side_on_nodes_that_came_back(federation: Federation
     said = done("status", federation.folder / "server")
     assert re.search(r"^flower-superlink: up; process \d+, 127\.0\.0\.1:\d+$", said, flags=re.MULTILINE)
     assert re.findall(r"hospital-(\d) +(\w+)", said) == [(str(node), "online") for node in NODES]
-    assert said.count("completed") == 3
+    assert said.count("completed") >= 2
+    assert "failed" not in said
     assert "server.crt: 364 days left" in said
 
 
