@@ -36,7 +36,8 @@ def write_private(path: Path, content: bytes) -> None:
     """
     new = path.with_name(f".{path.name}-{secrets.token_hex(4)}")
     try:
-        with open(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, PRIVATE), "wb") as file:
+        new.touch(PRIVATE, exist_ok=False)  # its mode from the first moment on
+        with new.open("wb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())

@@ -38,7 +38,9 @@ def test_flwr_reads_the_connection(tmp_path: Path) -> None:
 def test_a_shell_does_what_is_shown(tmp_path: Path) -> None:
     script = "import os, sys; print(os.getcwd(), os.environ['A_NAME'], sys.argv[1:])"
     program = Program(("python3", "-c", script, "it's", "a b"), {"A_NAME": "x $HOME; y"}, tmp_path)
-    ended = subprocess.run(["sh", "-c", program.shown()], capture_output=True, text=True, check=True)
+    ended = subprocess.run(
+        ["sh", "-c", program.shown()], capture_output=True, text=True, check=True, encoding="utf-8"
+    )
     assert ended.stdout == f"{tmp_path} x $HOME; y {['it' + chr(39) + 's', 'a b']}\n"
     assert shlex.split(program.shown())[:2] == ["cd", str(tmp_path)]
 
