@@ -12,6 +12,7 @@ from rich.text import Text
 
 from models.core.errors import UserError
 from models.core.tracebacks import traceback_of
+from simulations.deploy.cli import deploy
 from simulations.terminal import let_any_text_be_printed, make_console
 
 if TYPE_CHECKING:
@@ -343,6 +344,9 @@ def doctor(scenario: str | None, override: tuple[str, ...]) -> None:
         raise UserError("-c needs a SCENARIO, which it overrides")
     if not examine(scenario, override, make_console()):
         raise click.exceptions.Exit(FAILURE)
+
+
+cli.add_command(deploy)
 
 
 def main() -> None:

@@ -2,7 +2,6 @@
 
 import os
 import re
-import shutil
 import signal
 import socket
 import subprocess
@@ -15,7 +14,6 @@ from pathlib import Path
 
 import psutil
 
-from models.core.errors import UserError
 from models.core.user_code import FOLDER, user_folder
 from server.provenance import SOURCE, source
 from simulations.runtime import reaper
@@ -38,7 +36,9 @@ class SuperLink:
     def __init__(self, folder: Path, threads: int) -> None:
         self.folder = folder
         self.port = _free_port()
-        command = [_executable("flower-superlink"), "--insecure", "--simulation", "--host", "127.0.0.1"]
+        # Behind the gate, as the loopback is open to all users of the machine.
+        command = [sys.executable, "-m", "simulations.deploy.gated", "flower-superlink", "--insecure"]
+        command += ["--simulation", "--host", "127.0.0.1"]
         command += ["--port", str(self.port), "--disable-runtime-dependency-installation"]
         # Ray looks for modules in the SuperLink's working folder before it looks in the app.
         (folder / "empty").mkdir()
@@ -153,13 +153,6 @@ def _bypass_proxy() -> None:
 def _scripts() -> str:
     """Return the folder of this environment's commands; PATH may name another environment's first."""
     return str(Path(sys.executable).parent)
-
-
-def _executable(name: str) -> str:
-    found = shutil.which(name, path=_scripts())
-    if found is None:
-        raise UserError(f"{name} is not in {_scripts()}; install polyfed there with its dependencies")
-    return found
 
 
 def _entries(paths: str | None) -> list[str]:

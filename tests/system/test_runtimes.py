@@ -1,22 +1,19 @@
-"""One hash for the same run in this process, under `polyfed run`, under `flwr run` and on real SuperNodes."""
+"""One hash for a run in this process, by `polyfed run` and by `flwr run`; test_deploy.py has real nodes."""
 
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 import tomli_w
 import torch
-from flower_processes import environment, flower_simulation, flwr_run, free_port, started, wait_for_port
+from flower_processes import flower_simulation
 from safetensors.torch import save_file
 
 from models.core.config import Value
 from models.images.cnn import ConvNet
 from simulations.runtime.in_process import run_in_process
-from simulations.runtime.staging import stage
 from simulations.scenario import defaults
 
 # The issue's own case: 20 clients, three rounds; momentum is kept, so client state takes part, and a layer
@@ -107,39 +104,3 @@ def test_plain_flwr_run(expected: str, placed_scenario: Path, tmp_path: Path) ->
         output = run(placed_scenario)
     assert (run_dir / "result.json").exists(), output
     assert hash_of(run_dir) == expected
-
-
-@pytest.fixture
-def deployment(tmp_path: Path) -> Iterator[tuple[dict[str, str], Path, int]]:
-    """Start a SuperLink and two SuperNodes on the loopback."""
-    home, port = tmp_path / "home", free_port()
-    env = environment(home)
-    log = tmp_path / "superlink.log"
-    with ExitStack() as servers:
-        superlink = ["flower-superlink", "--insecure", "--host", "127.0.0.1", "--port", str(port)]
-        superlink += ["--disable-runtime-dependency-installation"]
-        servers.enter_context(started(superlink, tmp_path / "link", env, log))
-        wait_for_port(port, log)
-        for node in range(2):
-            supernode = ["flower-supernode", "--insecure", "--superlink", f"127.0.0.1:{port}"]
-            supernode += ["--host", "127.0.0.1", "--port", str(free_port())]
-            state = tmp_path / f"state-{node}"
-            config = f'partition-id={node} num-partitions=2 state-path="{state}"'
-            supernode += ["--node-config", config]
-            servers.enter_context(
-                started(supernode, tmp_path / f"node-{node}", env, tmp_path / f"node-{node}.log")
-            )
-        yield env, home, port
-
-
-@pytest.mark.slow
-def test_superlink_and_two_supernodes(
-    expected: str, placed_scenario: Path, tmp_path: Path, deployment: tuple[dict[str, str], Path, int]
-) -> None:
-    env, home, port = deployment
-    run_dir = tmp_path / "run"
-    output = flwr_run(stage(tmp_path / "app"), env, home, port, "--run-config", str(placed_scenario))
-    assert (run_dir / "result.json").exists(), output
-    assert hash_of(run_dir) == expected
-    assert list((tmp_path / "state-0").rglob("*.safetensors")), "the node did not keep its clients' state"
-    assert not (run_dir / "clients").exists(), "a node wrote into the server's run folder"

@@ -1,0 +1,165 @@
+"""What strangers reach of a SuperLink and of a SuperNode."""
+
+import asyncio
+import os
+import socket
+from pathlib import Path
+from typing import Any
+
+import pytest
+import uvicorn
+
+from simulations.deploy import gate, gated, peers
+from simulations.deploy.gate import FOR_NODES, Gate
+from simulations.runtime import superlink
+
+HERE, SERVER = ("127.0.0.1", 40000), ("127.0.0.1", 8000)
+HEAD = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode\n"
+
+
+def row(local: str, remote: str, user: int, state: str = "01") -> str:
+    return (
+        f"   7: {local} {remote} {state} 00000000:00000000 00:00000000 00000000 {user:5d}        0 13447 1\n"
+    )
+
+
+def tables(tmp_path: Path, four: str = "", six: str = "") -> tuple[Path, ...]:
+    paths = (tmp_path / "tcp", tmp_path / "tcp6")
+    for path, rows in zip(paths, (four, six), strict=True):
+        path.write_text(HEAD + rows, encoding="ascii")
+    return paths
+
+
+def test_the_user_of_a_socket_is_read_from_its_own_row(tmp_path: Path) -> None:
+    server_side = row("0100007F:1F40", "0100007F:9C40", 33)
+    client_side = row("0100007F:9C40", "0100007F:1F40", 1001)
+    assert peers.user_of(HERE, SERVER, tables(tmp_path, server_side + client_side)) == 1001
+    assert peers.user_of(HERE, SERVER, tables(tmp_path, server_side)) is None, (
+        "the server's side is no client"
+    )
+    assert peers.user_of(("127.0.0.1", 40001), SERVER, tables(tmp_path, client_side)) is None
+
+
+def test_a_socket_without_an_owner_is_nobodys(tmp_path: Path) -> None:
+    """Linux shows user 0 for a socket that waits for its end: its owner may have been anybody."""
+    for state in ("04", "05", "06"):
+        rows = row("0100007F:9C40", "0100007F:1F40", 0, state)
+        assert peers.user_of(HERE, SERVER, tables(tmp_path, rows)) is None
+
+
+def test_addresses_of_ipv6_and_mapped_ones(tmp_path: Path) -> None:
+    one = "00000000000000000000000001000000"
+    rows = row(f"{one}:9C40", f"{one}:1F40", 5)
+    assert peers.user_of(("::1", 40000), ("::1", 8000), tables(tmp_path, six=rows)) == 5
+    mapped = "0000000000000000FFFF00000100007F"
+    rows = row(f"{mapped}:9C40", f"{mapped}:1F40", 6)
+    assert peers.user_of(HERE, SERVER, tables(tmp_path, six=rows)) == 6
+    four = row("0100007F:9C40", "0100007F:1F40", 7)
+    assert peers.user_of(("::ffff:127.0.0.1", 40000), ("::ffff:127.0.0.1", 8000), tables(tmp_path, four)) == 7
+
+
+@pytest.mark.parametrize(("family", "host"), [(socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1")])
+def test_a_real_connection_of_this_process_is_its_own(family: int, host: str) -> None:
+    with socket.socket(family) as listener:
+        try:
+            listener.bind((host, 0))
+        except OSError:
+            pytest.skip("no IPv6 here")
+        listener.listen()
+        address = listener.getsockname()[:2]
+        with socket.create_connection(address) as client:
+            peer = client.getsockname()[:2]
+            assert peers.user_of(peer, address) == os.geteuid()
+            assert peers.is_own(peer, address)
+        assert not peers.is_own(peer, address), "the client is gone"
+
+
+def ask(app: Any, path: str, kind: str = "http") -> list[dict[str, Any]]:
+    """Return what an application answers to a request of a client that nobody here knows."""
+    sent: list[dict[str, Any]] = []
+
+    async def send(message: dict[str, Any]) -> None:
+        sent.append(message)
+
+    scope = {"type": kind, "path": path, "client": ("192.0.2.7", 40000), "server": ("192.0.2.1", 8000)}
+    asyncio.run(app(scope, None, send))
+    return sent
+
+
+async def answers(scope: Any, receive: Any, send: Any) -> None:
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+
+
+@pytest.mark.parametrize("path", ["/health", "/v1/fleet/pull-messages", "/v1/fleet/activate-node"])
+def test_strangers_reach_what_nodes_need(path: str) -> None:
+    assert ask(Gate(answers, FOR_NODES), path)[0]["status"] == 200
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/v1/control/start-run",
+        "/v1/control/register-node",
+        "/v1/runtime/acquire-task",
+        "/v1/fleet/register-node",
+        "/v1/fleet/../control/start-run",
+        "/v1/fleet/pull-messages/",
+        "//v1/control/start-run",
+        "/V1/FLEET/PULL-MESSAGES",
+        "/docs",
+        "/openapi.json",
+        "",
+    ],
+)
+def test_strangers_reach_nothing_else(path: str) -> None:
+    start, body = ask(Gate(answers, FOR_NODES), path)
+    assert start["status"] == 403
+    assert gate.REFUSAL.encode() in body["body"]
+
+
+def test_strangers_reach_nothing_of_a_node() -> None:
+    assert ask(Gate(answers, frozenset()), "/v1/fleet/pull-messages")[0]["status"] == 403
+    assert ask(Gate(answers, FOR_NODES), "/v1/fleet/pull-messages", "websocket") == [
+        {"type": "websocket.close", "code": 1008}
+    ]
+
+
+def test_a_client_without_an_address_is_a_stranger() -> None:
+    sent: list[dict[str, Any]] = []
+
+    async def send(message: dict[str, Any]) -> None:
+        sent.append(message)
+
+    asyncio.run(
+        Gate(answers, FOR_NODES)(
+            {"type": "http", "path": "/docs", "client": None, "server": None}, None, send
+        )
+    )
+    assert sent[0]["status"] == 403
+
+
+def test_every_server_of_uvicorn_is_behind_the_gate(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(uvicorn.Config, "__init__", uvicorn.Config.__init__)
+    gated.gate_servers(FOR_NODES)
+    config = uvicorn.Config(answers, host="127.0.0.1", port=1)
+    assert isinstance(config.app, Gate)
+    assert config.proxy_headers is False
+    assert ask(config.app, "/v1/control/start-run")[0]["status"] == 403
+
+
+def test_every_interface_of_flower_is_known() -> None:
+    """A new version's further paths for nodes must be let in by name."""
+    from flwr.superlink.routers.fleet.router import router
+
+    there = {route.path for route in router.routes}
+    assert there - FOR_NODES == {"/v1/fleet/register-node", "/v1/fleet/unregister-node"}
+    assert there >= FOR_NODES
+
+
+def test_the_superlink_of_a_run_on_this_machine_is_behind_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[list[str]] = []
+    monkeypatch.setattr(superlink.subprocess, "Popen", lambda command, **_: started.append(command))
+    superlink.SuperLink(tmp_path, 1)
+    assert started[0][1:4] == ["-m", "simulations.deploy.gated", "flower-superlink"]

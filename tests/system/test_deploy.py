@@ -1,0 +1,199 @@
+"""A SuperLink behind TLS and three SuperNodes with keys, on the loopback, as docs/deploy.md sets them up."""
+
+import http.client
+import os
+import re
+import ssl
+import subprocess
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tomli_w
+import torch
+from command_line import polyfed
+from finished import finish, result_of
+from flower_processes import BIN, free_port
+from safetensors.torch import save_file
+from shortened import toy
+
+from models.core.config import Value
+from models.images.cnn import ConvNet
+from simulations.runtime.in_process import InProcessGrid, run_server
+from simulations.runtime.staging import stage
+from simulations.scenario import defaults
+
+pytestmark = pytest.mark.slow
+NODES = range(3)
+
+
+@dataclass(frozen=True)
+class Federation:
+    """A server and three nodes that `polyfed deploy` has started."""
+
+    folder: Path
+    port: int
+    """Port of the SuperLink."""
+
+    def start_node(self, node: int, *options: object) -> str:
+        """Start a node in the background and return its folder."""
+        place = str(self.folder / f"node-{node}")
+        numbers = ("--partition-id", node, "--num-partitions", len(NODES), "--port", free_port())
+        server = ("--superlink", f"localhost:{self.port}", "--device", "cpu")
+        done("node", place, *server, *numbers, "--background", *options)
+        return place
+
+    def flwr_run(self, run_config: dict[str, Value]) -> str:
+        """Run a scenario through `flwr run` and return the hash of its final weights."""
+        run_dir = Path(str(run_config["run-dir"]))
+        scenario = run_dir.with_suffix(".toml")
+        scenario.write_text(tomli_w.dumps(run_config), encoding="utf-8")
+        command = [str(BIN / "flwr"), "run", str(self.folder / "app"), "polyfed", "--stream", "--run-config"]
+        ended = subprocess.run(
+            [*command, str(scenario)],
+            env={**os.environ, "FLWR_HOME": str(self.folder / "server" / "flwr")},
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=False,
+            encoding="utf-8",
+        )
+        assert (run_dir / "result.json").exists(), ended.stdout + ended.stderr
+        result = result_of(run_dir)
+        assert result["status"] == "completed", result["reason"]
+        return str(result["weights_sha256"])
+
+
+def done(*words: object) -> str:
+    ended = polyfed("deploy", *words)
+    assert ended.code == 0, ended.err
+    return ended.out
+
+
+@pytest.fixture(scope="module")
+def federation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Federation]:
+    """Set up the server and let three nodes in; end all of them afterwards."""
+    folder, port = tmp_path_factory.mktemp("federation"), free_port()
+    stage(folder)
+    done("ca", folder / "ca")
+    done("cert", folder / "ca", folder / "server", "--host", "localhost")
+    done("server", folder / "server", "--port", port, "--background")
+    try:
+        for node in NODES:
+            place = folder / f"node-{node}"
+            done("node-key", place, "--name", f"hospital-{node}")
+            (place / "ca.crt").write_bytes((folder / "ca" / "ca.crt").read_bytes())
+        done("register", folder / "server", *(folder / f"node-{node}" / "node.pub" for node in NODES))
+        yield Federation(folder, port)
+    finally:
+        for place in ("node-0", "node-1", "node-2", "server"):
+            if (folder / place / "running.json").exists():
+                done("stop", folder / place)
+
+
+def write_mnist(data_dir: Path, seed: int) -> Path:
+    """Write MNIST's raw files with pictures of noise."""
+    random, raw = np.random.default_rng(seed), data_dir / "MNIST" / "raw"
+    raw.mkdir(parents=True)
+    for name, rows in (("train", 24), ("t10k", 10)):
+        for kind, shape in (("images-idx3", (rows, 28, 28)), ("labels-idx1", (rows,))):
+            values = random.integers(0, 256, shape) if len(shape) > 1 else np.arange(rows) % 10
+            header = bytes([0, 0, 8, len(shape)]) + b"".join(size.to_bytes(4, "big") for size in shape)
+            (raw / f"{name}-{kind}-ubyte").write_bytes(header + values.astype(np.uint8).tobytes())
+    return data_dir
+
+
+def test_nodes_with_data_of_their_own_end_in_the_hash_of_the_simulation(
+    federation: Federation, tmp_path: Path
+) -> None:
+    torch.manual_seed(0)
+    save_file(ConvNet(1, 28, 28, 10, "none").state_dict(), tmp_path / "weights.safetensors")
+    folders = [write_mnist(tmp_path / f"data-{node}", node) for node in NODES]
+    config: dict[str, Value] = {
+        "dataset": "mnist",
+        "data-dir": str(write_mnist(tmp_path / "data", 7)),
+        "num-clients": len(NODES),
+        "num-server-rounds": 3,
+        "batch-size": 8,
+        "keep-optimizer": True,
+        "optimizer-options": "momentum = 0.9",
+        "init-from": str(tmp_path / "weights.safetensors"),  # no node has the file
+        "task-options": "freeze = ['features.0.*']",
+    }
+    simulated = {**defaults(), **config, "run-dir": str(tmp_path / "simulated")}
+    grid = InProcessGrid(simulated, len(NODES))
+    for node, context in grid.contexts.items():
+        context.node_config["data-path"] = str(folders[node])
+    run_server(grid, simulated)
+    expected = result_of(tmp_path / "simulated")["weights_sha256"]
+
+    places = [federation.start_node(node, "--data-path", folders[node]) for node in NODES]
+    assert federation.flwr_run({**config, "run-dir": str(tmp_path / "deployed")}) == expected
+    for place in places:
+        assert list((Path(place) / "state").rglob("*.safetensors")), (
+            "the node did not keep its clients' state"
+        )
+        done("stop", place)
+    assert not (tmp_path / "deployed" / "clients").exists(), "a node wrote into the server's run folder"
+
+
+def test_ner_and_dqn_side_by_side_on_nodes_that_came_back(federation: Federation, tmp_path: Path) -> None:
+    for node in NODES:
+        federation.start_node(node, "-c", "resident=true")
+    configs = {
+        task: {**toy(task), "num-server-rounds": 1, "clients-per-round": 3, "run-dir": str(tmp_path / task)}
+        for task in ("ner", "dqn")
+    }
+    with ThreadPoolExecutor(2) as both:
+        hashes = dict(zip(configs, both.map(federation.flwr_run, configs.values()), strict=True))
+    for task, config in configs.items():
+        here = finish({**config, "run-dir": str(tmp_path / "here" / task)})
+        assert hashes[task] == here["weights_sha256"], task
+
+    said = done("status", federation.folder / "server")
+    assert re.search(r"^flower-superlink: up; process \d+, 127\.0\.0\.1:\d+$", said, flags=re.MULTILINE)
+    assert re.findall(r"hospital-(\d) +(\w+)", said) == [(str(node), "online") for node in NODES]
+    assert said.count("completed") >= 2
+    assert "failed" not in said
+    assert "server.crt: 364 days left" in said
+
+
+def test_a_key_that_is_not_registered_is_refused_by_name(federation: Federation) -> None:
+    place = federation.folder / "stranger"
+    key = re.findall(r"SHA256:\S+", done("node-key", place))[0].rstrip(",")
+    (place / "ca.crt").write_bytes((federation.folder / "ca" / "ca.crt").read_bytes())
+    command = [sys.executable, "-m", "simulations.cli", "deploy", "node", str(place), "--refused-for", "0"]
+    command += ["--superlink", f"localhost:{federation.port}", "--port", str(free_port())]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, encoding="utf-8")
+    assert ended.returncode == 1
+    assert (
+        f"the SuperLink at localhost:{federation.port} refuses the key {key} of {place}/node.key"
+        in ended.stderr
+    )
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can be another user")
+def test_another_user_of_the_machine_starts_nothing(federation: Federation) -> None:
+    context = ssl.create_default_context(cafile=str(federation.folder / "ca" / "ca.crt"))
+
+    def answer(path: str) -> int:
+        asked = http.client.HTTPSConnection("localhost", federation.port, context=context)
+        method = "GET" if path == "/health" else "POST"
+        asked.request(method, path, headers={"Content-Type": "application/protobuf"})
+        with closing(asked):
+            return asked.getresponse().status
+
+    paths = ("control/list-runs", "control/start-run", "control/register-node", "runtime/acquire-task")
+    assert answer("/v1/control/list-runs") == 200
+    os.seteuid(65534)
+    try:
+        assert [answer(f"/v1/{path}") for path in paths] == [403] * 4
+        assert answer("/health") == 200
+        assert answer("/v1/fleet/pull-messages") == 401, "not signed"
+    finally:
+        os.seteuid(0)
