@@ -142,6 +142,7 @@ def test_nodes_with_data_of_their_own_end_in_the_hash_of_the_simulation(
     assert not (tmp_path / "deployed" / "clients").exists(), "a node wrote into the server's run folder"
 
 
+@pytest.mark.bar
 def test_ner_and_dqn_side_by_side_on_nodes_that_came_back(federation: Federation, tmp_path: Path) -> None:
     for node in NODES:
         federation.start_node(node, "-c", "resident=true")
