@@ -87,12 +87,12 @@ class NodeQuestions:
         for each in due:
             self.open[queries[each.node].metadata.message_id] = Question(each, now)
         if self.open:
-            for message_id, reply in pulled(grid, list(self.open)):
+            for message_id, answer in pulled(grid, list(self.open)):
                 question = self.open.pop(message_id, None)
-                if question is not None and not isinstance(reply, Message):
-                    yield question.sighting, NodeError(UNREADABLE, traceback_of(reply))
+                if question is not None and not isinstance(answer, Message):
+                    yield question.sighting, NodeError(UNREADABLE, traceback_of(answer))
                 elif question is not None:
-                    yield from _said(question.sighting, reply)
+                    yield from _said(question.sighting, answer)
 
 
 def _said(sighting: Sighting, reply: Message) -> Iterator[Said]:
