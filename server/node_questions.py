@@ -89,10 +89,12 @@ class NodeQuestions:
         if self.open:
             for message_id, answer in pulled(grid, list(self.open)):
                 question = self.open.pop(message_id, None)
-                if question is not None and not isinstance(answer, Message):
-                    yield question.sighting, NodeError(UNREADABLE, traceback_of(answer))
-                elif question is not None:
+                if question is None:
+                    continue
+                if isinstance(answer, Message):
                     yield from _said(question.sighting, answer)
+                else:
+                    yield question.sighting, NodeError(UNREADABLE, traceback_of(answer))
 
 
 def _said(sighting: Sighting, reply: Message) -> Iterator[Said]:
