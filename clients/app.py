@@ -7,7 +7,7 @@ from flwr.app import ConfigRecord, Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
 from clients.belief import believed
-from clients.node_config import NodeConfig
+from clients.node_config import NodeConfig, place_of
 from clients.node_work import NodeWork
 from clients.old_states import drop_old_states
 from clients.worker import Load, load_worker
@@ -15,9 +15,10 @@ from models.core.config import TaskConfig, read
 from models.core.log import log
 from models.core.machine import described
 from models.core.tracebacks import line_of, traceback_of
+from models.data.described import shapes_of_examples
 from models.data.fingerprint import data_sha256
 from models.state import describe_state
-from strategies.wire.node import NodeDescription, NodeError, debugged
+from strategies.wire.node import DataDescription, NodeDescription, NodeError, debugged
 from strategies.wire.plan import read_groups, record_at
 from strategies.wire.records import PLAN
 from strategies.wire.reply import NodeReply
@@ -50,7 +51,7 @@ def description_of(context: Context, load: Load = load_worker) -> RecordDict:
     except Exception as error:  # Flower would drop its traceback on the way
         if debugged(context.node_config):
             raise
-        return NodeError(line_of(error), traceback_of(error)).pack()
+        return NodeError(line_of(error), traceback_of(error), place_of(context.node_config)).pack()
 
 
 def _description(context: Context, load: Load) -> NodeDescription:
@@ -67,6 +68,12 @@ def _description(context: Context, load: Load) -> NodeDescription:
         data="" if node.data_path else data_sha256(worker.dataset),  # its own is nobody's to recognise
         state=(*describe_state(worker.initial), *worker.task.agreed),
         machine=described(worker.config.threads, worker.device),
+        examples=DataDescription(
+            kind=worker.dataset.kind,
+            num_examples=len(worker.dataset.train),
+            columns=shapes_of_examples(worker.dataset),
+            classes=tuple(worker.dataset.classes),
+        ),
     )
 
 

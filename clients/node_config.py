@@ -106,6 +106,14 @@ class NodeConfig:
                 )
 
 
+def place_of(given: Mapping[str, object]) -> tuple[int, int] | None:
+    """Return the number of a node, and how many there are, if it was started with such; raise nothing."""
+    match given.get(PARTITION_ID), given.get(NUM_PARTITIONS):
+        case int(number), int(of) if 0 <= number < of:
+            return number, of
+    return None
+
+
 def _days(given: int | None) -> int | None:
     if given is not None and given < 1:
         raise UserError(f"{KEEP_STATE_DAYS} in --node-config must be at least 1, got {given}")

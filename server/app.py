@@ -1,7 +1,9 @@
 """The Flower ServerApp."""
 
+import math
 import re
 import time
+import traceback
 from collections.abc import Mapping
 from contextlib import closing
 from logging import CRITICAL, INFO, WARNING
@@ -12,11 +14,12 @@ from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 from torch import Tensor
 
-from models.core.config import RunConfig, TaskConfig, read
+from models.core.config import RunConfig, TaskConfig, read, require
 from models.core.errors import UserError
 from models.core.log import log
 from models.core.tracebacks import line_of, plain_line, traceback_of
 from models.data.attackers import attackers
+from models.data.described import shapes_of_examples
 from models.data.fingerprint import data_sha256
 from models.data.partition import client_names, count_labels
 from models.state import describe_state, federated_names, model_state, weights_sha256
@@ -29,6 +32,7 @@ from server.errors import RunFailedError
 from server.evaluation import CentralEvaluation
 from server.exchange import simulated_by_flower
 from server.mean import takes_the_mean
+from server.node_refusal import Refusals
 from server.node_registry import NodeRegistry
 from server.plan import Plan, expected_of, make_plan, pace_of, requests_of, weight_types_of
 from server.resume import check_engine_used, checkpoint_to_resume
@@ -45,14 +49,15 @@ from server.run_schema import (
     RunResult,
 )
 from server.step_back import run_or_step_back
-from server.strategy import cohort_size
+from server.strategy import cohort_size, evaluating_size, sampled_size
 from server.transfer import Transfer
 from server.used import used_by
 from strategies.declaration import declaration_of
-from strategies.wire.node import debugged
+from strategies.wire.node import DataDescription, debugged
 
 # Clients that the picture of who holds what can show.
 PICTURED_CLIENTS = 100
+IN_SIMULATION = "1 in a simulation, where everybody answers: it is for real nodes"
 
 app = ServerApp()
 
@@ -103,7 +108,15 @@ def _run(grid: Grid, run_config: RunConfig, folder: RunFolder, errors: ErrorLog)
 def _reason(error: BaseException) -> str:
     if isinstance(error, KeyboardInterrupt):
         return "interrupted"
+    if isinstance(error, SystemExit) and _by_flower(error):
+        return "Flower ended it: its SuperLink has gone, or was told to stop it"
     return plain_line(str(error)) if isinstance(error, UserError | RunFailedError) else line_of(error)
+
+
+def _by_flower(error: SystemExit) -> bool:
+    """Return whether Flower has ended the process, as it does when its SuperLink is no more."""
+    modules = (frame.f_globals.get("__name__", "") for frame, _ in traceback.walk_tb(error.__traceback__))
+    return any(module.startswith("flwr.supercore.exit") for module in modules)
 
 
 def _prepare(grid: Grid, plan: Plan, folder: RunFolder, errors: ErrorLog) -> RoundLoop:
@@ -120,13 +133,8 @@ def _prepare(grid: Grid, plan: Plan, folder: RunFolder, errors: ErrorLog) -> Rou
             "buffer-size, client-speeds and availability are of simulated clients, and these nodes are real: "
             "leave them out"
         )
-    node_registry = NodeRegistry(
-        num_clients=num_clients,
-        data=data_sha256(plan.dataset),
-        state=(*describe_state(state), *plan.task.agreed),
-        interchangeable=shared_disk,
-    )
-    node_registry.wait_for_all(grid, plan.config.node_timeout)
+    node_registry = _registry(plan, state, shared_disk, errors)
+    node_registry.wait_for_all(grid, plan.config.node_timeout, plan.config.min_clients)
     folder.nodes = sorted(node_registry.machines)
     log(INFO, "%d clients on %d nodes", num_clients, len(node_registry.partitions))
     if plan.task_config.engine == "auto":
@@ -150,6 +158,7 @@ def _prepare(grid: Grid, plan: Plan, folder: RunFolder, errors: ErrorLog) -> Rou
             attackers=attacking,
         )
         write_json(folder.path / PARTITION, picture)
+    cohort, asked = cohort_size(plan.config, num_clients), sampled_size(plan.config, num_clients)
     federated = federated_names(plan.model, plan.task)
     loop = RoundLoop(
         plan.config,
@@ -160,6 +169,8 @@ def _prepare(grid: Grid, plan: Plan, folder: RunFolder, errors: ErrorLog) -> Rou
             node_registry,
             node_timeout=plan.config.node_timeout,
             round_grace=plan.config.round_grace,
+            sampled=max(asked, evaluating_size(plan.config, num_clients)),
+            min_clients=plan.config.min_clients,
             fixed=fixed,
             requests=requests_of(plan),
             expected=expected_of(plan),
@@ -174,10 +185,38 @@ def _prepare(grid: Grid, plan: Plan, folder: RunFolder, errors: ErrorLog) -> Rou
         errors,
         in_order(plan.guests),
         pace,
+        cohort if asked > cohort else math.inf,
     )
     if plan.config.resume:
         loop.resume(checkpoint)
     return loop
+
+
+def _registry(plan: Plan, state: Mapping[str, Tensor], shared_disk: bool, errors: ErrorLog) -> NodeRegistry:
+    """Return the registry of nodes, of which none has been asked yet."""
+    config, dataset = plan.config, plan.dataset
+    most = f"at most num-clients ({plan.task_config.num_clients})"
+    require(
+        config.expected_nodes <= plan.task_config.num_clients, "expected-nodes", most, config.expected_nodes
+    )
+    require(config.oversample == 1 or not shared_disk, "oversample", IN_SIMULATION, config.oversample)
+    return NodeRegistry(
+        num_clients=plan.task_config.num_clients,
+        data=data_sha256(dataset),
+        state=(*describe_state(state), *plan.task.agreed),
+        interchangeable=shared_disk,
+        examples=DataDescription(
+            kind=dataset.kind,
+            num_examples=len(dataset.train),
+            columns=shapes_of_examples(dataset),
+            classes=tuple(dataset.classes),
+        ),
+        unfit=config.unfit_nodes,
+        expected=0 if shared_disk else config.expected_nodes,
+        node_timeout=config.node_timeout,
+        silence=config.node_silence,
+        refusals=Refusals(errors.write),
+    )
 
 
 def _warn_of_too_many(plan: Plan, attacking: int) -> None:
@@ -220,6 +259,7 @@ def _finish(loop: RoundLoop, ending: RunResult) -> None:
 
 def _outcome(loop: RoundLoop) -> dict[str, Any]:
     """Return how far the run came, and how well it did."""
+    loop.folder.nodes = sorted(loop.grid.node_registry.machines)  # more may have joined
     return {
         "server_round": loop.progress.server_round,
         "metric": loop.task.metric,
@@ -228,6 +268,7 @@ def _outcome(loop: RoundLoop) -> dict[str, Any]:
         "best": loop.progress.best,
         "final": loop.progress.final,
         "lost_states": sorted(loop.grid.states.lost) if loop.grid.states else [],
+        "refused_nodes": [each.line for each in loop.grid.node_registry.refusals.ever.values()],
         "remarks": list(declaration_of(loop.strategy).remarks),
         "num_parameters": sum(tensor.numel() for tensor in loop.weights.values()),
     }

@@ -1,7 +1,7 @@
 """Nodes that have not answered in time and may still work: the next round is not for them."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from flwr.app import Message
@@ -23,13 +23,19 @@ class _Message:
 
     node: int
     server_round: int
+    start: str
+    """Which start of the node it was sent to."""
 
 
 class BusyNodes:
     """Remembers which messages nobody waits for any more, and whether their nodes are done with them."""
 
-    def __init__(self, grid: Grid, *, simulated: bool) -> None:
+    def __init__(
+        self, grid: Grid, *, simulated: bool, has_gone: Callable[[int, str], bool] = lambda _, __: False
+    ) -> None:
+        """`has_gone` says whether a node has gone, or was started anew, since a start."""
         self.grid = grid
+        self.has_gone = has_gone
         self.simulated = simulated
         """Whether nodes are workers of this machine: of a real one, an answer must not end the run."""
         self.unanswered: dict[str, _Message] = {}
@@ -38,9 +44,9 @@ class BusyNodes:
         """Messages to nodes that have gone since, which may have been answered: whoever carries the answers
         keeps them until they are pulled."""
 
-    def add(self, node: int, message_id: str, server_round: int) -> None:
-        """Remember a message that was given up."""
-        self.unanswered[message_id] = _Message(node, server_round)
+    def add(self, node: int, message_id: str, server_round: int, start: str = "") -> None:
+        """Remember a message that was given up, and which start of the node it was sent to."""
+        self.unanswered[message_id] = _Message(node, server_round, start)
 
     def round_of(self, node: int) -> int:
         """Return the newest round that a node still works on; 0 for one that is free."""
@@ -63,14 +69,18 @@ class BusyNodes:
             time.sleep(LONGEST_PAUSE)
 
     def _hear(self, connected: Sequence[int]) -> None:
-        """Drop late answers, which nobody waits for any more, and messages to nodes that have gone."""
+        """Drop late answers, which nobody waits for any more, and messages that nodes have lost."""
         for message_id, reply in pulled(self.grid, [*self.unanswered, *self.to_drop]):
             if self.simulated and isinstance(reply, Message) and has_died(reply):
                 raise worker_died(reply, "while it worked for an earlier round")
             self.unanswered.pop(message_id, None)
             self.to_drop.discard(message_id)
         self.to_drop |= self.unanswered.keys()
-        self.unanswered = {id_: each for id_, each in self.unanswered.items() if each.node in connected}
+        self.unanswered = {
+            id_: each
+            for id_, each in self.unanswered.items()
+            if each.node in connected and not self.has_gone(each.node, each.start)
+        }
         self.to_drop -= self.unanswered.keys()
 
 

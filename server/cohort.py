@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 from flwr.app import ArrayRecord, Message, RecordDict
+from flwr.common.constant import ErrorCode
 from flwr.serverapp import Grid
 from flwr.supercore.run import Run
 from torch import Tensor
@@ -15,13 +16,13 @@ from torch import Tensor
 from models.core.errors import UserError
 from server.busy_nodes import BusyNodes
 from server.cohort_result import CohortResult, Outcome
-from server.errors import NodesFailedError
 from server.exchange import exchange
 from server.metric_checks import Expected
 from server.node_registry import NodeRegistry
 from server.node_replies import check_examples, read_reply
 from server.reply_checks import Asked, agreeing, checked_reply
 from server.requests import Requests, Wave
+from server.sampling import Sampling
 from server.state_ledger import StateLedger
 from server.tally import NodeTally, Tally
 from server.traffic import Traffic, received_by_clients
@@ -33,6 +34,8 @@ from strategies.wire.saved_state import LostStateError, SavedState
 
 OUT_OF_TIME = "what clients were asked before in the round took all its time (round-timeout)"
 """Why a client fails that is asked again, and was not sent it."""
+LOST = "its node has gone, or was started anew, before it answered"
+NOT_NEEDED = "it was not waited for, as enough others had answered (oversample)"
 
 
 class CohortGrid(Grid):
@@ -51,6 +54,8 @@ class CohortGrid(Grid):
         *,
         node_timeout: float = 300.0,
         round_grace: float = 0.0,
+        sampled: int = 0,
+        min_clients: int = 1,
         fixed: Mapping[str, Tensor] | None = None,
         requests: Requests | None = None,
         expected: Expected | None = None,
@@ -58,15 +63,14 @@ class CohortGrid(Grid):
     ) -> None:
         self.grid = grid
         self.node_registry = node_registry
-        self.node_timeout = node_timeout
         self.round_grace = round_grace
-        self.busy = BusyNodes(grid, simulated=node_registry.interchangeable)
+        self.sampling = Sampling(node_registry, node_timeout, sampled, min_clients)
+        self.busy = BusyNodes(grid, simulated=node_registry.interchangeable, has_gone=self._has_gone)
         self.fixed = hold_tensors(fixed) if fixed else None
         self.requests = requests or Requests()
         self.expected = expected or Expected()
         self.weight_types = weight_types
         """Types of the weights, where the weighted mean is to be the new ones as it is; else None."""
-        self.sampling_deadline = math.inf
         self.shown: Collection[int] | None = None
         """Clients that a strategy is shown, of those whose nodes are connected; None is all of them."""
         self._round: tuple[RoundInfo, float, Mapping[str, Tensor] | None] | None = None
@@ -96,26 +100,18 @@ class CohortGrid(Grid):
         return Message(content, dst_node_id, message_type, ttl=ttl, group_id=group_id)
 
     def get_node_ids(self) -> tuple[int, ...]:
-        """Return the clients, in order, whose nodes are connected and that are shown."""
+        """Return the clients, in order, that the strategy may sample from."""
         clients = self.connected()
         return clients if self.shown is None else tuple(each for each in clients if each in self.shown)
 
     def connected(self) -> tuple[int, ...]:
-        """Return the clients, in order, whose nodes are connected."""
-        node_ids = list(self.grid.get_node_ids())
-        self.node_registry.refresh(self.grid, node_ids, self.node_timeout)
-        clients = self.node_registry.hosts(node_ids)
-        if time.monotonic() > self.sampling_deadline:
-            away = sorted(set(range(self.node_registry.num_clients)) - set(clients))
-            raise NodesFailedError(
-                f"too few clients are connected to sample from: clients {away} have been away for "
-                f"{self.node_timeout:g} s (node-timeout)"
-            )
-        return clients
+        """Return the clients, in order, whose nodes are there, or all of them: see `Sampling`."""
+        self.node_registry.update(self.grid)
+        return self.sampling.clients(self.requests.strategy)
 
     def expect_sampling(self) -> None:
         """Give the strategy node-timeout from now to find enough clients; it may wait for ever by itself."""
-        self.sampling_deadline = time.monotonic() + self.node_timeout
+        self.sampling.begin()
 
     def begin_round(
         self, info: RoundInfo, timeout: float, statistics: Mapping[str, Tensor] | None = None
@@ -147,6 +143,7 @@ class CohortGrid(Grid):
         own = timeout + self._seconds_aside if timeout else longest
         result = self.exchange(messages, info, min(own, longest), statistics)
         self._seconds_aside += result.seconds
+        self.expect_sampling()  # it may have asked them in order to sample
         self._aside = Traffic(
             down=before.down + result.bytes_down,
             up=before.up + result.bytes_up,
@@ -163,11 +160,13 @@ class CohortGrid(Grid):
         info: RoundInfo,
         timeout: float,
         statistics: Mapping[str, Tensor] | None = None,
+        enough: float = math.inf,
     ) -> CohortResult:
         """Send the strategy's messages to clients with what polyfed says beside them, and wait for replies.
 
         Every node gets the `statistics` once a message, as it gets what is fixed. All that clients are asked
-        in a round has `timeout` seconds together; the server waits `round_grace` longer for answers.
+        in a round has `timeout` seconds together; the server waits `round_grace` longer for answers, and no
+        longer than until `enough` clients have answered.
 
         Raises RunFailedError for a worker that died, and for a cohort without examples to train on.
         """
@@ -182,12 +181,18 @@ class CohortGrid(Grid):
         for wave in waves:
             spent = self._seconds_aside + (time.perf_counter() - started if outcomes else 0.0)
             left = replace(info, seconds_left=float(timeout - spent))
-            outcomes.append(self._exchange_wave(wave, left, left.seconds_left, traffic, beside))
+            outcomes.append(self._exchange_wave(wave, left, left.seconds_left, traffic, beside, enough))
         taken = time.perf_counter() - started
         return CohortResult.of(outcomes, info.weighted_by, traffic, taken, self.weight_types)
 
     def _exchange_wave(
-        self, wave: Wave, info: RoundInfo, timeout: float, traffic: Traffic, statistics: ArrayRecord | None
+        self,
+        wave: Wave,
+        info: RoundInfo,
+        timeout: float,
+        traffic: Traffic,
+        statistics: ArrayRecord | None,
+        enough: float,
     ) -> Outcome:
         """Ask clients once, and return what came of it."""
         asked = wave.requests
@@ -196,7 +201,7 @@ class CohortGrid(Grid):
         info = info if wave.training else replace(info, weighted_by="")  # every client's metrics are wanted
         tally, sums = Tally(), None
         if timeout > 0:
-            parts = self._ask_nodes(wave, info, timeout, traffic, statistics, tally)
+            parts = self._ask_nodes(wave, info, timeout, traffic, statistics, tally, enough)
         else:
             parts = [NodeReply.of_failed_node(list(asked), OUT_OF_TIME)]
         if wave.training:
@@ -221,19 +226,22 @@ class CohortGrid(Grid):
         traffic: Traffic,
         statistics: ArrayRecord | None,
         tally: Tally,
+        enough: float,
     ) -> list[NodeReply]:
         """Send each node one message, and return what the nodes reply, or why they do not.
 
         Where a weighted mean is enough, clients' arrays are in the tally, and no more in what is returned.
         """
         asked, wait = wave.requests, timeout + self.round_grace
-        connected = list(self.grid.get_node_ids())
+        self.node_registry.update(self.grid)
+        connected = list(self.node_registry.accepted)
         free = self.busy.wait_for_free(connected, wait)
         assigned = self.node_registry.assign(asked, free)
         packed = {
             node: self._pack(node, wave, clients, info, traffic, statistics)
             for node, clients in assigned.items()
         }
+        starts = {node: self.node_registry.start_of(node) for node in packed}
         wanted = forms_of(statistics) if wave.training and statistics else {}
 
         def read(node: int, returned: Message | None) -> NodeReply:
@@ -250,18 +258,39 @@ class CohortGrid(Grid):
             ).on_node(node)
             return tally.take(part, own) if info.weighted_by else part
 
+        def gone() -> set[int]:
+            return {node for node, start in starts.items() if self._has_gone(node, start)}
+
         arrived: dict[int, NodeReply] = {}
+        lost: set[int] = set()
+
+        def answered() -> int:
+            return sum(len(part.replies) for part in arrived.values())
+
         node_of: dict[str, int] = {}
-        for returned in exchange(self.grid, packed.values(), wait):
+        for returned in exchange(self.grid, packed.values(), wait, gone):
             # Not by node: the SuperLink answers in its own name for a node that has gone. The messages have
             # their ids once they are sent.
             node_of = node_of or {sent.metadata.message_id: node for node, sent in packed.items()}
             node = node_of[returned.metadata.reply_to_message_id]
+            if returned.has_error() and returned.error.code == ErrorCode.NODE_UNAVAILABLE:
+                lost.add(node)
+                continue
             arrived[node] = read(node, returned)
             del returned  # it may hold as much as a model, and the next one takes time to come
-        for node in packed.keys() - arrived.keys():
-            self.busy.add(node, packed[node].metadata.message_id, info.server_round)
-        parts = [arrived[node] if node in arrived else read(node, None) for node in assigned]
+            if answered() >= enough:
+                break
+        lost |= gone()
+        parts = []
+        for node, clients in assigned.items():
+            if node in arrived:
+                parts.append(arrived[node])
+            elif node in lost:
+                parts.append(NodeReply.of_failed_node(clients, LOST).on_node(node))
+            else:
+                self.busy.add(node, packed[node].metadata.message_id, info.server_round, starts[node])
+                spare = NodeReply.of_failed_node(clients, NOT_NEEDED).on_node(node)
+                parts.append(spare if answered() >= enough else read(node, None))
         left = sorted(asked.keys() - {client for clients in assigned.values() for client in clients})
         host_of = self.node_registry.assign(left, connected)
         for node, clients in host_of.items():
@@ -269,7 +298,15 @@ class CohortGrid(Grid):
             parts.append(NodeReply.of_failed_node(clients, why).on_node(node))
         hosted = {client for clients in host_of.values() for client in clients}
         away = [client for client in left if client not in hosted]
-        return [*parts, NodeReply.of_failed_node(away, "its node has gone")]
+        return [
+            *parts,
+            *(NodeReply.of_failed_node([each], self.node_registry.why_away(each)) for each in away),
+        ]
+
+    def _has_gone(self, node: int, start: str) -> bool:
+        """Return whether a node has lost what it was sent since a start; newcomers are asked meanwhile."""
+        self.node_registry.update_if_due(self.grid)
+        return self.node_registry.has_gone(node, start)
 
     def _take_down(self, parts: Sequence[NodeReply], server_round: int | None) -> None:
         """Note what clients have saved in this round of training, and who has lost what they had."""

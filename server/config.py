@@ -1,7 +1,7 @@
 """What the server decides: rounds, sampling, strategy, checkpoints."""
 
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -67,7 +67,28 @@ class ServerConfig(Config):
     """Seconds that one client may take for what it is asked; one that takes longer is stopped and tried once
     more, and has then failed. On Ray its worker is ended, whatever it does; 0 = as long as there is time."""
     node_timeout: Seconds = 300.0
-    """Seconds to wait at the start for every node to answer."""
+    """Seconds to wait for nodes that are away: at the start for all of them, and in a round, once for each
+    time that they leave, where the others are too few to sample from; then the run goes on without them."""
+    node_silence: Annotated[float, Field(ge=25)] = 35.0
+    """Seconds without a heartbeat after which a real node counts as gone; nodes send one every 18 to 23, and
+    Flower's own limit is 60."""
+    unfit_nodes: Literal["refuse", "stop"] = "refuse"
+    """What becomes of a real node that cannot take part, as when its data does not fit: it is left out, or
+    it ends the run, if that has not begun."""
+    expected_nodes: Count = 0
+    """Real nodes that there are, the num-partitions of their --node-config; others are refused. 0 = what the
+    most of those say that are there at the start."""
+    min_clients: AtLeastOne = 1
+    """Clients whose nodes must be there, at the start and in every round, or the run ends after
+    node-timeout."""
+    min_replies: AtLeastOne = 1
+    """Clients that must answer to a round's training, or the round is short."""
+    short_rounds: Literal["stop", "skip"] = "stop"
+    """What becomes of a short round: it ends the run, or leaves the model as it was, which three in a row
+    may not."""
+    oversample: Annotated[float, Field(ge=1)] = 1.0
+    """Times as many clients are asked to train as clients-per-round or fraction-train say; on real nodes a
+    round ends when these have answered. Above 1 for real nodes only."""
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:

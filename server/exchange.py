@@ -3,7 +3,7 @@
 import sys
 import time
 from collections import deque
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Container, Iterable, Iterator
 
 from flwr.app import Error, Message
 from flwr.common.constant import ErrorCode
@@ -21,8 +21,12 @@ MALFORMED = (
 """What Flower raises where a node has sent something else than a message; not what a connection raises."""
 
 
-def exchange(grid: Grid, messages: Iterable[Message], timeout: float) -> Iterator[Message]:
+def exchange(
+    grid: Grid, messages: Iterable[Message], timeout: float, gone: Callable[[], Container[int]] = tuple
+) -> Iterator[Message]:
     """Push the messages and yield the replies as they arrive, those of `timeout` seconds.
+
+    Meanwhile `gone` is asked which nodes have lost what they were sent: they are waited for no longer.
 
     None of them is held here, so that whoever reads one can let go of it before the next one comes. Flower's
     own grids look for replies at a fixed interval, of three seconds on real nodes.
@@ -45,6 +49,8 @@ def exchange(grid: Grid, messages: Iterable[Message], timeout: float) -> Iterato
             pending.discard(message_id)
             yield reply if isinstance(reply, Message) else _unreadable(sent[message_id], reply)
             del reply  # it may hold as much as a model
+        lost = gone() if pending else ()
+        pending = {each for each in pending if sent[each].metadata.dst_node_id not in lost}
         if not pending or waited > timeout:
             break
         waited = time.monotonic() - started

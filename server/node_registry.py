@@ -1,27 +1,51 @@
-"""Which clients live on which node, learned by asking the nodes."""
+"""Which clients live on which node, learned by asking the nodes, which come and go."""
 
+import math
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from logging import INFO
+from logging import INFO, WARNING
+from typing import Literal
 
-from flwr.app import Message, RecordDict
-from flwr.common.constant import ErrorCode
 from flwr.serverapp import Grid
 
 from models.core.log import log
+from models.core.tracebacks import plain_line
 from server.errors import RunFailedError
-from server.exchange import exchange, one_line
-from strategies.wire.node import NodeDescription, NodeError
+from server.first_nodes import wait_for_nodes
+from server.node_fit import misfit
+from server.node_questions import NodeQuestions
+from server.node_refusal import Refusal, Refusals
+from server.sightings import Sighting, Sightings
+from strategies.wire.node import DataDescription, NodeDescription, NodeError
 
-GONE = (ErrorCode.MESSAGE_UNAVAILABLE, ErrorCode.REPLY_MESSAGE_UNAVAILABLE, ErrorCode.NODE_UNAVAILABLE)
-"""Flower's error codes for a node that can no longer be reached."""
+SHOWN = 10
+"""Clients that a line of the log lists."""
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A node that fits, and says which clients it hosts."""
+
+    sighting: Sighting
+    said: NodeDescription
+    since: float
+    """When it said so, on the monotonic clock."""
+
+    @property
+    def partition(self) -> int:
+        """Its partition-id."""
+        return self.said.partition_id
 
 
 @dataclass
 class NodeRegistry:
-    """The nodes that have described themselves, and how the clients are spread over them."""
+    """The nodes that take part, those that cannot, and how the clients are spread over the former.
+
+    A node has its clients from when it is accepted until it has gone. Another one that claims them is refused
+    as soon as the first has shown that it lives, and takes its place where that one has gone.
+    """
 
     num_clients: int
     data: str
@@ -30,75 +54,135 @@ class NodeRegistry:
     """Entries of the server's model, and what else every node must have alike."""
     interchangeable: bool
     """Whether every node can host every client, as simulated ones can that share a disk."""
-    partitions: dict[int, int] = field(default_factory=dict)
-    """Node -> its partition-id."""
+    examples: DataDescription | None = None
+    """What the server's data is like; None where nobody has said."""
+    unfit: Literal["refuse", "stop"] = "refuse"
+    """Whether a node that cannot take part ends a run that has not begun."""
+    expected: int = 0
+    """How many nodes there are; 0 = as the first ones say."""
+    node_timeout: float = 300.0
+    """Seconds that nodes are waited for that are away; refused ones are asked again after as long."""
+    silence: float = math.inf
+    """Seconds without a heartbeat after which a node counts as gone."""
+    refusals: Refusals = field(default_factory=Refusals)
+    accepted: dict[int, Claim] = field(default_factory=dict)
+    """Node -> what it said, of those that take part and are there."""
     num_partitions: int = 0
+    begun: bool = False
+    """Whether the first nodes have been waited for."""
     machines: set[str] = field(default_factory=set)
-    """What the nodes that were ever admitted compute with, a line for each kind of them."""
+    """What the nodes that were ever accepted compute with, a line for each kind of them."""
     own_data: bool = False
     """Whether a node brought data of its own, which the server does not see."""
 
-    def wait_for_all(self, grid: Grid, timeout: float) -> None:
-        """Ask nodes as they appear until all `num-partitions` of them have answered.
+    def __post_init__(self) -> None:
+        self.num_partitions = self.expected
+        self._sightings = Sightings(self.interchangeable, self.silence)
+        self._questions = NodeQuestions()
+        self._claims: list[Claim] = []
+        """Of nodes that are not accepted yet, in the order of their answers."""
+        self._away_since: dict[int, float] = {}
+        """Partition-id -> when its node was first missed."""
+        self._ever: set[int] = set()
+        """Partition-ids of nodes that were ever accepted."""
 
-        Raises RunFailedError when that takes longer than `timeout` seconds, or a node does not fit.
+    @property
+    def partitions(self) -> dict[int, int]:
+        """Node -> its partition-id, of those that take part and are there."""
+        return {node: claim.partition for node, claim in self.accepted.items()}
+
+    @property
+    def missing(self) -> list[int]:
+        """The partition-ids whose nodes are not there."""
+        there = set(self.partitions.values())
+        return [partition for partition in range(self.num_partitions) if partition not in there]
+
+    @property
+    def unanswered(self) -> list[str]:
+        """The nodes that have connected and have not said who they are."""
+        return sorted(each.sighting.called for each in self._questions.open.values())
+
+    def wait_for_all(self, grid: Grid, timeout: float, min_clients: int = 0) -> None:
+        """Wait until all nodes have answered, or were refused; see `wait_for_nodes`."""
+        wait_for_nodes(self, grid, timeout, min_clients)
+
+    def update(self, grid: Grid, timeout: float = math.inf) -> None:
+        """Look who is there, ask newcomers who they are, and take in what has been answered; wait for nobody.
+
+        A node that comes back may do so under another id, or with other code: it is asked again. Only nodes
+        of polyfed's own runtimes, which answer at once, are given time, `timeout` seconds.
         """
-        deadline = time.monotonic() + timeout
-        said = 0.0
-        while True:
-            self.refresh(grid, grid.get_node_ids(), timeout=max(deadline - time.monotonic(), 0.1))
-            missing = sorted(set(range(self.num_partitions)) - set(self.partitions.values()))
-            if self.partitions and not missing:
-                return
-            if time.monotonic() > deadline:
-                who = f"partition-ids {missing} are missing" if self.num_partitions else "none has connected"
-                raise RunFailedError(
-                    f"not all nodes answered within {timeout:g} s: {who}; raise node-timeout or start them"
-                )
-            if time.monotonic() - said > 10:
-                log(INFO, "Waiting for nodes: %d of %s", len(self.partitions), self.num_partitions or "?")
-                said = time.monotonic()
-            time.sleep(0.05)
+        seen = self._sightings.look(grid)
+        self._forget(seen)
+        known = self.accepted.keys() | self.refusals.now.keys() | self._questions.nodes
+        known |= {claim.sighting.node for claim in self._claims}
+        newcomers = [each for node, each in seen.items() if node not in known]
+        for sighting, said in self._questions.ask(grid, newcomers, timeout):
+            if isinstance(said, NodeError):
+                self._refuse(sighting, str(said), said.whole, said.place)
+            elif why := misfit(said, self):
+                self._refuse(sighting, why, said.model_dump_json(), (said.partition_id, said.num_partitions))
+            else:
+                self._claims.append(Claim(sighting, said, time.monotonic()))
+        if not self.num_partitions:
+            self.choose(complete=True)
+        self._settle()
+        self._questions.tell_slow(self.node_timeout)
+        now, missing = time.monotonic(), self.missing
+        self._away_since = {each: self._away_since.get(each, now) for each in missing}
 
-    def refresh(self, grid: Grid, node_ids: Iterable[int], timeout: float) -> None:
-        """Forget the nodes that have gone, and ask those of the connected ones that are new.
+    def update_if_due(self, grid: Grid) -> None:
+        """Do the same, at most once a second."""
+        if self._sightings.is_due():
+            self.update(grid)
 
-        A node that comes back may do so under another id, or with other code: it is asked again.
+    def choose(self, *, complete: bool) -> None:
+        """Choose how many nodes there are: what the most of them say; if `complete`, if they are all there.
+
+        So it does not matter whether a node of another federation answers first.
         """
-        connected = list(node_ids)
-        self.partitions = {node: place for node, place in self.partitions.items() if node in connected}
-        new = [node_id for node_id in connected if node_id not in self.partitions]
-        if not new:
-            return
-        queries = [Message(RecordDict(), node_id, "query") for node_id in new]
-        for reply in exchange(grid, queries, timeout):
-            if reply.has_error():
-                if reply.error.code in GONE:
-                    continue  # gone before it answered; asked again when it is back
-                raise _cannot_take_part(reply, one_line(reply.error.reason), reply.error.reason or "")
-            try:
-                description = NodeDescription.unpack(reply.content)
-            except NodeError as error:
-                raise _cannot_take_part(reply, str(error), error.whole) from error
-            self._admit(reply.metadata.src_node_id, description)
+        places: dict[int, set[int]] = {}
+        for claim in self._claims:
+            places.setdefault(claim.said.num_partitions, set()).add(claim.partition)
+        for of, found in places.items():
+            found.update(self.refusals.places(of))
+        fit = {of: len(found) for of, found in places.items() if len(found) == of or not complete}
+        if fit:
+            self.num_partitions = max(fit, key=lambda of: (fit[of], of))
+            self._settle()
 
-    def hosts(self, node_ids: Iterable[int]) -> tuple[int, ...]:
-        """Return the clients, in order, that the connected nodes host."""
-        connected = {self.partitions[node_id] for node_id in node_ids if node_id in self.partitions}
-        if len(connected) == self.num_partitions or (self.interchangeable and connected):
-            return self._all_clients
-        return tuple(client for client in self._all_clients if client % self.num_partitions in connected)
+    def begin(self, waited: float) -> None:
+        """Have done with waiting for the first nodes: those that are missing have had so many seconds."""
+        self.begun = True
+        self._away_since = dict.fromkeys(self.missing, time.monotonic() - waited)
+
+    def start_of(self, node: int) -> str:
+        """Return which start of a node it is that takes part."""
+        return self.accepted[node].sighting.start
+
+    def has_gone(self, node: int, start: str) -> bool:
+        """Return whether a node has gone, or was started anew, and so has lost what it was sent before."""
+        return node not in self.accepted or self.start_of(node) != start
+
+    def hosts(self) -> tuple[int, ...]:
+        """Return the clients, in order, whose nodes are there."""
+        hosted = set(self.partitions.values())
+        if not hosted:
+            return ()
+        if len(hosted) == self.num_partitions or self.interchangeable:
+            return self.all_clients
+        return tuple(client for client in self.all_clients if client % self.num_partitions in hosted)
 
     @cached_property
-    def _all_clients(self) -> tuple[int, ...]:
+    def all_clients(self) -> tuple[int, ...]:
+        """All clients, whether or not their nodes are there."""
         # Once: a strategy asks twice a round, and a million numbers take longer to make than to copy.
         return tuple(range(self.num_clients))
 
     def assign(self, clients: Iterable[int], node_ids: Iterable[int]) -> dict[int, list[int]]:
-        """Return node -> its clients, for the clients of one round whose nodes are connected."""
-        by_partition = {
-            self.partitions[node_id]: node_id for node_id in node_ids if node_id in self.partitions
-        }
+        """Return node -> its clients, for the clients of one round that these nodes host."""
+        partitions = self.partitions
+        by_partition = {partitions[node_id]: node_id for node_id in node_ids if node_id in partitions}
         nodes = [by_partition[partition] for partition in sorted(by_partition)]
         assigned: dict[int, list[int]] = {}
         for place, client in enumerate(sorted(clients)):
@@ -111,37 +195,101 @@ class NodeRegistry:
                 assigned.setdefault(node, []).append(client)
         return assigned
 
-    def _admit(self, node_id: int, description: NodeDescription) -> None:
-        partition, num_partitions = description.partition_id, description.num_partitions
-        who = f"the node with partition-id {partition}"
-        if self.num_partitions not in (0, num_partitions):
-            raise RunFailedError(
-                f"{who} says num-partitions={num_partitions}, others say {self.num_partitions}"
-            )
-        if not 0 <= partition < num_partitions:
-            raise RunFailedError(f"{who} is not one of 0 to {num_partitions - 1}")
-        if partition in self.partitions.values():
-            raise RunFailedError(f"two nodes have partition-id {partition}")
-        if self.num_clients < num_partitions and not self.interchangeable:
-            raise RunFailedError(
-                f"num-clients is {self.num_clients}, fewer than the {num_partitions} nodes that host them"
-            )
-        if description.state != self.state:
-            raise RunFailedError(f"{who} builds another model than the server: same code and options there?")
-        if description.own_data:
-            if self.num_clients != num_partitions:
-                raise RunFailedError(
-                    f"{who} has its own data, so it is one client: set num-clients={num_partitions}"
-                )
-        elif description.data != self.data:
-            raise RunFailedError(f"{who} loaded other data than the server: same dataset files there?")
-        self.num_partitions = num_partitions
-        self.own_data |= description.own_data
-        self.machines.add(description.machine)
-        self.partitions[node_id] = partition
+    def waited_enough(self) -> bool:
+        """Return whether all nodes that are away have been so for node-timeout, or cannot take part."""
+        refused = self.refusals.places(self.num_partitions)
+        latest = max((since for each, since in self._away_since.items() if each not in refused), default=-1e9)
+        return time.monotonic() - latest >= self.node_timeout
 
+    def why_away(self, client: int) -> str:
+        """Return why a client's node is not there."""
+        place = client % self.num_partitions if self.num_partitions else 0
+        if why := self.refusals.places(self.num_partitions).get(place):
+            return f"its node cannot take part: {why}"
+        return "its node has gone" if place in self._ever else "its node has not connected"
 
-def _cannot_take_part(reply: Message, why: str, whole: str) -> RunFailedError:
-    error = RunFailedError(f"a node cannot take part: {why}")
-    error.add_note(f"node {reply.metadata.src_node_id} said:\n{whole}")  # for errors.log
-    return error
+    def _forget(self, seen: Mapping[int, Sighting]) -> None:
+        """Forget the nodes that have gone or were started anew."""
+        for node, claim in list(self.accepted.items()):
+            if seen.get(node) == claim.sighting:
+                continue
+            del self.accepted[node]
+            how = "was started anew" if node in seen else self._sightings.how_it_went(node)
+            log(WARNING, "%s, which hosts %s, %s", claim.sighting.called, self._clients_of(claim), how)
+            self.refusals.welcome(self._place(claim))
+        self._claims = [each for each in self._claims if seen.get(each.sighting.node) == each.sighting]
+        self._questions.forget_all_but(seen)
+        # What kept a node away may be mended without its being started anew.
+        asked_again = time.monotonic() - self.node_timeout
+        self.refusals.drop(
+            lambda each: seen.get(each.sighting.node) == each.sighting and each.since > asked_again
+        )
+
+    def _settle(self) -> None:
+        """Accept the nodes that fit; refuse those whose places others have that live."""
+        holders = {claim.partition: claim for claim in self.accepted.values()}
+        waiting = []
+        for claim in self._claims if self.num_partitions else ():
+            if claim.said.num_partitions != self.num_partitions:
+                others = "expected-nodes is" if self.expected else "the others say"
+                why = f"it says num-partitions={claim.said.num_partitions}, {others} {self.num_partitions}"
+                self._refuse(claim.sighting, why, claim.said.model_dump_json(), self._place(claim))
+            elif claim.partition not in holders:
+                holders[claim.partition] = claim
+                self._accept(claim)
+            elif self._sightings.lives_since(holders[claim.partition].sighting.node, claim.since):
+                holder = holders[claim.partition].sighting.called
+                why = f"its clients are those of {holder}, which is there: give each its own partition-id"
+                self._refuse(claim.sighting, why, why, self._place(claim), rival=True)
+            else:
+                waiting.append(claim)
+        if self.num_partitions:
+            self._claims = waiting
+
+    def _accept(self, claim: Claim) -> None:
+        self.accepted[claim.sighting.node] = claim
+        self._ever.add(claim.partition)
+        self.own_data |= claim.said.own_data
+        self.machines.add(plain_line(claim.said.machine))
+        if self.begun:
+            log(INFO, "%s takes part with %s", claim.sighting.called, self._clients_of(claim))
+        if claim.said.own_data and claim.said.examples:
+            examples = claim.said.examples.num_examples
+            log(
+                INFO,
+                "%s, %s: %d examples of its own",
+                claim.sighting.called,
+                self._clients_of(claim),
+                examples,
+            )
+
+    def _refuse(
+        self,
+        sighting: Sighting,
+        why: str,
+        whole: str,
+        place: tuple[int, int] | None,
+        *,
+        rival: bool = False,
+    ) -> None:
+        """Leave a node out, or end the run, as its user wants it.
+
+        Simulated nodes are all alike, so that there is none to go on with.
+        """
+        refusal = Refusal(sighting, why, whole, place, time.monotonic(), rival)
+        if self.interchangeable or (self.unfit == "stop" and not self.begun):
+            error = RunFailedError(
+                f"a node cannot take part: {why}" if self.interchangeable else refusal.line
+            )
+            error.add_note(f"{sighting.called} said:\n{whole}")  # for errors.log
+            raise error
+        self.refusals.add(refusal)
+
+    def _clients_of(self, claim: Claim) -> str:
+        clients = range(claim.partition, self.num_clients, self.num_partitions)
+        shown = ", ".join(map(str, clients[:SHOWN]))
+        more = f" and {len(clients) - SHOWN} more" if len(clients) > SHOWN else ""
+        return f"client{'s' * (len(clients) > 1)} {shown}{more}"
+
+    def _place(self, claim: Claim) -> tuple[int, int]:
+        return claim.partition, claim.said.num_partitions

@@ -20,7 +20,7 @@ from models.task import Task
 from server.callbacks.callback import Callback
 from server.checkpoint import Checkpoint, CheckpointFolder
 from server.client_metrics import as_flower_wants, client_metrics, metrics_by_client, named, undefined
-from server.cohort import CohortGrid
+from server.cohort import NOT_NEEDED, CohortGrid
 from server.cohort_result import CohortResult
 from server.config import ServerConfig
 from server.error_log import ErrorLog
@@ -31,6 +31,7 @@ from server.pace import Pace
 from server.rehearsal import KNOWN
 from server.run_folder import RunFolder
 from server.run_schema import CHECKPOINTS, ERRORS, FailureRecord, RoundRecord
+from server.short_rounds import ShortRounds
 from strategies.declaration import aggregates_evaluation, chain_of, declaration_of, weight_keys
 from strategies.memory import capture, restore
 from strategies.privacy.budget import DRAWN_FROM
@@ -77,6 +78,7 @@ class RoundLoop:
         errors: ErrorLog,
         callbacks: Callback,
         pace: Pace,
+        enough: float = math.inf,
     ) -> None:
         self.config = config
         self.seed = seed
@@ -93,6 +95,9 @@ class RoundLoop:
         self.checkpoints = CheckpointFolder(folder.path / CHECKPOINTS, config.keep_checkpoints)
         self.callbacks = callbacks
         self.pace = pace
+        self.enough = enough
+        """Clients after whose answers a round's training waits for no others."""
+        self.short_rounds = ShortRounds(config)
         self.progress = Progress()
         self.seconds: dict[str, float] = {}
         self.stop_reason = ""
@@ -230,8 +235,8 @@ class RoundLoop:
             messages = [message for message in asked if self.pace.asks(message.metadata.dst_node_id)]
             self.grid.shown = None
             self.progress.words["train"] = as_json(words)
-        told = self.pace.info(info)
-        cohort = self.grid.exchange(messages, told, self.config.round_timeout, self._statistics)
+        told, timeout = self.pace.info(info), self.config.round_timeout
+        cohort = self.grid.exchange(messages, told, timeout, self._statistics, self.enough)
         cohort = self.pace.end(server_round, cohort, views(weights))
         self.seconds["training"] = cohort.node_seconds
         self.seconds["transport"] = cohort.seconds - cohort.node_seconds
@@ -240,13 +245,8 @@ class RoundLoop:
 
     def _aggregate(self, server_round: int, cohort: CohortResult) -> dict[str, float]:
         """Let the strategy combine the replies, and take over its new weights; return its metrics."""
-        if not cohort.clients:
-            first = next(
-                (f"client {each.client}: {each.error}" for each in cohort.failures), "no client was asked"
-            )
-            raise RunFailedError(
-                f"all {len(cohort.failures)} clients of round {server_round} failed; {first}"
-            )
+        if self.short_rounds.leaves_out(server_round, cohort):
+            return {}
         with self.timed("aggregation"):
             self._seed("aggregate", server_round)  # DP strategies draw their noise here
             arrays, metrics = aggregated(self.strategy, server_round, cohort)
@@ -263,6 +263,8 @@ class RoundLoop:
     def _tell_failures(self, server_round: int, cohort: CohortResult, what: str) -> None:
         """Say which clients failed, and keep their tracebacks."""
         for each in cohort.failures:
+            if each.error == NOT_NEEDED:
+                continue  # as its user has asked for
             self.errors.client_failed(server_round, each)
             said = f"client {each.client} {what}: {each.error} (traceback in {ERRORS})"
             log(WARNING, "Round %d: %s", server_round, said)

@@ -37,9 +37,10 @@ PATIENCE = 3.0
 FREE_ON_RESUME = frozenset(
     {
         "callbacks", "checkpoint-every", "client-gpus", "client-timeout", "cluster-data", "cluster-states",
-        "data-dir", "download", "draw-every", "keep-checkpoints", "node-timeout", "num-nodes",
-        "num-server-rounds", "num-workers", "patience", "resume", "round-grace", "round-timeout", "run-dir",
-        "trackers",
+        "data-dir", "download", "draw-every", "expected-nodes", "keep-checkpoints", "min-clients",
+        "min-replies", "node-silence", "node-timeout", "num-nodes", "num-server-rounds", "num-workers",
+        "patience", "resume", "round-grace", "round-timeout", "run-dir", "short-rounds", "trackers",
+        "unfit-nodes",
     }
 )  # fmt: skip
 

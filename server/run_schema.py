@@ -225,6 +225,8 @@ class RunResult(RunFile):
     """"" where the run failed."""
     lost_states: list[int] = []
     """Clients that had lost what they remembered, and began anew: the run is not what it would have been."""
+    refused_nodes: list[str] = []
+    """Real nodes that could not take part, and why, a line each."""
     disk: dict[str, int] = {}
     """Bytes that the run folder takes, by what lies in it; what clients keep on nodes is not among them."""
     remarks: list[str] = []

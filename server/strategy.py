@@ -1,5 +1,6 @@
 """Building the strategy that the run config names."""
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -33,17 +34,30 @@ def cohort_size(config: ServerConfig, num_clients: int) -> int:
     return config.clients_per_round or max(1, round(config.fraction_train * num_clients))
 
 
+def sampled_size(config: ServerConfig, num_clients: int) -> int:
+    """Return how many clients are asked to train in a round: with `oversample`, more than are waited for."""
+    return min(num_clients, math.ceil(config.oversample * cohort_size(config, num_clients)))
+
+
+def evaluating_size(config: ServerConfig, num_clients: int) -> int:
+    """Return how many clients evaluate in a round."""
+    return max(round(config.fraction_evaluate * num_clients), 1 if config.fraction_evaluate > 0 else 0)
+
+
 def load_strategy(config: ServerConfig, num_clients: int) -> Strategy:
     """Build the strategy with its options, and with Flower's sampling parameters for our cohort size.
 
     Raises UserError for an unknown strategy, or options that it does not take.
     """
-    training = cohort_size(config, num_clients)
-    most = f"at most the number of clients that train at a time ({training})"
-    require(config.buffer_size <= training, "buffer-size", most, config.buffer_size)
-    evaluating = round(config.fraction_evaluate * num_clients)
-    if config.fraction_evaluate > 0:
-        evaluating = max(evaluating, 1)
+    cohort, training = cohort_size(config, num_clients), sampled_size(config, num_clients)
+    most = f"at most the number of clients that train at a time ({cohort})"
+    require(config.buffer_size <= cohort, "buffer-size", most, config.buffer_size)
+    answers = config.buffer_size or cohort
+    waited_for = f"at most the {answers} clients that a round waits for"
+    require(config.min_replies <= answers, "min-replies", waited_for, config.min_replies)
+    most = f"at most num-clients ({num_clients})"
+    require(config.min_clients <= num_clients, "min-clients", most, config.min_clients)
+    evaluating = evaluating_size(config, num_clients)
     given = sampling(num_clients, training, evaluating)
     if config.buffer_size:  # it is shown those clients alone that begin
         given |= {"fraction_train": 1.0, "min_train_nodes": 1, "min_available_nodes": 1}

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from clients.node_config import NodeConfig
+from clients.node_config import NodeConfig, place_of
 from models.core.errors import UserError
 
 
@@ -24,6 +24,21 @@ def test_state_lies_below_the_home_folder_unless_the_node_says_where() -> None:
 def test_a_node_without_its_numbers_says_how_it_is_to_be_started(given: dict[str, object]) -> None:
     with pytest.raises(UserError, match='--node-config "partition-id=0 num-partitions=3"'):
         _ = NodeConfig.from_flower(given).place
+
+
+@pytest.mark.parametrize(
+    ("given", "place"),
+    [
+        ({"partition-id": 2, "num-partitions": 3}, (2, 3)),
+        ({"partition-id": 3, "num-partitions": 3}, None),
+        ({"partition-id": "0", "num-partitions": 3}, None),
+        ({}, None),
+    ],
+)
+def test_the_place_of_a_node_that_cannot_take_part(
+    given: dict[str, object], place: tuple[int, int] | None
+) -> None:
+    assert place_of(given) == place
 
 
 @pytest.mark.parametrize(

@@ -375,7 +375,9 @@ def test_the_reason_why_a_node_has_gone_is_told() -> None:
     scripted(grid).nodes |= {17: unavailable, 42: unavailable}
     result = exchange(grid, asking([0, 1, 2]), timeout=1)
     assert result.clients == [2]
-    assert failures(result) == {0: "Node Unavailable", 1: "Node Unavailable"}
+    assert failures(result) == dict.fromkeys(
+        (0, 1), "its node has gone, or was started anew, before it answered"
+    )
 
 
 def other_clients(message: Message) -> RecordDict:

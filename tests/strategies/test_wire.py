@@ -244,7 +244,10 @@ def test_a_node_describes_itself_or_says_why_not() -> None:
     assert NodeDescription.unpack(description.pack()) == description
     with pytest.raises(NodeError, match=r"^no data$") as error:
         NodeDescription.unpack(NodeError("no data", "Traceback ...").pack())
-    assert error.value.whole == "Traceback ..."
+    assert (error.value.whole, error.value.place) == ("Traceback ...", None)
+    with pytest.raises(NodeError) as error:
+        NodeDescription.unpack(NodeError("no data", "Traceback ...", (1, 3)).pack())
+    assert error.value.place == (1, 3)
 
 
 @pytest.mark.parametrize(
