@@ -334,7 +334,8 @@ def test_a_client_that_hangs_twice_has_failed_alone(
 
 def test_seconds_that_are_gone_before_the_work_begins_count() -> None:
     content = pack_requests([], RoundInfo(1, 0, "state", seconds_left=100.0))
-    context = Context(1, 0, {}, RecordDict(), {**defaults()})
+    node = {"partition-id": 0, "num-partitions": 1}
+    context = Context(1, 0, node, RecordDict(), {**defaults()})
 
     def load(*_: object) -> Any:
         return SimpleNamespace(engine="loop")
