@@ -1,27 +1,15 @@
-"""The Flower ClientApp: one message carries the requests of all clients that live on this node."""
+"""The Flower ClientApp: one message carries the requests of all clients that live on this node.
+
+It imports no torch. On real machines Flower starts a process for each message, and that process may hand the
+message to one that is warm: see clients/resident.
+"""
 
 import time
-from logging import INFO
 
-from flwr.app import ConfigRecord, Context, Message, RecordDict
+from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
-from clients.belief import believed
-from clients.node_config import NodeConfig, place_of
-from clients.node_work import NodeWork
-from clients.old_states import drop_old_states
-from clients.worker import Load, load_worker
-from models.core.config import TaskConfig, read
-from models.core.log import log
-from models.core.machine import described
-from models.core.tracebacks import line_of, traceback_of
-from models.data.described import shapes_of_examples
-from models.data.fingerprint import data_sha256
-from models.state import describe_state
-from strategies.wire.node import DataDescription, NodeDescription, NodeError, debugged
-from strategies.wire.plan import read_groups, record_at
-from strategies.wire.records import PLAN
-from strategies.wire.reply import NodeReply
+from clients.node_config import RESIDENT
 
 app = ClientApp()
 
@@ -29,74 +17,32 @@ app = ClientApp()
 @app.query()
 def describe(message: Message, context: Context) -> Message:
     """Tell the server which clients live here, and what task and data they have, or why they cannot be."""
-    return Message(description_of(context), reply_to=message)
+    return _answered(message, context)
 
 
 @app.train()
 def train(message: Message, context: Context) -> Message:
     """Train every client that the message names."""
-    return _reply(message, context)
+    return _answered(message, context)
 
 
 @app.evaluate()
 def evaluate(message: Message, context: Context) -> Message:
     """Evaluate every client that the message names."""
-    return _reply(message, context)
+    return _answered(message, context)
 
 
-def description_of(context: Context, load: Load = load_worker) -> RecordDict:
-    """Return what this node says of itself, packed."""
-    try:
-        return _description(context, load).pack()
-    except Exception as error:  # Flower would drop its traceback on the way
-        if debugged(context.node_config):
-            raise
-        return NodeError(line_of(error), traceback_of(error), place_of(context.node_config)).pack()
+def _answered(message: Message, context: Context) -> Message:
+    """Return the answer of the node's resident worker, or else of this process."""
+    content, spent = None, 0.0
+    if RESIDENT in context.node_config:
+        from clients.resident.ask import ask
 
+        started = time.monotonic()
+        content = ask(message.content, message.metadata.message_type, context)
+        spent = time.monotonic() - started
+    if content is None:
+        from clients.answers import answer  # torch, and the task's libraries: seconds
 
-def _description(context: Context, load: Load) -> NodeDescription:
-    node = NodeConfig.from_flower(context.node_config)
-    partition_id, num_partitions = node.place
-    worker = load(believed(read(TaskConfig, context.run_config), node), node.data_path)
-    if node.keep_state_days is not None:
-        for run in drop_old_states(node.state_root, node.keep_state_days):
-            log(INFO, "Removed what clients remembered of %s, by keep-state-days", run)
-    return NodeDescription(
-        partition_id=partition_id,
-        num_partitions=num_partitions,
-        own_data=bool(node.data_path),
-        data="" if node.data_path else data_sha256(worker.dataset),  # its own is nobody's to recognise
-        state=(*describe_state(worker.initial), *worker.task.agreed),
-        machine=described(worker.config.threads, worker.device),
-        examples=DataDescription(
-            kind=worker.dataset.kind,
-            num_examples=len(worker.dataset.train),
-            columns=shapes_of_examples(worker.dataset),
-            classes=tuple(worker.dataset.classes),
-        ),
-    )
-
-
-def _reply(message: Message, context: Context) -> Message:
-    """Unpack the requests, do the work, and pack the replies."""
-    started = time.perf_counter()
-    try:
-        reply = NodeWork.begin(message.content, message.metadata.message_type, context).do()
-        reply.seconds = time.perf_counter() - started
-    except Exception as error:  # of the node, so of each of its clients
-        reply = NodeReply(debug=debugged(context.node_config))
-        for client in _clients_of(message.content, error):
-            reply.fail(client, error)
-    return Message(reply.pack(), reply_to=message)
-
-
-def _clients_of(content: RecordDict, error: Exception) -> list[int]:
-    """Return the clients that a message names; raise the error where they cannot be told."""
-    try:
-        return [
-            client
-            for layout in read_groups(record_at(content, PLAN, ConfigRecord))
-            for client in layout.clients
-        ]
-    except ValueError:
-        raise error from None
+        content = answer(message.content, message.metadata.message_type, context, spent)
+    return Message(content, reply_to=message)

@@ -14,6 +14,9 @@ PARTITION_ID, NUM_PARTITIONS = "partition-id", "num-partitions"
 DATA_PATH, DATA_DIR, STATE_PATH = "data-path", "data-dir", "state-path"
 KEEP_STATE_DAYS = "keep-state-days"
 ALLOW_CODE, ALLOW_DOWNLOAD, BACKBONE = "allow-code", "allow-download", "backbone"
+RESIDENT, RESIDENT_IDLE = "resident", "resident-idle"
+IDLE = 900
+"""Seconds without a message after which a resident worker ends, unless the node says how many."""
 STATE_ROOT = Path(".polyfed", "state")
 """Where clients keep their state, below the home folder, unless the node says where."""
 RUN_NAME = re.compile(r"(?!\.)[A-Za-z0-9._-]{1,128}(?<!\.)")
@@ -44,6 +47,10 @@ class NodeConfig:
     """Folder or hub name of the pre-trained network that it takes where a server names one."""
     simulated: bool = False
     """Whether it is part of a simulation, on the machines of whoever runs the server."""
+    resident: bool = False
+    """Whether a process of the node's own stays, with torch and the data, from message to message."""
+    resident_idle: int = IDLE
+    """Seconds without a message after which that process ends."""
 
     @staticmethod
     def from_flower(given: Mapping[str, object]) -> "NodeConfig":
@@ -54,12 +61,19 @@ class NodeConfig:
             num_partitions=_typed(given, NUM_PARTITIONS, int, "a whole number"),
             data_path=_typed(given, DATA_PATH, str, "text") or "",
             state_path=Path(state_path) if state_path else None,
-            keep_state_days=_days(_typed(given, KEEP_STATE_DAYS, int, "a whole number of days")),
             data_dir=_typed(given, DATA_DIR, str, "text") or "",
             allow_code=_modules(_typed(given, ALLOW_CODE, str, "text") or ""),
             allow_download=_truth(given, ALLOW_DOWNLOAD),
             backbone=_typed(given, BACKBONE, str, "text") or "",
             simulated=is_simulated(given),
+            keep_state_days=_positive(
+                KEEP_STATE_DAYS, _typed(given, KEEP_STATE_DAYS, int, "a whole number of days")
+            ),
+            resident=_truth(given, RESIDENT),
+            resident_idle=_positive(
+                RESIDENT_IDLE, _typed(given, RESIDENT_IDLE, int, "a whole number of seconds")
+            )
+            or IDLE,
         )
 
     @property
@@ -114,9 +128,9 @@ def place_of(given: Mapping[str, object]) -> tuple[int, int] | None:
     return None
 
 
-def _days(given: int | None) -> int | None:
+def _positive(key: str, given: int | None) -> int | None:
     if given is not None and given < 1:
-        raise UserError(f"{KEEP_STATE_DAYS} in --node-config must be at least 1, got {given}")
+        raise UserError(f"{key} in --node-config must be at least 1, got {given}")
     return given
 
 

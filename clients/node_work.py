@@ -52,8 +52,9 @@ class NodeWork:
         context: Context,
         seconds_left: float | None = None,
         load: Load = load_worker,
+        spent: float = 0.0,
     ) -> "NodeWork":
-        """Unpack a message and check all of it; its clients have the time that it says.
+        """Unpack a message and check all of it; its clients have the time that it says, less `spent` seconds.
 
         Who gives `seconds_left` sees to it by themselves that no client takes longer than it may. Raises
         ValueError for a message that is not as it must be: nothing has been done, written or imported then.
@@ -64,7 +65,7 @@ class NodeWork:
         debug = debugged(context.node_config)
         node = NodeConfig.from_flower(context.node_config)
         # Who steps through a client in a debugger takes their time.
-        deadline = NEVER if debug else Deadline.after(info.seconds_left, info.client_seconds)
+        deadline = NEVER if debug else Deadline.after(info.seconds_left - spent, info.client_seconds)
         config = believed(read(TaskConfig, context.run_config), node)
         check_message(info, requests, node, config.num_clients)
         # The run's absolute folder where server and nodes share a disk, else a name under the node's own.

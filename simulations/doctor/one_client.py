@@ -92,7 +92,7 @@ def _measured(run_config: dict[str, Any]) -> Cost:
     """Train the client twice, or once where that takes long, as a node would."""
     import torch
 
-    import clients.app  # noqa: F401  (what a worker imports)
+    import clients.answers  # noqa: F401  (what a worker imports)
     from clients.loop import train_epochs
     from clients.transfer import at_hand
     from clients.worker import load_worker

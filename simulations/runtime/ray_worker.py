@@ -6,7 +6,7 @@ from typing import Any
 
 from flwr.app import Context, RecordDict
 
-from clients.app import description_of
+from clients.answers import description_of
 from clients.node_config import NUM_PARTITIONS, PARTITION_ID
 from clients.node_work import NodeWork
 from clients.simulated import SIMULATED

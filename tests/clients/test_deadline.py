@@ -7,19 +7,22 @@ import threading
 import time
 from collections.abc import Callable, Collection
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
-from flwr.app import RecordDict
+from flwr.app import Context, RecordDict
 from requests_to_clients import request_of
 
 import clients.deadline
 from clients.deadline import NEVER, Deadline, LateError, interrupted_after, take_turns
+from clients.node_work import NodeWork
 from models.core.config import Value
 from simulations.runtime.in_process import run_in_process
+from simulations.scenario import defaults
 from strategies.wire.reply import NodeReply
-from strategies.wire.request import ClientRequest
+from strategies.wire.request import ClientRequest, RoundInfo, pack_requests
 
 Make = Callable[..., dict[str, Value]]
 
@@ -327,3 +330,15 @@ def test_a_client_that_hangs_twice_has_failed_alone(
     (failure,) = row["failures"]
     assert (failure["client"], row["clients"]) == (2, [0, 1, 3])
     assert failure["error"] == "LateError: not done within 3 s (client-timeout), in 2 tries"
+
+
+def test_seconds_that_are_gone_before_the_work_begins_count() -> None:
+    content = pack_requests([], RoundInfo(1, 0, "state", seconds_left=100.0))
+    node = {"partition-id": 0, "num-partitions": 1}
+    context = Context(1, 0, node, RecordDict(), {**defaults()})
+
+    def load(*_: object) -> Any:
+        return SimpleNamespace(engine="loop")
+
+    work = NodeWork.begin(content, "train", context, load=load, spent=70.0)
+    assert 29 < work.deadline.left <= 30

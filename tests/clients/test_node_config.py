@@ -13,6 +13,9 @@ def test_all_that_a_node_may_be_given() -> None:
     node = NodeConfig.from_flower({**given, "debug": True})
     assert node == NodeConfig(2, 3, "/data", Path("/state"))
     assert NodeConfig.from_flower({"keep-state-days": 30}).keep_state_days == 30
+    assert (node.resident, node.resident_idle) == (False, 900)
+    kept_warm = NodeConfig.from_flower({"resident": True, "resident-idle": 60})
+    assert (kept_warm.resident, kept_warm.resident_idle) == (True, 60)
     assert (node.place, node.state_root) == ((2, 3), Path("/state"))
 
 
@@ -50,6 +53,8 @@ def test_the_place_of_a_node_that_cannot_take_part(
         ("data-path", 7, "text"),
         ("state-path", False, "text"),
         ("keep-state-days", 0.5, "a whole number of days"),
+        ("resident", 1, "true or false"),
+        ("resident-idle", 0.5, "a whole number of seconds"),
     ],
 )
 def test_a_value_of_another_type_is_named(key: str, value: object, called: str) -> None:

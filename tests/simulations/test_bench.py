@@ -21,12 +21,13 @@ from models.data.datasets import load_dataset
 from models.data.partition import make_partition
 from models.registry import load_task
 from server.errors import RunFailedError
-from simulations.bench import scale, scaling, startup
+from simulations.bench import nodes, scale, scaling, startup
 from simulations.bench.clock import ClockedFedProx, clocked, median_of_medians, read_starts, warm_rounds
 from simulations.bench.command import memory_of, peak_of, polyfed_run
 from simulations.bench.networks import num_parameters, wide
 from simulations.bench.page import PARTS, replace_between, write_page
 from simulations.bench.plain import federation_of, train_plainly, train_side_by_side
+from simulations.bench.real_nodes import MOMENTS, Moment
 from simulations.bench.round_table import markdown, rows
 from simulations.bench.rounds import planned
 from simulations.bench.scale import Cost, middle, run_once
@@ -367,3 +368,22 @@ def test_whole_cohorts_train_under_fedprox_in_one_process(tmp_path: Path) -> Non
     options = ", proximal_mu = 0.1"
     starts = run_polyfed(tmp_path, "W2", 2, runtime="in-process", strategy=ClockedFedProx, options=options)
     assert len(starts) == 2
+
+
+def test_parts_of_a_round_on_real_nodes_add_up_to_it() -> None:
+    def turn(node: int, *times: float) -> list[Moment]:
+        return [Moment(at, node, what) for at, what in zip(times, MOMENTS, strict=True)]
+
+    moments = [*turn(0, 1, 2, 4), *turn(1, 2, 4, 5), *turn(2, 3, 6, 9)]
+    (first,) = nodes.parts_of([0.0, 10.0], [*moments, Moment(10.5, 0, "asked")])
+    assert list(first.values()) == [2.0, 2.0, 2.0, 4.0, 10.0]
+    with pytest.raises(RunFailedError, match="not every node"):
+        nodes.parts_of([0.0, 8.0], moments)
+    whole = {**first, nodes.CPU: 4.0}
+    slower = {part: 2 * seconds for part, seconds in whole.items()}
+    table = nodes.rows({nodes.IDLE: [whole], nodes.RESIDENT: [whole, slower, slower]})
+    assert table[-3:] == [
+        ["the round", "10.00", "20.00"],
+        [nodes.RATIO, "1.00", "2.00"],
+        [nodes.CPU, "4.00", "8.00"],
+    ]

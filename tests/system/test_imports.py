@@ -66,9 +66,15 @@ def imported(code: str, *arguments: str, cache: str | None = None) -> list[str]:
     return names
 
 
-@pytest.mark.parametrize("module", ["clients.app", "server.app", "simulations.cli", "simulations.start"])
+@pytest.mark.parametrize("module", ["clients.answers", "server.app", "simulations.cli", "simulations.start"])
 def test_importing_an_app_imports_nothing_heavy(module: str) -> None:
     assert imported(f"import {module}; {SAY}") == []
+
+
+def test_a_client_app_that_hands_its_message_on_imports_no_torch() -> None:
+    """Flower starts a process for each message, and torch takes it seconds."""
+    say = "import sys; print('[true]' if {'torch', 'pydantic'} & sys.modules.keys() else '[]')"
+    assert imported(f"import clients.app, clients.resident.ask; {say}") == []
 
 
 def test_the_version_is_said_without_torch() -> None:
