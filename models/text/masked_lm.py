@@ -15,6 +15,7 @@ from models.data.dataset import Dataset, Examples
 from models.data.text import read
 from models.task import Batch, Metrics, Objective
 from models.text.backbone import SCRATCH, Backbone, load_backbone
+from models.text.length_buckets import by_length
 from models.text.pieces import OVERLAP, SPLIT, Piece, Sentences, encode, is_asked
 from models.text.sentence_task import SentenceTask
 from models.text.tokens import EVALUATION_BATCH, NOT_ASKED, logits_of, objective
@@ -54,13 +55,14 @@ class MaskedLanguageModel(SentenceTask):
         warmup_steps: int = 10,
         long_sentences: str = SPLIT,
         overlap: int = OVERLAP,
+        length_buckets: int = 0,
     ) -> None:
         require(0 < mask_ratio < 1, "mask_ratio", "in (0, 1)", mask_ratio)
         self.mask_ratio = mask_ratio
         self.dataset = dataset  # which tells the words
         loaded = load_backbone(backbone, (" ".join(words) for words in self.words(dataset.train)))
         _check_mask(backbone, loaded)
-        super().__init__(dataset, loaded, warmup_steps, long_sentences, overlap)
+        super().__init__(dataset, loaded, warmup_steps, long_sentences, overlap, length_buckets)
         self.agreed = (self.backbone.vocabulary_sha256,)
 
     def build(self) -> nn.Module:
@@ -94,7 +96,7 @@ class MaskedLanguageModel(SentenceTask):
         device = next(model.parameters()).device
         loss, right, asked = 0.0, 0, 0
         sentences = self.words(data)
-        pieces = self.long_sentences.pieces(sentences)
+        pieces = by_length(self.long_sentences.pieces(sentences), self.length_buckets)
         for start in range(0, len(pieces), EVALUATION_BATCH):
             hidden = self.ask(data, sentences, pieces[start : start + EVALUATION_BATCH], generator)
             batch = {name: value.to(device) for name, value in hidden.items()}

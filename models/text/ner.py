@@ -15,6 +15,7 @@ from models.task import Batch, Metrics, Objective
 from models.text.adapters import add_lora
 from models.text.backbone import SCRATCH, load_backbone
 from models.text.entities import entity_metrics
+from models.text.length_buckets import by_length
 from models.text.pieces import OVERLAP, SPLIT, Piece, Sentences, encode, is_asked
 from models.text.sentence_task import SentenceTask
 from models.text.tokens import EVALUATION_BATCH, NOT_ASKED, logits_of, objective
@@ -50,6 +51,7 @@ class EntityRecognition(SentenceTask):
         strict: bool = False,
         long_sentences: str = SPLIT,
         overlap: int = OVERLAP,
+        length_buckets: int = 0,
     ) -> None:
         require(lora >= 0, "lora", ">= 0", lora)
         self.lora, self.strict = lora, strict
@@ -62,7 +64,7 @@ class EntityRecognition(SentenceTask):
             id2label=dict(enumerate(self.tags)),
             label2id={tag: number for number, tag in enumerate(self.tags)},
         )
-        super().__init__(dataset, loaded, warmup_steps, long_sentences, overlap)
+        super().__init__(dataset, loaded, warmup_steps, long_sentences, overlap, length_buckets)
         self.agreed = (*self.tags, self.backbone.vocabulary_sha256)
 
     def build(self) -> nn.Module:
@@ -132,7 +134,7 @@ class EntityRecognition(SentenceTask):
         device = next(model.parameters()).device
         total, seen, predicted = 0.0, 0, torch.full_like(data["tag"], self.tags.index(OUTSIDE))
         sentences = self.words(data)
-        pieces = self.long_sentences.pieces(sentences)
+        pieces = by_length(self.long_sentences.pieces(sentences), self.length_buckets)
         for start in range(0, len(pieces), EVALUATION_BATCH):
             chosen = pieces[start : start + EVALUATION_BATCH]
             batch, word = self.encode(data, sentences, chosen)

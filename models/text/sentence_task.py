@@ -11,6 +11,7 @@ from models.core.config import require
 from models.data.dataset import Dataset, Examples
 from models.task import Batch, Task
 from models.text.backbone import Backbone
+from models.text.length_buckets import bucketed
 from models.text.pieces import LongSentences, Piece, Sentences
 
 
@@ -20,14 +21,24 @@ class SentenceTask(Task):
     These are options of every such task.
     `warmup_steps`, the first steps of each round, over which the learning rate rises to its value;
     `long_sentences`, "split" or "cut", what becomes of a sentence that is longer than the network;
-    `overlap`, the words that two pieces of a sentence share.
+    `overlap`, the words that two pieces of a sentence share;
+    `length_buckets`, how many batches at a time are drawn and then sorted by length, so that less of them is
+    padding, 0 for none; it changes which sentences share a batch, and so the result.
     """
 
     def __init__(
-        self, dataset: Dataset, backbone: Backbone, warmup_steps: int, long_sentences: str, overlap: int
+        self,
+        dataset: Dataset,
+        backbone: Backbone,
+        warmup_steps: int,
+        long_sentences: str,
+        overlap: int,
+        length_buckets: int,
     ) -> None:
         super().__init__(dataset)
         require(warmup_steps >= 0, "warmup_steps", ">= 0", warmup_steps)
+        require(length_buckets >= 0, "length_buckets", ">= 0", length_buckets)
+        self.length_buckets = length_buckets
         self.backbone, self.warmup_steps = backbone, warmup_steps
         self.long_sentences = LongSentences(backbone, long_sentences, overlap)
 
@@ -47,7 +58,7 @@ class SentenceTask(Task):
         """Yield the batches of one local epoch: pieces, shuffled, each as long as its longest."""
         sentences = self.words(data)
         pieces = self.long_sentences.pieces(sentences)
-        for rows in torch.randperm(len(pieces), generator=generator).split(batch_size):
+        for rows in bucketed(pieces, batch_size, self.length_buckets, generator):
             yield self.ask(data, sentences, [pieces[row] for row in rows.tolist()], generator)
 
     def batch(self, examples: Examples, generator: torch.Generator) -> Batch:
