@@ -175,6 +175,7 @@ def _prepare(grid: Grid, plan: Plan, folder: RunFolder, errors: ErrorLog) -> Rou
             requests=requests_of(plan),
             expected=expected_of(plan),
             weight_types=weight_types_of(plan) if takes_the_mean(plan.strategy) else None,
+            asynchronous=bool(plan.config.buffer_size),
         ),
         CentralEvaluation(plan.task, plan.model, plan.task_config),
         folder,
@@ -222,7 +223,7 @@ def _registry(plan: Plan, state: Mapping[str, Tensor], shared_disk: bool, errors
 def _warn_of_too_many(plan: Plan, attacking: int) -> None:
     """Say where a round may have more attackers than its strategy is made for."""
     withstands = declaration_of(plan.strategy).withstands
-    cohort = cohort_size(plan.config, plan.task_config.num_clients)
+    cohort = plan.config.buffer_size or cohort_size(plan.config, plan.task_config.num_clients)
     if withstands is not None and min(attacking, cohort) > withstands:
         log(
             WARNING,

@@ -4,6 +4,7 @@ Time is simulated: seconds of an imagined federation, which pass by no clock. No
 """
 
 import csv
+import io
 import math
 import random
 from collections.abc import Callable, Iterable, Mapping
@@ -17,8 +18,11 @@ from pydantic import Field, model_validator
 from models.core.config import Config, check_keys, parse_options, read, require
 from models.core.errors import UserError
 from models.core.seeds import derive_seed
+from models.data.hashed_files import hash_files
 from server.config import ServerConfig
 
+LARGEST_SECONDS = 1e9
+"""Simulated seconds that anything may take: 30 years, and no sum of them is infinite."""
 KEPT = 10_000
 """Clients whose numbers are kept, as drawing them anew takes a few microseconds."""
 T = TypeVar("T", bound=Config)
@@ -29,15 +33,15 @@ Spans = list[tuple[float, float]]
 class Speeds(Config):
     """`client-speeds`: what a client needs for its work."""
 
-    seconds: Annotated[float, Field(gt=0)] = 0.01
+    seconds: Annotated[float, Field(gt=0, le=LARGEST_SECONDS)] = 0.01
     """Simulated seconds that a client of usual speed takes for one example."""
-    spread: Annotated[float, Field(ge=0)] = 0.0
+    spread: Annotated[float, Field(ge=0, le=10)] = 0.0
     """Standard deviation of the logarithm of clients' seconds (log-normal); 0 = all are equally fast."""
     slow: Annotated[float, Field(ge=0, le=1)] = 0.0
     """Part of the clients, drawn from the seed, that are slower."""
-    times: Annotated[float, Field(ge=1)] = 10.0
+    times: Annotated[float, Field(ge=1, le=LARGEST_SECONDS)] = 10.0
     """How often the seconds of the others those take."""
-    latency: Annotated[float, Field(ge=0)] = 0.0
+    latency: Annotated[float, Field(ge=0, le=LARGEST_SECONDS)] = 0.0
     """Simulated seconds that messages to a client and back take, whatever it trains."""
     file: str = ""
     """A CSV file with the columns client and seconds, for every client; instead of the four above."""
@@ -53,9 +57,9 @@ class Speeds(Config):
 class Presence(Config):
     """`availability`: when clients are there."""
 
-    share: Annotated[float, Field(gt=0, le=1)] = 1.0
+    share: Annotated[float, Field(ge=1e-6, le=1)] = 1.0
     """Part of each period in which a client is there; where the part begins is drawn from the seed."""
-    period: Annotated[float, Field(gt=0)] = 86_400.0
+    period: Annotated[float, Field(ge=1, le=LARGEST_SECONDS)] = 86_400.0
     """Simulated seconds after which clients come again."""
     file: str = ""
     """A CSV file with the columns client, from and to, in seconds of a period: when a client is there. One
@@ -78,6 +82,8 @@ class Profiles:
     spans_of: Callable[[int], Spans] | None
     """Client -> when it is there within a period; None where all clients always are."""
     period: float
+    files: dict[str, str]
+    """Key -> SHA-256 of the file that it names."""
     examples_of: Callable[[int], int]
     """Client -> examples that it trains on in a round, all epochs together."""
 
@@ -96,6 +102,15 @@ class Profiles:
                 if turn + end > now:
                     return max(now, turn + begin)
         return math.inf
+
+    def stays(self, client: int, now: float) -> Spans:
+        """Return from when to when a client is there in the period that begins now."""
+        spans = [(0.0, self.period)] if self.spans_of is None else self.spans_of(client)
+        start = math.floor(now / self.period) * self.period
+        found = [
+            (start + turn + begin, start + turn + end) for turn in (0.0, self.period) for begin, end in spans
+        ]
+        return [(max(begin, now), end) for begin, end in found if end > now and begin <= now + self.period]
 
     def end_of(self, client: int, now: float) -> float:
         """Return when a client that is given work is done with it; it rests while it is away."""
@@ -130,11 +145,13 @@ def profiles_of(
         return None
     speeds = _options(Speeds, "client-speeds", config.client_speeds)
     presence = _options(Presence, "availability", config.availability)
+    files = {"client-speeds": speeds.file, "availability": presence.file}
     return Profiles(
         lru_cache(KEPT)(_seconds(speeds, seed, num_clients)),
         speeds.latency,
         _spans(presence, seed, num_clients),
         presence.period,
+        {key: str(hash_files([Path(file)])[0].sha256) for key, file in files.items() if file},
         examples_of,
     )
 
@@ -151,10 +168,14 @@ def _options(cls: type[T], key: str, text: str) -> T:
 def _seconds(speeds: Speeds, seed: int, num_clients: int) -> Callable[[int], float]:
     if speeds.file:
         rows = _rows("client-speeds", speeds.file, ("client", "seconds"), num_clients)
-        given = {client: seconds for client, (seconds,) in rows}
-        wrong = [client for client, seconds in given.items() if seconds <= 0]
-        if wrong:
-            raise UserError(f"client-speeds: {speeds.file} must give seconds > 0, not so client {wrong[0]}")
+        given: dict[int, float] = {}
+        for client, (seconds,) in rows:
+            if client in given or not 0 < seconds <= LARGEST_SECONDS:
+                raise UserError(
+                    f"client-speeds: {speeds.file} must name each client once, with seconds > 0 and at most "
+                    f"{LARGEST_SECONDS:g}, not so client {client}"
+                )
+            given[client] = seconds
         if missing := [client for client in range(num_clients) if client not in given]:
             raise UserError(f"client-speeds: {speeds.file} must name every client, and lacks {missing[0]}")
         return given.__getitem__
@@ -213,7 +234,16 @@ def _rows(
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{key}: {file} cannot be read ({error})") from error
-    rows = csv.DictReader(text.splitlines())
+    rows = csv.DictReader(io.StringIO(text, newline=""))
+    try:
+        yield from _checked_rows(key, file, columns, num_clients, rows)
+    except csv.Error as error:
+        raise UserError(f"{key}: line {rows.line_num} of {file} is no CSV ({error})") from error
+
+
+def _checked_rows(
+    key: str, file: str, columns: tuple[str, ...], num_clients: int, rows: "csv.DictReader[str]"
+) -> Iterable[tuple[int, list[float]]]:
     if missing := set(columns) - set(rows.fieldnames or ()):
         wanted = ", ".join(columns)
         raise UserError(

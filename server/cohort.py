@@ -60,6 +60,7 @@ class CohortGrid(Grid):
         requests: Requests | None = None,
         expected: Expected | None = None,
         weight_types: Mapping[str, np.dtype[Any]] | None = None,
+        asynchronous: bool = False,
     ) -> None:
         self.grid = grid
         self.node_registry = node_registry
@@ -71,6 +72,8 @@ class CohortGrid(Grid):
         self.expected = expected or Expected()
         self.weight_types = weight_types
         """Types of the weights, where the weighted mean is to be the new ones as it is; else None."""
+        self.asynchronous = asynchronous
+        """Whether those who answer are not those whose updates are averaged next."""
         self.shown: Collection[int] | None = None
         """Clients that a strategy is shown, of those whose nodes are connected; None is all of them."""
         self._round: tuple[RoundInfo, float, Mapping[str, Tensor] | None] | None = None
@@ -208,7 +211,7 @@ class CohortGrid(Grid):
             parts, sums = tally.settle(parts) if info.weighted_by else (agreeing(parts), None)
         self._take_down(parts, info.server_round if wave.training else None)
         replies = sorted((reply for part in parts for reply in part.replies), key=lambda each: each.client)
-        if wave.training:
+        if wave.training and not self.asynchronous:
             check_examples(replies, info.weighted_by or NUM_EXAMPLES)
         return Outcome(
             wave,

@@ -1,15 +1,20 @@
 """When clients begin and when their updates arrive: round by round, or as each of them is done."""
 
+import json
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
 from flwr.app import Message, MessageType, RecordDict
-from pydantic import TypeAdapter
+from pydantic import TypeAdapter, ValidationError
 from torch import Tensor
 
+from models.core.errors import UserError
 from server.cohort_result import CohortResult
+from server.errors import RunFailedError
+from server.run_schema import explain
 from server.simulated_time import Clock, Schedule, Turn
 from server.update_buffer import UpdateBuffer
 from strategies.rule import Arrays
@@ -27,6 +32,8 @@ from strategies.wire.reply import (
 from strategies.wire.request import RoundInfo
 
 CLOCK = TypeAdapter(Clock)
+TIME, FILES = "clock", "files"
+"""Keys of what a checkpoint keeps."""
 
 
 class Pace:
@@ -39,6 +46,9 @@ class Pace:
     def asks(self, client: int) -> bool:
         """Whether what the strategy asks of a client is sent."""
         return True
+
+    def check(self, strategy: str, asked: Sequence[int]) -> None:
+        """Raise UserError where a strategy does not ask those that it has to."""
 
     def info(self, info: RoundInfo) -> RoundInfo:
         """Return what the clients are told of the round."""
@@ -88,12 +98,23 @@ class TimedRounds(Pace):
         return self.schedule.clock.now
 
     def memory(self) -> tuple[Any, dict[str, Tensor]]:
-        """Return the clock."""
-        return asdict(self.schedule.clock), {}
+        """Return the clock, and which files it goes by."""
+        return {TIME: asdict(self.schedule.clock), FILES: self.schedule.profiles.files}, {}
 
     def restore(self, memory: Any, tensors: Mapping[str, Tensor]) -> None:
-        """Set the clock."""
-        self.schedule.clock = CLOCK.validate_python(memory)
+        """Set the clock; raise ValueError where it is none of this run's."""
+        given = memory if isinstance(memory, dict) else {}
+        if given.get(FILES) != self.schedule.profiles.files:
+            raise ValueError(
+                "a file of client-speeds or availability is another than the run began with: put it back"
+            )
+        try:
+            clock = CLOCK.validate_json(json.dumps(given.get(TIME)), strict=True)
+        except ValidationError as error:
+            raise ValueError(f"its clock is broken: {explain(error)}") from error
+        if not (0 <= clock.now < math.inf and all(each.end < math.inf for each in clock.in_flight)):
+            raise ValueError("its clock is broken: it is not finite")
+        self.schedule.clock = clock
 
 
 class AsynchronousRounds(TimedRounds):
@@ -115,6 +136,7 @@ class AsynchronousRounds(TimedRounds):
         self.buffer_size, self.weighted_by, self.weight_types = buffer_size, weighted_by, weight_types
         self.buffer = UpdateBuffer(exponent)
         self.turn = Turn(0, (), ())
+        self.staleness: float | None = None
 
     def begin(self, server_round: int, connected: Callable[[], Sequence[int]]) -> Sequence[int]:
         """Return the clients that begin in this round.
@@ -129,6 +151,14 @@ class AsynchronousRounds(TimedRounds):
         """Whether a client begins in this round."""
         return client in self.turn.begun
 
+    def check(self, strategy: str, asked: Sequence[int]) -> None:
+        """Raise UserError where a strategy leaves out clients that begin: their places would stay taken."""
+        if left := sorted(set(self.turn.begun) - set(asked)):
+            raise UserError(
+                f"strategy {strategy} does not ask clients {left}, which it was shown: in asynchronous "
+                "rounds (buffer-size) it must ask all of them, as they were drawn already"
+            )
+
     def info(self, info: RoundInfo) -> RoundInfo:
         """Have every client reply for itself: they arrive one by one."""
         return replace(info, weighted_by="")
@@ -142,7 +172,11 @@ class AsynchronousRounds(TimedRounds):
         self.buffer.put(server_round, cohort.replies, weights)
         fresh = [each.client for each in arrived if each.server_round == server_round]
         found += self.buffer.take(fresh, server_round, weights)
+        self.buffer.own()
+        self.schedule.forget({each.client for each in cohort.failures}, server_round)
         found.sort(key=lambda each: each[0])
+        stale_by = [server_round - each.server_round for each in arrived if each.client in dict(found)]
+        self.staleness = sum(stale_by) / len(stale_by) if stale_by else None
         clients, contents = [client for client, _ in found], [content for _, content in found]
         partial = drop_partial_metrics(contents, NUM_EXAMPLES)
         replies, mean = [_from(client, content) for client, content in found], None
@@ -150,6 +184,11 @@ class AsynchronousRounds(TimedRounds):
             total = ExactSum()
             for content in contents:
                 add_update(total, content, self.weighted_by)
+            if not total.weight:
+                raise RunFailedError(
+                    f"the updates that arrived in round {server_round} have no examples "
+                    f"({self.weighted_by} is 0)"
+                )
             mean = None if self.weight_types is None else total.mean(self.weight_types)
             metrics = mean_metrics(contents, self.weighted_by)
             arrays = hold(total.mean() if mean is None else {})
@@ -160,23 +199,24 @@ class AsynchronousRounds(TimedRounds):
             mean=mean,
             clients=clients,
             num_examples=int(sum(weight_of(content, NUM_EXAMPLES) for content in contents)),
-            partial_metrics=partial,
+            partial_metrics={**cohort.partial_metrics, **partial},
         )
 
     def metrics(self) -> dict[str, float]:
         """Return how many models were made since the updates began, on average."""
-        arrived = self.turn.arrived
-        stale = sum(self.turn.server_round - each.server_round for each in arrived)
-        return {"staleness": stale / len(arrived)} if arrived else {}
+        return {} if self.staleness is None else {"staleness": self.staleness}
 
     def memory(self) -> tuple[Any, dict[str, Tensor]]:
         """Return the clock, and the updates that have not arrived."""
-        return asdict(self.schedule.clock), self.buffer.tensors()
+        return super().memory()[0], self.buffer.tensors()
 
     def restore(self, memory: Any, tensors: Mapping[str, Tensor]) -> None:
         """Take both back."""
         super().restore(memory, tensors)
         self.buffer.restore(tensors)
+        training = {each.client for each in self.schedule.clock.in_flight}
+        if stray := self.buffer.updates.keys() - training:
+            raise ValueError(f"it holds updates of clients {sorted(stray)}, which do not train")
 
 
 def _from(client: int, content: RecordDict) -> Message:

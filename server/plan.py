@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from logging import WARNING
 from typing import Any
 
@@ -18,7 +18,7 @@ from models.core.log import log
 from models.data.attackers import attackers, check_attack
 from models.data.dataset import Dataset
 from models.data.datasets import load_dataset
-from models.data.partition import Partition, make_partition
+from models.data.partition import Partition, make_partition, split_local_test
 from models.engine import EngineChoice, choose_engine
 from models.optimizers import make_optimizers
 from models.registry import load_task
@@ -26,7 +26,7 @@ from models.state import build_model, federated_names, model_state
 from models.task import Task
 from server.callbacks.build import make_guests
 from server.callbacks.callback import Callback
-from server.client_profiles import profiles_of
+from server.client_profiles import KEPT, profiles_of
 from server.config import ServerConfig
 from server.mean import takes_the_mean
 from server.metric_checks import Expected
@@ -104,7 +104,7 @@ def make_plan(run_config: RunConfig) -> Plan:
         check_asynchronous(strategy, statistics)
     if statistics and attackers(task_config):
         log(WARNING, "Attacks and robust strategies concern parameters; statistics are averaged beside them")
-    tell_what_clients_remember(strategy, task_config, task, model)
+    tell_what_clients_remember(strategy, task_config, task, model, away=bool(config.availability))
     # Their options are checked by making them.
     optimizers = make_optimizers(task, model.named_parameters(), task_config)
     check_optimizers(strategy, (optimizer for _, optimizer in optimizers))
@@ -136,7 +136,7 @@ def requests_of(plan: Plan) -> Requests:
 def pace_of(plan: Plan) -> Pace:
     """Return when clients begin and arrive, at the start of the run."""
     config, clients = plan.config, plan.task_config.num_clients
-    profiles = profiles_of(config, plan.task_config.seed, clients, partial(_work_of, plan))
+    profiles = profiles_of(config, plan.task_config.seed, clients, lru_cache(KEPT)(partial(_work_of, plan)))
     if profiles is None:
         return Pace()
     schedule = Schedule(profiles, plan.task_config.seed, cohort_size(config, clients))
@@ -162,8 +162,11 @@ def weight_types_of(plan: Plan) -> dict[str, np.dtype[Any]]:
 
 def _work_of(plan: Plan, client: int) -> int:
     """Return the examples that a client trains on in a round, one that comes again in every epoch."""
-    examples = plan.task_config.examples_per_client or len(plan.partition[client])
-    return examples * plan.task_config.local_epochs
+    config = plan.task_config
+    rows, _ = split_local_test(
+        plan.partition[client], config.local_test_fraction, config.seed, client, plan.dataset.ordered
+    )
+    return len(rows) * config.local_epochs
 
 
 def expected_of(plan: Plan) -> Expected:

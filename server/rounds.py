@@ -190,8 +190,8 @@ class RoundLoop:
             row |= _cohort(cohort)
             if self.pace.seconds is not None:
                 row["simulated_seconds"] = self.pace.seconds
-            trained = {**self._aggregate(server_round, cohort), **self.pace.metrics()}
-            row["train"] = self._finite(server_round, trained)
+            if trained := self._aggregate(server_round, cohort):
+                row["train"] = self._finite(server_round, {**trained, **self.pace.metrics()})
             evaluated = self._evaluate_on_clients(server_round)
             row |= self._client_metrics(server_round, evaluated)
             also = _cohort(evaluated)
@@ -227,12 +227,14 @@ class RoundLoop:
             self._seed("train", server_round)
             info = self._info(server_round)
             self.grid.begin_round(info, self.config.round_timeout, self._statistics)
-            self.grid.expect_sampling()
             words = self._words("train", server_round)
             weights = hold_tensors(self._weights)
-            self.grid.shown = self.pace.begin(server_round, self.grid.connected)
+            shown = self.pace.begin(server_round, self.grid.connected)
+            self.grid.shown = None if shown is None else frozenset(shown)
+            self.grid.expect_sampling()
             asked = self.strategy.configure_train(server_round, weights, words, self.grid)
             messages = [message for message in asked if self.pace.asks(message.metadata.dst_node_id)]
+            self.pace.check(type(self.strategy).__name__, [each.metadata.dst_node_id for each in messages])
             self.grid.shown = None
             self.progress.words["train"] = as_json(words)
         told, timeout = self.pace.info(info), self.config.round_timeout

@@ -16,11 +16,13 @@ class ShortRounds:
 
     def __init__(self, config: ServerConfig) -> None:
         self.least, self.skip = config.min_replies, config.short_rounds == "skip"
+        self.twice = bool(config.buffer_size)
+        """Whether a client may answer twice in a round, each time with an update of its own."""
         self.in_a_row = 0
 
     def leaves_out(self, server_round: int, cohort: CohortResult) -> bool:
         """Return whether the model is to stay as it was; raise RunFailedError where the run is to end."""
-        answered = len(set(cohort.clients))
+        answered = len(cohort.clients if self.twice else set(cohort.clients))
         if answered >= self.least:
             self.in_a_row = 0
             return False

@@ -5,6 +5,7 @@ Aggregation", arXiv:2106.06639, algorithm 1): a number of clients train at any t
 was the newest as it began, and the server makes a new model of every `buffer-size` updates that arrive.
 """
 
+import heapq
 import math
 import random
 from collections.abc import Callable, Collection, Sequence
@@ -68,13 +69,16 @@ class Schedule:
         profiles, clock = self.profiles, self.clock
         if profiles.spans_of is None or len(clients) < self.cohort:
             return clients
-        most, until = 0, clock.now + profiles.period
-        while clock.now <= until:  # then all comes again
-            there = [client for client in clients if profiles.is_there(client, clock.now)]
-            if len(there) >= self.cohort:
-                return there
-            most, away = max(most, len(there)), set(clients) - set(there)
-            clock.now = min(profiles.next_arrival(client, clock.now) for client in away)
+        stays = sorted((*stay, client) for client in clients for stay in profiles.stays(client, clock.now))
+        ends, most = list[float](), 0  # when those that are there go, the first of them at the front
+        for now, end, _ in stays:
+            while ends and ends[0] <= now:
+                heapq.heappop(ends)
+            heapq.heappush(ends, end)
+            most = max(most, len(ends))
+            if len(ends) >= self.cohort:
+                clock.now = now
+                return sorted({client for begin, end, client in stays if begin <= now < end})
         raise RunFailedError(
             f"at most {most} clients are there at a time, and {self.cohort} are to train: lower "
             "clients-per-round, or raise share in availability"
@@ -101,12 +105,39 @@ class Schedule:
                 self._pass_until_somebody_comes(set(clients) - set(begun))
             else:
                 first = min(clock.in_flight, key=lambda each: (each.end, each.client))
+                if self._comes_before(first.end, clients, begun):
+                    self._fill(server_round, clients, begun)
+                    continue
                 clock.in_flight.remove(first)
                 clock.now = max(clock.now, first.end)
                 arrived.append(first)
             if len(arrived) < buffer_size:
                 self._fill(server_round, clients, begun)
         return Turn(server_round, begun, arrived)
+
+    def forget(self, clients: Collection[int], server_round: int) -> None:
+        """Let the places of clients that began in this round, and have failed, be free."""
+        clock = self.clock
+        clock.in_flight = [
+            each
+            for each in clock.in_flight
+            if each.server_round != server_round or each.client not in clients
+        ]
+
+    def _comes_before(self, end: float, clients: Sequence[int], begun: Collection[int]) -> bool:
+        """Where a place is free, let time pass until a client comes that can take it, if before `end`."""
+        clock, profiles = self.clock, self.profiles
+        if profiles.spans_of is None or len(clock.in_flight) >= self.cohort:
+            return False
+        busy = {each.client for each in clock.in_flight} | set(begun)
+        comes = min(
+            (profiles.next_arrival(client, clock.now) for client in clients if client not in busy),
+            default=math.inf,
+        )
+        if comes >= end:
+            return False
+        clock.now = comes
+        return True
 
     def _fill(self, server_round: int, clients: Sequence[int], begun: list[int]) -> None:
         """Let clients begin until as many train as may."""

@@ -217,6 +217,11 @@ def check_asynchronous(strategy: Strategy, statistics: Sequence[str]) -> None:
                 "(Declaration.asynchronous): leave out buffer-size, or take a strategy that does, such as "
                 "FedAvg, FedProx or FedAdam"
             )
+    if declaration_of(strategy).replies_aux:
+        raise UserError(
+            f"clients of {type(strategy).__name__} reply aux tensors, which belong to the round that they "
+            "began in: leave out buffer-size"
+        )
     if statistics:
         raise UserError(
             f"asynchronous rounds average no statistics, and the model sends some, such as {statistics[0]}: "
@@ -257,11 +262,16 @@ def check_max_update_norm(strategy: Strategy, statistics: Sequence[str], norm: f
         )
 
 
-def tell_what_clients_remember(strategy: Strategy, config: TaskConfig, task: Task, model: nn.Module) -> None:
-    """Tell a private strategy that sampling gains nothing, where replies depend on what clients remember."""
+def tell_what_clients_remember(
+    strategy: Strategy, config: TaskConfig, task: Task, model: nn.Module, *, away: bool = False
+) -> None:
+    """Tell a private strategy that sampling gains nothing, where replies depend on what clients remember.
+
+    Nor does it where clients are `away` at times: a round draws from those that are there alone.
+    """
     shared = {*federated_names(model, task).all, *frozen_names(model, task.freeze)}
     own = [name for name in model_state(model) if name not in shared]
-    reasons = []
+    reasons = ["clients are away at times (availability)"] if away else []
     if config.keep_optimizer:
         reasons.append("clients remember their optimizers (keep-optimizer)")
     if own:

@@ -7,7 +7,7 @@ older model is applied to the newest, scaled by 1 / (1 + staleness) ** exponent.
 import json
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -88,10 +88,16 @@ class UpdateBuffer:
         self.began = {number: each for number, each in self.began.items() if number in needed}
         return found
 
+    def own(self) -> None:
+        """Hold copies: what waits is not to keep the messages alive that it came in."""
+        for client, update in self.updates.items():
+            arrays = {name: array.copy() for name, array in update.arrays.items() if array.base is not None}
+            self.updates[client] = replace(update, arrays={**update.arrays, **arrays})
+
     def tensors(self) -> dict[str, Tensor]:
         """Return all of it, as a checkpoint holds it."""
         found = {
-            f"{BEGAN}{number}/{name}": tensor_view(np.ascontiguousarray(array))
+            f"{BEGAN}{number}/{name}": _tensor_of(array)
             for number, arrays in self.began.items()
             for name, array in arrays.items()
         }
@@ -101,7 +107,7 @@ class UpdateBuffer:
                 bytearray(json.dumps(told).encode()), dtype=torch.uint8
             )
             for name, array in update.arrays.items():
-                found[f"{UPDATE}{client}/{name}"] = tensor_view(np.ascontiguousarray(array))
+                found[f"{UPDATE}{client}/{name}"] = _tensor_of(array)
         return found
 
     def restore(self, tensors: Mapping[str, Tensor]) -> None:
@@ -121,6 +127,11 @@ class UpdateBuffer:
         lacking = {update.server_round for update in self.updates.values()} - self.began.keys()
         if lacking:
             raise ValueError(f"it lacks the weights of rounds {sorted(lacking)}, which clients began with")
+
+
+def _tensor_of(array: np.ndarray) -> Tensor:
+    """Return a copy of its own: a file of tensors refuses those that share memory, as rounds may."""
+    return tensor_view(np.array(array, order="C"))
 
 
 def _moved(weight: np.ndarray, trained: np.ndarray, began: np.ndarray, scale: float) -> np.ndarray:

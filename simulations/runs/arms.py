@@ -163,7 +163,7 @@ def rows(arms: Sequence[Arm], target: float | None = None, *, all_metrics: bool 
         cells += [_shown(interval(list(arm.values(name).values()))) for name in others]
         if target is not None:
             cells.append(_reached(arm, arm.rounds_to(target)))
-            cells += [_reached(arm, arm.simulated_seconds_to(target))] * timed
+            cells += [_time_to(arm, target)] * timed
         table.append(cells)
     return table
 
@@ -215,6 +215,12 @@ def _shown(found: Interval) -> str:
 def _seeds(arm: Arm) -> str:
     done, asked = len(arm.values()), len(arm.runs)
     return str(done) if done == asked else f"{done} of {asked}"
+
+
+def _time_to(arm: Arm, target: float) -> str:
+    if not any(run.simulates_time for run in arm.runs.values()):
+        return NOTHING
+    return _reached(arm, arm.simulated_seconds_to(target))
 
 
 def _reached(arm: Arm, reached: Mapping[int, float]) -> str:

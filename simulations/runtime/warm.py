@@ -49,6 +49,8 @@ class Workers:
         self, run_config: dict[str, Value], simulation: ResolvedSimulation
     ) -> "Iterator[Callable[[Plan], RayWorkers]]":
         """Give what returns the workers, turned to this run; where they cannot be, Ray is ended."""
+        if self._session and self._session.workers.done() and self._session.workers.exception():
+            self.close()  # Ray has not started, and this is another try
         made_for = (simulation, run_config["threads"], user_folder())
         if self._session and made_for != self._made_for:
             self.close()

@@ -68,6 +68,32 @@ def test_a_checkpoint_holds_what_has_not_arrived() -> None:
         again.restore(broken)
 
 
+def test_a_checkpoint_keeps_the_shape_of_a_single_number_and_shares_no_memory() -> None:
+    weights = {"w": np.zeros(2, np.float32), "scale": np.float32(1.0).reshape(())}
+    content = RecordDict({ARRAYS: hold(weights), METRICS: MetricRecord({"num-examples": 1})})
+    buffer, again = UpdateBuffer(1.0), UpdateBuffer(1.0)
+    for server_round in (1, 2):  # of which the first has left the weights as they were
+        told = Message(content, reply_to=Message(RecordDict(), server_round, MessageType.TRAIN))
+        buffer.put(server_round, [told], weights)
+    kept = buffer.tensors()
+    assert {tuple(each.shape) for name, each in kept.items() if name.endswith("/scale")} == {()}
+    assert len({each.data_ptr() for each in kept.values()}) == len(kept)
+    again.restore(kept)
+    assert {name: each.tolist() for name, each in again.tensors().items()} == {
+        name: each.tolist() for name, each in kept.items()
+    }
+
+
+def test_a_short_round_is_left_out(tiny: Tiny) -> None:
+    """Client 2 fails in the first round, in which two of the four are awaited."""
+    keys = {"buffer_size": 2, "min_replies": 2, "short_rounds": "skip", "num_server_rounds": 4}
+    failing = {"task": "faulty:FaultyCnn", "task_options": "raise_at = [1, 2]", "partitioner": "iid"}
+    _, lines = run(tiny(**keys, **failing))
+    assert lines[1].failures
+    assert all(len(line.clients) == 2 for line in lines[1:] if line.train)
+    assert [line.server_round for line in lines] == [0, 1, 2, 3, 4]
+
+
 @pytest.mark.parametrize("strategy", ["FedAvg", "FedMedian"])
 def test_a_buffer_for_all_clients_of_one_speed_is_a_synchronous_round(
     tiny: Tiny, tmp_path: Path, strategy: str
@@ -121,7 +147,10 @@ def test_clients_that_are_away_are_not_asked(tiny: Tiny, tmp_path: Path) -> None
 
 def test_a_client_may_arrive_twice_in_a_round(tiny: Tiny, tmp_path: Path) -> None:
     """Once with an update that it began a round ago, and once more with one of this round's model."""
-    keys = {"partitioner": "iid", "num_server_rounds": 6, "buffer_size": 3, "clients_per_round": 3}
+    keys = {
+        "partitioner": "iid", "num_server_rounds": 6, "buffer_size": 3, "clients_per_round": 3,
+        "min_replies": 3,
+    }  # fmt: skip
     speeds = tmp_path / "speeds.csv"
     speeds.write_text("client,seconds\n0,0.01\n1,0.01\n2,0.01\n3,0.05\n", encoding="utf-8")
     _, lines = run(tiny(**keys, client_speeds=f"file = '{speeds}'"))
@@ -130,9 +159,11 @@ def test_a_client_may_arrive_twice_in_a_round(tiny: Tiny, tmp_path: Path) -> Non
 
 
 def test_a_client_that_fails_takes_its_place_in_the_buffer(tiny: Tiny) -> None:
-    _, lines = run(tiny(buffer_size=4, task="faulty:FaultyCnn", task_options="raise_at = [1, 2]"))
+    failing = {"task": "faulty:FaultyCnn", "task_options": "raise_at = [1, 2]"}
+    _, lines = run(tiny(buffer_size=4, num_server_rounds=3, **failing))
     assert lines[1].failures
     assert len(lines[1].clients) + len(lines[1].failures) == 4
+    assert all(len(line.clients) == 4 for line in lines[2:]), "its place is free again"
 
 
 @pytest.mark.parametrize(

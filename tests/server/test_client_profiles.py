@@ -85,6 +85,7 @@ def test_a_share_of_every_period_is_drawn_from_the_seed() -> None:
     [
         ("second = 1", "client-speeds: unknown run-config key 'second': did you mean seconds?"),
         ("seconds = 0", "client-speeds: seconds must be > 0, got 0"),
+        ("spread = 1000", "client-speeds: spread must be <= 10"),
         (
             "seconds = 1, file = '/a.csv'",
             "client-speeds: file in client-speeds must be given without seconds",
@@ -107,7 +108,9 @@ def test_options_that_do_not_fit_are_refused(speeds: str, said: str) -> None:
         ("client,seconds\n0,1\n", "must name every client, and lacks 1"),
         ("client,seconds\n0,1\n1,fast\n", "line 3 of"),
         ("client,seconds\n0,1\n7,1\n", "must be of a client from 0 to 1 and finite, got 7.0"),
-        ("client,seconds\n0,1\n1,0\n", "must give seconds > 0, not so client 1"),
+        ("client,seconds\n0,1\n1,0\n", "must name each client once, with seconds > 0 and at most 1e+09, not"),
+        ("client,seconds\n0,1\n0,2\n", "must name each client once"),
+        ("client,seconds\n0," + "1" * 200_000, "is no CSV"),
     ],
 )
 def test_a_file_of_speeds_that_does_not_fit_is_refused(tmp_path: Path, text: str, said: str) -> None:

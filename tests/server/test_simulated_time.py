@@ -7,7 +7,7 @@ import pytest
 
 from server.client_profiles import Profiles, Spans
 from server.errors import RunFailedError
-from server.simulated_time import Schedule
+from server.simulated_time import InFlight, Schedule
 
 
 def schedule(
@@ -15,7 +15,7 @@ def schedule(
 ) -> Schedule:
     """Return that of clients who train on one example, at these seconds each."""
     there = None if spans is None else lambda client: spans.get(client, [(0.0, period)])
-    return Schedule(Profiles(seconds.__getitem__, 0.0, there, period, lambda client: 1), 1, cohort)
+    return Schedule(Profiles(seconds.__getitem__, 0.0, there, period, {}, lambda client: 1), 1, cohort)
 
 
 def test_a_synchronous_round_takes_as_long_as_its_slowest_client() -> None:
@@ -89,6 +89,40 @@ def test_clients_that_are_away_do_not_begin() -> None:
     assert of.asynchronous(2, [0, 1], 1).begun == [0]
     of.clock.now = 4.5
     assert sorted(of.asynchronous(3, [0, 1], 1).begun) == [0, 1]
+
+
+def test_a_place_that_is_free_is_taken_by_the_first_who_comes() -> None:
+    """Client 0 trains for 100 s; client 1 comes at 4 s, and is done with two models before that."""
+    of = schedule({0: 100.0, 1: 3.0}, 2, {1: [(4.0, 10.0)]})
+    turn = of.asynchronous(1, [0, 1], 1)
+    assert sorted(turn.begun) == [0, 1]
+    assert turn.arrived == [InFlight(1, 1, 7.0)]
+    assert of.clock.now == 7.0
+
+
+def test_the_place_of_a_client_that_failed_is_free() -> None:
+    of = schedule({0: 1.0, 1: 5.0}, 2)
+    of.asynchronous(1, [0, 1], 1)
+    of.forget([1], 1)
+    assert of.clock.in_flight == []
+    of.asynchronous(2, [0, 1], 1)
+    of.forget([1], 1)
+    assert [each.client for each in of.clock.in_flight] == [1], "it began in another round"
+
+
+def test_ten_thousand_clients_that_are_seldom_there_are_looked_at_once() -> None:
+    looked = 0
+
+    def spans(client: int) -> Spans:
+        nonlocal looked
+        looked += 1
+        begin = client / 10_000 * 9.0
+        return [(begin, begin + 0.1)]
+
+    of = Schedule(Profiles(lambda _: 1.0, 0.0, spans, 10.0, {}, lambda _: 1), 1, 100)
+    there = of.present(range(10_000))
+    assert len(there) == 100
+    assert looked == 10_000
 
 
 def test_time_passes_until_enough_clients_are_there() -> None:
