@@ -84,8 +84,8 @@ def test_a_share_of_every_period_is_drawn_from_the_seed() -> None:
     ("speeds", "said"),
     [
         ("second = 1", "client-speeds: unknown run-config key 'second': did you mean seconds?"),
-        ("seconds = 0", "client-speeds: seconds must be > 0, got 0"),
-        ("spread = 1000", "client-speeds: spread must be <= 10"),
+        ("seconds = 0", "client-speeds: seconds must be in (0, 1000000000.0], got 0"),
+        ("spread = 1000", "client-speeds: spread must be in [0, 10], got 1000"),
         (
             "seconds = 1, file = '/a.csv'",
             "client-speeds: file in client-speeds must be given without seconds",
