@@ -18,7 +18,8 @@ def bucketed(
     """
     drawn = torch.randperm(len(pieces), generator=generator)
     if not buckets:
-        return drawn.split(batch_size)
+        as_drawn: Sequence[Tensor] = drawn.split(batch_size)
+        return as_drawn
     lengths = torch.tensor([_length(piece) for piece in pieces])
     batches: list[Tensor] = []
     for together in drawn.split(buckets * batch_size):
