@@ -19,7 +19,7 @@ from server.cohort_result import CohortResult, Outcome
 from server.exchange import exchange
 from server.metric_checks import Expected
 from server.node_registry import NodeRegistry
-from server.node_replies import check_examples, read_reply
+from server.node_replies import fail_without_examples, read_reply
 from server.reply_checks import Asked, agreeing, checked_reply
 from server.requests import Requests, Wave
 from server.sampling import Sampling
@@ -171,7 +171,8 @@ class CohortGrid(Grid):
         in a round has `timeout` seconds together; the server waits `round_grace` longer for answers, and no
         longer than until `enough` clients have answered.
 
-        Raises RunFailedError for a worker that died, and for a cohort without examples to train on.
+        Where no client that answered has examples to train on, all of them have failed. Raises RunFailedError
+        for a worker that died.
         """
         started = time.perf_counter()
         waves = self.requests.read(messages)
@@ -210,9 +211,9 @@ class CohortGrid(Grid):
         if wave.training:
             parts, sums = tally.settle(parts) if info.weighted_by else (agreeing(parts), None)
         self._take_down(parts, info.server_round if wave.training else None)
-        replies = sorted((reply for part in parts for reply in part.replies), key=lambda each: each.client)
         if wave.training and not self.asynchronous:
-            check_examples(replies, info.weighted_by or NUM_EXAMPLES)
+            parts = fail_without_examples(parts, info.weighted_by or NUM_EXAMPLES)
+        replies = sorted((reply for part in parts for reply in part.replies), key=lambda each: each.client)
         return Outcome(
             wave,
             parts,

@@ -10,6 +10,8 @@ from flwr.common.constant import ErrorCode
 from flwr.serverapp import Grid
 from google.protobuf.message import DecodeError
 
+from models.core.tracebacks import line_of
+
 SHORTEST_PAUSE, LONGEST_PAUSE = 0.005, 0.25
 """Seconds between two looks for replies."""
 PART_OF_WAIT = 0.05
@@ -41,14 +43,11 @@ def exchange(
     while pending:
         # Before the look: what has come by now counts, however long it takes to read it.
         waited = time.monotonic() - started
-        arrived = deque(pulled(grid, pending))
-        while arrived:
-            message_id, reply = arrived.popleft()
-            if message_id not in pending:
-                continue  # nobody has asked, or it has been answered
-            pending.discard(message_id)
-            yield reply if isinstance(reply, Message) else _unreadable(sent[message_id], reply)
-            del reply  # it may hold as much as a model
+        for message_id, reply in pulled(grid, frozenset(pending)):
+            if message_id in pending:  # else nobody has asked, or it has been answered
+                pending.discard(message_id)
+                yield reply if isinstance(reply, Message) else _unreadable(sent[message_id], reply)
+            del reply  # it may hold as much as a model, and the next one is pulled now
         lost = gone() if pending else ()
         pending = {each for each in pending if sent[each].metadata.dst_node_id not in lost}
         if not pending or waited > timeout:
@@ -63,12 +62,15 @@ def pulled(grid: Grid, message_ids: Collection[str]) -> Iterator[tuple[str, Mess
     Each is pulled by itself: what cannot be read would take those with it that were pulled along.
     """
     if simulated_by_flower(grid):  # which holds the answers themselves, and there are thousands of them
-        yield from ((reply.metadata.reply_to_message_id, reply) for reply in grid.pull_messages(message_ids))
+        replies = deque(grid.pull_messages(message_ids))
+        while replies:
+            yield replies[0].metadata.reply_to_message_id, replies.popleft()
         return
     for message_id in list(message_ids):
         try:
             for reply in grid.pull_messages([message_id]):
                 yield reply.metadata.reply_to_message_id, reply
+                del reply  # before the next one is pulled
         except MALFORMED as error:
             yield message_id, error
 
@@ -82,6 +84,9 @@ def simulated_by_flower(grid: Grid) -> bool:
 
 def _unreadable(asked: Message, error: Exception) -> Message:
     """Return the error that takes the place of an answer that cannot be read."""
+    if isinstance(error, MemoryError):
+        why = f"its answer could not be read here ({line_of(error)})"
+        return Message(Error(ErrorCode.UNKNOWN, why), reply_to=asked)
     why = f"its answer is no message of Flower's ({type(error).__name__}: {error!s:.200})"
     return Message(Error(ErrorCode.UNKNOWN, why), reply_to=asked)
 

@@ -10,6 +10,8 @@ from server.sightings import Sighting
 
 REMEMBERED = 200
 """Refusals of a run that are kept: strangers could make any number."""
+OF_ONE = 10
+"""Those of one registered node, so that it does not push out the others'."""
 
 
 @dataclass(frozen=True)
@@ -51,11 +53,26 @@ class Refusals:
     ever: dict[tuple[str, object, str], Refusal] = field(default_factory=dict)
     """Each kind of them once: a node that is started again and again fills no log."""
 
+    full: bool = False
+    """Whether there were more than are kept."""
+    _cut: set[str] = field(default_factory=set)
+    """Names of nodes that had more reasons than are kept."""
+
     def add(self, refusal: Refusal) -> None:
         """Remember a node that cannot take part, and say so."""
         self.now[refusal.sighting.node] = refusal
         kind = refusal.sighting.name, refusal.place, refusal.reason
-        if kind in self.ever or len(self.ever) == REMEMBERED:
+        if kind in self.ever or self.full:
+            return
+        of_one = sum(name == refusal.sighting.name for name, _, _ in self.ever)
+        if refusal.sighting.name and of_one >= OF_ONE:
+            if refusal.sighting.name not in self._cut:
+                self._cut.add(refusal.sighting.name)
+                log(WARNING, "%s; further reasons of this node are not listed", refusal.line)
+            return
+        if len(self.ever) == REMEMBERED:
+            self.full = True
+            log(WARNING, "%d refusals of nodes are listed; further ones are not", REMEMBERED)
             return
         self.ever[kind] = refusal
         log(WARNING, "%s; it is left out (more in %s)", refusal.line, ERRORS)

@@ -11,7 +11,7 @@ from typing import Literal
 from flwr.serverapp import Grid
 
 from models.core.log import log
-from models.core.tracebacks import plain_line
+from models.core.tracebacks import line_of, plain_line, shortened
 from server.errors import RunFailedError
 from server.first_nodes import wait_for_nodes
 from server.node_fit import misfit
@@ -120,7 +120,7 @@ class NodeRegistry:
         for sighting, said in self._questions.ask(grid, newcomers, timeout):
             if isinstance(said, NodeError):
                 self._refuse(sighting, str(said), said.whole, said.place)
-            elif why := misfit(said, self):
+            elif why := self._misfit(said):
                 self._refuse(sighting, why, said.model_dump_json(), (said.partition_id, said.num_partitions))
             else:
                 self._claims.append(Claim(sighting, said, time.monotonic()))
@@ -139,17 +139,21 @@ class NodeRegistry:
     def choose(self, *, complete: bool) -> None:
         """Choose how many nodes there are: what the most of them say; if `complete`, if they are all there.
 
-        So it does not matter whether a node of another federation answers first.
+        So it does not matter whether a node of another federation answers first, such as one of 0 of 1, which
+        is complete by itself: those that are still being asked could be more than those that have answered.
         """
         places: dict[int, set[int]] = {}
         for claim in self._claims:
             places.setdefault(claim.said.num_partitions, set()).add(claim.partition)
         for of, found in places.items():
             found.update(self.refusals.places(of))
-        fit = {of: len(found) for of, found in places.items() if len(found) == of or not complete}
-        if fit:
-            self.num_partitions = max(fit, key=lambda of: (fit[of], of))
-            self._settle()
+        if not places:
+            return
+        most = max(places, key=lambda of: (len(places[of]), of))
+        if complete and not len(self._questions.open) < len(places[most]) == most:
+            return
+        self.num_partitions = most
+        self._settle()
 
     def begin(self, waited: float) -> None:
         """Have done with waiting for the first nodes: those that are missing have had so many seconds."""
@@ -263,6 +267,13 @@ class NodeRegistry:
                 examples,
             )
 
+    def _misfit(self, said: NodeDescription) -> str:
+        """Return why a node cannot take part; "" for one that can."""
+        try:
+            return misfit(said, self)
+        except Exception as error:  # a node may say anything
+            return f"what it says of itself cannot be read: {line_of(error)}"
+
     def _refuse(
         self,
         sighting: Sighting,
@@ -276,6 +287,7 @@ class NodeRegistry:
 
         Simulated nodes are all alike, so that there is none to go on with.
         """
+        why, whole = plain_line(why), shortened(whole)  # the node's own words may be among them
         refusal = Refusal(sighting, why, whole, place, time.monotonic(), rival)
         if self.interchangeable or (self.unfit == "stop" and not self.begun):
             error = RunFailedError(

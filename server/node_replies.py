@@ -1,6 +1,7 @@
 """Reads what a node replies, and checks it before anything is made of it."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from flwr.app import Message, RecordDict
 
@@ -10,7 +11,7 @@ from server.errors import RunFailedError
 from server.exchange import one_line
 from server.traffic import Traffic
 from strategies.wire.records import num_bytes
-from strategies.wire.reply import ClientReply, NodeReply
+from strategies.wire.reply import ClientFailure, NodeReply
 
 
 def read_reply(
@@ -49,11 +50,25 @@ def read_reply(
     return reply
 
 
-def check_examples(replies: Sequence[ClientReply], weighted_by: str) -> None:
-    """Raise RunFailedError where there is nothing to divide by."""
+def fail_without_examples(parts: Sequence[NodeReply], weighted_by: str) -> list[NodeReply]:
+    """Return the replies, in which all clients have failed where none of them has examples.
+
+    There is nothing to divide by then. Raises RunFailedError for clients that say no weight.
+    """
     try:
-        weights = [reply.weight(weighted_by) for reply in replies]
+        weights = [reply.weight(weighted_by) for part in parts for reply in part.replies]
     except ValueError as error:
         raise RunFailedError(f"the clients of this round cannot be weighted: {error}") from error
-    if replies and not any(weights):
-        raise RunFailedError(f"the clients of this round have no examples ({weighted_by} is 0)")
+    if any(weights):
+        return list(parts)
+    why = f"it has no examples, as all that answered ({weighted_by} is 0)"
+    return [
+        replace(
+            part,
+            replies=[],
+            failures=[*part.failures, *(ClientFailure(reply.client, why) for reply in part.replies)],
+            total=None,
+            statistics=None,
+        )
+        for part in parts
+    ]

@@ -3,6 +3,7 @@
 from logging import WARNING
 
 from models.core.log import log
+from server.cohort import NOT_NEEDED
 from server.cohort_result import CohortResult
 from server.config import ServerConfig
 from server.errors import RunFailedError
@@ -36,9 +37,11 @@ class ShortRounds:
         return True
 
     def _said(self, server_round: int, cohort: CohortResult, answered: int) -> str:
-        first = next(
-            (f"client {each.client}: {each.error}" for each in cohort.failures), "no client was asked"
-        )
+        # That it was not waited for is no reason why others have not answered: it is named where all say so.
+        failures = sorted(cohort.failures, key=lambda each: each.error == NOT_NEEDED)
+        first = next((f"client {each.client}: {each.error}" for each in failures), "no client was asked")
+        if self.least == 1 and not failures:
+            return f"no client was asked in round {server_round}"
         if self.least == 1:
             return f"all {len(cohort.failures)} clients of round {server_round} failed; {first}"
         return (

@@ -15,6 +15,11 @@ DEBUG = "debug"
 """Key of a node config under which a run in one process asks for the first exception itself."""
 
 Text = Annotated[str, StringConstraints(max_length=1_000)]
+LARGEST = 2**53
+"""No number of a node, and no length of an example, is larger: nodes say anything, of any length."""
+Entry = Annotated[str, StringConstraints(max_length=20_000)]
+"""Of a model, or of what else must be alike."""
+Number = Annotated[int, Field(ge=-LARGEST, le=LARGEST)]
 
 
 def debugged(node_config: Mapping[str, object]) -> bool:
@@ -46,11 +51,13 @@ class DataDescription(BaseModel):
 
     kind: Text
     """What the examples are, such as "images"."""
-    num_examples: Annotated[int, Field(ge=0, le=2**53)]
+    num_examples: Annotated[int, Field(ge=0, le=LARGEST)]
     """Examples to train on."""
-    columns: dict[Text, tuple[int, ...]]
+    columns: Annotated[
+        dict[Text, Annotated[tuple[Number, ...], Field(max_length=64)]], Field(max_length=10_000)
+    ]
     """Column -> shape of one example's entry, such as (1, 28, 28); -1 is a length that may differ."""
-    classes: tuple[Text, ...] = ()
+    classes: Annotated[tuple[Text, ...], Field(max_length=1_000_000)] = ()
     """Class names, in the order of the labels' numbers; () for data without labels."""
 
 
@@ -59,15 +66,15 @@ class NodeDescription(BaseModel):
 
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
 
-    partition_id: int
+    partition_id: Number
     """Number of the node, from 0 on."""
-    num_partitions: int
+    num_partitions: Number
     """How many nodes there are."""
     own_data: bool
     """Whether the node has data of its own, which the server does not see."""
     data: Text
     """Hash of its data."""
-    state: tuple[str, ...]
+    state: Annotated[tuple[Entry, ...], Field(max_length=1_000_000)]
     """Entries of its model, and whatever else all nodes must have alike."""
     machine: Text = ""
     """What it computes with: versions, processor and device, in one line."""

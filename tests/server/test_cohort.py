@@ -241,10 +241,18 @@ def test_evaluation_is_never_averaged_away() -> None:
 
 
 @pytest.mark.parametrize("weighted_by", ["num-examples", ""])
-def test_clients_without_examples_have_no_mean(weighted_by: str) -> None:
+def test_clients_that_all_say_they_have_no_examples_have_failed(weighted_by: str) -> None:
+    """A single one could end a run by that otherwise; min-replies and short-rounds say what comes of it."""
     grid = cohort_grid(three_nodes(weight=lambda _: 0))
-    with pytest.raises(RunFailedError, match="have no examples"):
-        exchange(grid, asking([0, 1]), weighted_by)
+    result = exchange(grid, asking([0, 1, 3]), weighted_by)
+    assert result.clients == []
+    assert [each.client for each in result.failures] == [0, 1, 3]
+    assert {each.error for each in result.failures} == {
+        "it has no examples, as all that answered (num-examples is 0)"
+    }
+    assert [reply.has_error() for reply in result.replies] == [True, True, True]
+    assert not result.num_examples
+    assert not result.statistics
 
 
 def test_nobody_asked_is_nobody_heard() -> None:

@@ -16,8 +16,9 @@ from models.core.config import Value
 from models.core.errors import UserError
 from server.app import app as server_app
 from server.errors import RunFailedError
-from server.node_refusal import Refusals
+from server.node_refusal import OF_ONE, REMEMBERED, Refusal, Refusals
 from server.node_registry import NodeRegistry
+from server.sightings import Sighting
 from simulations.runtime.in_process import InProcessGrid
 from strategies.wire.node import DataDescription, NodeDescription
 
@@ -137,7 +138,7 @@ MISFITS = [
     (node(1, data="xyz"), "it loaded other data than the server: same dataset files there?"),
     (node(0, 2, own_data=True), "it has its own data, so it is one client: set num-clients=2"),
     (node(0, 4), "num-clients is 3, fewer than the nodes that host them (num-partitions=4)"),
-    (node(0, 10**18), "num-clients is 3, fewer than the nodes that host them (num-partitions=1000"),
+    (node(0, 10**15), "num-clients is 3, fewer than the nodes that host them (num-partitions=1000"),
     (own(kind="text"), "its data are text, and the server's images"),
     (
         own(classes=("cat", "fox")),
@@ -420,3 +421,75 @@ def test_with_oversample_more_clients_are_asked_than_are_waited_for(
     spare = {"client": 2, "error": "it was not waited for, as enough others had answered (oversample)"}
     assert (len(row["clients"]), row["failures"]) == (2, [spare])
     assert not (Path(str(config["run-dir"])) / "errors.log").exists()
+
+
+def test_a_number_of_any_length_ends_no_run(caplog: pytest.LogCaptureFixture) -> None:
+    huge = -(10**4300 - 1)  # one less has a digit more than Python writes
+    said = json.loads(str(node(0)(Message(RecordDict(), 1, "query")).config_records["node"]["description"]))  # type: ignore[union-attr,arg-type]
+    said = json.dumps({**said, "num_partitions": "huge"}).replace('"huge"', str(huge))
+    grid = ScriptedGrid(
+        {17: node(0, 1), 9: lambda _: RecordDict({"node": ConfigRecord({"description": said})})}
+    )
+    known = waited(grid, num_clients=1)
+    assert known.partitions == {17: 0}
+    assert "it describes itself in another way" in known.refusals.now[9].reason
+
+
+def test_a_misfit_that_cannot_be_told_is_a_refusal(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object) -> str:
+        raise ValueError("Exceeds the limit (4300 digits)\nfor integer string conversion")
+
+    monkeypatch.setattr("server.node_registry.misfit", broken)
+    known = node_registry()
+    known.update(ScriptedGrid({9: node(0)}))
+    assert known.refusals.now[9].reason == (
+        "what it says of itself cannot be read: ValueError: Exceeds the limit (4300 digits) for integer "
+        "string conversion"
+    )
+
+
+def test_a_node_that_is_all_there_is_does_not_decide_while_others_are_asked() -> None:
+    """0 of 1 is complete by itself."""
+    grid = ScriptedGrid({1: node(0, 1), 17: silent, 42: silent})
+    known = node_registry()
+    known.update(grid)
+    assert (known.num_partitions, known.partitions) == (0, {})
+    for number, message in enumerate(grid.sent[1:]):
+        grid._answers[message.metadata.message_id] = Message(
+            node(number, 2)(message),  # type: ignore[arg-type]
+            reply_to=message,
+        )
+    known.update(grid)
+    assert (known.num_partitions, known.partitions) == (2, {17: 0, 42: 1})
+    assert "it says num-partitions=1, the others say 2" in known.refusals.now[1].reason
+
+
+def test_a_node_alone_starts_at_once() -> None:
+    known = node_registry()
+    known.update(ScriptedGrid({1: node(0, 1)}))
+    assert known.partitions == {1: 0}
+
+
+def test_what_a_node_says_is_cut_and_made_plain() -> None:
+    said = {"error": "it is\x1b[2J broken", "traceback": "x" * 100_000}
+    known = node_registry()
+    known.update(ScriptedGrid({9: lambda _: RecordDict({"node": ConfigRecord(said)})}))
+    refusal = known.refusals.now[9]
+    assert refusal.reason == "it is\\x1b[2J broken"
+    assert len(refusal.whole) < 21_000
+
+
+def test_refusals_that_are_not_listed_are_said_once(caplog: pytest.LogCaptureFixture) -> None:
+    refusals = Refusals()
+
+    def refuse(number: int, reason: str, name: str = "") -> None:
+        refusals.add(Refusal(Sighting(number, "", name), reason, reason, (number, 500), 0.0))
+
+    for reason in range(20):
+        refuse(0, str(reason), "hospital")
+    assert len(refusals.ever) == OF_ONE
+    for number in range(1, 300):
+        refuse(number, "other data")
+    assert len(refusals.ever) == REMEMBERED
+    assert caplog.text.count("further reasons of this node are not listed") == 1
+    assert caplog.text.count("further ones are not") == 1
