@@ -5,8 +5,10 @@ start runs, which execute code on the server and on every node, and hand out the
 nobody who they are there.
 """
 
+import asyncio
 import json
 import logging
+import time
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
@@ -37,32 +39,65 @@ FOR_NODES = frozenset(
     )
 )
 """What a SuperNode with a registered key asks of a SuperLink; each request is signed with that key."""
+ACTIVATE = "/v1/fleet/activate-node"
+"""What a node asks first. Flower's answer to a key that it does not know is what such a node understands."""
+LONGEST_ACTIVATION = 2**16
+"""Bytes of what it asks then: a key, and a number."""
+PAUSE = 1.0
+"""Seconds, at least, between two lines of the log on what was refused."""
+UNSIGNED = "Invalid SuperNode authentication"
+"""As Flower says it."""
 REFUSAL = "open only to the user who started this server, on its own machine: run the command there"
 
 
 class Gate:
-    """Lets strangers ask for `open_paths` alone; everything else is for processes of this user, here."""
+    """Lets registered nodes ask for `node_paths` alone; everything else is for processes of this user, here.
 
-    def __init__(self, app: App, open_paths: frozenset[str]) -> None:
+    Who asks is known before anything of what they send is read.
+    """
+
+    def __init__(
+        self, app: App, node_paths: frozenset[str], of_node: Callable[[Scope], bool] = lambda _: False
+    ) -> None:
         self._app = app
-        self._open = open_paths | {HEALTH}
+        self._node_paths = node_paths
+        self._of_node = of_node
+        """Whether a request is of a registered node; may wait for a database."""
+        self._said = -PAUSE
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve a request, or answer it with 403."""
-        if scope["type"] == "lifespan" or self._admits(scope):
+        """Serve a request, or answer it with 403; with 401 where a registered node would be served."""
+        if scope["type"] == "lifespan" or await self._admits(scope):
             await self._app(scope, receive, send)
             return
-        log.warning("refused %s to %s", scope.get("path"), scope.get("client"))
+        if time.monotonic() - self._said >= PAUSE:
+            self._said = time.monotonic()
+            log.warning("refused %.100r to %s", scope.get("path"), scope.get("client"))
         if scope["type"] == "http":
-            body = json.dumps({"detail": REFUSAL}).encode()
+            for_nodes = scope["path"] in self._node_paths
+            status, detail = (401, UNSIGNED) if for_nodes else (403, REFUSAL)
+            body = json.dumps({"detail": detail}).encode()
             headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
-            await send({"type": "http.response.start", "status": 403, "headers": headers})
+            await send({"type": "http.response.start", "status": status, "headers": headers})
             await send({"type": "http.response.body", "body": body})
         else:
             await send({"type": "websocket.close", "code": 1008})
 
-    def _admits(self, scope: Scope) -> bool:
-        if scope["type"] == "http" and scope["path"] in self._open:
-            return True
+    async def _admits(self, scope: Scope) -> bool:
+        if scope["type"] == "http":
+            path = scope["path"]
+            if path == HEALTH:
+                return True
+            if path in self._node_paths:
+                if path == ACTIVATE and _length(scope) <= LONGEST_ACTIVATION:
+                    return True
+                if await asyncio.to_thread(self._of_node, scope):
+                    return True
         client, server = scope.get("client"), scope.get("server")
         return client is not None and server is not None and is_own(tuple(client), tuple(server))
+
+
+def _length(scope: Scope) -> float:
+    """Return how long a request's body is, which the server sees to; without end where it does not say it."""
+    lengths = [value for name, value in scope.get("headers", ()) if name == b"content-length"]
+    return int(lengths[0]) if len(lengths) == 1 and lengths[0].isdigit() else float("inf")

@@ -15,14 +15,15 @@ from typing import Any
 import psutil
 import uvicorn
 
-from simulations.deploy.gate import FOR_NODES, Gate
+from simulations.deploy.gate import FOR_NODES, Gate, Scope
 from simulations.deploy.keys import fingerprint, public_line, read_key
 from simulations.deploy.refusals import ExitLog
+from simulations.deploy.signatures import registered_in, signed_by
 
 PROGRAMS = {"flower-superlink": "flwr.superlink.cli", "flower-supernode": "flwr.supernode.cli"}
 """Program -> the module that holds its function, which has the same name with an underscore."""
 OPEN = {"flower-superlink": FOR_NODES, "flower-supernode": frozenset[str]()}
-"""Program -> what strangers may ask of it."""
+"""Program -> what registered nodes may ask of it."""
 OLD_SERVERS = ("FLWR_INTERNAL_GRPC_CONTROL_API", "FLWR_INTERNAL_GRPC_FLEET_API", "FORWARDED_ALLOW_IPS")
 """Variables by which Flower would open servers of an earlier version, or believe what a client says it is."""
 SINCE = "POLYFED_REFUSED_SINCE"
@@ -38,8 +39,14 @@ def gate_servers(open_paths: frozenset[str]) -> None:
     plain = uvicorn.Config.__init__
 
     def gated(self: uvicorn.Config, app: Any, *arguments: Any, **options: Any) -> None:
+        registered = registered_in(app)
+
+        def of_node(scope: Scope) -> bool:
+            key = signed_by(scope.get("headers", ()))
+            return key is not None and registered(key)
+
         # A proxy's word on who the client is would be believed by the gate.
-        plain(self, Gate(app, open_paths), *arguments, **options | {"proxy_headers": False})
+        plain(self, Gate(app, open_paths, of_node), *arguments, **options | {"proxy_headers": False})
 
     uvicorn.Config.__init__ = gated  # type: ignore[method-assign]
 

@@ -17,14 +17,15 @@ USER = 7
 
 
 def is_own(client: Address, server: Address) -> bool:
-    """Whether a connection's client is a process of this user, or of root, on this machine.
+    """Whether a connection's client is a process of this user, on this machine.
 
-    The kernel's list of sockets says so, which no client can write. On systems without that list it is
+    Root is another user: it can become this one, and what forwards requests of others often runs as root. The
+    kernel's list of sockets says who it is, which no client can write. On systems without that list it is
     whether the client is on the loopback.
     """
     if sys.platform != "linux":
         return ipaddress.ip_address(client[0]).is_loopback
-    return user_of(client, server) in (os.geteuid(), 0)
+    return user_of(client, server) == os.geteuid()
 
 
 def user_of(client: Address, server: Address, tables: tuple[Path, ...] = TABLES) -> int | None:

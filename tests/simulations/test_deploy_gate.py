@@ -1,13 +1,20 @@
 """What strangers reach of a SuperLink and of a SuperNode."""
 
 import asyncio
+import json
 import os
 import socket
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import httpx
 import pytest
 import uvicorn
+from flwr.common.constant import TIMESTAMP_HEADER
+from flwr.supercore.constant import FLEET_HTTP_SIGNATURE_HEADER
+from flwr.supercore.primitives.asymmetric import generate_key_pairs, public_key_to_bytes
+from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
 
 from simulations.deploy import gate, gated, peers
 from simulations.deploy.gate import FOR_NODES, Gate
@@ -74,14 +81,28 @@ def test_a_real_connection_of_this_process_is_its_own(family: int, host: str) ->
         assert not peers.is_own(peer, address), "the client is gone"
 
 
-def ask(app: Any, path: str, kind: str = "http") -> list[dict[str, Any]]:
+def test_root_is_another_user(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A forwarder that runs as root hands on requests of others."""
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    for user, own in ((0, False), (1001, False), (1000, True), (None, False)):
+        monkeypatch.setattr(peers, "user_of", lambda *_, user=user: user)
+        assert peers.is_own(HERE, SERVER) is own
+
+
+def ask(app: Any, path: str, kind: str = "http", **headers: str) -> list[dict[str, Any]]:
     """Return what an application answers to a request of a client that nobody here knows."""
     sent: list[dict[str, Any]] = []
 
     async def send(message: dict[str, Any]) -> None:
         sent.append(message)
 
-    scope = {"type": kind, "path": path, "client": ("192.0.2.7", 40000), "server": ("192.0.2.1", 8000)}
+    scope: dict[str, Any] = {
+        "type": kind,
+        "path": path,
+        "client": ("192.0.2.7", 40000),
+        "server": ("192.0.2.1", 8000),
+    }
+    scope["headers"] = [(name.replace("_", "-").encode(), value.encode()) for name, value in headers.items()]
     asyncio.run(app(scope, None, send))
     return sent
 
@@ -91,8 +112,71 @@ async def answers(scope: Any, receive: Any, send: Any) -> None:
 
 
 @pytest.mark.parametrize("path", ["/health", "/v1/fleet/pull-messages", "/v1/fleet/activate-node"])
-def test_strangers_reach_what_nodes_need(path: str) -> None:
-    assert ask(Gate(answers, FOR_NODES), path)[0]["status"] == 200
+def test_nodes_reach_what_they_need(path: str) -> None:
+    assert ask(Gate(answers, FOR_NODES, lambda _: True), path)[0]["status"] == 200
+
+
+@pytest.mark.parametrize("path", sorted(FOR_NODES))
+def test_strangers_send_nothing_to_where_nodes_do(path: str) -> None:
+    """Flower would read all that they send, and look who they are then."""
+    start, body = ask(Gate(answers, FOR_NODES), path)
+    assert (start["status"], json.loads(body["body"])["detail"]) == (401, "Invalid SuperNode authentication")
+
+
+def test_a_key_that_is_not_registered_gets_flowers_answer() -> None:
+    """A node tries again by what Flower says of it."""
+    app = Gate(answers, FOR_NODES)
+    for length, status in (("65536", 200), ("65537", 401), ("-1", 401), ("x", 401)):
+        assert ask(app, "/v1/fleet/activate-node", content_length=length)[0]["status"] == status
+        assert ask(app, "/v1/fleet/push-object", content_length=length)[0]["status"] == 401
+
+
+def test_a_node_is_known_by_the_headers_that_flowers_own_sign(monkeypatch: pytest.MonkeyPatch) -> None:
+    private, public = generate_key_pairs()
+    key = public_key_to_bytes(public)
+    request = httpx.Request("POST", "https://x")
+    context = SimpleNamespace(request=request)
+    NodeAuthHttpInterceptor(private, public).intercept(context, lambda _: httpx.Response(200))  # type: ignore[arg-type]
+    headers = {name.replace("-", "_"): value for name, value in request.headers.items()}
+
+    monkeypatch.setattr(uvicorn.Config, "__init__", uvicorn.Config.__init__)
+    gated.gate_servers(FOR_NODES)
+
+    class Superlink:
+        state = SimpleNamespace(
+            linkstate_factory=SimpleNamespace(
+                state=lambda: SimpleNamespace(get_node_id_by_public_key={key: 7}.get)
+            )
+        )
+        __call__ = staticmethod(answers)
+
+    app = uvicorn.Config(Superlink(), host="127.0.0.1", port=1).app
+    path = "/v1/fleet/push-object"
+    assert ask(app, path, **headers)[0]["status"] == 200
+    assert ask(app, "/v1/control/start-run", **headers)[0]["status"] == 403
+    signature = FLEET_HTTP_SIGNATURE_HEADER.replace("-", "_")
+    time = TIMESTAMP_HEADER.replace("-", "_")
+    for changed in (
+        {signature: headers[signature][::-1]},
+        {signature: "AAAA"},
+        {time: "2020-01-01T00:00:00+00:00"},
+        {time: "now"},
+        {"flwr_public_key": "AAAA"},
+    ):
+        assert ask(app, path, **{**headers, **changed})[0]["status"] == 401
+    Superlink.state.linkstate_factory.state = lambda: SimpleNamespace(
+        get_node_id_by_public_key=lambda _: None
+    )
+    assert ask(app, path, **headers)[0]["status"] == 401
+
+
+def test_refusals_are_logged_once_a_second_and_as_text(caplog: pytest.LogCaptureFixture) -> None:
+    app = Gate(answers, FOR_NODES)
+    for _ in range(5):
+        ask(app, "/x\n" + "y" * 1000)
+    (record,) = caplog.records
+    assert record.getMessage().startswith("refused '/x\\nyyy")
+    assert len(record.getMessage()) < 200
 
 
 @pytest.mark.parametrize(
@@ -118,7 +202,7 @@ def test_strangers_reach_nothing_else(path: str) -> None:
 
 
 def test_strangers_reach_nothing_of_a_node() -> None:
-    assert ask(Gate(answers, frozenset()), "/v1/fleet/pull-messages")[0]["status"] == 403
+    assert ask(Gate(answers, frozenset(), lambda _: True), "/v1/fleet/pull-messages")[0]["status"] == 403
     assert ask(Gate(answers, FOR_NODES), "/v1/fleet/pull-messages", "websocket") == [
         {"type": "websocket.close", "code": 1008}
     ]
