@@ -15,6 +15,13 @@ DATA_PATH, DATA_DIR, STATE_PATH = "data-path", "data-dir", "state-path"
 KEEP_STATE_DAYS = "keep-state-days"
 ALLOW_CODE, ALLOW_DOWNLOAD, BACKBONE = "allow-code", "allow-download", "backbone"
 RESIDENT, RESIDENT_IDLE = "resident", "resident-idle"
+OWNERS = frozenset(
+    {
+        PARTITION_ID, NUM_PARTITIONS, DATA_PATH, DATA_DIR, STATE_PATH, KEEP_STATE_DAYS, ALLOW_CODE,
+        ALLOW_DOWNLOAD, BACKBONE, RESIDENT, RESIDENT_IDLE,
+    }
+)  # fmt: skip
+"""What a node's owner can say; all other keys are for simulations."""
 IDLE = 900
 """Seconds without a message after which a resident worker ends, unless the node says how many."""
 STATE_ROOT = Path(".polyfed", "state")

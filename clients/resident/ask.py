@@ -14,6 +14,9 @@ from clients.resident.start import APP, start
 from models.core.errors import UserError
 from models.core.tracebacks import line_of
 
+PATIENCE = 60.0
+"""Seconds that a worker has to take a message: one that hangs would take every later one with it."""
+
 
 def ask(content: RecordDict, message_type: str, context: Context) -> RecordDict | None:
     """Return the worker's answer; None where the node wants no worker, or none has answered.
@@ -53,20 +56,24 @@ def _line_to_worker(owner: int, run_id: int, idle: float) -> socket.socket:
             start(place, owner, idle)
             line = place.connect()
     if line is None or not _serves(line, run_id):
-        raise ConnectionError("it has ended before it took the message")
+        raise ConnectionError(f"it has ended, or not taken the message within {PATIENCE:g} s")
     return line
 
 
 def _serves(line: socket.socket, run_id: int) -> bool:
     """Return whether the worker takes this run's message; it ends where it may not. Closes the line then.
 
-    A worker that has a message takes this one after it.
+    A worker that has a message takes this one after it, if that is soon.
     """
+    line.settimeout(PATIENCE)
     try:
         frames.send_head(line, app=str(APP), run=run_id)
         if frames.receive_head(line, {"serves": bool})["serves"]:
+            line.settimeout(None)  # the work takes what it takes
             return True
         log(INFO, "A new resident worker is started, as the code has changed")
+    except TimeoutError:
+        log(WARNING, "The resident worker has not taken a message within %g s: another is started", PATIENCE)
     except (OSError, EOFError, frames.FrameError):  # it was ended a moment ago, or is another version's
         pass
     except BaseException:

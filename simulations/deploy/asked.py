@@ -11,7 +11,7 @@ from flwr.proto.control_pb2 import ListNodesRequest, ListRunsRequest
 from flwr.supercore.control import ControlHttpClient
 
 from models.core.errors import UserError
-from simulations.deploy import addresses
+from simulations.deploy import addresses, certificates
 from simulations.deploy.folder import Folder, Running
 from simulations.deploy.gate import HEALTH
 
@@ -55,6 +55,7 @@ def is_up(running: Running, folder: Folder) -> bool:
     if running.superlink:  # a node serves its own user on the loopback, without TLS
         connection: http.client.HTTPConnection = http.client.HTTPConnection(host, port, timeout=5)
     else:
+        certificates.read(folder.ca)  # which says in a line what is wrong with it
         context = ssl.create_default_context(cafile=str(folder.ca))
         connection = http.client.HTTPSConnection(host, port, timeout=5, context=context)
     with closing(connection):
@@ -90,6 +91,7 @@ def runs(running: Running, folder: Folder) -> list[Run]:
 
 @contextmanager
 def _control(running: Running, folder: Folder) -> Iterator[ControlHttpClient]:
+    certificates.read(folder.ca)
     client = ControlHttpClient.from_server_address(
         running.address, insecure=False, root_certificates=folder.ca.read_bytes(), interceptors=[]
     )

@@ -32,9 +32,11 @@ def make_certificate(
     certificates.check_pair(ca, ca_key, ca_path)
     if line := certificates.check_dates(ca_path, ca):
         say(line)
+    key = keys.read_key(Folder(folder.absolute()).key) if renew else keys.new_key()
+    certificate = certificates.make_server(key, hosts, ca, ca_key, days)  # before anything is there to stay
     made = Folder.made(folder)
-    key = _key(made.key, renew, say)
-    certificate = certificates.make_server(key, hosts, ca, ca_key, days)
+    if not renew:
+        _write(made.key, key, say)
     certificates.write(made.certificate, certificate)
     shutil.copyfile(ca_path, made.ca)
     say(f"{made.certificate}: holds for {', '.join(certificates.hosts_of(certificate))}, {days} days")
@@ -59,9 +61,13 @@ def _key(path: Path, renew: bool, say: Say) -> ec.EllipticCurvePrivateKey:
     if renew:
         return keys.read_key(path)
     key = keys.new_key()
+    _write(path, key, say)
+    return key
+
+
+def _write(path: Path, key: ec.EllipticCurvePrivateKey, say: Say) -> None:
     keys.write_key(path, key)
     say(f"{path}: a private key, for its owner alone")
-    return key
 
 
 def _make_folder(folder: Path) -> None:

@@ -124,7 +124,7 @@ def check_issuer(certificate: x509.Certificate, ca: x509.Certificate, path: Path
 def check_host(certificate: x509.Certificate, host: str, path: Path) -> None:
     """Raise UserError where a certificate does not hold for the name or address `host`."""
     there = hosts_of(certificate)
-    if host not in there:
+    if _plain(host) not in {_plain(each) for each in there}:
         raise UserError(f"{path} holds for {', '.join(there)}, not for {host}: make one with --host {host}")
 
 
@@ -167,6 +167,11 @@ def _builder(
 def _name(common: str) -> x509.Name:
     # A common name has 64 characters at most, and is read by nobody but people.
     return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common[:64])])
+
+
+def _plain(host: str) -> str:
+    """Return a name or an address in one of the ways in which it can be written."""
+    return str(_alternative(host).value).lower()
 
 
 def _alternative(host: str) -> x509.GeneralName:

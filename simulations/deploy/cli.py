@@ -115,12 +115,8 @@ def server(folder: Path, host: str, port: int, code: Path | None, background: bo
 @deploy.command()
 @click.argument("folder", type=FILE, help=f"{NODE} Holds node.key and the server's ca.crt.")
 @click.option("--superlink", required=True, metavar="HOST:PORT", help="Address of the SuperLink.")
-@click.option(
-    "--partition-id", type=click.IntRange(0), default=0, show_default=True, help="Number of this node."
-)
-@click.option(
-    "--num-partitions", type=click.IntRange(1), default=1, show_default=True, help="How many nodes there are."
-)
+@click.option("--partition-id", type=click.IntRange(0), required=True, help="Number of this node, from 0 on.")
+@click.option("--num-partitions", type=click.IntRange(1), required=True, help="How many nodes there are.")
 @click.option(
     "--data-path", default="", help="Folder of the node's own data; its share of the scenario's otherwise."
 )

@@ -6,15 +6,17 @@ import tomllib
 from collections.abc import Mapping, Sequence
 
 from clients.node_config import (
+    DATA_DIR,
     DATA_PATH,
     KEEP_STATE_DAYS,
     NUM_PARTITIONS,
+    OWNERS,
     PARTITION_ID,
     STATE_PATH,
     NodeConfig,
 )
 from models.core.config import Value
-from models.core.errors import UserError
+from models.core.errors import UserError, unknown
 from models.core.user_code import FOLDER
 from simulations.deploy.folder import Folder
 from simulations.deploy.gated import PATIENCE
@@ -45,7 +47,10 @@ def node_config(
         key, value = _read(word)
         if key in config:
             raise UserError(f"-c {word}: {key} has an option of its own")
-        config[key] = value
+        if key not in OWNERS:
+            raise unknown("key of a node config", key, OWNERS)
+        # Flower starts the node's processes in other folders.
+        config[key] = os.path.abspath(value) if key == DATA_DIR and isinstance(value, str) else value
     NodeConfig.from_flower(config)  # as the node will read it
     return config
 

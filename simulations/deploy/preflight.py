@@ -51,6 +51,9 @@ def check_server(server: str, ca: Path, say: Callable[[str], None]) -> None:
             f"{server} does not speak TLS ({error.reason or error}): give a SuperLink's address"
         ) from error
     except socket.gaierror as error:
+        if error.errno == socket.EAI_AGAIN:  # as while a machine starts
+            say(f"{host} cannot be looked up yet ({error.strerror}); the node waits for it")
+            return
         raise UserError(
             f"{host} is not known here ({error.strerror}): give the server's name or address"
         ) from error

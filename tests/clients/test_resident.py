@@ -26,6 +26,7 @@ from places import ROOT, SUPPORT
 
 from clients.app import train
 from clients.resident import frames
+from clients.resident.ask import _serves
 from clients.resident.place import Place, same_user
 from simulations.runtime.staging import copy_code
 from strategies.wire.identity import let_messages_be_made_anywhere
@@ -205,6 +206,19 @@ def test_one_process_answers_message_after_message(node: Node) -> None:
     assert {who["process"] for who in [*asked_at_once, third]} == {third["process"]} != {os.getpid()}
     assert third["spent"] == 0.0
     assert node.said == []
+
+
+def test_a_worker_that_takes_no_message_is_left_alone(
+    line: tuple[socket.socket, socket.socket], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may hang in native code, and would take every later message with it."""
+    monkeypatch.setattr("clients.resident.ask.PATIENCE", 0.05)
+    near, far = line
+    frames.send_head(far, serves=True)
+    assert _serves(near, 1)
+    assert near.gettimeout() is None
+    assert not _serves(near, 1)
+    assert near.fileno() == -1
 
 
 def test_without_a_worker_the_client_app_does_the_work(node: Node, runtime_folder: Path) -> None:

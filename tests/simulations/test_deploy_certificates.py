@@ -8,7 +8,7 @@ from cryptography import x509
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from models.core.errors import UserError
-from simulations.deploy import certificates, keys
+from simulations.deploy import authority, certificates, keys
 from simulations.deploy.folder import Folder
 from simulations.deploy.server import check_files
 
@@ -86,6 +86,24 @@ def test_a_host_that_the_certificate_does_not_name_is_refused(tmp_path: Path) ->
     folder = made(tmp_path, "here")
     with pytest.raises(UserError, match=r"holds for here, localhost, .*, not for 192\.0\.2\.10"):
         heard(folder, "192.0.2.10")
+
+
+def test_a_host_may_be_written_in_several_ways() -> None:
+    ca_key = keys.new_key()
+    ca = certificates.make_ca(ca_key, 10, NOW)
+    hosts = ["Fed.example.org", "2001:db8::1"]
+    certificate = certificates.make_server(keys.new_key(), hosts, ca, ca_key, 10, NOW)
+    for host in ("fed.EXAMPLE.org", "2001:DB8:0:0::1", "::1", "127.0.0.1"):
+        certificates.check_host(certificate, host, Path("server.crt"))
+    with pytest.raises(UserError, match=r"not for example\.org"):
+        certificates.check_host(certificate, "example.org", Path("server.crt"))
+
+
+def test_no_key_is_left_behind_for_hosts_that_cannot_be(tmp_path: Path) -> None:
+    authority.make_authority(tmp_path / "ca", 10, False, print)
+    with pytest.raises(UserError, match="--host takes names"):
+        authority.make_certificate(tmp_path / "ca", tmp_path / "server", ["a..b"], 10, False, print)
+    authority.make_certificate(tmp_path / "ca", tmp_path / "server", ["a.b"], 10, False, print)
 
 
 def test_the_end_is_told_thirty_days_ahead(tmp_path: Path) -> None:

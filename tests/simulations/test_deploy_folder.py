@@ -10,6 +10,7 @@ import pytest
 from command_line import polyfed
 
 from models.core.errors import UserError
+from simulations.deploy.asked import is_up
 from simulations.deploy.folder import Folder, Running, stop
 
 Sleeper = subprocess.Popen[bytes]
@@ -38,6 +39,13 @@ def sleeper(request: pytest.FixtureRequest, folder: Folder) -> Iterator[Sleeper]
 
 def remember(folder: Folder, pid: int) -> None:
     folder.remember(Running("flower-superlink", pid, str(folder.path), "127.0.0.1:8000"))
+
+
+def test_a_server_without_its_ca_is_told_so(folder: Folder, sleeper: Sleeper) -> None:
+    running = folder.remembered()
+    assert running
+    with pytest.raises(UserError, match=r"the certificate .*ca\.crt cannot be read"):
+        is_up(running, folder)
 
 
 def test_a_second_program_in_a_folder_is_refused(folder: Folder, sleeper: Sleeper) -> None:

@@ -23,12 +23,15 @@ def test_what_a_node_is_told_comes_out_of_flowers_parser_as_it_went_in(
 ) -> None:
     data = tmp_path / 'a folder with "quotes", = and \\n'
     data.mkdir()
-    more = ["a-text=b c", "a-number=0.5", "a-switch=true"]
+    more = ["backbone=b c", "resident-idle=5", "resident=true", "data-dir=raw"]
     config = node.node_config(folder, 2, 3, str(data), keep_state_days=30, more=more)
     read = parse_config_args([node.in_words(config)])
     assert read == config
-    assert {"a-text": "b c", "a-number": 0.5, "a-switch": True}.items() <= read.items()
-    assert NodeConfig.from_flower(read) == NodeConfig(2, 3, str(data), folder.states, 30)
+    assert {"backbone": "b c", "resident-idle": 5, "resident": True}.items() <= read.items()
+    assert NodeConfig.from_flower(read) == NodeConfig(
+        2, 3, str(data), folder.states, 30, str(Path("raw").absolute()), backbone="b c", resident=True,
+        resident_idle=5,
+    )  # fmt: skip
 
 
 def test_states_lie_in_the_nodes_folder_unless_it_says_where(folder: Folder) -> None:
@@ -45,6 +48,9 @@ def test_numbers_and_folders_that_cannot_be(folder: Folder) -> None:
         ("x", "takes KEY=VALUE"),
         ("a b=1", "takes KEY=VALUE"),
         ("x=[1]", "holds texts, numbers"),
+        ("resident-idel=5", "unknown key of a node config 'resident-idel': did you mean resident-idle"),
+        ("simulated=true", "unknown key of a node config 'simulated'"),
+        ("debug=true", "unknown key of a node config 'debug'"),
     ):
         with pytest.raises(UserError, match=said):
             node.node_config(folder, 0, 3, more=[word])
@@ -79,6 +85,9 @@ def test_flower_takes_the_command(folder: Folder) -> None:
 
 def test_a_node_without_a_key_is_told_so(tmp_path: Path) -> None:
     ended = polyfed("deploy", "node", tmp_path / "node", "--superlink", "127.0.0.1:1")
+    assert "--partition-id" in ended.err, "0 of 1 would be a federation by itself"
+    numbers = ("--partition-id", 0, "--num-partitions", 1)
+    ended = polyfed("deploy", "node", tmp_path / "node", "--superlink", "127.0.0.1:1", *numbers)
     assert ended.code == 2
     assert "node.key, a private key, cannot be read" in ended.err
 

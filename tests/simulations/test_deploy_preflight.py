@@ -120,6 +120,24 @@ def test_a_server_that_does_not_answer_is_waited_for(folder: Path) -> None:
     assert line.startswith(f"{server} does not answer yet")
 
 
+def test_a_name_that_cannot_be_looked_up_yet_is_waited_for(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(number: int) -> None:
+        def look_up(*_: object, **__: object) -> None:
+            raise socket.gaierror(number, "no answer")
+
+        monkeypatch.setattr(socket, "getaddrinfo", look_up)
+
+    fail(socket.EAI_AGAIN)
+    assert heard("fed.example.org:8000", folder / "ca.crt") == [
+        "fed.example.org cannot be looked up yet (no answer); the node waits for it"
+    ]
+    fail(socket.EAI_NONAME)
+    with pytest.raises(UserError, match=r"fed\.example\.org is not known here"):
+        heard("fed.example.org:8000", folder / "ca.crt")
+
+
 def test_a_server_without_tls(folder: Path) -> None:
     with Serving(("127.0.0.1", 0), Quiet) as server:
         thread = threading.Thread(target=server.handle_request)

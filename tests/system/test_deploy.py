@@ -170,6 +170,7 @@ def test_a_key_that_is_not_registered_is_refused_by_name(federation: Federation)
     (place / "ca.crt").write_bytes((federation.folder / "ca" / "ca.crt").read_bytes())
     command = [sys.executable, "-m", "simulations.cli", "deploy", "node", str(place), "--refused-for", "0"]
     command += ["--superlink", f"localhost:{federation.port}", "--port", str(free_port())]
+    command += ["--partition-id", "0", "--num-partitions", "3"]
     ended = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, encoding="utf-8")
     assert ended.returncode == 1
     assert (
