@@ -20,10 +20,10 @@ def is_own(client: Address, server: Address) -> bool:
     """Whether a connection's client is a process of this user, on this machine.
 
     Root is another user: it can become this one, and what forwards requests of others often runs as root. The
-    kernel's list of sockets says who it is, which no client can write. On systems without that list it is
-    whether the client is on the loopback.
+    kernel's list of sockets says who it is, which no client can write. On systems without that list, other
+    than Linux or sandboxes that hide it, it is whether the client is on the loopback.
     """
-    if sys.platform != "linux":
+    if sys.platform != "linux" or not TABLES[0].exists():
         return ipaddress.ip_address(client[0]).is_loopback
     return user_of(client, server) == os.geteuid()
 

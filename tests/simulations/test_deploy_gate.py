@@ -89,6 +89,14 @@ def test_root_is_another_user(monkeypatch: pytest.MonkeyPatch) -> None:
         assert peers.is_own(HERE, SERVER) is own
 
 
+def test_where_the_system_hides_its_sockets_the_loopback_is_let_in(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(peers, "TABLES", (tmp_path / "tcp", tmp_path / "tcp6"))
+    assert peers.is_own(HERE, SERVER)
+    assert not peers.is_own(("192.0.2.7", 40000), SERVER)
+
+
 def ask(app: Any, path: str, kind: str = "http", **headers: str) -> list[dict[str, Any]]:
     """Return what an application answers to a request of a client that nobody here knows."""
     sent: list[dict[str, Any]] = []
