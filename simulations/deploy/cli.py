@@ -259,9 +259,13 @@ def _code(folder: Path | None) -> str:
 
 
 def _remember(folder: Any, program: str, address: str, superlink: str = "") -> None:
+    import psutil
+
     from simulations.deploy.folder import Running
 
-    folder.remember(Running(program, os.getpid(), str(folder.path), address, superlink))
+    folder.hold()
+    began = psutil.Process().create_time()
+    folder.remember(Running(program, os.getpid(), str(folder.path), address, superlink, began))
 
 
 def _in_background(folder: Any) -> None:

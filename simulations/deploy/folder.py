@@ -12,7 +12,7 @@ from models.core.errors import UserError
 
 OWN = 0o700
 """Mode of the folder: keys, database and states are for its owner alone."""
-RUNNING = "running.json"
+RUNNING, LOCK = "running.json", "lock"
 OURS = frozenset({"ca.crt", "server.key", "node.key", RUNNING})
 """Files by one of which a folder that is not empty is known."""
 
@@ -31,6 +31,8 @@ class Running:
     """HOST:PORT that it serves on, as this machine reaches it."""
     superlink: str = ""
     """HOST:PORT of the SuperLink, for a SuperNode."""
+    began: float | None = None
+    """When the process began, as the system tells it: numbers of processes come again."""
 
     @property
     def process(self) -> psutil.Process | None:
@@ -38,6 +40,8 @@ class Running:
         try:
             found = psutil.Process(self.pid)
             words = found.cmdline()  # none for a zombie
+            if found.uids().effective != os.geteuid() or self.began not in (None, found.create_time()):
+                return None
         except psutil.Error:
             return None
         is_it = self.program in words and any(word.startswith(f"{self.folder}{os.sep}") for word in words)
@@ -139,6 +143,26 @@ class Folder:
         except (OSError, ValueError, TypeError):
             return None
 
+    def hold(self) -> None:
+        """Keep the folder to this process until it ends, whatever program it becomes meanwhile.
+
+        Raises UserError where another has it, which may have been started a moment ago.
+        """
+        try:
+            import fcntl
+        except ImportError:  # Windows, on which Flower's servers do not run
+            return
+        held = os.open(self.path / LOCK, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            os.close(held)
+            raise UserError(
+                f"another program is being started in {self.path}: give each server and node a folder of "
+                "its own"
+            ) from error
+        os.set_inheritable(held, True)  # for exec; what the program starts gets no files of it
+
     def check_idle(self) -> None:
         """Raise UserError where a program that was started in the folder still runs."""
         running = self.remembered()
@@ -155,8 +179,11 @@ def stop(folder: Folder, patience: float) -> str:
     if running is None or (process := running.process) is None:
         return f"nothing runs in {folder.path}"
     # SuperExec and the apps watch the process that started them, and end after it.
-    started = process.children(recursive=True)
-    process.send_signal(signal.SIGTERM)
+    try:
+        started = process.children(recursive=True)
+        process.send_signal(signal.SIGTERM)
+    except psutil.NoSuchProcess:  # it has ended by itself a moment ago
+        return f"nothing runs in {folder.path}"
     _, left = psutil.wait_procs([process, *started], timeout=patience)
     if process in left:
         raise UserError(

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -64,6 +65,32 @@ def test_another_process_with_its_number_is_let_alone(folder: Folder, tmp_path: 
             assert other.poll() is None
             other.kill()
     folder.check_idle()
+
+
+def test_a_process_that_began_at_another_time_has_got_its_number(folder: Folder, sleeper: Sleeper) -> None:
+    running = folder.remembered()
+    assert running
+    assert running.process
+    began = running.process.create_time()
+    assert replace(running, began=began).process
+    assert replace(running, began=began - 1).process is None
+
+
+def test_of_two_that_start_at_once_one_gets_the_folder(folder: Folder) -> None:
+    script = (
+        "import os, sys; from pathlib import Path; from simulations.deploy.folder import Folder;"
+        "Folder(Path(sys.argv[1])).hold(); print('held', flush=True);"
+        "os.execv(sys.executable, [sys.executable, '-c', 'input()'])"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", script, str(folder.path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as first:
+        assert first.stdout
+        assert first.stdout.readline() == b"held\n"
+        with pytest.raises(UserError, match="another program is being started in"):
+            folder.hold()
+        first.communicate(b"\n")
+    folder.hold()
 
 
 @pytest.mark.parametrize(
