@@ -152,7 +152,8 @@ class Folder:
             import fcntl
         except ImportError:  # Windows, on which Flower's servers do not run
             return
-        held = os.open(self.path / LOCK, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+        with (self.path / LOCK).open("a", encoding="utf-8") as file:
+            held = os.dup(file.fileno())
         try:
             fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:

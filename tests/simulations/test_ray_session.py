@@ -5,8 +5,8 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from concurrent.futures import CancelledError
-from contextlib import contextmanager
+from concurrent.futures import CancelledError, Future
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -98,6 +98,28 @@ def test_a_run_that_fails_before_ray_has_started_ends_its_start(
 def test_workers_start_anew_where_another_folder_holds_the_users_code(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    started: list[Path] = []
+    running: Future[object] = Future()
+    running.set_result(None)
+
+    @contextmanager
+    def noted(*_: object) -> Iterator[SimpleNamespace]:
+        started.append(Path.cwd())
+        yield SimpleNamespace(workers=running, ended=False, at_work=nullcontext, keep_output=lambda: None)
+
+    monkeypatch.setattr(warm, "kept_session", noted)
+    with warm.Workers() as workers:
+        for folder, sessions in (("a", 1), ("a", 1), ("b", 2)):
+            (tmp_path / folder).mkdir(exist_ok=True)
+            monkeypatch.chdir(tmp_path / folder)
+            with workers.for_run({"threads": 1, "run-dir": str(tmp_path)}, ONE):
+                assert len(started) == sessions
+    assert started == [tmp_path / "a", tmp_path / "b"]
+
+
+def test_ray_that_did_not_start_is_tried_again_by_the_next_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     started: list[Session] = []
 
     @contextmanager
@@ -109,9 +131,7 @@ def test_workers_start_anew_where_another_folder_holds_the_users_code(
     monkeypatch.setitem(sys.modules, "ray", None)
     monkeypatch.setattr(warm, "kept_session", noted)
     with warm.Workers() as workers:
-        for folder, sessions in (("a", 1), ("a", 1), ("b", 2)):
-            (tmp_path / folder).mkdir(exist_ok=True)
-            monkeypatch.chdir(tmp_path / folder)
+        for sessions in (1, 2):
             with workers.for_run({"threads": 1, "run-dir": str(tmp_path)}, ONE):
                 assert isinstance(started[-1].workers.exception(20), ModuleNotFoundError)
             assert len(started) == sessions
