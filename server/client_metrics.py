@@ -7,7 +7,8 @@ from flwr.app import Message, RecordDict
 
 from models.task import Metrics, Task, merge_metrics
 from strategies.rule import PERSONAL
-from strategies.wire.reply import SUMS, drop_partial_metrics, metrics_of
+from strategies.wire.reply import SUMS
+from strategies.wire.reply_metrics import drop_partial_metrics, metrics_of
 
 NAMED = 10
 """Clients that a line names."""

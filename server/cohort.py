@@ -28,7 +28,8 @@ from server.tally import NodeTally, Tally
 from server.traffic import Traffic, received_by_clients
 from strategies.wire.arrays import hold_tensors
 from strategies.wire.records import forms_of, num_bytes
-from strategies.wire.reply import NUM_EXAMPLES, NodeReply
+from strategies.wire.reply import NodeReply
+from strategies.wire.reply_metrics import NUM_EXAMPLES
 from strategies.wire.request import RoundInfo, pack_requests
 from strategies.wire.saved_state import LostStateError, SavedState
 

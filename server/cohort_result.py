@@ -15,16 +15,8 @@ from server.traffic import Traffic
 from strategies.rule import Arrays
 from strategies.wire.arrays import hold
 from strategies.wire.exact_sum import ExactSum
-from strategies.wire.reply import (
-    ARRAYS,
-    METRICS,
-    NUM_EXAMPLES,
-    ClientFailure,
-    ClientReply,
-    NodeReply,
-    drop_partial_metrics,
-    mean_of,
-)
+from strategies.wire.reply import ARRAYS, METRICS, ClientFailure, ClientReply, NodeReply
+from strategies.wire.reply_metrics import NUM_EXAMPLES, drop_partial_metrics, mean_of
 
 Answer = tuple[ClientReply, Request]
 

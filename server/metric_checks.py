@@ -8,7 +8,8 @@ from typing import Any
 from models.core.errors import shown
 from models.core.tracebacks import line_of
 from models.task import Metrics
-from strategies.wire.reply import NUM_EXAMPLES, SUMS, check_weight, weight_among
+from strategies.wire.reply import SUMS
+from strategies.wire.reply_metrics import NUM_EXAMPLES, check_weight, weight_among
 
 MOST_METRICS = 10_000
 """Metrics of one client."""

@@ -20,9 +20,8 @@ from server.update_buffer import UpdateBuffer
 from strategies.rule import Arrays
 from strategies.wire.arrays import hold
 from strategies.wire.exact_sum import ExactSum
-from strategies.wire.reply import (
-    ARRAYS,
-    METRICS,
+from strategies.wire.reply import ARRAYS, METRICS
+from strategies.wire.reply_metrics import (
     NUM_EXAMPLES,
     add_update,
     drop_partial_metrics,

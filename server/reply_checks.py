@@ -24,17 +24,8 @@ from strategies.rule import PERSONAL, Arrays
 from strategies.wire.arrays import HeldArray, hold, record_of, views
 from strategies.wire.compression import CODECS, decoded
 from strategies.wire.records import Forms, check_forms, forms_of, listed, records_of
-from strategies.wire.reply import (
-    ARRAYS,
-    METRICS,
-    NUM_EXAMPLES,
-    SUMS,
-    ClientFailure,
-    ClientReply,
-    NodeReply,
-    check_weight,
-    weight_among,
-)
+from strategies.wire.reply import ARRAYS, METRICS, SUMS, ClientFailure, ClientReply, NodeReply
+from strategies.wire.reply_metrics import NUM_EXAMPLES, check_weight, weight_among
 
 MOST_KINDS = 16
 """Kinds of aux tensors."""

@@ -5,7 +5,8 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
 
 from strategies.wire.exact_sum import ExactSum
-from strategies.wire.reply import ClientFailure, ClientReply, NodeReply, add_update
+from strategies.wire.reply import ClientFailure, ClientReply, NodeReply
+from strategies.wire.reply_metrics import add_update
 
 Layout = frozenset[str]
 """Names of the arrays that a client replies."""

@@ -17,7 +17,8 @@ from torch import Tensor
 
 from strategies.rule import Arrays
 from strategies.wire.arrays import hold, tensor_view, views
-from strategies.wire.reply import METRICS, metrics_of
+from strategies.wire.reply import METRICS
+from strategies.wire.reply_metrics import metrics_of
 
 BEGAN, UPDATE, TOLD = "began/", "update/", "told/"
 """Prefixes of tensors: weights that clients began with, by round, and what they reply, by client."""

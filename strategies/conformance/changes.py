@@ -6,7 +6,7 @@ from flwr.app import Error, RecordDict
 from strategies.conformance.federation import ClientReplies
 from strategies.wire.arrays import to_arrays, to_record
 from strategies.wire.exact_sum import ExactSum
-from strategies.wire.reply import add_update, mean_metrics
+from strategies.wire.reply_metrics import add_update, mean_metrics
 
 
 def backwards(replies: ClientReplies) -> ClientReplies:

@@ -39,7 +39,7 @@ from strategies.privacy.noise import (
 from strategies.privacy.norms import FixedNorm, NormPolicy
 from strategies.wire.arrays import to_arrays, to_record
 from strategies.wire.exact_sum import ExactSum
-from strategies.wire.reply import add_update, mean_metrics
+from strategies.wire.reply_metrics import add_update, mean_metrics
 
 
 @dataclass(eq=False)

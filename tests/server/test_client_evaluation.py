@@ -22,7 +22,8 @@ from strategies.declaration import weight_keys
 from strategies.privacy.local_dp import LocalDP
 from strategies.registry import STRATEGIES
 from strategies.wire.identity import let_messages_be_made
-from strategies.wire.reply import METRICS, SUMS, drop_partial_metrics, mean_metrics
+from strategies.wire.reply import METRICS, SUMS
+from strategies.wire.reply_metrics import drop_partial_metrics, mean_metrics
 
 Make = Callable[..., dict[str, Value]]
 EVALUATED = {

@@ -10,7 +10,8 @@ from flwr.app import MetricRecord, RecordDict
 
 from simulations.runtime.ray_worker import RayWorker
 from strategies.wire.exact_sum import ExactSum
-from strategies.wire.reply import METRICS, NUM_EXAMPLES, NodeReply
+from strategies.wire.reply import METRICS, NodeReply
+from strategies.wire.reply_metrics import NUM_EXAMPLES
 
 
 def add(clients: Collection[int], reply: NodeReply | None) -> NodeReply:

@@ -11,7 +11,8 @@ from strategies.algorithms.fedprox import Proximal
 from strategies.wire.exact_sum import ExactSum
 from strategies.wire.node import NodeDescription, NodeError
 from strategies.wire.records import num_bytes, pack, unpack
-from strategies.wire.reply import HIGH, SUM, ClientFailure, ClientReply, NodeReply, mean_metrics
+from strategies.wire.reply import HIGH, SUM, ClientFailure, ClientReply, NodeReply
+from strategies.wire.reply_metrics import mean_metrics
 from strategies.wire.request import RoundInfo, pack_requests, states_of, unpack_requests
 from strategies.wire.train_config import number, whole_number
 
