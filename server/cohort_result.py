@@ -152,9 +152,16 @@ def _reply(outcomes: Sequence[Outcome], weighted_by: str, mean: Arrays) -> Messa
     answers = sorted(
         (answer for outcome in outcomes for answer in outcome.answers), key=lambda answer: answer[0].client
     )
-    metrics = mean_of([reply.metrics for reply, to in answers for _ in to.messages], weighted_by)
-    content = RecordDict({ARRAYS: hold(mean), METRICS: metrics})
-    return Message(content, reply_to=answers[0][1].messages[0])
+    metrics = [reply.metrics for reply, to in answers for _ in to.messages]
+    return mean_reply(metrics, weighted_by, mean, answers[0][1].messages[0])
+
+
+def mean_reply(
+    replied: Sequence[Mapping[str, Any]], weighted_by: str, mean: Arrays, reply_to: Message
+) -> Message:
+    """Return a reply of the weighted mean, and of the means of the metrics that clients have replied."""
+    content = RecordDict({ARRAYS: hold(mean), METRICS: mean_of(replied, weighted_by)})
+    return Message(content, reply_to=reply_to)
 
 
 def _restored(reply: ClientReply, request: Request) -> list[Message]:

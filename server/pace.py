@@ -12,20 +12,18 @@ from pydantic import TypeAdapter, ValidationError
 from torch import Tensor
 
 from models.core.errors import UserError
-from server.cohort_result import CohortResult
+from server.cohort_result import CohortResult, mean_reply
 from server.errors import RunFailedError
 from server.run_schema import explain
 from server.simulated_time import Clock, Schedule, Turn
 from server.update_buffer import UpdateBuffer
 from strategies.rule import Arrays
-from strategies.wire.arrays import hold
 from strategies.wire.exact_sum import ExactSum
-from strategies.wire.reply import ARRAYS, METRICS
 from strategies.wire.reply_metrics import (
     NUM_EXAMPLES,
     add_update,
     drop_partial_metrics,
-    mean_metrics,
+    metrics_of,
     weight_of,
 )
 from strategies.wire.request import RoundInfo
@@ -174,11 +172,13 @@ class AsynchronousRounds(TimedRounds):
         self.buffer.own()
         self.schedule.forget({each.client for each in cohort.failures}, server_round)
         found.sort(key=lambda each: each[0])
-        stale_by = [server_round - each.server_round for each in arrived if each.client in dict(found)]
-        self.staleness = sum(stale_by) / len(stale_by) if stale_by else None
         clients, contents = [client for client, _ in found], [content for _, content in found]
+        answered = set(clients)
+        ages = [server_round - each.server_round for each in arrived if each.client in answered]
+        self.staleness = sum(ages) / len(ages) if ages else None
         partial = drop_partial_metrics(contents, NUM_EXAMPLES)
-        replies, mean = [_from(client, content) for client, content in found], None
+        replies = [Message(content, reply_to=_asked(client)) for client, content in found]
+        mean = None
         if found and self.weighted_by:
             total = ExactSum()
             for content in contents:
@@ -189,9 +189,9 @@ class AsynchronousRounds(TimedRounds):
                     f"({self.weighted_by} is 0)"
                 )
             mean = None if self.weight_types is None else total.mean(self.weight_types)
-            metrics = mean_metrics(contents, self.weighted_by)
-            arrays = hold(total.mean() if mean is None else {})
-            replies = [_from(clients[0], RecordDict({ARRAYS: arrays, METRICS: metrics}))]
+            metrics = [metrics_of(content) for content in contents]
+            arrays = total.mean() if mean is None else {}
+            replies = [mean_reply(metrics, self.weighted_by, arrays, _asked(clients[0]))]
         return replace(
             cohort,
             replies=replies,
@@ -218,6 +218,6 @@ class AsynchronousRounds(TimedRounds):
             raise ValueError(f"it holds updates of clients {sorted(stray)}, which do not train")
 
 
-def _from(client: int, content: RecordDict) -> Message:
-    """Return a client's reply to a question that nobody need know any more."""
-    return Message(content, reply_to=Message(RecordDict(), client, MessageType.TRAIN))
+def _asked(client: int) -> Message:
+    """Return a question to a client, of which nobody need know more than whom it has asked."""
+    return Message(RecordDict(), client, MessageType.TRAIN)

@@ -3,7 +3,6 @@
 import os
 import socket
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -17,9 +16,9 @@ import tomli_w
 from models.core.config import Value
 from server.errors import RunFailedError
 from simulations.runtime import reaper
+from simulations.runtime.flower_programs import POLLING, QUIET, free_port, scripts
 from simulations.runtime.superlink import COLOURS
 
-SCRIPTS = Path(sys.executable).parent
 STARTUP = 60.0
 """Seconds that the SuperLink gets until it listens."""
 MOMENTS = {
@@ -54,7 +53,7 @@ class Federation:
         """Run an app to its end and return what Flower says meanwhile."""
         file = self.folder / "run-config.toml"
         file.write_text(tomli_w.dumps(run_config), encoding="utf-8")
-        command = [str(SCRIPTS / "flwr"), "run", str(app), "here", "--stream", "--run-config", str(file)]
+        command = [str(scripts() / "flwr"), "run", str(app), "here", "--stream", "--run-config", str(file)]
         ended = subprocess.run(
             command,
             env=self.environment,
@@ -81,7 +80,7 @@ def real_nodes(num_nodes: int, node_config: str = "") -> Iterator[Federation]:
     """Start a SuperLink and SuperNodes, each with a FLWR_HOME of its own; nothing of them is left."""
     with reaper.watched_folder() as folder:
         moments: list[Moment] = []
-        port = _free_port()
+        port = free_port()
         address = f"127.0.0.1:{port}"
         link = ["flower-superlink", "--insecure", "--host", "127.0.0.1", "--port", str(port)]
         link += ["--disable-runtime-dependency-installation"]
@@ -90,7 +89,7 @@ def real_nodes(num_nodes: int, node_config: str = "") -> Iterator[Federation]:
         for number in range(num_nodes):
             given = f"partition-id={number} num-partitions={num_nodes} {node_config}"
             node = ["flower-supernode", "--insecure", "--superlink", address, "--host", "127.0.0.1"]
-            node += ["--port", str(_free_port()), "--node-config", given.strip()]
+            node += ["--port", str(free_port()), "--node-config", given.strip()]
             _start(folder, f"node-{number}", node, _noting(moments, number))
         environment = _environment(folder, "user")
         home = Path(environment["FLWR_HOME"])
@@ -98,12 +97,6 @@ def real_nodes(num_nodes: int, node_config: str = "") -> Iterator[Federation]:
         superlink = {"superlink": {"here": {"address": address, "insecure": True}}}
         (home / "config.toml").write_text(tomli_w.dumps(superlink), encoding="utf-8")
         yield Federation(folder, environment, moments)
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def _wait_for(port: int) -> None:
@@ -131,7 +124,7 @@ def _start(folder: Path, name: str, command: list[str], heed: Callable[[str], ob
     place = folder / name
     place.mkdir()
     process = subprocess.Popen(
-        [SCRIPTS / command[0], *command[1:]],
+        [scripts() / command[0], *command[1:]],
         cwd=place,
         env=_environment(folder, name),
         stdin=subprocess.DEVNULL,
@@ -158,12 +151,10 @@ def _environment(folder: Path, name: str) -> dict[str, str]:
     return {
         **os.environ,
         reaper.MARK: str(folder),
-        "PATH": f"{SCRIPTS}{os.pathsep}{os.environ.get('PATH', '')}",
+        "PATH": f"{scripts()}{os.pathsep}{os.environ.get('PATH', '')}",
         "FLWR_HOME": str(folder / f"{name}-home"),
-        "FLWR_TELEMETRY_ENABLED": "0",
-        "FLWR_DISABLE_UPDATE_CHECK": "1",
-        "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
-        "FLWR_SUPEREXEC_TASK_POLL_INTERVAL": "0.1",
+        **QUIET,
+        **POLLING,
         "FLWR_LOG_LEVEL": "DEBUG",  # says when a ClientApp is loaded
         "OMP_NUM_THREADS": "1",
         "PYTHONUNBUFFERED": "1",

@@ -15,6 +15,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from models.core.errors import UserError
+from simulations.deploy.keys import unwritable
 
 SOON = 30
 """Days before a certificate's end from which every command that reads it says so."""
@@ -71,9 +72,7 @@ def write(path: Path, certificate: x509.Certificate) -> None:
         new.write_bytes(certificate.public_bytes(Encoding.PEM))
         os.replace(new, path)
     except OSError as error:
-        raise UserError(
-            f"cannot write {path} ({error.strerror}): give a folder that you may write to"
-        ) from error
+        raise unwritable(path, error) from error
     finally:
         new.unlink(missing_ok=True)
 

@@ -48,11 +48,14 @@ def write_private(path: Path, content: bytes) -> None:
             "the file away"
         ) from None
     except OSError as error:
-        raise UserError(
-            f"cannot write {path} ({error.strerror}): give a folder that you may write to"
-        ) from error
+        raise unwritable(path, error) from error
     finally:
         new.unlink(missing_ok=True)
+
+
+def unwritable(path: Path, error: OSError) -> UserError:
+    """Return the error for a file that cannot be written."""
+    return UserError(f"cannot write {path} ({error.strerror}): give a folder that you may write to")
 
 
 def read_key(path: Path) -> ec.EllipticCurvePrivateKey:

@@ -14,15 +14,8 @@ from typing import NoReturn
 from models.core.errors import UserError
 from models.core.user_code import FOLDER
 from simulations.deploy.folder import Folder, Running
+from simulations.runtime.flower_programs import POLLING, QUIET, scripts
 
-QUIET = {
-    "FLWR_TELEMETRY_ENABLED": "0",
-    "FLWR_DISABLE_UPDATE_CHECK": "1",
-    "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
-}
-"""What keeps Flower from talking to other servers, and from installing what an app asks for."""
-POLLING = {"FLWR_SUPEREXEC_TASK_POLL_INTERVAL": "0.1"}
-"""Seconds between two looks for work; Flower's own second is spent in every round, on each node."""
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 STARTUP = 60.0
 """Seconds that a program in the background gets until it serves."""
@@ -71,11 +64,6 @@ def flower(name: str, arguments: list[str], folder: Folder, **variables: str) ->
 def flwr(arguments: list[str], folder: Folder) -> Program:
     """Return a call of Flower's own command line, to the SuperLink of a folder."""
     return Program((str(scripts() / "flwr"), *arguments), _environment(folder), folder.empty)
-
-
-def scripts() -> Path:
-    """Return the folder of this environment's commands."""
-    return Path(sys.executable).parent
 
 
 def in_background(folder: Folder, is_up: Callable[[Running, Folder], bool]) -> int:

@@ -3,7 +3,6 @@
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -17,6 +16,7 @@ import psutil
 from models.core.user_code import FOLDER, user_folder
 from server.provenance import SOURCE, source
 from simulations.runtime import reaper
+from simulations.runtime.flower_programs import POLLING, QUIET, free_port, scripts
 
 COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 """Terminal colours, which Flower writes into files too."""
@@ -35,7 +35,7 @@ class SuperLink:
 
     def __init__(self, folder: Path, threads: int) -> None:
         self.folder = folder
-        self.port = _free_port()
+        self.port = free_port()
         # Behind the gate, as the loopback is open to all users of the machine.
         command = [sys.executable, "-m", "simulations.deploy.gated", "flower-superlink", "--insecure"]
         command += ["--simulation", "--host", "127.0.0.1"]
@@ -122,12 +122,10 @@ def _environment(folder: Path, threads: int) -> dict[str, str]:
         "FLWR_HOME": str(folder / "flwr"),
         "RAY_TMPDIR": str(folder),
         # Flower starts flower-superexec and flwr-simulation by name.
-        "PATH": os.pathsep.join([_scripts(), *_entries(environment.get("PATH"))]),
+        "PATH": os.pathsep.join([str(scripts()), *_entries(environment.get("PATH"))]),
         "PYTHONPATH": os.pathsep.join(python_path),
-        "FLWR_TELEMETRY_ENABLED": "0",
-        "FLWR_DISABLE_UPDATE_CHECK": "1",
-        "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
-        "FLWR_SUPEREXEC_TASK_POLL_INTERVAL": "0.1",
+        **QUIET,
+        **POLLING,
         "RAY_USAGE_STATS_ENABLED": "0",
         # In spite of its name it decides on Linux too whether Ray listens beyond the loopback.
         "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
@@ -150,16 +148,5 @@ def _bypass_proxy() -> None:
         os.environ["no_proxy"] = ",".join([*bypassed, "127.0.0.1"])
 
 
-def _scripts() -> str:
-    """Return the folder of this environment's commands; PATH may name another environment's first."""
-    return str(Path(sys.executable).parent)
-
-
 def _entries(paths: str | None) -> list[str]:
     return [entry for entry in (paths or "").split(os.pathsep) if entry]
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

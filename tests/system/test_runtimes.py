@@ -16,7 +16,7 @@ from models.images.cnn import ConvNet
 from simulations.runtime.in_process import run_in_process
 from simulations.scenario import defaults
 
-# The issue's own case: 20 clients, three rounds; momentum is kept, so client state takes part, and a layer
+# 20 clients, three rounds; momentum is kept, so client state takes part, and a layer
 # is frozen that no node can build.
 SCENARIO: dict[str, Value] = {
     "dataset": "digits",
