@@ -40,7 +40,9 @@ class Update:
     def applied(self, began: Arrays, weights: Arrays, scale: float) -> RecordDict:
         """Return a reply of the newest weights and the scaled update, in the types of the update."""
         moved = {
-            name: _moved(weights[name], array, began[name], scale) for name, array in self.arrays.items()
+            # In the model's order, in which a strategy may count them; a file of tensors has another.
+            name: _moved(weight, self.arrays[name], began[name], scale)
+            for name, weight in weights.items()
         }
         return self.reply(moved)
 

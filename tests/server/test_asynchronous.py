@@ -79,6 +79,10 @@ def test_a_checkpoint_keeps_the_shape_of_a_single_number_and_shares_no_memory() 
     assert {tuple(each.shape) for name, each in kept.items() if name.endswith("/scale")} == {()}
     assert len({each.data_ptr() for each in kept.values()}) == len(kept)
     again.restore(kept)
+    newest = {name: weights[name] for name in ("w", "scale")}
+    ((_, content),) = again.take([1], 3, newest)
+    assert list(content[ARRAYS]) == ["w", "scale"], "a strategy may go by the model's order"
+    again.restore(kept)
     assert {name: each.tolist() for name, each in again.tensors().items()} == {
         name: each.tolist() for name, each in kept.items()
     }
@@ -120,16 +124,27 @@ def test_time_is_that_of_the_slowest_client_or_does_not_wait_for_it(tiny: Tiny, 
     assert any(line.train["staleness"] > 0 for line in early[1:])
 
 
-def test_an_asynchronous_run_goes_on_exactly(tiny: Tiny, tmp_path: Path) -> None:
-    keys: dict[str, Any] = {
-        "client_speeds": SLOW, "buffer_size": 2, "keep_optimizer": True, "strategy": "FedAdam",
-        "strategy_options": "eta = 0.01",
-    }  # fmt: skip
-    whole, lines = run(tiny(**keys, num_server_rounds=9, run_dir=str(tmp_path / "whole")))
-    assert [len(line.clients) for line in lines[1:]] == [2] * 9, "every update that was awaited has come"
-    run(tiny(**keys, num_server_rounds=4, run_dir=str(tmp_path / "cut")))
-    resumed, _ = run(tiny(**keys, num_server_rounds=9, resume=True, run_dir=str(tmp_path / "cut")))
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"keep_optimizer": True, "strategy": "FedAdam", "strategy_options": "eta = 0.01"},
+        {"compression": "top-k", "fraction_evaluate": 1.0, "local_test_fraction": 0.2},
+        {"strategy": "FedMedian", "compression": "int8", "max_update_norm": 0.5},
+        {"strategy": "FedProx", "strategy_options": "proximal_mu = 0.1",
+         "availability": "share = 0.5, period = 9"},
+        {"attack": "sign-flip", "attack_fraction": 0.25, "strategy": "FedAvgM",
+         "strategy_options": "server_momentum = 0.5"},
+    ],
+)  # fmt: skip
+def test_an_asynchronous_run_goes_on_exactly(tiny: Tiny, tmp_path: Path, options: dict[str, Any]) -> None:
+    """With what clients and strategies remember, what travels compressed, and clients that come and go."""
+    keys: dict[str, Any] = {"client_speeds": SLOW, "buffer_size": 2, **options}
+    whole, lines = run(tiny(**keys, num_server_rounds=6, run_dir=str(tmp_path / "whole")))
+    assert [len(line.clients) for line in lines[1:]] == [2] * 6, "every update that was awaited has come"
+    run(tiny(**keys, num_server_rounds=3, run_dir=str(tmp_path / "cut")))
+    resumed, again = run(tiny(**keys, num_server_rounds=6, resume=True, run_dir=str(tmp_path / "cut")))
     assert resumed == whole
+    assert [line.simulated_seconds for line in again] == [line.simulated_seconds for line in lines]
 
 
 def test_clients_that_are_away_are_not_asked(tiny: Tiny, tmp_path: Path) -> None:

@@ -90,6 +90,17 @@ def test_three_workers_give_the_hash_of_one_process(on_ray: OnRay, tmp_path: Pat
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("engine", ["loop", "stacked"])
+def test_asynchronous_rounds_depend_on_no_worker(on_ray: OnRay, tmp_path: Path, engine: str) -> None:
+    settings = {"engine": engine, "keep_optimizer": engine == "loop", "num_server_rounds": 4}
+    settings |= {"buffer_size": 3, "client_speeds": "seconds = 0.01, slow = 0.25, times = 10"}
+    spread, alone = on_ray(tmp_path / "ray", **settings), here(tmp_path / "here", **settings)
+    assert spread["weights_sha256"] == alone["weights_sha256"]
+    seconds = [row.get("simulated_seconds") for row in rounds_of(tmp_path / "here")]
+    assert seconds == [row.get("simulated_seconds") for row in rounds_of(tmp_path / "ray")]
+
+
+@pytest.mark.slow
 def test_stacks_depend_on_no_worker(on_ray: OnRay, tmp_path: Path) -> None:
     """Nor on the runtime: clients are stacked by their numbers."""
     settings = {"engine": "stacked", "keep_optimizer": False, "stack_size": 3}
