@@ -11,12 +11,15 @@ from simulations.config import SimulationConfig
 def unheeded(runtime: str, run_config: dict[str, Value]) -> Iterator[str]:
     """Yield a line for each key that does less under this runtime than it says."""
     num_nodes = read(SimulationConfig, run_config).num_nodes
+    server, default = read(ServerConfig, run_config), ServerConfig.defaults()["staleness-exponent"]
+    if server.staleness_exponent != default and not server.buffer_size:
+        yield "staleness-exponent is of asynchronous rounds alone: set buffer-size, or leave it out"
     if runtime == "ray" and num_nodes:
         yield (
             f"num-nodes = {num_nodes} is not heeded on Ray, where all workers are one node: it is for "
             "--runtime flower and --in-process"
         )
-    if runtime != "ray" and read(ServerConfig, run_config).client_timeout:
+    if runtime != "ray" and server.client_timeout:
         yield (
             "client-timeout stops clients between two batches and interrupts Python; what hangs in native "
             "code it ends on Ray alone, which is the default"

@@ -1,10 +1,12 @@
 """Workers that several runs of one process share: the next run finds them warm."""
 
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any, Self
 
 from models.core.config import Value
+from models.core.errors import UserError
 from models.core.user_code import user_folder
 from simulations.config import ResolvedSimulation
 from simulations.runtime.cluster_code import users_modules
@@ -32,6 +34,7 @@ class Workers:
         self._session: Session | None = None
         self._made_for: tuple[Any, ...] = ()
         self._code: dict[str, int] = {}
+        self._in_use = threading.Lock()
 
     def __enter__(self) -> Self:
         return self
@@ -48,7 +51,24 @@ class Workers:
     def for_run(
         self, run_config: dict[str, Value], simulation: ResolvedSimulation
     ) -> "Iterator[Callable[[Plan], RayWorkers]]":
-        """Give what returns the workers, turned to this run; where they cannot be, Ray is ended."""
+        """Give what returns the workers, turned to this run; where they cannot be, Ray is ended.
+
+        Raises UserError while another thread runs on them.
+        """
+        if not self._in_use.acquire(blocking=False):
+            raise UserError(
+                "these workers run another run, in another thread: wait for it, or run with in_process=True"
+            )
+        try:
+            with self._turned(run_config, simulation) as workers:
+                yield workers
+        finally:
+            self._in_use.release()
+
+    @contextmanager
+    def _turned(
+        self, run_config: dict[str, Value], simulation: ResolvedSimulation
+    ) -> "Iterator[Callable[[Plan], RayWorkers]]":
         if self._session and self._session.workers.done() and self._session.workers.exception():
             self.close()  # Ray has not started, and this is another try
         made_for = (simulation, run_config["threads"], user_folder())

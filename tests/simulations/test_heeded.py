@@ -17,6 +17,8 @@ from simulations.scenario import defaults
         ("in-process", "num-nodes", 3, []),
         ("ray", "client-timeout", 5.0, []),
         ("flower", "client-timeout", 5.0, ["client-timeout stops clients between two batches"]),
+        ("ray", "staleness-exponent", 0.5, []),
+        ("in-process", "staleness-exponent", 1.0, ["staleness-exponent is of asynchronous rounds alone"]),
         ("in-process", "client-timeout", 5.0, ["client-timeout stops clients between two batches"]),
     ],
 )

@@ -135,3 +135,19 @@ def test_ray_that_did_not_start_is_tried_again_by_the_next_run(
             with workers.for_run({"threads": 1, "run-dir": str(tmp_path)}, ONE):
                 assert isinstance(started[-1].workers.exception(20), ModuleNotFoundError)
             assert len(started) == sessions
+
+
+def test_workers_serve_one_thread_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    config = {"threads": 1, "run-dir": str(tmp_path)}
+    with warm.Workers() as workers:
+        with workers.for_run(config, ONE):
+            before = dict(os.environ)
+            with (
+                pytest.raises(UserError, match="these workers run another run"),
+                workers.for_run(config, ONE),
+            ):
+                pass
+            assert dict(os.environ) == before
+        with workers.for_run(config, ONE):
+            pass
