@@ -296,17 +296,21 @@ class CohortGrid(Grid):
                 self.busy.add(node, packed[node].metadata.message_id, info.server_round, starts[node])
                 spare = NodeReply.of_failed_node(clients, NOT_NEEDED).on_node(node)
                 parts.append(spare if answered() >= enough else read(node, None))
-        left = sorted(asked.keys() - {client for clients in assigned.values() for client in clients})
-        host_of = self.node_registry.assign(left, connected)
-        for node, clients in host_of.items():
-            why = f"its node still works on round {self.busy.round_of(node)}"
-            parts.append(NodeReply.of_failed_node(clients, why).on_node(node))
-        hosted = {client for clients in host_of.values() for client in clients}
-        away = [client for client in left if client not in hosted]
-        return [
-            *parts,
-            *(NodeReply.of_failed_node([each], self.node_registry.why_away(each)) for each in away),
+        sent_to = {client for clients in assigned.values() for client in clients}
+        return parts + self._left_out(sorted(asked.keys() - sent_to), connected)
+
+    def _left_out(self, clients: Sequence[int], connected: Iterable[int]) -> list[NodeReply]:
+        """Return the failures of clients that nobody could be asked for: their nodes are busy, or away."""
+        host_of = self.node_registry.assign(clients, connected)
+        busy = [
+            NodeReply.of_failed_node(
+                hosted, f"its node still works on round {self.busy.round_of(node)}"
+            ).on_node(node)
+            for node, hosted in host_of.items()
         ]
+        hosted = {client for clients in host_of.values() for client in clients}
+        away = [client for client in clients if client not in hosted]
+        return busy + [NodeReply.of_failed_node([each], self.node_registry.why_away(each)) for each in away]
 
     def _has_gone(self, node: int, start: str) -> bool:
         """Return whether a node has lost what it was sent since a start; newcomers are asked meanwhile."""
