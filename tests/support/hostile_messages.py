@@ -261,7 +261,7 @@ def bytes_of_weights(draw: random.Random, sent: Sent) -> str:
         Array(np.array(["text"])),
     ]
     sent.arrays[name] = draw.choice(wrong)
-    return "cannot be read|says that it is|comes with"
+    return "cannot be read|says that it is|comes with|numbers travel"
 
 
 def not_finite(draw: random.Random, sent: Sent) -> str:
