@@ -91,26 +91,32 @@ class Dealer:
                 self._give_up(patience)
 
     def _ask(self) -> None:
-        """Give workers that have too little to do their next portions."""
-        for seat in self.workers.seats:
-            if not seat.ready:  # it would be late, or too slow, before it has begun
-                continue
-            portions = [each.clients for each in self._asked.values() if each.seat is seat]
-            asked = DEPTH if any(map(self._is_suspect, portions)) else len(portions)
-            while self._waiting and asked < DEPTH and not (asked and self._is_suspect(self._waiting[0])):
-                clients = self._waiting.popleft()
-                if self._is_suspect(clients):
-                    self._ask_to_hand_over(seat)  # what it holds is not to be lost with it
-                left = max(self.until - time.monotonic(), 0.0)
-                shared = [] if self._told.get(seat) is seat.actor else [self.shared]
-                self._told[seat] = seat.actor
-                answer = seat.actor.do.remote(self.number, shared, self.message_type, clients, left)
-                self._note(answer, _Dealt(seat, clients))
-                asked = DEPTH if self._is_suspect(clients) else asked + 1
+        """Give workers that have too little to do their next portions, each a first before a second one."""
+        for depth in range(DEPTH):
+            for seat in self.workers.seats:
+                # Before it has begun a worker would be late, or too slow.
+                if seat.ready and self._waiting and self._takes_another(seat, depth):
+                    self._ask_seat(seat, self._waiting.popleft())
         if not self._waiting:
             for seat in list(self._held):
                 if all(each.seat is not seat for each in self._asked.values()):
                     self._ask_to_hand_over(seat)
+
+    def _takes_another(self, seat: Seat, depth: int) -> bool:
+        """Return whether a worker that has `depth` portions takes the next one; a suspect one is alone."""
+        portions = [each.clients for each in self._asked.values() if each.seat is seat]
+        if any(map(self._is_suspect, portions)) or (portions and self._is_suspect(self._waiting[0])):
+            return False
+        return len(portions) <= depth
+
+    def _ask_seat(self, seat: Seat, clients: Portion) -> None:
+        if self._is_suspect(clients):
+            self._ask_to_hand_over(seat)  # what it holds is not to be lost with it
+        left = max(self.until - time.monotonic(), 0.0)
+        shared = [] if self._told.get(seat) is seat.actor else [self.shared]
+        self._told[seat] = seat.actor
+        answer = seat.actor.do.remote(self.number, shared, self.message_type, clients, left)
+        self._note(answer, _Dealt(seat, clients))
 
     def _ask_to_hand_over(self, seat: Seat) -> None:
         # At once, as Ray may give the answer to what the worker is asked next before this one.

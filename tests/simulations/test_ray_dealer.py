@@ -57,6 +57,20 @@ def test_every_client_is_in_the_sum_once_or_kills_its_workers(
         check(deal(monkeypatch, ray, 1 + seed % 3)[0], others(*deadly), deadly)
 
 
+def test_no_worker_is_given_two_portions_while_another_one_has_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As two stacks of 50 clients on two workers: the round takes twice as long where one does both."""
+    for seed in range(20):
+        ray = FakeRay(seed)
+        put_in_place(monkeypatch, ray)
+        workers = FakeWorkers(ray, 3)
+        workers.describe(math.inf)  # so that all of them have begun
+        portions = [(0, 1, 2), (3, 4), (5, 6, 7), (8,)]
+        Dealer(workers, 1, None, "train", math.inf).deal(portions, math.inf)
+        given = [actor.given for actor in ray.actors]
+        assert [each[0] for each in given] == portions[:3]
+        assert sorted(map(len, given)) == [1, 1, 2]
+
+
 def test_clients_whose_sum_cannot_be_handed_over_have_failed(monkeypatch: pytest.MonkeyPatch) -> None:
     error = RayTaskError("hand_over", "Traceback: too large", MemoryError("too large"))
     whole, _ = deal(monkeypatch, FakeRay(0, error=error))

@@ -45,6 +45,8 @@ class Actor:
         self.todo: list[tuple[Reference, str, Sequence[int]]] = []
         self.is_alive, self.hangs, self.has_begun = True, False, False
         self.number = -1
+        self.given: list[tuple[int, ...]] = []
+        """Its portions, in the order in which it was given them."""
         self.held: NodeReply | None = None
         self.do, self.hand_over, self.describe = (
             _Method(self, name) for name in ("do", "hand_over", "describe")
@@ -95,6 +97,7 @@ class _Method:
             assert number == self.actor.number or self.actor.held is None
             self.actor.number = number
             self.actor.ray.asked.append(tuple(clients))
+            self.actor.given.append(tuple(clients))
         self.actor.todo.append((reference, self.name, clients))
         if not self.actor.is_alive:
             self.actor.die()
