@@ -37,16 +37,26 @@ def _rounds(saved: Mapping[str, Any], images: Path) -> str:
     measured = read_runs(saved)
     save_figure(draw_rounds(measured), images / "bench-rounds.svg")
     tables = "\n".join(markdown(workload, by_system) for workload, by_system in measured.items())
-    return f"{tables}\n![Seconds a round of each system](images/bench-rounds.svg)\n"
+    figure = "![Seconds a round of each system](images/bench-rounds.svg)\n"
+    return f"{tables}\n{figure}\n{_measured_on(saved['workloads'])}"
+
+
+def _measured_on(workloads: Mapping[str, Any]) -> str:
+    """Return on what machine, and by which commit, each workload was measured: not all in one call."""
+    on: dict[str, list[str]] = {}
+    for workload, found in sorted(workloads.items()):
+        on.setdefault(found["machine"], []).append(workload)
+    return "".join(f"{', '.join(names)} measured on: {machine}.\n\n" for machine, names in on.items())[:-1]
 
 
 def _startup(saved: Mapping[str, Any], images: Path) -> str:
-    return startup.markdown(saved["scenarios"])
+    return f"{startup.markdown(saved['scenarios'])}\nMeasured on: {saved['machine']}.\n"
 
 
 def _scaling(saved: Mapping[str, Any], images: Path) -> str:
     save_figure(draw_scaling(scaling.read_found(saved)), images / "bench-scaling.svg")
-    return "![Seconds a round as the federation grows](images/bench-scaling.svg)\n"
+    figure = "![Seconds a round as the federation grows](images/bench-scaling.svg)\n"
+    return f"{figure}\nMeasured on: {saved['machine']}.\n"
 
 
 PARTS: Mapping[str, tuple[str, Callable[[Mapping[str, Any], Path], str]]] = {
@@ -66,7 +76,7 @@ def write_page(page: Path, folder: Path) -> list[str]:
             continue
         saved = json.loads((folder / file).read_text(encoding="utf-8"))
         images.mkdir(exist_ok=True)
-        text = replace_between(text, mark, f"{part(saved, images)}\nMeasured on: {saved['machine']}.\n")
+        text = replace_between(text, mark, part(saved, images))
         renewed.append(mark)
     page.write_text(text, encoding="utf-8")
     return renewed

@@ -5,6 +5,7 @@
 times each, so that whatever else the machine does befalls all of them.
 """
 
+import json
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -46,8 +47,9 @@ def measure(
 ) -> dict[str, Runs]:
     """Run each pair `num_runs` times, in turn; `num_rounds` = 0 is as many rounds as a workload has.
 
-    What was measured so far is in the file `output` after each turn.
+    What was measured so far is in the file `output` after each turn, beside other workloads that it has.
     """
+    earlier = json.loads(output.read_text(encoding="utf-8"))["workloads"] if output.exists() else {}
     measured: dict[str, Runs] = {workload: {} for workload, _ in pairs}
     for number in range(1, num_runs + 1):
         for workload, system in pairs:
@@ -56,13 +58,14 @@ def measure(
                 rounds = num_rounds or WORKLOADS[workload].rounds
                 run = SYSTEMS[system].measure(Path(folder), workload, rounds)
             measured[workload].setdefault(system, []).append(run)
-        save(output, {"workloads": _as_json(measured)})
+        save(output, {"workloads": {**earlier, **_as_json(measured)}})
     return measured
 
 
 def _as_json(measured: dict[str, Runs]) -> dict[str, Any]:
     return {
         workload: {
+            "machine": machine_line(),
             "warm-up": WORKLOADS[workload].warm_up,
             "systems": {system: [asdict(run) for run in runs] for system, runs in by_system.items()},
         }

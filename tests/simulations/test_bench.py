@@ -283,7 +283,11 @@ def test_the_page_of_results_gets_tables_and_figures(tmp_path: Path) -> None:
     page.write_text(RESULTS.read_text(encoding="utf-8"), encoding="utf-8")  # which has all the marks
     folder.mkdir()
     systems = {name: [vars(run) for run in runs] for name, runs in MADE_UP.items()}
-    measured = {"machine": "a machine", "workloads": {"W2": {"warm-up": 5, "systems": systems}}}
+    workloads = {
+        name: {"machine": machine, "warm-up": 5, "systems": systems}
+        for name, machine in {"W1": "a machine", "W2": "another one", "W3": "a machine"}.items()
+    }
+    measured = {"machine": "another one", "workloads": workloads}
     (folder / "rounds.json").write_text(json.dumps(measured), encoding="utf-8")
     found = [vars(Found(axis, 1, POLYFED, 0.1, 1.0, 1.0)) for axis in scaling.AXES]
     grown = {"machine": "a machine", "found": found}
@@ -291,7 +295,8 @@ def test_the_page_of_results_gets_tables_and_figures(tmp_path: Path) -> None:
     assert write_page(page, folder) == ["bench-rounds", "bench-scaling"]
     text = page.read_text(encoding="utf-8")
     assert markdown("W2", MADE_UP) in text
-    assert "\nMeasured on: a machine.\n<!-- /bench-rounds -->" in text
+    said = "\nW1, W3 measured on: a machine.\n\nW2 measured on: another one.\n<!-- /bench-rounds -->"
+    assert said in text
     assert text.count("<!-- bench-") == len(PARTS)
     for figure in ("bench-rounds.svg", "bench-scaling.svg"):
         assert f"(images/{figure})" in text
