@@ -85,6 +85,8 @@ def _run(grid: Grid, run_config: RunConfig, folder: RunFolder, errors: ErrorLog)
             folder.say_unfinished()
         loop = _prepare(grid, plan, folder, errors)
         status = run_or_step_back(loop, plan)
+        if let_go := getattr(grid, "let_go", None):  # a Grid of polyfed's own
+            let_go()
         _finish(loop, RunResult(status=status, reason=loop.stop_reason if status == "stopped" else ""))
     except BaseException as error:  # code that exits, or a Ctrl-C, would else end the run without a word
         reason = _reason(error)

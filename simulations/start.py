@@ -46,7 +46,7 @@ class Start:
 
         failures = NewFailures(self.folder)
         try:
-            result = launch(
+            with launch(
                 self.run_config,
                 runtime=self.runtime,
                 verbose=self.verbose,
@@ -54,14 +54,14 @@ class Start:
                 console=console,
                 ray_address=self.ray_address,
                 warm=self.warm,
-            )
+            ) as result:
+                for line in self._ending(result, failures):
+                    console.print(line, soft_wrap=True)
+                return result
         except UserError:
             if self.own_folder:
                 self._drop_folder()
             raise
-        for line in self._ending(result, failures):
-            console.print(line, soft_wrap=True)
-        return result
 
     def going_on(self) -> str:
         """Return the command that goes on with this run; "" where it has done nothing to go on from."""

@@ -33,6 +33,7 @@ Start: TypeAlias = "Callable[[Plan], RayWorkers] | None"
 """Gives the workers of a run on Ray, once there is a plan; None under another runtime."""
 
 
+@contextmanager
 def launch(
     run_config: dict[str, Value],
     *,
@@ -42,8 +43,8 @@ def launch(
     debug: bool = False,
     ray_address: str = "",
     warm: "Workers | None" = None,
-) -> RunResult:
-    """Run to the end and return what RUN/result.json says.
+) -> Iterator[RunResult]:
+    """Run to the end and give what RUN/result.json says, while the run's Ray is ending.
 
     A run on Ray is on the cluster at `ray_address`, or by these `warm` workers, where one is given.
 
@@ -67,7 +68,8 @@ def launch(
                 raise
             claim(folder, run_config, resume=bool(run_config["resume"])).release()  # it must be this run's
             errors.record("the plan of the run, before it began", error)
-            return RunResult(schema_number=SCHEMA, status="failed", reason=line_of(error))
+            yield RunResult(schema_number=SCHEMA, status="failed", reason=line_of(error))
+            return
         if plan.transfer and not run_config["resume"]:
             for line in plan.transfer.lines():
                 console.print(line, soft_wrap=True, highlight=False, markup=False)
@@ -86,7 +88,7 @@ def launch(
             raise
         finally:
             launcher.release()
-        return _result(folder / RESULT, before, reason)
+        yield _result(folder / RESULT, before, reason)
 
 
 def _workers(
@@ -109,7 +111,13 @@ def _on_this_machine(run_config: dict[str, Value], simulation: ResolvedSimulatio
     from simulations.runtime.ray_session import ray_session
 
     with ray_session(run_config, simulation) as session:
-        yield lambda _: session.workers.result()
+
+        def start(_: Plan) -> "RayWorkers":
+            workers = session.workers.result()
+            workers.let_go = session.let_go
+            return workers
+
+        yield start
 
 
 @contextmanager

@@ -43,6 +43,9 @@ class OwnGrid(Grid):
         """Create a message to a node."""
         return Message(content, dst_node_id, message_type, ttl=ttl, group_id=group_id)
 
+    def let_go(self) -> None:
+        """Take note that nothing more will be asked of the nodes; the server has work to do yet."""
+
     @abstractmethod
     def answer(self, messages: list[Message], timeout: float | None) -> list[Message]:
         """Return the nodes' answers to messages that have ids."""

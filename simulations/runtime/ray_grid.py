@@ -50,6 +50,10 @@ class RayGrid(OwnGrid):
         """Return the node."""
         return [NODE]
 
+    def let_go(self) -> None:
+        """Let Ray end, where it was started for this run, while the server draws its figures."""
+        self.workers.let_go()
+
     def answer(self, messages: list[Message], timeout: float | None) -> list[Message]:
         """Return the node's answers."""
         return [Message(self._answer(each, timeout or math.inf), reply_to=each) for each in messages]

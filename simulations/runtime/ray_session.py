@@ -71,6 +71,10 @@ class Session:
                 if not self.workers.done():  # it reads the environment still
                     self.end()
 
+    def let_go(self) -> None:
+        """Let Ray begin to end, which takes a second or two; `end` waits until it has."""
+        self._ray.over.set()
+
     def end(self) -> None:
         """End Ray, or its start; a second time does nothing."""
         self._ray.over.set()

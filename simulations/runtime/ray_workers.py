@@ -1,7 +1,7 @@
 """The workers of a simulation on Ray, each in a seat that another one takes when it dies."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from logging import WARNING
 from typing import Any
@@ -56,6 +56,8 @@ class RayWorkers:
     """What such a worker takes beside the run config."""
     where: str = ""
     """Where they are, and where clients' states go, for the run's log; "" on this machine alone."""
+    let_go: Callable[[], None] = lambda: None
+    """What to call when nothing more is asked of them."""
     seats: list[Seat] = field(default_factory=list)
     said: NodeDescription | None = None
     """What each worker says of the node that they all are; None before the first one has."""

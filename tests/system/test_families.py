@@ -42,7 +42,8 @@ def test_one_hash(task: str, tmp_path: Path, flwr_run: Callable[[Path], str]) ->
     console = Console(file=io.StringIO())
     with ThreadPoolExecutor(1) as beside:  # each of the two mostly starts processes and waits
         flower = beside.submit(flwr_run, scenario)
-        launch(placed("in-process"), runtime="in-process", verbose=False, console=console)
+        with launch(placed("in-process"), runtime="in-process", verbose=False, console=console):
+            pass
     written = tmp_path / "flwr-run" / "result.json"
     assert written.exists(), flower.result()
     results = {way: result_of(tmp_path / way) for way in ("in-process", "flwr-run")}

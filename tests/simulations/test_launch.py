@@ -1,0 +1,46 @@
+"""How a launched run ends: Ray while the server has its last work to do, and the report while Ray ends."""
+
+import io
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+from shortened import toy
+
+from models.core.config import Value
+from server.run_schema import METRICS, RESULT
+from simulations.runtime import launch as module
+from simulations.runtime.in_process import InProcessGrid
+from simulations.runtime.launch import Start, launch
+
+
+def test_ray_ends_from_the_last_round_on_and_is_waited_for_last(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps: list[str] = []
+
+    def note_what_there_is(grid: InProcessGrid) -> None:
+        rounds = (tmp_path / METRICS).read_text(encoding="utf-8").count("\n")
+        steps.append(f"let go after {rounds} rounds, {_status(tmp_path)}")
+
+    @contextmanager
+    def watched(*_: object) -> Iterator[Start]:
+        yield None
+        steps.append("waited for")
+
+    monkeypatch.setattr(InProcessGrid, "let_go", note_what_there_is)
+    monkeypatch.setattr(module, "_workers", watched)
+    config: dict[str, Value] = toy("cnn") | {"num-nodes": 2, "run-dir": str(tmp_path)}
+    console = Console(file=io.StringIO())
+    with launch(config, runtime="in-process", verbose=False, console=console) as result:
+        steps.append(f"given {result.status}")
+    assert config["num-server-rounds"] == 2
+    assert steps == ["let go after 2 rounds, unfinished", "given completed", "waited for"]
+
+
+def _status(folder: Path) -> str:
+    status: str = json.loads((folder / RESULT).read_text(encoding="utf-8"))["status"]
+    return status
