@@ -5,6 +5,7 @@ Flower's ClientApp imports this where it does the work itself, and a node's resi
 
 import gc
 import time
+from collections.abc import Sequence
 from logging import INFO
 
 from flwr.app import ConfigRecord, Context, MessageType, RecordDict
@@ -18,10 +19,13 @@ from models.core.config import TaskConfig, read
 from models.core.log import log
 from models.core.machine import described
 from models.core.tracebacks import line_of, traceback_of
+from models.data.agreed_labels import labelled
 from models.data.datasets import load_dataset
 from models.data.described import shapes_of_examples
 from models.data.fingerprint import data_sha256
+from models.data.labels import labels_of
 from models.state import describe_state
+from strategies.wire.labels import labels_in
 from strategies.wire.node import DataDescription, NodeDescription, NodeError, debugged
 from strategies.wire.plan import read_groups, record_at
 from strategies.wire.records import PLAN
@@ -31,7 +35,7 @@ from strategies.wire.reply import NodeReply
 def answer(content: RecordDict, message_type: str, context: Context, spent: float = 0.0) -> RecordDict:
     """Return the content of the reply to a message, for which `spent` seconds of its time are gone."""
     if message_type.partition(".")[0] == MessageType.QUERY:
-        return description_of(context)
+        return description_of(context, content=content)
     started = time.perf_counter()
     try:
         reply = NodeWork.begin(content, message_type, context, spent=spent).do()
@@ -43,10 +47,12 @@ def answer(content: RecordDict, message_type: str, context: Context, spent: floa
     return reply.pack()
 
 
-def description_of(context: Context, load: Load = load_worker) -> RecordDict:
-    """Return what this node says of itself, packed."""
+def description_of(
+    context: Context, load: Load = load_worker, content: RecordDict | None = None
+) -> RecordDict:
+    """Return what this node says of itself, packed; the question's content may say labels to read data with."""
     try:
-        return _description(context, load).pack()
+        return _description(context, load, labels_in(content or RecordDict())).pack()
     except Exception as error:  # Flower would drop its traceback on the way
         if debugged(context.node_config):
             raise
@@ -60,10 +66,11 @@ def forget() -> None:
     gc.collect()  # before the next run's are loaded
 
 
-def _description(context: Context, load: Load) -> NodeDescription:
+def _description(context: Context, load: Load, labels: Sequence[str]) -> NodeDescription:
     node = NodeConfig.from_flower(context.node_config)
     partition_id, num_partitions = node.place
-    worker = load(believed(read(TaskConfig, context.run_config), node), node.data_path)
+    config = labelled(believed(read(TaskConfig, context.run_config), node), labels)
+    worker = load(config, node.data_path)
     if node.keep_state_days is not None:
         for run in drop_old_states(node.state_root, node.keep_state_days):
             log(INFO, "Removed what clients remembered of %s, by keep-state-days", run)
@@ -78,7 +85,7 @@ def _description(context: Context, load: Load) -> NodeDescription:
             kind=worker.dataset.kind,
             num_examples=len(worker.dataset.train),
             columns=shapes_of_examples(worker.dataset),
-            classes=tuple(worker.dataset.classes),
+            classes=labels_of(worker.dataset),
         ),
     )
 

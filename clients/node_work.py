@@ -23,7 +23,9 @@ from clients.train import train_one_by_one
 from clients.worker import Load, Worker, load_worker
 from models.core.config import TaskConfig, read
 from models.core.device import pinned
+from models.data.agreed_labels import labelled
 from strategies.wire.compression import CODECS
+from strategies.wire.labels import labels_in
 from strategies.wire.node import debugged
 from strategies.wire.reply import UPDATES_IN_A_SUM, NodeReply
 from strategies.wire.request import ClientRequest, RoundInfo, states_of, unpack_requests
@@ -66,7 +68,7 @@ class NodeWork:
         node = NodeConfig.from_flower(context.node_config)
         # Who steps through a client in a debugger takes their time.
         deadline = NEVER if debug else Deadline.after(info.seconds_left - spent, info.client_seconds)
-        config = believed(read(TaskConfig, context.run_config), node)
+        config = labelled(believed(read(TaskConfig, context.run_config), node), labels_in(content))
         check_message(info, requests, node, config.num_clients)
         # The run's absolute folder where server and nodes share a disk, else a name under the node's own.
         states = ClientStates(node.states_of(info.state_path), states_of(content))

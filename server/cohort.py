@@ -348,7 +348,8 @@ class CohortGrid(Grid):
     ) -> Message:
         contents = [(client, wave.requests[client].content) for client in clients]
         states = self._states_of(clients)
-        content = pack_requests(contents, info, self.fixed, statistics, states)
+        labels = self.node_registry.labels
+        content = pack_requests(contents, info, self.fixed, statistics, states, labels)
         traffic.down += num_bytes(content)
         messages = [message for client in clients for message in wave.requests[client].messages]
         traffic.client_down += received_by_clients(messages, self.fixed, statistics)

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Protocol
 
+from models.data.labels import Labels
 from strategies.wire.node import DataDescription, NodeDescription
 
 SHOWN = 3
@@ -17,6 +18,7 @@ class Wanted(Protocol):
     state: tuple[str, ...]
     interchangeable: bool
     examples: DataDescription | None
+    open_labels: Labels | None
 
 
 def misfit(said: NodeDescription, wanted: Wanted) -> str:
@@ -37,7 +39,16 @@ def _wrong_place(said: NodeDescription, wanted: Wanted) -> str:
     return ""
 
 
+def has_other_labels(said: NodeDescription, wanted: Wanted) -> bool:
+    """Return whether a node's own data has other labels than the server's, on which they have still to agree."""
+    if wanted.open_labels is None or wanted.examples is None or said.examples is None or not said.own_data:
+        return False
+    return said.examples.kind == wanted.examples.kind and said.examples.classes != wanted.examples.classes
+
+
 def _wrong_data(said: NodeDescription, wanted: Wanted) -> str:
+    if has_other_labels(said, wanted):
+        return _wrong_but_for_labels(said, wanted)
     unlike = _unlike(wanted.examples, said.examples) if wanted.examples and said.examples else ""
     if said.own_data and said.examples and not said.examples.num_examples:
         return "its data has no examples to train on"
@@ -48,6 +59,18 @@ def _wrong_data(said: NodeDescription, wanted: Wanted) -> str:
     return (
         "" if said.data == wanted.data else "it loaded other data than the server: same dataset files there?"
     )
+
+
+def _wrong_but_for_labels(said: NodeDescription, wanted: Wanted) -> str:
+    """Return what is wrong whatever labels are agreed on; the model is compared once they are."""
+    assert wanted.open_labels and wanted.examples and said.examples
+    try:
+        wanted.open_labels.check(said.examples.classes)
+    except ValueError as error:
+        return f"the labels of its data cannot be taken: {error}"
+    if not said.examples.num_examples:
+        return "its data has no examples to train on"
+    return _unlike(wanted.examples, said.examples.model_copy(update={"classes": wanted.examples.classes}))
 
 
 def _unlike(wanted: DataDescription, said: DataDescription) -> str:

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from logging import INFO, WARNING
@@ -12,9 +12,10 @@ from flwr.serverapp import Grid
 
 from models.core.log import log
 from models.core.tracebacks import line_of, plain_line, shortened
+from models.data.labels import Labels
 from server.errors import RunFailedError
 from server.first_nodes import wait_for_nodes
-from server.node_fit import misfit
+from server.node_fit import has_other_labels, misfit
 from server.node_questions import NodeQuestions
 from server.node_refusal import Refusal, Refusals
 from server.sightings import Sighting, Sightings
@@ -56,6 +57,10 @@ class NodeRegistry:
     """Whether every node can host every client, as simulated ones can that share a disk."""
     examples: DataDescription | None = None
     """What the server's data is like; None where nobody has said."""
+    labels: tuple[str, ...] = ()
+    """Labels that nodes are told to read their data with; () is that each of them has them alike."""
+    open_labels: Labels | None = None
+    """How the labels of nodes that have their own data become one list; None where they must be the server's."""
     unfit: Literal["refuse", "stop"] = "refuse"
     """Whether a node that cannot take part ends a run that has not begun."""
     expected: int = 0
@@ -78,13 +83,21 @@ class NodeRegistry:
     def __post_init__(self) -> None:
         self.num_partitions = self.expected
         self._sightings = Sightings(self.interchangeable, self.silence)
-        self._questions = NodeQuestions()
+        self._questions = NodeQuestions(self.labels)
+        self._awaited: frozenset[int] | None = None
         self._claims: list[Claim] = []
         """Of nodes that are not accepted yet, in the order of their answers."""
         self._away_since: dict[int, float] = {}
         """Partition-id -> when its node was first missed."""
         self._ever: set[int] = set()
         """Partition-ids of nodes that were ever accepted."""
+
+    @property
+    def awaited(self) -> list[int]:
+        """The partition-ids that a start of the run waits for: they are missing and were not refused."""
+        refused = self.refusals.places(self.num_partitions)
+        wanted = range(self.num_partitions) if self._awaited is None else self._awaited
+        return [each for each in self.missing if each in wanted and each not in refused]
 
     @property
     def partitions(self) -> dict[int, int]:
@@ -159,6 +172,54 @@ class NodeRegistry:
         """Have done with waiting for the first nodes: those that are missing have had so many seconds."""
         self.begun = True
         self._away_since = dict.fromkeys(self.missing, time.monotonic() - waited)
+
+    def told_labels(self) -> dict[str, tuple[str, ...]]:
+        """Return node, as it is called to people -> the labels of its own data, by partition-id."""
+        claims = sorted(self.accepted.values(), key=lambda claim: claim.partition)
+        return {
+            claim.sighting.called: claim.said.examples.classes
+            for claim in claims
+            if claim.said.own_data and claim.said.examples
+        }
+
+    def union_of_labels(self) -> tuple[str, ...]:
+        """Return the labels of all data together; () where everybody has those of the server.
+
+        A node whose labels would make too many of them is left out.
+        """
+        if self.open_labels is None or self.examples is None:
+            return ()
+        union, others = self.examples.classes, False
+        for node, claim in sorted(self.accepted.items(), key=lambda item: item[1].partition):
+            if claim.said.examples is None or not has_other_labels(claim.said, self):
+                continue
+            try:
+                union = self.open_labels.union([union, claim.said.examples.classes])
+                others = True
+            except ValueError as error:
+                del self.accepted[node]
+                why = f"the labels of its data cannot be taken: {error}"
+                self._refuse(claim.sighting, why, why, self._place(claim))
+        return union if others else ()
+
+    def close_labels(self) -> None:
+        """Take no other labels than the server's from now on; a node that has fewer of them is told all."""
+        if self.open_labels and self.own_data and self.examples:
+            self.labels = self._questions.labels = self.examples.classes
+        self.open_labels = None
+
+    def ask_anew(
+        self, labels: Sequence[str], data: str, state: tuple[str, ...], examples: DataDescription
+    ) -> None:
+        """Ask the nodes again, and tell them the labels; the rest is what every node must have from now on.
+
+        Those that were not there are not waited for once more.
+        """
+        self.labels, self.data, self.state, self.examples = tuple(labels), data, state, examples
+        self.open_labels, self.begun = None, False
+        self._awaited = frozenset(self.partitions.values())
+        self._questions, self._claims = NodeQuestions(self.labels), []
+        self.accepted.clear()
 
     def start_of(self, node: int) -> str:
         """Return which start of a node it is that takes part."""
@@ -257,7 +318,8 @@ class NodeRegistry:
         self.machines.add(plain_line(claim.said.machine))
         if self.begun:
             log(INFO, "%s takes part with %s", claim.sighting.called, self._clients_of(claim))
-        if claim.said.own_data and claim.said.examples:
+        told_before = self._awaited is not None and not self.begun
+        if claim.said.own_data and claim.said.examples and not told_before:
             examples = claim.said.examples.num_examples
             log(
                 INFO,

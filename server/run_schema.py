@@ -25,6 +25,8 @@ RESULT = "result.json"
 """A RunResult: while a run is under way, and after it was killed, that it is unfinished."""
 PARTITION = "partition.json"
 """PartitionCounts."""
+LABELS = "labels.json"
+"""AgreedLabels, where nodes have data of their own with other labels than the server's."""
 TRANSFER = "transfer.json"
 """A TransferSummary, where the run began with the weights of another."""
 ERRORS = "errors.log"
@@ -282,6 +284,15 @@ class PartitionCounts(RunFile):
         if any(len(row) != wanted for row in self.counts):
             raise ValueError(f"each client needs {wanted} counts")
         return self
+
+
+class AgreedLabels(RunFile):
+    """labels.json: what all nodes call the numbers of labels by; a run that goes on keeps it."""
+
+    labels: tuple[str, ...]
+    """All names, in the order of their numbers."""
+    by_node: dict[str, tuple[str, ...]] = {}
+    """Node -> names that the server's own data has not."""
 
 
 class TransferSummary(RunFile):

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from strategies.rule import Arrays, aux_arrays, split_aux
 from strategies.wire.decoded import decoded
+from strategies.wire.labels import LABELS, pack_labels
 from strategies.wire.plan import Kind, Layout, read_groups, read_states, record_at
 from strategies.wire.records import PLAN, pack
 from strategies.wire.saved_state import SavedState, pack_states
@@ -144,10 +145,12 @@ def pack_requests(
     fixed: ArrayRecord | None = None,
     statistics: ArrayRecord | None = None,
     states: Mapping[int, SavedState] | None = None,
+    labels: Sequence[str] = (),
 ) -> RecordDict:
     """Return the message to a node, of what the strategy addresses to its clients.
 
-    `states` are what these clients have to go on from; those that are not in it have nothing.
+    `states` are what these clients have to go on from; those that are not in it have nothing. `labels` are
+    those that nodes have agreed on.
     """
     content = pack(contents)
     content[ROUND] = info.to_config()
@@ -156,6 +159,8 @@ def pack_requests(
             content[key] = record
     if states is not None:
         content[STATES] = ConfigRecord({STATES: pack_states(states)})
+    for key, said in pack_labels(labels).items():
+        content[key] = said
     return content
 
 
@@ -177,7 +182,7 @@ def unpack_requests(content: RecordDict) -> tuple[RoundInfo, list[ClientRequest]
     """
     info, layouts = info_of(content), read_groups(record_at(content, PLAN, ConfigRecord))
     named = {key for layout in layouts for key in layout.records.values()}
-    if unknown := sorted(content.keys() - named - {PLAN, ROUND, FIXED, STATISTICS, STATES}):
+    if unknown := sorted(content.keys() - named - {PLAN, ROUND, FIXED, STATISTICS, STATES, LABELS}):
         raise ValueError(f"a message holds the record {unknown[0][:100]!r}, of which its plan says nothing")
     fixed, statistics = (
         decoded(record_at(content, key, ArrayRecord)) if key in content else {} for key in (FIXED, STATISTICS)

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +25,8 @@ class RealNodes(InProcessGrid):
 
     interchangeable_nodes = False
 
-    def __init__(self, run_config: dict[str, Value], folder: Path, **owner: str) -> None:
-        super().__init__(run_config, 2)
+    def __init__(self, run_config: dict[str, Value], folder: Path, num_nodes: int = 2, **owner: str) -> None:
+        super().__init__(run_config, num_nodes)
         for node, context in self.contexts.items():
             del context.node_config[SIMULATED]
             context.node_config |= {
@@ -102,3 +103,120 @@ def test_nodes_train_on_data_of_their_own(
     row = json.loads((folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()[-1])
     assert (row["clients"], row["failures"]) == ([0, 1], [])
     assert not (folder / "partition.json").exists()  # the server does not see who holds what
+
+
+def mixed_pictures(folder: Path, names: str, seed: int) -> None:
+    for half in ("train", "test"):
+        for name in names.split():
+            (folder / "scans" / half / name).mkdir(parents=True)
+            for number in range(6):
+                pixels = np.random.default_rng([seed, number, len(name)]).integers(0, 256, (8, 8), np.uint8)
+                Image.fromarray(pixels).save(folder / "scans" / half / name / f"{number}.png")
+
+
+def mixed_arrays(folder: Path, names: str, seed: int) -> None:
+    image = np.random.default_rng(seed).integers(0, 256, (12, 8, 8), np.uint8)
+    np.savez(folder / "scans.npz", image=image, label=np.resize([*map(int, names.split())], 12))
+
+
+def mixed_sentences(folder: Path, names: str, seed: int) -> None:
+    tagged = [f"Ann{seed} B-{name}\nsat O\n" for name in names.split()]
+    for half in ("train", "test"):
+        (folder / "tagged").mkdir(exist_ok=True)
+        (folder / "tagged" / f"{half}.txt").write_text("\n".join(tagged * 4), encoding="utf-8")
+
+
+@dataclass(frozen=True)
+class Mixed:
+    """A federation whose nodes have different labels, and what a run needs to learn from it."""
+
+    config: dict[str, Value]
+    folder: Path
+    owner: dict[str, str]
+
+    def run(self, name: str, *, simulated: bool = False, away: int | None = None, **changes: Value) -> Path:
+        """Run with these changes of the config; return the run folder."""
+        run_dir = self.config["run-dir"] if changes.get("resume") else str(self.folder / name)
+        config = {**self.config, "run-dir": run_dir, **changes}
+        grid = RealNodes(config, self.folder, len(LABELS_OF[str(config["dataset"])]), **self.owner)
+        for node in list(grid.contexts):
+            grid.contexts[node].node_config |= {SIMULATED: True} if simulated else {}
+            if node == away:
+                del grid.contexts[node]
+        grid.interchangeable_nodes = simulated
+        server_app(grid, Context(run_id=1, node_id=0, node_config={}, state=RecordDict(), run_config=config))
+        return Path(str(run_dir))
+
+
+LABELS_OF = {
+    "images:scans": ("cat dog", "fox", "dog hen"),
+    "npz:scans.npz": ("0 1", "3", "1 11"),
+    "conll:tagged": ("PER LOC", "ORG", "LOC"),
+}
+"""What each of three nodes has; the server has what the first has."""
+UNION = {
+    "images:scans": ("cat", "dog", "fox", "hen"),
+    "npz:scans.npz": tuple(map(str, range(12))),
+    "conll:tagged": ("LOC", "ORG", "PER"),
+}
+
+
+@pytest.fixture(params=LABELS_OF)
+def mixed(tiny: Callable[..., dict[str, Value]], tmp_path: Path, request: pytest.FixtureRequest) -> Mixed:
+    dataset = str(request.param)
+    write = {"images": mixed_pictures, "npz": mixed_arrays, "conll": mixed_sentences}[dataset.partition(":")[0]]
+    for number, name in enumerate(("server", "node-0", "node-1", "node-2")):
+        (tmp_path / name).mkdir()
+        write(tmp_path / name, LABELS_OF[dataset][max(number - 1, 0)], number)
+    given: dict[str, Any] = {"dataset": dataset, "num_clients": 3, "num_server_rounds": 2, "batch_size": 4}
+    given |= {"data_dir": str(tmp_path / "server"), "partitioner": "iid"}
+    owner: dict[str, str] = {}
+    if dataset.startswith("images"):
+        given["dataset_options"] = "size = 8, channels = 1"
+    if dataset.startswith("conll"):
+        owner["backbone"] = str(request.getfixturevalue("bert_folder"))
+        given |= {"task": "ner", "task_options": f"backbone = '{owner['backbone']}'"}
+    return Mixed(tiny(**given), tmp_path, owner)
+
+
+def result(folder: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((folder / "result.json").read_text(encoding="utf-8"))
+    assert (found["status"], found["refused_nodes"]) == ("completed", [])
+    return found
+
+
+def test_nodes_agree_on_labels_and_end_in_the_hash_of_the_simulation(mixed: Mixed) -> None:
+    dataset = str(mixed.config["dataset"])
+    folder = mixed.run("nodes")
+    agreed = json.loads((folder / "labels.json").read_text(encoding="utf-8"))
+    assert agreed["labels"] == [*UNION[dataset]]
+    assert agreed["by_node"] == {
+        f"node {number}": [name for name in names if name not in LABELS_OF[dataset][0].split()]
+        for number, names in ((1, said(dataset, 1)), (2, said(dataset, 2)))
+    }
+    expected = result(folder)["weights_sha256"]
+    assert result(mixed.run("simulated", simulated=True))["weights_sha256"] == expected
+    # As if whoever starts the run had known all labels.
+    option = "types" if dataset.startswith("conll") else "classes"
+    named = f"{option} = {[*UNION[dataset]]}"
+    options = ", ".join(filter(None, [str(mixed.config["dataset-options"]), named]))
+    by_hand = mixed.run("by-hand", **{"dataset-options": options})
+    assert not (by_hand / "labels.json").exists()
+    assert result(by_hand)["weights_sha256"] == expected
+
+
+def said(dataset: str, node: int) -> list[str]:
+    """Return the labels that a node says; numbers of an array are all up to the largest."""
+    names = sorted(LABELS_OF[dataset][node].split())
+    return [*map(str, range(max(map(int, names)) + 1))] if dataset.startswith("npz") else names
+
+
+@pytest.mark.parametrize("mixed", ["images:scans"], indirect=True)
+def test_a_run_that_goes_on_keeps_its_labels_whoever_takes_part(mixed: Mixed) -> None:
+    whole = result(mixed.run("whole", **{"num-server-rounds": 3, "clients-per-round": 1}))
+    again = Mixed(mixed.config | {"run-dir": str(mixed.folder / "part")}, mixed.folder, mixed.owner)
+    result(again.run("part", **{"num-server-rounds": 2, "clients-per-round": 1}))
+    resumed = {"num-server-rounds": 3, "clients-per-round": 1, "resume": True}
+    assert result(again.run("part", **resumed))["weights_sha256"] == whole["weights_sha256"]
+    without = {**resumed, "num-server-rounds": 4, "node-timeout": 0.2}
+    assert result(again.run("part", away=1, **without))["server_round"] == 4  # the fox alone was node 1's

@@ -17,6 +17,7 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 
 from simulations.scenario import defaults
 from strategies.algorithms.fedprox import PROXIMAL_MU
+from strategies.wire.labels import LABELS
 from strategies.wire.records import PLAN
 from strategies.wire.request import FIXED, ROUND, STATES, STATISTICS, RoundInfo, pack_requests
 
@@ -298,6 +299,20 @@ def states(draw: random.Random, sent: Sent) -> str:
     return "a message's states|LostStateError|the hash of a state"
 
 
+def labels(draw: random.Random, sent: Sent) -> str:
+    place = ConfigRecord({LABELS: ["cat", f"{SECRET}/x"]})
+    wrong: list[Any] = [
+        place,
+        ConfigRecord({LABELS: ["x"] * 20_000}),
+        ConfigRecord({LABELS: ["x" * 100_000]}),
+        ConfigRecord({LABELS: [1.5]}),
+        ConfigRecord({LABELS: "cat"}),
+        MetricRecord({LABELS: 1}),
+    ]
+    sent.change = lambda content: content.__setitem__(LABELS, draw.choice(wrong))
+    return "a message's labels must be|takes no labels that machines have agreed on"
+
+
 def words(draw: random.Random, sent: Sent) -> str:
     key = draw.choice(["local-epochs", "batch-size", "learning-rate", PROXIMAL_MU])
     sent.words[key] = draw.choice(
@@ -348,6 +363,7 @@ MUTATIONS: tuple[Mutation, ...] = (
     not_finite,
     beside,
     states,
+    labels,
     words,
     records,
 )
