@@ -14,7 +14,7 @@ from clients.belief import believed
 from clients.node_config import NodeConfig, place_of
 from clients.node_work import NodeWork
 from clients.old_states import drop_old_states
-from clients.worker import Load, load_worker
+from clients.worker import Load, load_clients, load_worker, worker_of
 from models.core.config import TaskConfig, read
 from models.core.log import log
 from models.core.machine import described
@@ -62,6 +62,7 @@ def description_of(
 def forget() -> None:
     """Let go of what this process keeps of earlier runs: their data may have changed on the disk since."""
     load_worker.cache_clear()
+    load_clients.cache_clear()
     load_dataset.cache_clear()
     gc.collect()  # before the next run's are loaded
 
@@ -70,7 +71,7 @@ def _description(context: Context, load: Load, labels: Sequence[str]) -> NodeDes
     node = NodeConfig.from_flower(context.node_config)
     partition_id, num_partitions = node.place
     config = labelled(believed(read(TaskConfig, context.run_config), node), labels)
-    worker = load(config, node.data_path)
+    worker = worker_of(config, node, load)
     if node.keep_state_days is not None:
         for run in drop_old_states(node.state_root, node.keep_state_days):
             log(INFO, "Removed what clients remembered of %s, by keep-state-days", run)
@@ -78,12 +79,13 @@ def _description(context: Context, load: Load, labels: Sequence[str]) -> NodeDes
         partition_id=partition_id,
         num_partitions=num_partitions,
         own_data=bool(node.data_path),
+        clients=node.clients,
         data="" if node.data_path else data_sha256(worker.dataset),  # its own is nobody's to recognise
         state=(*describe_state(worker.initial), *worker.task.agreed),
         machine=described(worker.config.threads, worker.device),
         examples=DataDescription(
             kind=worker.dataset.kind,
-            num_examples=len(worker.dataset.train),
+            num_examples=sum(len(each.dataset.train) for each in worker.apart.values() or [worker]),
             columns=shapes_of_examples(worker.dataset),
             classes=labels_of(worker.dataset),
         ),

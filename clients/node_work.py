@@ -20,7 +20,7 @@ from clients.old_states import mark_in_use
 from clients.stacked import train_stacked
 from clients.state import ClientStates
 from clients.train import train_one_by_one
-from clients.worker import Load, Worker, load_worker
+from clients.worker import Load, Worker, load_worker, worker_of
 from models.core.config import TaskConfig, read
 from models.core.device import pinned
 from models.data.agreed_labels import labelled
@@ -72,7 +72,7 @@ class NodeWork:
         check_message(info, requests, node, config.num_clients)
         # The run's absolute folder where server and nodes share a disk, else a name under the node's own.
         states = ClientStates(node.states_of(info.state_path), states_of(content))
-        worker = load(config, node.data_path)
+        worker = worker_of(config, node, load)
         check_fits(requests, worker)
         mark_in_use(states.folder)
         work = _work_of(message_type, worker, info)
@@ -99,4 +99,6 @@ class NodeWork:
 def _work_of(message_type: str, worker: Worker, info: RoundInfo) -> Work:
     if message_type == MessageType.EVALUATE:
         return evaluate_one_by_one
-    return train_stacked if worker.engine == "stacked" and not info.personal_rules else train_one_by_one
+    if info.personal_rules or worker.apart or worker.engine != "stacked":
+        return train_one_by_one
+    return train_stacked

@@ -15,6 +15,7 @@ from models.core.errors import UserError
 from models.core.log import log
 from models.data.agreed_labels import labelled
 from models.data.labels import labels_of
+from server.node_fit import has_other_labels
 from server.node_registry import NodeRegistry
 from server.plan import Plan, make_plan
 from server.run_folder import write_json
@@ -49,18 +50,40 @@ def agree(
 
     The union is written down, so that a run that goes on has the same network whoever takes part then.
     """
-    union = registry.union_of_labels()
+    union = union_of_labels(registry)
     if not union:
         registry.close_labels()
         return plan, ()
-    before, told = labels_of(plan.dataset), registry.told_labels()
-    added = {who: tuple(name for name in names if name not in before) for who, names in told.items()}
+    before = labels_of(plan.dataset)
+    told = {each.sighting.called: each.said.examples for each in registry.accepted.values() if each.said.own_data}
+    added = {
+        who: tuple(name for name in said.classes if name not in before) for who, said in told.items() if said
+    }
     by_node = {who: names for who, names in added.items() if names}
     write_json(run_dir / LABELS, AgreedLabels(labels=union, by_node=by_node))
     log(INFO, "The nodes' labels together are %d: %s", len(union), _shown(union))
     for who, names in by_node.items():
         log(INFO, "%s has labels that the server's data has not: %s", who, _shown(names))
     return plan if union == before else make_plan(with_labels(run_config, union)), union
+
+
+def union_of_labels(registry: NodeRegistry) -> tuple[str, ...]:
+    """Return the labels of all data together; () where everybody has those of the server.
+
+    A node whose labels would make too many of them is left out.
+    """
+    if registry.open_labels is None or registry.examples is None:
+        return ()
+    union, others = registry.examples.classes, False
+    for node, claim in sorted(registry.accepted.items(), key=lambda item: item[1].partition):
+        if claim.said.examples is None or not has_other_labels(claim.said, registry):
+            continue
+        try:
+            union = registry.open_labels.union([union, claim.said.examples.classes])
+            others = True
+        except ValueError as error:
+            registry.leave_out(node, f"the labels of its data cannot be taken: {error}")
+    return union if others else ()
 
 
 def _shown(names: tuple[str, ...]) -> str:

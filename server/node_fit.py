@@ -30,12 +30,29 @@ def _wrong_place(said: NodeDescription, wanted: Wanted) -> str:
     number, of = said.partition_id, said.num_partitions
     if not 0 <= number < of:
         return f"partition-id {number} is not one of 0 to {of - 1}, as num-partitions is {of}"
+    if said.clients:
+        return _wrong_clients(said, wanted)
     if said.own_data and wanted.num_clients != of:
-        return f"it has its own data, so it is one client: set num-clients={of}"
+        return (
+            f"it has its own data, so it is one client: set num-clients={of}, or start the nodes with clients "
+            "in their --node-config"
+        )
     if wanted.num_clients < of and not wanted.interchangeable:
         return (
             f"num-clients is {wanted.num_clients}, fewer than the nodes that host them (num-partitions={of})"
         )
+    return ""
+
+
+def _wrong_clients(said: NodeDescription, wanted: Wanted) -> str:
+    """Return what is wrong with the numbers of clients that a node lists."""
+    if not said.own_data:
+        return "it lists its clients, and has no data of theirs"
+    if len(set(said.clients)) < len(said.clients):
+        return "it lists a client twice"
+    last = wanted.num_clients - 1
+    if strange := [client for client in said.clients if not 0 <= client <= last]:
+        return f"its client {strange[0]} is not one of 0 to {last}, as num-clients is {wanted.num_clients}"
     return ""
 
 

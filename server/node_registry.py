@@ -15,7 +15,8 @@ from models.core.tracebacks import line_of, plain_line, shortened
 from models.data.labels import Labels
 from server.errors import RunFailedError
 from server.first_nodes import wait_for_nodes
-from server.node_fit import has_other_labels, misfit
+from server.hosting import Hosting
+from server.node_fit import misfit
 from server.node_questions import NodeQuestions
 from server.node_refusal import Refusal, Refusals
 from server.sightings import Sighting, Sightings
@@ -89,6 +90,9 @@ class NodeRegistry:
         """Of nodes that are not accepted yet, in the order of their answers."""
         self._away_since: dict[int, float] = {}
         """Partition-id -> when its node was first missed."""
+        self._hosting = Hosting(self.num_clients)
+        self._described = 0
+        """Characters that nodes have said of themselves, and nobody has taken down."""
         self._ever: set[int] = set()
         """Partition-ids of nodes that were ever accepted."""
 
@@ -131,6 +135,7 @@ class NodeRegistry:
         known |= {claim.sighting.node for claim in self._claims}
         newcomers = [each for node, each in seen.items() if node not in known]
         for sighting, said in self._questions.ask(grid, newcomers, timeout):
+            self._described += said.size
             if isinstance(said, NodeError):
                 self._refuse(sighting, str(said), said.whole, said.place)
             elif why := self._misfit(said):
@@ -173,34 +178,15 @@ class NodeRegistry:
         self.begun = True
         self._away_since = dict.fromkeys(self.missing, time.monotonic() - waited)
 
-    def told_labels(self) -> dict[str, tuple[str, ...]]:
-        """Return node, as it is called to people -> the labels of its own data, by partition-id."""
-        claims = sorted(self.accepted.values(), key=lambda claim: claim.partition)
-        return {
-            claim.sighting.called: claim.said.examples.classes
-            for claim in claims
-            if claim.said.own_data and claim.said.examples
-        }
+    def take_described(self) -> int:
+        """Return how many characters nodes have said of themselves since this was asked last."""
+        said, self._described = self._described, 0
+        return said
 
-    def union_of_labels(self) -> tuple[str, ...]:
-        """Return the labels of all data together; () where everybody has those of the server.
-
-        A node whose labels would make too many of them is left out.
-        """
-        if self.open_labels is None or self.examples is None:
-            return ()
-        union, others = self.examples.classes, False
-        for node, claim in sorted(self.accepted.items(), key=lambda item: item[1].partition):
-            if claim.said.examples is None or not has_other_labels(claim.said, self):
-                continue
-            try:
-                union = self.open_labels.union([union, claim.said.examples.classes])
-                others = True
-            except ValueError as error:
-                del self.accepted[node]
-                why = f"the labels of its data cannot be taken: {error}"
-                self._refuse(claim.sighting, why, why, self._place(claim))
-        return union if others else ()
+    def leave_out(self, node: int, why: str) -> None:
+        """Leave a node out that was accepted."""
+        claim = self.accepted.pop(node)
+        self._refuse(claim.sighting, why, why, self._place(claim))
 
     def close_labels(self) -> None:
         """Take no other labels than the server's from now on; a node that has fewer of them is told all."""
@@ -234,9 +220,10 @@ class NodeRegistry:
         hosted = set(self.partitions.values())
         if not hosted:
             return ()
-        if len(hosted) == self.num_partitions or self.interchangeable:
+        if not self._hosting.listed and (len(hosted) == self.num_partitions or self.interchangeable):
             return self.all_clients
-        return tuple(client for client in self.all_clients if client % self.num_partitions in hosted)
+        home_of, of = self._hosting.home_of, self.num_partitions
+        return tuple(client for client in self.all_clients if home_of(client, of) in hosted)
 
     @cached_property
     def all_clients(self) -> tuple[int, ...]:
@@ -252,10 +239,11 @@ class NodeRegistry:
         assigned: dict[int, list[int]] = {}
         for place, client in enumerate(sorted(clients)):
             # Nodes that can do any client's work get the same number of them each.
-            if self.interchangeable:
+            if self.interchangeable and not self.own_data:
                 node = nodes[place % len(nodes)] if nodes else None
             else:
-                node = by_partition.get(client % self.num_partitions)
+                home = self._hosting.home_of(client, self.num_partitions)
+                node = None if home is None else by_partition.get(home)
             if node is not None:
                 assigned.setdefault(node, []).append(client)
         return assigned
@@ -268,7 +256,9 @@ class NodeRegistry:
 
     def why_away(self, client: int) -> str:
         """Return why a client's node is not there."""
-        place = client % self.num_partitions if self.num_partitions else 0
+        place = self._hosting.home_of(client, self.num_partitions) if self.num_partitions else 0
+        if place is None:
+            return "no node says that it lives there"
         if why := self.refusals.places(self.num_partitions).get(place):
             return f"its node cannot take part: {why}"
         return "its node has gone" if place in self._ever else "its node has not connected"
@@ -280,7 +270,7 @@ class NodeRegistry:
                 continue
             del self.accepted[node]
             how = "was started anew" if node in seen else self._sightings.how_it_went(node)
-            log(WARNING, "%s, which hosts %s, %s", claim.sighting.called, self._clients_of(claim), how)
+            log(WARNING, "%s, which hosts %s, %s", claim.sighting.called, self._named(claim), how)
             self.refusals.welcome(self._place(claim))
         self._claims = [each for each in self._claims if seen.get(each.sighting.node) == each.sighting]
         self._questions.forget_all_but(seen)
@@ -299,6 +289,8 @@ class NodeRegistry:
                 others = "expected-nodes is" if self.expected else "the others say"
                 why = f"it says num-partitions={claim.said.num_partitions}, {others} {self.num_partitions}"
                 self._refuse(claim.sighting, why, claim.said.model_dump_json(), self._place(claim))
+            elif claim.partition not in holders and (why := self._claimed_twice(claim)):
+                self._refuse(claim.sighting, why, why, self._place(claim))
             elif claim.partition not in holders:
                 holders[claim.partition] = claim
                 self._accept(claim)
@@ -311,13 +303,22 @@ class NodeRegistry:
         if self.num_partitions:
             self._claims = waiting
 
+    def _claimed_twice(self, claim: Claim) -> str:
+        """Return why a node cannot take part which lists a client of another node; "" where it does not."""
+        for other in self.accepted.values():
+            client = self._hosting.shared(claim.said, other.said)
+            if client is not None:
+                return f"its client {client} is that of {other.sighting.called}, which is there"
+        return ""
+
     def _accept(self, claim: Claim) -> None:
         self.accepted[claim.sighting.node] = claim
+        self._hosting.take_in(claim.said)
         self._ever.add(claim.partition)
         self.own_data |= claim.said.own_data
         self.machines.add(plain_line(claim.said.machine))
         if self.begun:
-            log(INFO, "%s takes part with %s", claim.sighting.called, self._clients_of(claim))
+            log(INFO, "%s takes part with %s", claim.sighting.called, self._named(claim))
         told_before = self._awaited is not None and not self.begun
         if claim.said.own_data and claim.said.examples and not told_before:
             examples = claim.said.examples.num_examples
@@ -325,7 +326,7 @@ class NodeRegistry:
                 INFO,
                 "%s, %s: %d examples of its own",
                 claim.sighting.called,
-                self._clients_of(claim),
+                self._named(claim),
                 examples,
             )
 
@@ -359,8 +360,8 @@ class NodeRegistry:
             raise error
         self.refusals.add(refusal)
 
-    def _clients_of(self, claim: Claim) -> str:
-        clients = range(claim.partition, self.num_clients, self.num_partitions)
+    def _named(self, claim: Claim) -> str:
+        clients = self._hosting.clients_of(claim.said)
         shown = ", ".join(map(str, clients[:SHOWN]))
         more = f" and {len(clients) - SHOWN} more" if len(clients) > SHOWN else ""
         return f"client{'s' * (len(clients) > 1)} {shown}{more}"

@@ -36,6 +36,11 @@ class NodeError(Exception):
         self.place = place
         """Number of the node and how many there are; None where it does not know."""
 
+    @property
+    def size(self) -> int:
+        """How many characters it says."""
+        return len(str(self)) + len(self.whole)
+
     def pack(self) -> RecordDict:
         """Return the message to the server."""
         said = ConfigRecord({ERROR: str(self), TRACEBACK: self.whole})
@@ -80,6 +85,13 @@ class NodeDescription(BaseModel):
     """What it computes with: versions, processor and device, in one line."""
     examples: DataDescription | None = None
     """What its data is like."""
+    clients: Annotated[tuple[Number, ...], Field(max_length=10_000)] = ()
+    """Its clients, where it has data of its own for each of them; () is that its number says them."""
+
+    @property
+    def size(self) -> int:
+        """How many characters it says."""
+        return len(self.model_dump_json())
 
     def pack(self) -> RecordDict:
         """Return the message to the server."""

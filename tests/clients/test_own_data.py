@@ -11,8 +11,11 @@ import pytest
 from flwr.app import Context, RecordDict
 from PIL import Image
 
+from clients.node_config import NodeConfig
 from clients.simulated import SIMULATED
-from models.core.config import Value
+from clients.worker import worker_of
+from models.core.config import TaskConfig, Value
+from models.core.errors import UserError
 from server.app import app as server_app
 from simulations.runtime.in_process import InProcessGrid
 
@@ -220,3 +223,36 @@ def test_a_run_that_goes_on_keeps_its_labels_whoever_takes_part(mixed: Mixed) ->
     assert result(again.run("part", **resumed))["weights_sha256"] == whole["weights_sha256"]
     without = {**resumed, "num-server-rounds": 4, "node-timeout": 0.2}
     assert result(again.run("part", away=1, **without))["server_round"] == 4  # the fox alone was node 1's
+
+
+@pytest.mark.parametrize("mixed", ["images:scans", "conll:tagged"], indirect=True)
+def test_a_node_may_host_several_clients_with_a_folder_each(mixed: Mixed) -> None:
+    if str(mixed.config["dataset"]).startswith("images"):  # clients evaluate, and remember something
+        mixed.config.update({"fraction-evaluate": 1.0, "local-test-fraction": 0.25, "keep-optimizer": True})
+    expected = result(mixed.run("nodes"))["weights_sha256"]
+    for node, clients in ((0, (0, 2)), (1, (1,))):
+        (mixed.folder / f"host-{node}").mkdir()
+        for client in clients:
+            (mixed.folder / f"host-{node}" / f"client-{client}").symlink_to(mixed.folder / f"node-{client}")
+    config = {**mixed.config, "run-dir": str(mixed.folder / "hosted")}
+    grid = RealNodes(config, mixed.folder, 2, **mixed.owner)
+    for node, clients in ((0, "0, 2"), (1, 1)):
+        grid.contexts[node].node_config |= {"data-path": str(mixed.folder / f"host-{node}"), "clients": clients}
+    server_app(grid, Context(run_id=1, node_id=0, node_config={}, state=RecordDict(), run_config=config))
+    assert result(mixed.folder / "hosted")["weights_sha256"] == expected
+    lines = (mixed.folder / "hosted" / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    assert [json.loads(line)["clients"] for line in lines] == [[], [0, 1, 2], [0, 1, 2]]
+
+
+def test_clients_of_one_node_must_have_data_for_one_model(tmp_path: Path) -> None:
+    for client, side in ((3, 8), (5, 6)):
+        folder = tmp_path / f"client-{client}"
+        folder.mkdir()
+        np.savez(folder / "scans.npz", image=np.zeros((4, side, side), np.uint8), label=np.zeros(4, int))
+    node = NodeConfig.from_flower({"data-path": str(tmp_path), "clients": "3, 5"})
+    config = TaskConfig(dataset="npz:scans.npz")
+    with pytest.raises(UserError, match=r"^the data of client 5 in .*client-5 makes another model than that of"):
+        worker_of(config, node)
+    (tmp_path / "client-5" / "scans.npz").unlink()
+    with pytest.raises(UserError, match=r"must name a file that numpy\.savez wrote, got .*client-5/scans\.npz"):
+        worker_of(config, node)

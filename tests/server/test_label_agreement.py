@@ -8,6 +8,7 @@ from flwr.app import Message, RecordDict
 from scripted_grid import Answer, ScriptedGrid
 
 from models.data.labels import Labels
+from server.label_agreement import union_of_labels
 from server.node_registry import NodeRegistry
 from strategies.wire.labels import labels_in
 from strategies.wire.node import DataDescription, NodeDescription
@@ -43,7 +44,7 @@ def asking(**options: Any) -> NodeRegistry:
 def agreed(grid: ScriptedGrid, known: NodeRegistry, timeout: float = 5) -> tuple[str, ...]:
     """Return the union that all were told."""
     known.wait_for_all(grid, timeout, min_clients=1)
-    union = known.union_of_labels()
+    union = union_of_labels(known)
     if union:
         state = (f"head ({len(union)},)",)
         known.ask_anew(union, "", state, IMAGES.model_copy(update={"classes": union}))
