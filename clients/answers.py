@@ -5,7 +5,6 @@ Flower's ClientApp imports this where it does the work itself, and a node's resi
 
 import gc
 import time
-from collections.abc import Sequence
 from logging import INFO
 
 from flwr.app import ConfigRecord, Context, MessageType, RecordDict
@@ -14,7 +13,7 @@ from clients.belief import believed
 from clients.node_config import NodeConfig, place_of
 from clients.node_work import NodeWork
 from clients.old_states import drop_old_states
-from clients.worker import Load, load_clients, load_worker, worker_of
+from clients.worker import Load, load_clients, load_worker, tokens_of, worker_of
 from models.core.config import TaskConfig, read
 from models.core.log import log
 from models.core.machine import described
@@ -25,11 +24,11 @@ from models.data.described import shapes_of_examples
 from models.data.fingerprint import data_sha256
 from models.data.labels import labels_of
 from models.state import describe_state
-from strategies.wire.labels import labels_in
 from strategies.wire.node import DataDescription, NodeDescription, NodeError, debugged
 from strategies.wire.plan import read_groups, record_at
 from strategies.wire.records import PLAN
 from strategies.wire.reply import NodeReply
+from strategies.wire.vocabulary import Vocabulary
 
 
 def answer(content: RecordDict, message_type: str, context: Context, spent: float = 0.0) -> RecordDict:
@@ -50,9 +49,9 @@ def answer(content: RecordDict, message_type: str, context: Context, spent: floa
 def description_of(
     context: Context, load: Load = load_worker, content: RecordDict | None = None
 ) -> RecordDict:
-    """Return what this node says of itself, packed; the question's content may say labels to read data with."""
+    """Return what this node says of itself, packed; the question may say what it is to read its data with."""
     try:
-        return _description(context, load, labels_in(content or RecordDict())).pack()
+        return _description(context, load, Vocabulary.unpack(content or RecordDict())).pack()
     except Exception as error:  # Flower would drop its traceback on the way
         if debugged(context.node_config):
             raise
@@ -67,11 +66,11 @@ def forget() -> None:
     gc.collect()  # before the next run's are loaded
 
 
-def _description(context: Context, load: Load, labels: Sequence[str]) -> NodeDescription:
+def _description(context: Context, load: Load, vocabulary: Vocabulary) -> NodeDescription:
     node = NodeConfig.from_flower(context.node_config)
     partition_id, num_partitions = node.place
-    config = labelled(believed(read(TaskConfig, context.run_config), node), labels)
-    worker = worker_of(config, node, load)
+    config = labelled(believed(read(TaskConfig, context.run_config), node), vocabulary.labels)
+    worker = worker_of(config, node, load, tokens_of(vocabulary))
     if node.keep_state_days is not None:
         for run in drop_old_states(node.state_root, node.keep_state_days):
             log(INFO, "Removed what clients remembered of %s, by keep-state-days", run)

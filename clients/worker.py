@@ -24,6 +24,7 @@ from models.data.dataset import Dataset, Examples
 from models.data.datasets import find_source, load_dataset
 from models.data.described import shapes_of_examples
 from models.data.labels import labels_of
+from models.data.tokens import TOKENS, LearnedTokens
 from models.data.partition import Partition, make_partition, split_local_test
 from models.engine import choose_engine
 from models.optimizers import Made, optimizer_maker
@@ -38,7 +39,10 @@ from models.state import (
 )
 from models.task import Task
 from strategies.rule import RECEIVED
+from strategies.wire.vocabulary import Vocabulary
 
+ALONE = -1
+"""In the place of a client's number, where a node has one client."""
 KEPT_ROWS = 2**20
 """About how many clients' rows a worker remembers, all clients together: 8 MB of their numbers."""
 
@@ -178,23 +182,41 @@ def make_worker(config: TaskConfig, dataset: Dataset, *, own_data: bool) -> Work
     return Worker(config, task, dataset, deal, device, model, state, initial, federated)
 
 
-def worker_of(config: TaskConfig, node: NodeConfig, load: Load = load_worker) -> Worker:
-    """Return the worker of a node, which `load` gives unless its clients have a folder each."""
-    return load_clients(config, node.folders) if node.clients else load(config, node.data_path)
+def tokens_of(vocabulary: Vocabulary) -> LearnedTokens | None:
+    """Return the tokens that a server says; None where it says none. ValueError for what are no tokens."""
+    if not vocabulary.tokens:
+        return None
+    tokens = LearnedTokens(vocabulary.tokens, vocabulary.merges)
+    tokens.check()
+    return tokens
+
+
+def worker_of(
+    config: TaskConfig, node: NodeConfig, load: Load = load_worker, tokens: LearnedTokens | None = None
+) -> Worker:
+    """Return the worker of a node: what `load` gives, unless its clients have a folder each.
+
+    Data of the node's own is read with the `tokens`; nodes that have the server's data learn them alike.
+    """
+    if node.clients or (node.data_path and tokens):
+        return load_clients(config, node.folders or ((ALONE, node.data_path),), tokens)
+    return load(config, node.data_path)
 
 
 @lru_cache(maxsize=1)
-def load_clients(config: TaskConfig, folders: tuple[tuple[int, str], ...]) -> Worker:
+def load_clients(
+    config: TaskConfig, folders: tuple[tuple[int, str], ...], tokens: LearnedTokens | None = None
+) -> Worker:
     """Load the data of clients that have a folder each; they take their turns with one model.
 
     Where their labels differ, the union counts, as between nodes. Raises UserError for a client whose data
     makes another model than the first one's.
     """
-    datasets = _datasets(config, folders)
+    datasets = _datasets(config, folders, tokens)
     labels, told = open_labels(config), [labels_of(dataset) for dataset in datasets]
     if labels and len(set(told)) > 1:
         config = labelled(config, labels.union(told))
-        datasets = _datasets(config, folders)
+        datasets = _datasets(config, folders, tokens)
     first, *others = datasets
     worker = make_worker(config, first, own_data=True)
     apart = {folders[0][0]: worker}
@@ -210,11 +232,14 @@ def load_clients(config: TaskConfig, folders: tuple[tuple[int, str], ...]) -> Wo
         for level, line in task.notes():
             log(level, line)
         apart[client] = replace(worker, task=task, dataset=dataset)
-    return replace(worker, apart=apart)
+    return replace(worker, apart=apart) if others else worker
 
 
-def _datasets(config: TaskConfig, folders: tuple[tuple[int, str], ...]) -> list[Dataset]:
-    return [load_dataset(_at(config, folder)) for _, folder in folders]
+def _datasets(
+    config: TaskConfig, folders: tuple[tuple[int, str], ...], tokens: LearnedTokens | None
+) -> list[Dataset]:
+    datasets = [load_dataset(_at(config, folder)) for _, folder in folders]
+    return [replace(each, info={**each.info, TOKENS: tokens}) for each in datasets] if tokens else datasets
 
 
 def _at(config: TaskConfig, folder: str) -> TaskConfig:

@@ -57,6 +57,7 @@ from server.transfer import Transfer
 from server.used import used_by
 from strategies.declaration import declaration_of
 from strategies.wire.node import DataDescription, debugged
+from strategies.wire.vocabulary import Vocabulary
 
 # Clients that the picture of who holds what can show.
 PICTURED_CLIENTS = 100
@@ -134,7 +135,7 @@ def _meet(grid: Grid, plan: Plan, node_registry: NodeRegistry, folder: RunFolder
     node_registry.wait_for_all(grid, *patience)
     plan, labels = agree(plan, folder.run_config, node_registry, folder.path)
     if labels:
-        node_registry.ask_anew(labels, **_wanted(plan))
+        node_registry.ask_anew(_vocabulary(plan, labels), **_wanted(plan))
         node_registry.wait_for_all(grid, *patience)
     return plan
 
@@ -237,7 +238,7 @@ def _registry(
         num_clients=plan.task_config.num_clients,
         **_wanted(plan),
         interchangeable=shared_disk,
-        labels=labels,
+        vocabulary=_vocabulary(plan, labels),
         open_labels=None if has_trained else can_agree,
         unfit=config.unfit_nodes,
         expected=0 if shared_disk else config.expected_nodes,
@@ -245,6 +246,12 @@ def _registry(
         silence=config.node_silence,
         refusals=Refusals(errors.write),
     )
+
+
+def _vocabulary(plan: Plan, labels: tuple[str, ...]) -> Vocabulary:
+    """Return what nodes are told to read their own data with."""
+    tokens = plan.task.learned_tokens()
+    return Vocabulary(labels, *((tokens.names, tokens.merges) if tokens else ()))
 
 
 def _wanted(plan: Plan) -> dict[str, Any]:

@@ -352,8 +352,8 @@ class CohortGrid(Grid):
     ) -> Message:
         contents = [(client, wave.requests[client].content) for client in clients]
         states = self._states_of(clients)
-        labels = self.node_registry.labels
-        content = pack_requests(contents, info, self.fixed, statistics, states, labels)
+        vocabulary = self.node_registry.vocabulary_of_requests
+        content = pack_requests(contents, info, self.fixed, statistics, states, vocabulary)
         traffic.down += num_bytes(content)
         messages = [message for client in clients for message in wave.requests[client].messages]
         traffic.client_down += received_by_clients(messages, self.fixed, statistics)

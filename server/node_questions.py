@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from logging import WARNING
 
@@ -14,8 +14,8 @@ from models.core.log import log
 from models.core.tracebacks import plain_line, traceback_of
 from server.exchange import exchange, one_line, pulled
 from server.sightings import Sighting
-from strategies.wire.labels import pack_labels
 from strategies.wire.node import NodeDescription, NodeError
+from strategies.wire.vocabulary import Vocabulary
 
 GONE = (ErrorCode.MESSAGE_UNAVAILABLE, ErrorCode.REPLY_MESSAGE_UNAVAILABLE, ErrorCode.NODE_UNAVAILABLE)
 """Flower's error codes for a node that can no longer be reached."""
@@ -43,8 +43,8 @@ Said = tuple[Sighting, NodeDescription | NodeError]
 class NodeQuestions:
     """The nodes that are being asked who they are."""
 
-    labels: Sequence[str] = ()
-    """Those that nodes are told to read their data with; () is that each of them says its own."""
+    vocabulary: Vocabulary = Vocabulary()
+    """What nodes are told to read their own data with."""
     open: dict[str, Question] = field(default_factory=dict)
     """By the message's id."""
     _asked: dict[int, float] = field(default_factory=dict)
@@ -80,7 +80,7 @@ class NodeQuestions:
             node: when for node, when in self._asked.items() if now - when < AGAIN
         }
         queries = {
-            each.node: Message(RecordDict({**pack_labels(self.labels)}), each.node, "query") for each in due
+            each.node: Message(RecordDict({**self.vocabulary.pack()}), each.node, "query") for each in due
         }
         if getattr(grid, "waits_by_itself", False):
             of_node = {each.node: each for each in due}

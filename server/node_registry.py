@@ -2,8 +2,8 @@
 
 import math
 import time
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from logging import INFO, WARNING
 from typing import Literal
@@ -21,6 +21,7 @@ from server.node_questions import NodeQuestions
 from server.node_refusal import Refusal, Refusals
 from server.sightings import Sighting, Sightings
 from strategies.wire.node import DataDescription, NodeDescription, NodeError
+from strategies.wire.vocabulary import Vocabulary
 
 SHOWN = 10
 """Clients that a line of the log lists."""
@@ -58,8 +59,8 @@ class NodeRegistry:
     """Whether every node can host every client, as simulated ones can that share a disk."""
     examples: DataDescription | None = None
     """What the server's data is like; None where nobody has said."""
-    labels: tuple[str, ...] = ()
-    """Labels that nodes are told to read their data with; () is that each of them has them alike."""
+    vocabulary: Vocabulary = Vocabulary()
+    """What nodes are told to read their own data with; no labels is that they have them alike."""
     open_labels: Labels | None = None
     """How the labels of nodes that have their own data become one list; None where they must be the server's."""
     unfit: Literal["refuse", "stop"] = "refuse"
@@ -84,7 +85,7 @@ class NodeRegistry:
     def __post_init__(self) -> None:
         self.num_partitions = self.expected
         self._sightings = Sightings(self.interchangeable, self.silence)
-        self._questions = NodeQuestions(self.labels)
+        self._questions = NodeQuestions(self.vocabulary)
         self._awaited: frozenset[int] | None = None
         self._claims: list[Claim] = []
         """Of nodes that are not accepted yet, in the order of their answers."""
@@ -95,6 +96,11 @@ class NodeRegistry:
         """Characters that nodes have said of themselves, and nobody has taken down."""
         self._ever: set[int] = set()
         """Partition-ids of nodes that were ever accepted."""
+
+    @property
+    def vocabulary_of_requests(self) -> Vocabulary:
+        """What is said with every request; nodes without data of their own know the tokens."""
+        return self.vocabulary if self.own_data else Vocabulary(self.vocabulary.labels)
 
     @property
     def awaited(self) -> list[int]:
@@ -191,20 +197,21 @@ class NodeRegistry:
     def close_labels(self) -> None:
         """Take no other labels than the server's from now on; a node that has fewer of them is told all."""
         if self.open_labels and self.own_data and self.examples:
-            self.labels = self._questions.labels = self.examples.classes
+            self.vocabulary = replace(self.vocabulary, labels=self.examples.classes)
+            self._questions.vocabulary = self.vocabulary
         self.open_labels = None
 
     def ask_anew(
-        self, labels: Sequence[str], data: str, state: tuple[str, ...], examples: DataDescription
+        self, vocabulary: Vocabulary, data: str, state: tuple[str, ...], examples: DataDescription
     ) -> None:
-        """Ask the nodes again, and tell them the labels; the rest is what every node must have from now on.
+        """Ask the nodes again, and tell them other labels; the rest is what all must have from now on.
 
         Those that were not there are not waited for once more.
         """
-        self.labels, self.data, self.state, self.examples = tuple(labels), data, state, examples
+        self.vocabulary, self.data, self.state, self.examples = vocabulary, data, state, examples
         self.open_labels, self.begun = None, False
         self._awaited = frozenset(self.partitions.values())
-        self._questions, self._claims = NodeQuestions(self.labels), []
+        self._questions, self._claims = NodeQuestions(self.vocabulary), []
         self.accepted.clear()
 
     def start_of(self, node: int) -> str:

@@ -60,7 +60,8 @@ def series(folder: Path, number: int) -> None:
 
 def text(folder: Path, number: int) -> None:
     (folder / "letters").mkdir()
-    (folder / "letters" / "one.txt").write_text("To be or not to be. " * (40 + number), encoding="utf-8")
+    words = f"To be or not to be {'äöü'[number]}. "  # each has a letter of its own
+    (folder / "letters" / "one.txt").write_text(words * (40 + number), encoding="utf-8")
 
 
 def sentences(folder: Path, number: int) -> None:
@@ -77,6 +78,7 @@ def sentences(folder: Path, number: int) -> None:
         ("vae", "npz:scans.npz", arrays, "classes = ['a', 'b', 'c']"),
         ("lstm-forecast", "csv:prices.csv", series, "window = 10"),
         ("lstm-text", "text:letters", text, ""),
+        ("masked-lm", "text:letters", text, ""),
         ("ner", "conll:tagged", sentences, "types = ['LOC', 'PER']"),
     ],
 )
@@ -135,13 +137,12 @@ class Mixed:
 
     config: dict[str, Value]
     folder: Path
-    owner: dict[str, str]
 
     def run(self, name: str, *, simulated: bool = False, away: int | None = None, **changes: Value) -> Path:
         """Run with these changes of the config; return the run folder."""
         run_dir = self.config["run-dir"] if changes.get("resume") else str(self.folder / name)
         config = {**self.config, "run-dir": run_dir, **changes}
-        grid = RealNodes(config, self.folder, len(LABELS_OF[str(config["dataset"])]), **self.owner)
+        grid = RealNodes(config, self.folder, len(LABELS_OF[str(config["dataset"])]))
         for node in list(grid.contexts):
             grid.contexts[node].node_config |= {SIMULATED: True} if simulated else {}
             if node == away:
@@ -173,13 +174,11 @@ def mixed(tiny: Callable[..., dict[str, Value]], tmp_path: Path, request: pytest
         write(tmp_path / name, LABELS_OF[dataset][max(number - 1, 0)], number)
     given: dict[str, Any] = {"dataset": dataset, "num_clients": 3, "num_server_rounds": 2, "batch_size": 4}
     given |= {"data_dir": str(tmp_path / "server"), "partitioner": "iid"}
-    owner: dict[str, str] = {}
     if dataset.startswith("images"):
         given["dataset_options"] = "size = 8, channels = 1"
     if dataset.startswith("conll"):
-        owner["backbone"] = str(request.getfixturevalue("bert_folder"))
-        given |= {"task": "ner", "task_options": f"backbone = '{owner['backbone']}'"}
-    return Mixed(tiny(**given), tmp_path, owner)
+        given["task"] = "ner"  # from scratch: the tokens are learned from the server's sentences
+    return Mixed(tiny(**given), tmp_path)
 
 
 def result(folder: Path) -> dict[str, Any]:
@@ -217,7 +216,7 @@ def said(dataset: str, node: int) -> list[str]:
 @pytest.mark.parametrize("mixed", ["images:scans"], indirect=True)
 def test_a_run_that_goes_on_keeps_its_labels_whoever_takes_part(mixed: Mixed) -> None:
     whole = result(mixed.run("whole", **{"num-server-rounds": 3, "clients-per-round": 1}))
-    again = Mixed(mixed.config | {"run-dir": str(mixed.folder / "part")}, mixed.folder, mixed.owner)
+    again = Mixed(mixed.config | {"run-dir": str(mixed.folder / "part")}, mixed.folder)
     result(again.run("part", **{"num-server-rounds": 2, "clients-per-round": 1}))
     resumed = {"num-server-rounds": 3, "clients-per-round": 1, "resume": True}
     assert result(again.run("part", **resumed))["weights_sha256"] == whole["weights_sha256"]
@@ -235,7 +234,7 @@ def test_a_node_may_host_several_clients_with_a_folder_each(mixed: Mixed) -> Non
         for client in clients:
             (mixed.folder / f"host-{node}" / f"client-{client}").symlink_to(mixed.folder / f"node-{client}")
     config = {**mixed.config, "run-dir": str(mixed.folder / "hosted")}
-    grid = RealNodes(config, mixed.folder, 2, **mixed.owner)
+    grid = RealNodes(config, mixed.folder, 2)
     for node, clients in ((0, "0, 2"), (1, 1)):
         grid.contexts[node].node_config |= {"data-path": str(mixed.folder / f"host-{node}"), "clients": clients}
     server_app(grid, Context(run_id=1, node_id=0, node_config={}, state=RecordDict(), run_config=config))

@@ -10,11 +10,15 @@ from scripted_grid import Answer, ScriptedGrid
 from models.data.labels import Labels
 from server.label_agreement import union_of_labels
 from server.node_registry import NodeRegistry
-from strategies.wire.labels import labels_in
 from strategies.wire.node import DataDescription, NodeDescription
+from strategies.wire.vocabulary import Vocabulary
 
 IMAGES = DataDescription(kind="images", num_examples=5, columns={"image": (1, 8, 8)}, classes=("cat", "dog"))
 NODES = 3
+
+
+def labels_in(content: RecordDict) -> tuple[str, ...]:
+    return Vocabulary.unpack(content).labels
 
 
 def node(partition: int, *labels: str, **changes: Any) -> Answer:
@@ -47,7 +51,7 @@ def agreed(grid: ScriptedGrid, known: NodeRegistry, timeout: float = 5) -> tuple
     union = union_of_labels(known)
     if union:
         state = (f"head ({len(union)},)",)
-        known.ask_anew(union, "", state, IMAGES.model_copy(update={"classes": union}))
+        known.ask_anew(Vocabulary(union), "", state, IMAGES.model_copy(update={"classes": union}))
         known.wait_for_all(grid, timeout, min_clients=1)
     else:
         known.close_labels()
@@ -78,7 +82,7 @@ def test_a_node_that_comes_late_is_told_the_labels_of_the_run() -> None:
     for nodes, labels in late:
         grid, known = ScriptedGrid(nodes()), asking()
         agreed(grid, known, timeout=0.1)
-        assert known.labels == labels
+        assert known.vocabulary.labels == labels
         grid.nodes[900] = node(2, "dog")
         known.update(grid)
         assert known.partitions == {17: 0, 42: 1, 900: 2}
@@ -89,7 +93,7 @@ def test_a_node_that_comes_late_is_told_the_labels_of_the_run() -> None:
 def test_those_that_were_away_are_not_waited_for_twice(monkeypatch: pytest.MonkeyPatch) -> None:
     grid, known = ScriptedGrid({17: node(0, "cat", "fox"), 42: node(1, "cat")}), asking()
     agreed(grid, known, timeout=0.1)
-    known.ask_anew(("cat", "dog", "fox"), "", ("head (3,)",), IMAGES)
+    known.ask_anew(Vocabulary(("cat", "dog", "fox")), "", ("head (3,)",), IMAGES)
     monkeypatch.setattr("server.first_nodes.time.sleep", lambda _: pytest.fail("it waits"))
     known.wait_for_all(grid, timeout=60, min_clients=1)
     assert known.partitions == {17: 0, 42: 1}

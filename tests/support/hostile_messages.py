@@ -15,11 +15,12 @@ from typing import Any
 import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 
+from models.data.tokens import SPECIAL
 from simulations.scenario import defaults
 from strategies.algorithms.fedprox import PROXIMAL_MU
-from strategies.wire.labels import LABELS
 from strategies.wire.records import PLAN
 from strategies.wire.request import FIXED, ROUND, STATES, STATISTICS, RoundInfo, pack_requests
+from strategies.wire.vocabulary import VOCABULARY
 
 FOLDER = Path(sys.argv[1])
 HOME, SECRET = FOLDER / "home", FOLDER / "secret"
@@ -299,18 +300,21 @@ def states(draw: random.Random, sent: Sent) -> str:
     return "a message's states|LostStateError|the hash of a state"
 
 
-def labels(draw: random.Random, sent: Sent) -> str:
-    place = ConfigRecord({LABELS: ["cat", f"{SECRET}/x"]})
+def vocabulary(draw: random.Random, sent: Sent) -> str:
     wrong: list[Any] = [
-        place,
-        ConfigRecord({LABELS: ["x"] * 20_000}),
-        ConfigRecord({LABELS: ["x" * 100_000]}),
-        ConfigRecord({LABELS: [1.5]}),
-        ConfigRecord({LABELS: "cat"}),
-        MetricRecord({LABELS: 1}),
+        ConfigRecord({"labels": ["cat", f"{SECRET}/x"]}),
+        ConfigRecord({"labels": ["x"] * 20_000}),
+        ConfigRecord({"labels": ["x" * 100_000]}),
+        ConfigRecord({"labels": [1.5]}),
+        ConfigRecord({"labels": "cat"}),
+        ConfigRecord({"tokens": ["a", "b"], "merges": ["a", "c"]}),
+        ConfigRecord({"tokens": [*SPECIAL, "a"], "merges": ["a", "b"]}),
+        ConfigRecord({"tokens": [*SPECIAL, "a"], "merges": ["a"]}),
+        ConfigRecord({"more": "a"}),
+        MetricRecord({"labels": 1}),
     ]
-    sent.change = lambda content: content.__setitem__(LABELS, draw.choice(wrong))
-    return "a message's labels must be|takes no labels that machines have agreed on"
+    sent.change = lambda content: content.__setitem__(VOCABULARY, draw.choice(wrong))
+    return "a message's |takes no labels that machines have agreed on|tokens must be"
 
 
 def words(draw: random.Random, sent: Sent) -> str:
@@ -363,7 +367,7 @@ MUTATIONS: tuple[Mutation, ...] = (
     not_finite,
     beside,
     states,
-    labels,
+    vocabulary,
     words,
     records,
 )
