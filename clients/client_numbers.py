@@ -20,7 +20,7 @@ def read_clients(given: object) -> tuple[int, ...]:
     numbers = sorted(n for first, last in ranges for n in range(first, last + 1)) if fits else []
     if given is not None and (not numbers or len(set(numbers)) < len(numbers)):
         raise UserError(
-            f"{KEY} in --node-config must be at most {MOST} different numbers of clients, as in '0, 3-5', got "
-            f"{shown(given)}"
+            f"{KEY} in --node-config must be at most {MOST} different numbers of clients, as in '0, 3-5', "
+            f"got {shown(given)}"
         )
     return tuple(numbers)

@@ -63,7 +63,7 @@ class NodeConfig:
     resident_idle: int = IDLE
     """Seconds without a message after which that process ends."""
     clients: tuple[int, ...] = ()
-    """Clients whose data lie in a folder each, below data-path; () for one client, or for shares of a deal."""
+    """Clients whose data lie in a folder each, below data-path; () for one client, or shares of a deal."""
 
     @staticmethod
     def from_flower(given: Mapping[str, object]) -> "NodeConfig":
@@ -72,8 +72,8 @@ class NodeConfig:
         clients = read_clients(given.get(CLIENTS))
         if clients and not given.get(DATA_PATH):
             raise UserError(
-                f"{CLIENTS} in --node-config takes {DATA_PATH}, the folder with {CLIENT_FOLDER.format(clients[0])}"
-                f"{', ...' * (len(clients) > 1)} in it"
+                f"{CLIENTS} in --node-config takes {DATA_PATH}, the folder with "
+                f"{CLIENT_FOLDER.format(clients[0])}{', ...' * (len(clients) > 1)} in it"
             )
         return NodeConfig(
             partition_id=_typed(given, PARTITION_ID, int, "a whole number"),

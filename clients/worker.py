@@ -24,8 +24,8 @@ from models.data.dataset import Dataset, Examples
 from models.data.datasets import find_source, load_dataset
 from models.data.described import shapes_of_examples
 from models.data.labels import labels_of
-from models.data.tokens import TOKENS, LearnedTokens
 from models.data.partition import Partition, make_partition, split_local_test
+from models.data.tokens import TOKENS, LearnedTokens
 from models.engine import choose_engine
 from models.optimizers import Made, optimizer_maker
 from models.registry import load_task
@@ -227,7 +227,7 @@ def load_clients(
         if not alike or shapes_of_examples(dataset) != shapes_of_examples(first):
             raise UserError(
                 f"the data of client {client} in {folder} makes another model than that of client "
-                f"{folders[0][0]}: they must have the same shapes, and the same tokens where these are learned"
+                f"{folders[0][0]}: examples of one node must have the same shapes"
             )
         for level, line in task.notes():
             log(level, line)

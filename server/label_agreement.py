@@ -4,7 +4,6 @@ Each node says the names that its data has. Where they differ, all are told the 
 then on; each maps its own labels to it, and the server does the same with its held-out examples.
 """
 
-from collections.abc import Mapping
 from logging import INFO
 from pathlib import Path
 
@@ -26,7 +25,7 @@ SHOWN = 10
 
 
 def agreed_before(run_dir: Path) -> tuple[str, ...]:
-    """Return the labels that the nodes of a run agreed on when it began; () where they had to agree on none."""
+    """Return the labels that the nodes of a run agreed on when it began; () where they agreed on none."""
     path = run_dir / LABELS
     try:
         return AgreedLabels.model_validate_json(path.read_bytes()).labels if path.exists() else ()
@@ -55,7 +54,9 @@ def agree(
         registry.close_labels()
         return plan, ()
     before = labels_of(plan.dataset)
-    told = {each.sighting.called: each.said.examples for each in registry.accepted.values() if each.said.own_data}
+    told = {
+        each.sighting.called: each.said.examples for each in registry.accepted.values() if each.said.own_data
+    }
     added = {
         who: tuple(name for name in said.classes if name not in before) for who, said in told.items() if said
     }

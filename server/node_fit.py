@@ -34,8 +34,8 @@ def _wrong_place(said: NodeDescription, wanted: Wanted) -> str:
         return _wrong_clients(said, wanted)
     if said.own_data and wanted.num_clients != of:
         return (
-            f"it has its own data, so it is one client: set num-clients={of}, or start the nodes with clients "
-            "in their --node-config"
+            f"it has its own data, so it is one client: set num-clients={of}, or start the nodes with "
+            "clients in their --node-config"
         )
     if wanted.num_clients < of and not wanted.interchangeable:
         return (
@@ -57,7 +57,7 @@ def _wrong_clients(said: NodeDescription, wanted: Wanted) -> str:
 
 
 def has_other_labels(said: NodeDescription, wanted: Wanted) -> bool:
-    """Return whether a node's own data has other labels than the server's, on which they have still to agree."""
+    """Return whether a node's own data has other labels than the server's, on which all have to agree."""
     if wanted.open_labels is None or wanted.examples is None or said.examples is None or not said.own_data:
         return False
     return said.examples.kind == wanted.examples.kind and said.examples.classes != wanted.examples.classes
@@ -80,7 +80,9 @@ def _wrong_data(said: NodeDescription, wanted: Wanted) -> str:
 
 def _wrong_but_for_labels(said: NodeDescription, wanted: Wanted) -> str:
     """Return what is wrong whatever labels are agreed on; the model is compared once they are."""
-    assert wanted.open_labels and wanted.examples and said.examples
+    assert wanted.open_labels
+    assert wanted.examples
+    assert said.examples
     try:
         wanted.open_labels.check(said.examples.classes)
     except ValueError as error:

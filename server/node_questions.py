@@ -43,7 +43,7 @@ Said = tuple[Sighting, NodeDescription | NodeError]
 class NodeQuestions:
     """The nodes that are being asked who they are."""
 
-    vocabulary: Vocabulary = Vocabulary()
+    vocabulary: Vocabulary = field(default_factory=Vocabulary)
     """What nodes are told to read their own data with."""
     open: dict[str, Question] = field(default_factory=dict)
     """By the message's id."""

@@ -59,10 +59,10 @@ class NodeRegistry:
     """Whether every node can host every client, as simulated ones can that share a disk."""
     examples: DataDescription | None = None
     """What the server's data is like; None where nobody has said."""
-    vocabulary: Vocabulary = Vocabulary()
+    vocabulary: Vocabulary = field(default_factory=Vocabulary)
     """What nodes are told to read their own data with; no labels is that they have them alike."""
     open_labels: Labels | None = None
-    """How the labels of nodes that have their own data become one list; None where they must be the server's."""
+    """How labels of nodes that have their own data become one list; None = they must be the server's."""
     unfit: Literal["refuse", "stop"] = "refuse"
     """Whether a node that cannot take part ends a run that has not begun."""
     expected: int = 0

@@ -1,4 +1,4 @@
-"""The labels that machines have agreed on, put into the options with which each of them reads its own data."""
+"""The labels that machines have agreed on, put into the options with which each reads its own data."""
 
 from collections.abc import Sequence
 
@@ -12,7 +12,7 @@ KEY = "dataset-options"
 
 
 def open_labels(config: TaskConfig) -> Labels | None:
-    """Return how machines agree on labels; None where the config names them, or the dataset has none to agree on."""
+    """Return how machines agree on labels; None where the config names them, or the dataset takes none."""
     labels = find_source(config.dataset).labels
     return None if labels is None or parse_options(KEY, config.dataset_options).get(labels.option) else labels
 

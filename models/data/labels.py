@@ -17,7 +17,7 @@ class Labels:
     option: str
     """Option of its loader that names all labels, in the order of their numbers."""
     numbered: bool = False
-    """Whether a label is called by its number, as in a file of arrays: then there are all up to the largest."""
+    """Whether a label is called by its number, as in a file of arrays, where all up to the largest are."""
 
     def check(self, names: Sequence[object]) -> None:
         """Raise ValueError for names that no labels may have: other machines say anything."""

@@ -110,7 +110,12 @@ def template() -> Template:
         number=number, megabytes=megabytes, show=show, duration=_duration, optimizer=describe_optimizer
     )
     environment.globals.update(
-        sources=SOURCES, failures_shown=FAILURES_SHOWN, clients_shown=MOST_ROWS, chart=charts, ways=ways, leaves=LEAVES
+        sources=SOURCES,
+        failures_shown=FAILURES_SHOWN,
+        clients_shown=MOST_ROWS,
+        chart=charts,
+        ways=ways,
+        leaves=LEAVES,
     )
     return environment.get_template("report.html.j2")
 

@@ -63,7 +63,7 @@ class DataDescription(BaseModel):
     ]
     """Column -> shape of one example's entry, such as (1, 28, 28); -1 is a length that may differ."""
     classes: Annotated[tuple[Text, ...], Field(max_length=1_000_000)] = ()
-    """Names of its labels, such as classes or types of entities, in the order of their numbers; () without."""
+    """Names of its labels, such as classes or types of entities, in the order of their numbers."""
 
 
 class NodeDescription(BaseModel):

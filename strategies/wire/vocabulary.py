@@ -36,14 +36,20 @@ class Vocabulary:
             return Vocabulary()
         record = content[VOCABULARY]
         if not isinstance(record, ConfigRecord) or record.keys() - MOST.keys():
-            raise ValueError(f"a message's vocabulary must be lists of {', '.join(MOST)}, got {ascii(record)[:200]}")
+            raise ValueError(
+                f"a message's vocabulary must be lists of {', '.join(MOST)}, got {ascii(record)[:200]}"
+            )
         return Vocabulary(**{name: _names(name, record[name]) for name in record})
 
 
 def _names(kind: str, names: object) -> tuple[str, ...]:
     if not isinstance(names, list) or not 0 < len(names) <= MOST[kind]:
-        raise ValueError(f"a message's {kind} must be a list of 1 to {MOST[kind]} names, got {ascii(names)[:200]}")
+        raise ValueError(
+            f"a message's {kind} must be a list of 1 to {MOST[kind]} names, got {ascii(names)[:200]}"
+        )
     for name in names:
         if not isinstance(name, str) or not 0 < len(name) <= LONGEST:
-            raise ValueError(f"a message's {kind} must be of 1 to {LONGEST} characters each, got {ascii(name)[:80]}")
+            raise ValueError(
+                f"a message's {kind} must be of 1 to {LONGEST} characters each, got {ascii(name)[:80]}"
+            )
     return tuple(names)

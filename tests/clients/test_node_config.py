@@ -126,18 +126,19 @@ def test_clients_that_have_a_folder_each(given: object, clients: tuple[int, ...]
     assert node.clients == clients
     assert node.folders == tuple((client, f"/data/client-{client}") for client in clients)
     node.check_hosted(clients)
-    with pytest.raises(UserError, match="^client 2 does not live on this node, whose clients are others$"):
+    with pytest.raises(UserError, match=r"^client 2 does not live on this node, whose clients are others$"):
         node.check_hosted([clients[0], 2])
 
 
 @pytest.mark.parametrize(
-    "given", ["", "a", "1,", "-1", "1-", "5-3", "1,1", "0-5,3", "0-10000", "1;2", "²", "1" * 10, True, 2.0, -1]
+    "given",
+    ["", "a", "1,", "-1", "1-", "5-3", "1,1", "0-5,3", "0-10000", "1;2", "²", "1" * 10, True, 2.0, -1],
 )
 def test_what_are_no_numbers_of_clients(given: object) -> None:
-    with pytest.raises(UserError, match="^clients in --node-config must be at most 10000 different numbers"):
+    with pytest.raises(UserError, match=r"^clients in --node-config must be at most 10000 different numbers"):
         NodeConfig.from_flower({"clients": given, "data-path": "/data"})
 
 
 def test_clients_with_a_folder_each_take_a_folder_of_folders() -> None:
-    with pytest.raises(UserError, match="takes data-path, the folder with client-0, ... in it$"):
+    with pytest.raises(UserError, match=r"takes data-path, the folder with client-0, \.\.\. in it$"):
         NodeConfig.from_flower({"clients": "0, 1"})

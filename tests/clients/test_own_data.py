@@ -168,7 +168,9 @@ UNION = {
 @pytest.fixture(params=LABELS_OF)
 def mixed(tiny: Callable[..., dict[str, Value]], tmp_path: Path, request: pytest.FixtureRequest) -> Mixed:
     dataset = str(request.param)
-    write = {"images": mixed_pictures, "npz": mixed_arrays, "conll": mixed_sentences}[dataset.partition(":")[0]]
+    write = {"images": mixed_pictures, "npz": mixed_arrays, "conll": mixed_sentences}[
+        dataset.partition(":")[0]
+    ]
     for number, name in enumerate(("server", "node-0", "node-1", "node-2")):
         (tmp_path / name).mkdir()
         write(tmp_path / name, LABELS_OF[dataset][max(number - 1, 0)], number)
@@ -236,7 +238,10 @@ def test_a_node_may_host_several_clients_with_a_folder_each(mixed: Mixed) -> Non
     config = {**mixed.config, "run-dir": str(mixed.folder / "hosted")}
     grid = RealNodes(config, mixed.folder, 2)
     for node, clients in ((0, "0, 2"), (1, 1)):
-        grid.contexts[node].node_config |= {"data-path": str(mixed.folder / f"host-{node}"), "clients": clients}
+        grid.contexts[node].node_config |= {
+            "data-path": str(mixed.folder / f"host-{node}"),
+            "clients": clients,
+        }
     server_app(grid, Context(run_id=1, node_id=0, node_config={}, state=RecordDict(), run_config=config))
     assert result(mixed.folder / "hosted")["weights_sha256"] == expected
     lines = (mixed.folder / "hosted" / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
@@ -250,8 +255,12 @@ def test_clients_of_one_node_must_have_data_for_one_model(tmp_path: Path) -> Non
         np.savez(folder / "scans.npz", image=np.zeros((4, side, side), np.uint8), label=np.zeros(4, int))
     node = NodeConfig.from_flower({"data-path": str(tmp_path), "clients": "3, 5"})
     config = TaskConfig(dataset="npz:scans.npz")
-    with pytest.raises(UserError, match=r"^the data of client 5 in .*client-5 makes another model than that of"):
+    with pytest.raises(
+        UserError, match=r"^the data of client 5 in .*client-5 makes another model than that of"
+    ):
         worker_of(config, node)
     (tmp_path / "client-5" / "scans.npz").unlink()
-    with pytest.raises(UserError, match=r"must name a file that numpy\.savez wrote, got .*client-5/scans\.npz"):
+    with pytest.raises(
+        UserError, match=r"must name a file that numpy\.savez wrote, got .*client-5/scans\.npz"
+    ):
         worker_of(config, node)

@@ -90,7 +90,10 @@ def test_labels_are_agreed_on_where_a_dataset_takes_them_and_nobody_names_them()
     assert labelled(images, ("a'b", "c")).dataset_options == """classes = ["a'b", 'c'], size = 8"""
     with pytest.raises(ValueError, match="a label must be"):
         labelled(images, ("a\n",))
-    for config in (TaskConfig(dataset="digits"), TaskConfig(dataset="conll:x", dataset_options="types = ['A']")):
+    for config in (
+        TaskConfig(dataset="digits"),
+        TaskConfig(dataset="conll:x", dataset_options="types = ['A']"),
+    ):
         assert open_labels(config) is None
         with pytest.raises(UserError, match="takes no labels that machines have agreed on"):
             labelled(config, ("a",))

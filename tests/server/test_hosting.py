@@ -56,7 +56,10 @@ def test_a_node_that_is_yet_to_come_has_the_clients_of_its_number_until_it_lists
         (node(1, -1), "its client -1 is not one of 0 to 4, as num-clients is 5"),
         (node(1, 3, 3), "it lists a client twice"),
         (node(1, 3, own_data=False), "it lists its clients, and has no data of theirs"),
-        (node(1), "it has its own data, so it is one client: set num-clients=2, or start the nodes with clients"),
+        (
+            node(1),
+            "it has its own data, so it is one client: set num-clients=2, or start the nodes with clients",
+        ),
     ],
 )
 def test_a_node_that_lists_what_cannot_be_is_left_out(second: Answer, why: str) -> None:

@@ -102,8 +102,14 @@ def test_those_that_were_away_are_not_waited_for_twice(monkeypatch: pytest.Monke
 @pytest.mark.parametrize(
     ("other", "why"),
     [
-        (node(1, "cat", "a\x1bb"), "the labels of its data cannot be taken: a label must be 1 to 200 printable"),
-        (node(1, "cat", "x" * 500), "the labels of its data cannot be taken: a label must be 1 to 200 printable"),
+        (
+            node(1, "cat", "a\x1bb"),
+            "the labels of its data cannot be taken: a label must be 1 to 200 printable",
+        ),
+        (
+            node(1, "cat", "x" * 500),
+            "the labels of its data cannot be taken: a label must be 1 to 200 printable",
+        ),
         (node(1, "cat", "cat"), "the labels of its data cannot be taken: labels must have different names"),
         (
             node(1, *(f"x{number}" for number in range(10_001))),

@@ -30,5 +30,5 @@ def test_names_travel_in_their_order() -> None:
     ],
 )
 def test_whatever_else_a_server_says_is_refused(record: Any) -> None:
-    with pytest.raises(ValueError, match="^a message's (labels|tokens|vocabulary) must be"):
+    with pytest.raises(ValueError, match=r"^a message's (labels|tokens|vocabulary) must be"):
         Vocabulary.unpack(RecordDict({"vocabulary": record}))
