@@ -227,7 +227,7 @@ def _registry(
     # Simulated nodes are workers of one machine or cluster, with one disk under them.
     shared_disk = simulated_by_flower(grid) or getattr(grid, "interchangeable_nodes", False)
     can_agree = None if labels else open_labels(plan.task_config)
-    if can_agree and has_trained and not shared_disk:
+    if can_agree and has_trained and not shared_disk and can_agree.fit(labels_of(plan.dataset)):
         labels = labels_of(plan.dataset)
     most = f"at most num-clients ({plan.task_config.num_clients})"
     require(

@@ -196,7 +196,12 @@ class NodeRegistry:
 
     def close_labels(self) -> None:
         """Take no other labels than the server's from now on; a node that has fewer of them is told all."""
-        if self.open_labels and self.own_data and self.examples:
+        if (
+            self.open_labels
+            and self.own_data
+            and self.examples
+            and self.open_labels.fit(self.examples.classes)
+        ):
             self.vocabulary = replace(self.vocabulary, labels=self.examples.classes)
             self._questions.vocabulary = self.vocabulary
         self.open_labels = None

@@ -12,6 +12,7 @@ from strategies.wire.records import PLAN, num_value_bytes, records_of
 from strategies.wire.reply import FAILURES, METRICS, STATISTICS_SUM, SUM, ClientFailure
 
 UPDATES, SUMS, STATISTICS, TOLD, WHY, LISTS, DESCRIPTIONS = LEAVES
+OF_ARRAYS = UPDATES, SUMS, STATISTICS
 OF_RECORDS = {SUM: SUMS, STATISTICS_SUM: STATISTICS}
 OF_PLAN = {METRICS: TOLD, FAILURES: WHY}
 

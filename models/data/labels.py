@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from models.data.dataset import Dataset
 from models.data.tag_schemes import OUTSIDE
 
-MOST, LONGEST = 10_000, 200
-"""Labels that machines may have together, and characters of one."""
+MOST, LONGEST = 1_000, 200
+"""Labels on which machines may agree, and characters of one."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,14 @@ class Labels:
                 raise ValueError(f"a label must be a whole number below {MOST}, got {name}")
         if len(set(names)) < len(names):
             raise ValueError("labels must have different names")
+
+    def fit(self, names: Sequence[str]) -> bool:
+        """Return whether these are names that may be told to other machines."""
+        try:
+            self.check(names)
+        except ValueError:
+            return False
+        return True
 
     def union(self, told: Iterable[Sequence[str]]) -> tuple[str, ...]:
         """Return all labels of several machines, in an order that follows from their names alone.

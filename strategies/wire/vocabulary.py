@@ -7,7 +7,7 @@ from flwr.app import ConfigRecord, RecordDict
 
 VOCABULARY = "vocabulary"
 """Key of the record."""
-MOST: Mapping[str, int] = {"labels": 10_000, "tokens": 100_000, "merges": 200_000}
+MOST: Mapping[str, int] = {"labels": 1_000, "tokens": 100_000, "merges": 200_000}
 """Names that a message may hold of each kind."""
 LONGEST = 200
 """Characters of a name."""

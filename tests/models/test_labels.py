@@ -35,7 +35,7 @@ def test_a_union_is_in_the_order_of_one_place_that_has_them_all() -> None:
         (["x" * 201], "a label must be 1 to 200 printable"),
         ([7], "a label must be 1 to 200 printable characters, without blanks at its ends, got 7"),
         (["a", "b", "a"], "labels must have different names"),
-        ([f"{number:05d}" for number in range(10_001)], "labels must be at most 10000 together, got 10001"),
+        ([f"{number:05d}" for number in range(1_001)], "labels must be at most 1000 together, got 1001"),
     ],
 )
 def test_names_that_no_labels_may_have(names: list[Any], why: str) -> None:
@@ -43,15 +43,15 @@ def test_names_that_no_labels_may_have(names: list[Any], why: str) -> None:
         NAMED.union([("cat",), names])
 
 
-@pytest.mark.parametrize("name", ["x", "-1", "01", "1.0", "10000", "9" * 5000, "²", "٣"])
+@pytest.mark.parametrize("name", ["x", "-1", "01", "1.0", "1000", "9" * 5000, "²", "٣"])
 def test_a_label_that_is_called_by_its_number(name: str) -> None:
-    with pytest.raises(ValueError, match=r"a label must be a whole number (from 0 on|below 10000)|printable"):
+    with pytest.raises(ValueError, match=r"a label must be a whole number (from 0 on|below 1000)|printable"):
         NUMBERED.union([("0",), (name,)])
 
 
 def test_too_many_labels_together() -> None:
-    with pytest.raises(ValueError, match="labels must be at most 10000 together, got 12000"):
-        NAMED.union([[f"a{number}" for number in range(6000)], [f"b{number}" for number in range(6000)]])
+    with pytest.raises(ValueError, match="labels must be at most 1000 together, got 1200"):
+        NAMED.union([[f"a{number}" for number in range(600)], [f"b{number}" for number in range(600)]])
 
 
 def load(name: str, folder: Path, options: str, *labels: str) -> Dataset:

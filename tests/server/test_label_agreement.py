@@ -112,12 +112,12 @@ def test_those_that_were_away_are_not_waited_for_twice(monkeypatch: pytest.Monke
         ),
         (node(1, "cat", "cat"), "the labels of its data cannot be taken: labels must have different names"),
         (
-            node(1, *(f"x{number}" for number in range(10_001))),
-            "the labels of its data cannot be taken: labels must be at most 10000 together, got 10001",
+            node(1, *(f"x{number}" for number in range(1_001))),
+            "the labels of its data cannot be taken: labels must be at most 1000 together, got 1001",
         ),
         (
-            node(1, *(f"x{number}" for number in range(9_999))),
-            "the labels of its data cannot be taken: labels must be at most 10000 together, got 10002",
+            node(1, *(f"x{number}" for number in range(999))),
+            "the labels of its data cannot be taken: labels must be at most 1000 together, got 1002",
         ),
         (node(1, "fox", num_examples=0), "its data has no examples to train on"),
         (node(1, "fox", columns={"image": (3, 8, 8)}), "image of its examples is of shape (3, 8, 8), and"),
