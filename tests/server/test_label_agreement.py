@@ -93,7 +93,9 @@ def test_a_node_that_comes_late_is_told_the_labels_of_the_run() -> None:
 def test_those_that_were_away_are_not_waited_for_twice(monkeypatch: pytest.MonkeyPatch) -> None:
     grid, known = ScriptedGrid({17: node(0, "cat", "fox"), 42: node(1, "cat")}), asking()
     agreed(grid, known, timeout=0.1)
-    known.ask_anew(Vocabulary(("cat", "dog", "fox")), "", ("head (3,)",), IMAGES)
+    labels = ("cat", "dog", "fox")
+    examples = IMAGES.model_copy(update={"classes": labels})
+    known.ask_anew(Vocabulary(labels), "", ("head (3,)",), examples)
     monkeypatch.setattr("server.first_nodes.time.sleep", lambda _: pytest.fail("it waits"))
     known.wait_for_all(grid, timeout=60, min_clients=1)
     assert known.partitions == {17: 0, 42: 1}
