@@ -290,7 +290,7 @@ def states(draw: random.Random, sent: Sent) -> str:
         "[",
         "[[0, 1]]",
         '[[0, "1", "' + "a" * 64 + '"]]',
-        '[[0, 1, "' + "a" * 64 + '"]]',
+        json.dumps([[client, 1, "a" * 64] for client in (0, 2)]),  # of both, or the other one trains
         '[[0, 1, "../../x"]]',
         f'[[0, -1, "{"a" * 64}"]]',
         '[["../x", 1, "a"]]',
