@@ -13,25 +13,28 @@ from clients.belief import believed
 from clients.node_config import NodeConfig, place_of
 from clients.node_work import NodeWork
 from clients.old_states import drop_old_states
-from clients.worker import Load, load_worker
+from clients.worker import Load, load_clients, load_worker, tokens_of, worker_of
 from models.core.config import TaskConfig, read
 from models.core.log import log
 from models.core.machine import described
 from models.core.tracebacks import line_of, traceback_of
+from models.data.agreed_labels import labelled
 from models.data.datasets import load_dataset
 from models.data.described import shapes_of_examples
 from models.data.fingerprint import data_sha256
+from models.data.labels import labels_of
 from models.state import describe_state
 from strategies.wire.node import DataDescription, NodeDescription, NodeError, debugged
 from strategies.wire.plan import read_groups, record_at
 from strategies.wire.records import PLAN
 from strategies.wire.reply import NodeReply
+from strategies.wire.vocabulary import Vocabulary
 
 
 def answer(content: RecordDict, message_type: str, context: Context, spent: float = 0.0) -> RecordDict:
     """Return the content of the reply to a message, for which `spent` seconds of its time are gone."""
     if message_type.partition(".")[0] == MessageType.QUERY:
-        return description_of(context)
+        return description_of(context, content=content)
     started = time.perf_counter()
     try:
         reply = NodeWork.begin(content, message_type, context, spent=spent).do()
@@ -43,10 +46,12 @@ def answer(content: RecordDict, message_type: str, context: Context, spent: floa
     return reply.pack()
 
 
-def description_of(context: Context, load: Load = load_worker) -> RecordDict:
-    """Return what this node says of itself, packed."""
+def description_of(
+    context: Context, load: Load = load_worker, content: RecordDict | None = None
+) -> RecordDict:
+    """Return what this node says of itself, packed; the question may say what it is to read its data with."""
     try:
-        return _description(context, load).pack()
+        return _description(context, load, Vocabulary.unpack(content or RecordDict())).pack()
     except Exception as error:  # Flower would drop its traceback on the way
         if debugged(context.node_config):
             raise
@@ -56,14 +61,16 @@ def description_of(context: Context, load: Load = load_worker) -> RecordDict:
 def forget() -> None:
     """Let go of what this process keeps of earlier runs: their data may have changed on the disk since."""
     load_worker.cache_clear()
+    load_clients.cache_clear()
     load_dataset.cache_clear()
     gc.collect()  # before the next run's are loaded
 
 
-def _description(context: Context, load: Load) -> NodeDescription:
+def _description(context: Context, load: Load, vocabulary: Vocabulary) -> NodeDescription:
     node = NodeConfig.from_flower(context.node_config)
     partition_id, num_partitions = node.place
-    worker = load(believed(read(TaskConfig, context.run_config), node), node.data_path)
+    config = labelled(believed(read(TaskConfig, context.run_config), node), vocabulary.labels)
+    worker = worker_of(config, node, load, tokens_of(vocabulary))
     if node.keep_state_days is not None:
         for run in drop_old_states(node.state_root, node.keep_state_days):
             log(INFO, "Removed what clients remembered of %s, by keep-state-days", run)
@@ -71,14 +78,15 @@ def _description(context: Context, load: Load) -> NodeDescription:
         partition_id=partition_id,
         num_partitions=num_partitions,
         own_data=bool(node.data_path),
+        clients=node.clients,
         data="" if node.data_path else data_sha256(worker.dataset),  # its own is nobody's to recognise
         state=(*describe_state(worker.initial), *worker.task.agreed),
         machine=described(worker.config.threads, worker.device),
         examples=DataDescription(
             kind=worker.dataset.kind,
-            num_examples=len(worker.dataset.train),
+            num_examples=sum(len(each.dataset.train) for each in worker.apart.values() or [worker]),
             columns=shapes_of_examples(worker.dataset),
-            classes=tuple(worker.dataset.classes),
+            classes=labels_of(worker.dataset),
         ),
     )
 

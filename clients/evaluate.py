@@ -27,7 +27,7 @@ def evaluate_one_by_one(
     """Evaluate client after client."""
 
     def turn(request: ClientRequest, until: Deadline) -> None:
-        reply.add(request.client, evaluate_client(worker, request, states, until))
+        reply.add(request.client, evaluate_client(worker.of(request.client), request, states, until))
 
     take_turns(requests, deadline, reply, turn)
 

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
+from clients.client_numbers import KEY as CLIENTS
+from clients.client_numbers import read_clients
 from clients.simulated import is_simulated
 from models.core.errors import UserError, shown
 
@@ -15,10 +17,12 @@ DATA_PATH, DATA_DIR, STATE_PATH = "data-path", "data-dir", "state-path"
 KEEP_STATE_DAYS = "keep-state-days"
 ALLOW_CODE, ALLOW_DOWNLOAD, BACKBONE = "allow-code", "allow-download", "backbone"
 RESIDENT, RESIDENT_IDLE = "resident", "resident-idle"
+CLIENT_FOLDER = "client-{}"
+"""Name of a client's folder, where a node has one for each."""
 OWNERS = frozenset(
     {
         PARTITION_ID, NUM_PARTITIONS, DATA_PATH, DATA_DIR, STATE_PATH, KEEP_STATE_DAYS, ALLOW_CODE,
-        ALLOW_DOWNLOAD, BACKBONE, RESIDENT, RESIDENT_IDLE,
+        ALLOW_DOWNLOAD, BACKBONE, RESIDENT, RESIDENT_IDLE, CLIENTS,
     }
 )  # fmt: skip
 """What a node's owner can say; all other keys are for simulations."""
@@ -58,11 +62,19 @@ class NodeConfig:
     """Whether a process of the node's own stays, with torch and the data, from message to message."""
     resident_idle: int = IDLE
     """Seconds without a message after which that process ends."""
+    clients: tuple[int, ...] = ()
+    """Clients whose data lie in a folder each, below data-path; () for one client, or shares of a deal."""
 
     @staticmethod
     def from_flower(given: Mapping[str, object]) -> "NodeConfig":
         """Read Flower's node config; raise UserError for a value of another type."""
         state_path = _typed(given, STATE_PATH, str, "text")
+        clients = read_clients(given.get(CLIENTS))
+        if clients and not given.get(DATA_PATH):
+            raise UserError(
+                f"{CLIENTS} in --node-config takes {DATA_PATH}, the folder with "
+                f"{CLIENT_FOLDER.format(clients[0])}{', ...' * (len(clients) > 1)} in it"
+            )
         return NodeConfig(
             partition_id=_typed(given, PARTITION_ID, int, "a whole number"),
             num_partitions=_typed(given, NUM_PARTITIONS, int, "a whole number"),
@@ -81,6 +93,7 @@ class NodeConfig:
                 RESIDENT_IDLE, _typed(given, RESIDENT_IDLE, int, "a whole number of seconds")
             )
             or IDLE,
+            clients=clients,
         )
 
     @property
@@ -92,6 +105,13 @@ class NodeConfig:
                 "numbers)"
             )
         return self.partition_id, self.num_partitions
+
+    @property
+    def folders(self) -> tuple[tuple[int, str], ...]:
+        """The clients that have a folder each, and the folders."""
+        return tuple(
+            (client, str(Path(self.data_path, CLIENT_FOLDER.format(client)))) for client in self.clients
+        )
 
     @property
     def state_root(self) -> Path:
@@ -115,7 +135,15 @@ class NodeConfig:
         return folder
 
     def check_hosted(self, clients: Iterable[int]) -> None:
-        """Raise UserError for a client that lives on another node; simulated nodes host every client."""
+        """Raise UserError for a client that lives on another node; simulated nodes host every client.
+
+        But for clients whose data is theirs alone.
+        """
+        if self.clients:
+            for client in clients:
+                if client not in self.clients:
+                    raise UserError(f"client {client} does not live on this node, whose {CLIENTS} are others")
+            return
         if self.simulated:
             return
         number, of = self.place

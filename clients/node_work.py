@@ -20,13 +20,15 @@ from clients.old_states import mark_in_use
 from clients.stacked import train_stacked
 from clients.state import ClientStates
 from clients.train import train_one_by_one
-from clients.worker import Load, Worker, load_worker
+from clients.worker import Load, Worker, load_worker, tokens_of, worker_of
 from models.core.config import TaskConfig, read
 from models.core.device import pinned
+from models.data.agreed_labels import labelled
 from strategies.wire.compression import CODECS
 from strategies.wire.node import debugged
 from strategies.wire.reply import UPDATES_IN_A_SUM, NodeReply
 from strategies.wire.request import ClientRequest, RoundInfo, states_of, unpack_requests
+from strategies.wire.vocabulary import Vocabulary
 
 Work = Callable[[Worker, Sequence[ClientRequest], ClientStates, NodeReply, Deadline], None]
 """Does what the requests ask until the deadline, and collects every client's reply or failure."""
@@ -66,11 +68,12 @@ class NodeWork:
         node = NodeConfig.from_flower(context.node_config)
         # Who steps through a client in a debugger takes their time.
         deadline = NEVER if debug else Deadline.after(info.seconds_left - spent, info.client_seconds)
-        config = believed(read(TaskConfig, context.run_config), node)
+        vocabulary = Vocabulary.unpack(content)
+        config = labelled(believed(read(TaskConfig, context.run_config), node), vocabulary.labels)
         check_message(info, requests, node, config.num_clients)
         # The run's absolute folder where server and nodes share a disk, else a name under the node's own.
         states = ClientStates(node.states_of(info.state_path), states_of(content))
-        worker = load(config, node.data_path)
+        worker = worker_of(config, node, load, tokens_of(vocabulary))
         check_fits(requests, worker)
         mark_in_use(states.folder)
         work = _work_of(message_type, worker, info)
@@ -97,4 +100,6 @@ class NodeWork:
 def _work_of(message_type: str, worker: Worker, info: RoundInfo) -> Work:
     if message_type == MessageType.EVALUATE:
         return evaluate_one_by_one
-    return train_stacked if worker.engine == "stacked" and not info.personal_rules else train_one_by_one
+    if info.personal_rules or worker.apart or worker.engine != "stacked":
+        return train_one_by_one
+    return train_stacked

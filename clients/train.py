@@ -40,7 +40,10 @@ def train_one_by_one(
 ) -> None:
     """Train client after client."""
     take_turns(
-        requests, deadline, reply, lambda request, turn: train_client(worker, request, states, reply, turn)
+        requests,
+        deadline,
+        reply,
+        lambda request, turn: train_client(worker.of(request.client), request, states, reply, turn),
     )
 
 

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 
 import numpy as np
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from clients.deadline import NEVER, Deadline
 from clients.loop import losses_at
+from clients.node_config import NodeConfig
 from clients.simulated import ray_in_actor
 from models.core.config import TaskConfig
 from models.core.device import choose_device, place
@@ -18,16 +19,30 @@ from models.core.errors import UserError
 from models.core.log import log
 from models.core.memory import keep_freed_memory
 from models.core.seeds import generator_for
+from models.data.agreed_labels import labelled, open_labels
 from models.data.dataset import Dataset, Examples
 from models.data.datasets import find_source, load_dataset
+from models.data.described import shapes_of_examples
+from models.data.labels import labels_of
 from models.data.partition import Partition, make_partition, split_local_test
+from models.data.tokens import TOKENS, LearnedTokens
 from models.engine import choose_engine
 from models.optimizers import Made, optimizer_maker
 from models.registry import load_task
-from models.state import FederatedNames, build_model, federated_names, model_state, shareable_names
+from models.state import (
+    FederatedNames,
+    build_model,
+    describe_state,
+    federated_names,
+    model_state,
+    shareable_names,
+)
 from models.task import Task
 from strategies.rule import RECEIVED
+from strategies.wire.vocabulary import Vocabulary
 
+ALONE = -1
+"""In the place of a client's number, where a node has one client."""
 KEPT_ROWS = 2**20
 """About how many clients' rows a worker remembers, all clients together: 8 MB of their numbers."""
 
@@ -49,6 +64,12 @@ class Worker:
     """A copy of the state as it was built."""
     federated: FederatedNames
     """Names of the entries that are sent and averaged."""
+    apart: "Mapping[int, Worker]" = field(default_factory=dict)
+    """Client -> who works on its data, where each has a folder of its own; they share the one model."""
+
+    def of(self, client: int) -> "Worker":
+        """Return who works on a client's data."""
+        return self.apart.get(client, self)
 
     def examples(self, client: int) -> tuple[Examples, Examples]:
         """Return the client's examples for training and for its own evaluation."""
@@ -142,12 +163,7 @@ def load_worker(config: TaskConfig, data_path: str) -> Worker:
     """Load what the run config names; `data_path` is the node's own data, or "" for the simulated deal."""
     if ray_in_actor():  # a process of the simulation's own
         keep_freed_memory()
-    if data_path and find_source(config.dataset).packaged:
-        raise UserError(
-            f"data-path is {data_path!r}, but dataset {config.dataset!r} is read from no folder: "
-            "leave data-path out, or set dataset to one that is"
-        )
-    dataset = load_dataset(config.model_copy(update={"data_dir": data_path}) if data_path else config)
+    dataset = load_dataset(_at(config, data_path) if data_path else config)
     return make_worker(config, dataset, own_data=bool(data_path))
 
 
@@ -164,6 +180,76 @@ def make_worker(config: TaskConfig, dataset: Dataset, *, own_data: bool) -> Work
     federated = federated_names(model, task)
     deal = None if own_data else make_partition(dataset, config)
     return Worker(config, task, dataset, deal, device, model, state, initial, federated)
+
+
+def tokens_of(vocabulary: Vocabulary) -> LearnedTokens | None:
+    """Return the tokens that a server says; None where it says none. ValueError for what are no tokens."""
+    if not vocabulary.tokens:
+        return None
+    tokens = LearnedTokens(vocabulary.tokens, vocabulary.merges)
+    tokens.check()
+    return tokens
+
+
+def worker_of(
+    config: TaskConfig, node: NodeConfig, load: Load = load_worker, tokens: LearnedTokens | None = None
+) -> Worker:
+    """Return the worker of a node: what `load` gives, unless its clients have a folder each.
+
+    Data of the node's own is read with the `tokens`; nodes that have the server's data learn them alike.
+    """
+    if node.clients or (node.data_path and tokens):
+        return load_clients(config, node.folders or ((ALONE, node.data_path),), tokens)
+    return load(config, node.data_path)
+
+
+@lru_cache(maxsize=1)
+def load_clients(
+    config: TaskConfig, folders: tuple[tuple[int, str], ...], tokens: LearnedTokens | None = None
+) -> Worker:
+    """Load the data of clients that have a folder each; they take their turns with one model.
+
+    Where their labels differ, the union counts, as between nodes. Raises UserError for a client whose data
+    makes another model than the first one's.
+    """
+    datasets = _datasets(config, folders, tokens)
+    labels, told = open_labels(config), [labels_of(dataset) for dataset in datasets]
+    if labels and len(set(told)) > 1:
+        config = labelled(config, labels.union(told))
+        datasets = _datasets(config, folders, tokens)
+    first, *others = datasets
+    worker = make_worker(config, first, own_data=True)
+    apart = {folders[0][0]: worker}
+    for (client, folder), dataset in zip(folders[1:], others, strict=True):
+        task = load_task(config, dataset)
+        state = describe_state(model_state(build_model(task, config.seed)))
+        alike = state == describe_state(worker.initial) and [*task.agreed] == [*worker.task.agreed]
+        if not alike or shapes_of_examples(dataset) != shapes_of_examples(first):
+            raise UserError(
+                f"the data of client {client} in {folder} makes another model than that of client "
+                f"{folders[0][0]}: examples of one node must have the same shapes"
+            )
+        for level, line in task.notes():
+            log(level, line)
+        apart[client] = replace(worker, task=task, dataset=dataset)
+    return replace(worker, apart=apart) if others else worker
+
+
+def _datasets(
+    config: TaskConfig, folders: tuple[tuple[int, str], ...], tokens: LearnedTokens | None
+) -> list[Dataset]:
+    datasets = [load_dataset(_at(config, folder)) for _, folder in folders]
+    return [replace(each, info={**each.info, TOKENS: tokens}) for each in datasets] if tokens else datasets
+
+
+def _at(config: TaskConfig, folder: str) -> TaskConfig:
+    """Return the config by which data of the node's own is read."""
+    if find_source(config.dataset).packaged:
+        raise UserError(
+            f"data-path is {folder!r}, but dataset {config.dataset!r} is read from no folder: "
+            "leave data-path out, or set dataset to one that is"
+        )
+    return config.model_copy(update={"data_dir": folder})
 
 
 def worker_device(requested: str) -> torch.device:

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from models.core.errors import UserError, unknown
     from models.core.seeds import derive_seed, generator_for
     from models.data.dataset import Dataset, Examples
+    from models.data.labels import Labels
     from models.data.source import Source, source_path
     from models.task import Batch, Metrics, Objective, OptimizerChoice, State, Task
 
@@ -19,6 +20,7 @@ __all__ = [
     "Batch",
     "Dataset",
     "Examples",
+    "Labels",
     "Metrics",
     "Objective",
     "OptimizerChoice",
@@ -40,6 +42,7 @@ _PLACES = {
     "models.core.errors": ("UserError", "unknown"),
     "models.core.seeds": ("derive_seed", "generator_for"),
     "models.data.dataset": ("Dataset", "Examples"),
+    "models.data.labels": ("Labels",),
     "models.data.source": ("Source", "source_path"),
     "models.task": ("Batch", "Metrics", "Objective", "OptimizerChoice", "State", "Task"),
 }

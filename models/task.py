@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from models.data.dataset import Dataset, Examples
+from models.data.tokens import LearnedTokens
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -165,6 +166,10 @@ class Task(ABC):
 
     def after_step(self, model: nn.Module) -> None:  # noqa: B027  (a hook that few tasks need)
         """Act after all objectives of a batch have stepped, as a DQN does for its target network."""
+
+    def learned_tokens(self) -> LearnedTokens | None:
+        """Return the tokens that it has learned from its dataset, which other machines must take over."""
+        return None
 
     def notes(self) -> Sequence[tuple[int, str]]:
         """Return what a person should know of the data before round 1, as lines with their logging level."""

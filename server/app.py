@@ -18,19 +18,22 @@ from models.core.config import RunConfig, TaskConfig, read, require
 from models.core.errors import UserError
 from models.core.log import log
 from models.core.tracebacks import line_of, plain_line, traceback_of
+from models.data.agreed_labels import open_labels
 from models.data.attackers import attackers
 from models.data.described import shapes_of_examples
 from models.data.fingerprint import data_sha256
+from models.data.labels import labels_of
 from models.data.partition import client_names, count_labels
 from models.state import describe_state, federated_names, model_state, weights_sha256
 from server.callbacks.build import in_order
-from server.checkpoint import SERVER_ROUND, write_safetensors
+from server.checkpoint import SERVER_ROUND, Checkpoint, write_safetensors
 from server.cohort import CohortGrid
 from server.config import ServerConfig
 from server.error_log import ErrorLog
 from server.errors import RunFailedError
 from server.evaluation import CentralEvaluation
 from server.exchange import simulated_by_flower
+from server.label_agreement import agree, agreed_before, with_labels
 from server.mean import takes_the_mean
 from server.node_refusal import Refusals
 from server.node_registry import NodeRegistry
@@ -54,6 +57,7 @@ from server.transfer import Transfer
 from server.used import used_by
 from strategies.declaration import declaration_of
 from strategies.wire.node import DataDescription, debugged
+from strategies.wire.vocabulary import Vocabulary
 
 # Clients that the picture of who holds what can show.
 PICTURED_CLIENTS = 100
@@ -77,13 +81,19 @@ def _run(grid: Grid, run_config: RunConfig, folder: RunFolder, errors: ErrorLog)
     """Run, and leave behind how it ended."""
     loop = None
     try:
-        plan = make_plan(run_config)
+        before = agreed_before(folder.path)
+        plan = make_plan(with_labels(run_config, before))
         if plan.config.resume:
             check_engine_used(plan, folder.path)
         folder.used = used_by(plan)
         if folder.begun:  # what a run that is killed has used is known, too
             folder.say_unfinished()
-        loop = _prepare(grid, plan, folder, errors)
+        checkpoint = checkpoint_to_resume(plan, folder.path) if plan.config.resume else None
+        node_registry = _registry(grid, plan, errors, before, has_trained=checkpoint is not None)
+        met = _meet(grid, plan, node_registry, folder)
+        if met is not plan:
+            plan, folder.used = met, used_by(met)
+        loop = _prepare(grid, plan, node_registry, folder, errors, checkpoint)
         status = run_or_step_back(loop, plan)
         if let_go := getattr(grid, "let_go", None):  # a Grid of polyfed's own
             let_go()
@@ -121,22 +131,35 @@ def _by_flower(error: SystemExit) -> bool:
     return any(module.startswith("flwr.supercore.exit") for module in modules)
 
 
-def _prepare(grid: Grid, plan: Plan, folder: RunFolder, errors: ErrorLog) -> RoundLoop:
-    """Wait for the nodes, and put the round loop together."""
-    checkpoint = checkpoint_to_resume(plan, folder.path) if plan.config.resume else None
-    num_clients = plan.task_config.num_clients
-    state = {name: tensor.clone() for name, tensor in model_state(plan.model).items()}
-    fixed = _begin_with(plan.transfer, state, folder) if plan.transfer else {}
-    # Simulated nodes are workers of one machine or cluster, with one disk under them.
-    shared_disk = simulated_by_flower(grid) or getattr(grid, "interchangeable_nodes", False)
+def _meet(grid: Grid, plan: Plan, node_registry: NodeRegistry, folder: RunFolder) -> Plan:
+    """Wait for the nodes, and return the plan with the labels that they have agreed on."""
+    patience = plan.config.node_timeout, plan.config.min_clients
+    node_registry.wait_for_all(grid, *patience)
+    plan, labels = agree(plan, folder.run_config, node_registry, folder.path)
+    if labels:
+        node_registry.ask_anew(_vocabulary(plan, labels), **_wanted(plan))
+        node_registry.wait_for_all(grid, *patience)
+    return plan
+
+
+def _prepare(
+    grid: Grid,
+    plan: Plan,
+    node_registry: NodeRegistry,
+    folder: RunFolder,
+    errors: ErrorLog,
+    checkpoint: Checkpoint | None,
+) -> RoundLoop:
+    """Put the round loop together."""
+    num_clients, shared_disk = plan.task_config.num_clients, node_registry.interchangeable
     pace = pace_of(plan)
     if not shared_disk and pace.seconds is not None:
         raise UserError(
             "buffer-size, client-speeds and availability are of simulated clients, and these nodes are real: "
             "leave them out"
         )
-    node_registry = _registry(plan, state, shared_disk, errors)
-    node_registry.wait_for_all(grid, plan.config.node_timeout, plan.config.min_clients)
+    state = {name: tensor.clone() for name, tensor in model_state(plan.model).items()}
+    fixed = _begin_with(plan.transfer, state, folder) if plan.transfer else {}
     folder.nodes = sorted(node_registry.machines)
     log(INFO, "%d clients on %d nodes", num_clients, len(node_registry.partitions))
     if plan.task_config.engine == "auto":
@@ -195,9 +218,19 @@ def _prepare(grid: Grid, plan: Plan, folder: RunFolder, errors: ErrorLog) -> Rou
     return loop
 
 
-def _registry(plan: Plan, state: Mapping[str, Tensor], shared_disk: bool, errors: ErrorLog) -> NodeRegistry:
-    """Return the registry of nodes, of which none has been asked yet."""
-    config, dataset = plan.config, plan.dataset
+def _registry(
+    grid: Grid, plan: Plan, errors: ErrorLog, labels: tuple[str, ...], *, has_trained: bool
+) -> NodeRegistry:
+    """Return the registry of nodes, of which none has been asked yet.
+
+    `labels` are those that nodes agreed on before. They agree on none once there is a model to go on with.
+    """
+    config = plan.config
+    # Simulated nodes are workers of one machine or cluster, with one disk under them.
+    shared_disk = simulated_by_flower(grid) or getattr(grid, "interchangeable_nodes", False)
+    can_agree = None if labels else open_labels(plan.task_config)
+    if can_agree and has_trained and not shared_disk and can_agree.fit(labels_of(plan.dataset)):
+        labels = labels_of(plan.dataset)
     most = f"at most num-clients ({plan.task_config.num_clients})"
     require(
         config.expected_nodes <= plan.task_config.num_clients, "expected-nodes", most, config.expected_nodes
@@ -205,21 +238,37 @@ def _registry(plan: Plan, state: Mapping[str, Tensor], shared_disk: bool, errors
     require(config.oversample == 1 or not shared_disk, "oversample", IN_SIMULATION, config.oversample)
     return NodeRegistry(
         num_clients=plan.task_config.num_clients,
-        data=data_sha256(dataset),
-        state=(*describe_state(state), *plan.task.agreed),
+        **_wanted(plan),
         interchangeable=shared_disk,
-        examples=DataDescription(
-            kind=dataset.kind,
-            num_examples=len(dataset.train),
-            columns=shapes_of_examples(dataset),
-            classes=tuple(dataset.classes),
-        ),
+        vocabulary=_vocabulary(plan, labels),
+        open_labels=None if has_trained else can_agree,
         unfit=config.unfit_nodes,
         expected=0 if shared_disk else config.expected_nodes,
         node_timeout=config.node_timeout,
         silence=config.node_silence,
         refusals=Refusals(errors.write),
     )
+
+
+def _vocabulary(plan: Plan, labels: tuple[str, ...]) -> Vocabulary:
+    """Return what nodes are told to read their own data with."""
+    tokens = plan.task.learned_tokens()
+    return Vocabulary(labels, *((tokens.names, tokens.merges) if tokens else ()))
+
+
+def _wanted(plan: Plan) -> dict[str, Any]:
+    """Return what every node must have alike, by the names of `NodeRegistry`."""
+    dataset = plan.dataset
+    return {
+        "data": data_sha256(dataset),
+        "state": (*describe_state(model_state(plan.model)), *plan.task.agreed),
+        "examples": DataDescription(
+            kind=dataset.kind,
+            num_examples=len(dataset.train),
+            columns=shapes_of_examples(dataset),
+            classes=labels_of(dataset),
+        ),
+    }
 
 
 def _warn_of_too_many(plan: Plan, attacking: int) -> None:

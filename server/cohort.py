@@ -2,6 +2,7 @@
 
 import math
 import time
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -25,7 +26,7 @@ from server.requests import Requests, Wave
 from server.sampling import Sampling
 from server.state_ledger import StateLedger
 from server.tally import NodeTally, Tally
-from server.traffic import Traffic, received_by_clients
+from server.traffic import DESCRIPTIONS, Traffic, received_by_clients
 from strategies.wire.arrays import hold_tensors
 from strategies.wire.records import forms_of, num_bytes
 from strategies.wire.reply import NodeReply
@@ -154,6 +155,7 @@ class CohortGrid(Grid):
             client_down=before.client_down + result.client_bytes_down,
             client_up=before.client_up + result.client_bytes_up,
             node_seconds=before.node_seconds + result.node_seconds,
+            left=before.left + Counter(result.left),
             failures=[*before.failures, *result.failures],
         )
         return list(result.replies)
@@ -181,6 +183,8 @@ class CohortGrid(Grid):
         traffic, self._aside = self._aside, Traffic()
         if not waves and traffic == Traffic():
             return CohortResult()
+        if described := self.node_registry.take_described():
+            traffic.left[DESCRIPTIONS] += described
         beside = hold_tensors(statistics) if statistics else None
         outcomes: list[Outcome] = []
         for wave in waves:
@@ -348,7 +352,8 @@ class CohortGrid(Grid):
     ) -> Message:
         contents = [(client, wave.requests[client].content) for client in clients]
         states = self._states_of(clients)
-        content = pack_requests(contents, info, self.fixed, statistics, states)
+        vocabulary = self.node_registry.vocabulary_of_requests
+        content = pack_requests(contents, info, self.fixed, statistics, states, vocabulary)
         traffic.down += num_bytes(content)
         messages = [message for client in clients for message in wave.requests[client].messages]
         traffic.client_down += received_by_clients(messages, self.fixed, statistics)

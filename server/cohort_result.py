@@ -68,6 +68,8 @@ class CohortResult:
     """Bytes of arrays that the clients received, each for itself."""
     client_bytes_up: int = 0
     """Bytes of arrays that the clients sent, before their nodes added any up."""
+    left: Mapping[str, int] = field(default_factory=dict)
+    """What left nodes, of `run_schema.LEAVES` -> bytes."""
     node_seconds: float = 0.0
     """Seconds that the busiest node computed."""
     seconds: float = 0.0
@@ -115,6 +117,7 @@ class CohortResult:
             bytes_up=traffic.up,
             client_bytes_down=traffic.client_down,
             client_bytes_up=traffic.client_up,
+            left=traffic.left,
             node_seconds=traffic.node_seconds,
             seconds=seconds,
         )

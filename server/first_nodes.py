@@ -30,7 +30,7 @@ def wait_for_nodes(registry: "NodeRegistry", grid: Grid, timeout: float, min_cli
         waited = time.monotonic() - started
         registry.update(grid, max(timeout - waited, 0.1))
         enough = len(registry.hosts()) >= max(min_clients, 1)
-        if enough and not _waited_for(registry):
+        if enough and not registry.awaited:
             break
         if waited > timeout:
             if not registry.num_partitions:
@@ -47,7 +47,7 @@ def wait_for_nodes(registry: "NodeRegistry", grid: Grid, timeout: float, min_cli
 def situation(registry: "NodeRegistry") -> str:
     """Return who is there, who is missing, and why as far as it is known."""
     parts = []
-    if missing := _waited_for(registry):
+    if missing := registry.awaited:
         more = f" and {len(missing) - MOST} more" if len(missing) > MOST else ""
         parts.append(f"partition-ids {missing[:MOST]}{more} are missing")
     elif not registry.accepted and not registry.unanswered and not registry.refusals.now:
@@ -57,12 +57,6 @@ def situation(registry: "NodeRegistry") -> str:
         parts.append(f"{', '.join(unanswered[:SHOWN])} {verb} connected and not answered yet who it is")
     parts += [refusal.line for refusal in list(registry.refusals.now.values())[:SHOWN]]
     return "; ".join(parts)
-
-
-def _waited_for(registry: "NodeRegistry") -> list[int]:
-    """Return the partition-ids that are missing and were not refused."""
-    refused = registry.refusals.places(registry.num_partitions)
-    return [partition for partition in registry.missing if partition not in refused]
 
 
 def _check(registry: "NodeRegistry", timeout: float, min_clients: int) -> None:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Protocol
 
+from models.data.labels import Labels
 from strategies.wire.node import DataDescription, NodeDescription
 
 SHOWN = 3
@@ -17,6 +18,7 @@ class Wanted(Protocol):
     state: tuple[str, ...]
     interchangeable: bool
     examples: DataDescription | None
+    open_labels: Labels | None
 
 
 def misfit(said: NodeDescription, wanted: Wanted) -> str:
@@ -28,8 +30,13 @@ def _wrong_place(said: NodeDescription, wanted: Wanted) -> str:
     number, of = said.partition_id, said.num_partitions
     if not 0 <= number < of:
         return f"partition-id {number} is not one of 0 to {of - 1}, as num-partitions is {of}"
+    if said.clients:
+        return _wrong_clients(said, wanted)
     if said.own_data and wanted.num_clients != of:
-        return f"it has its own data, so it is one client: set num-clients={of}"
+        return (
+            f"it has its own data, so it is one client: set num-clients={of}, or start the nodes with "
+            "clients in their --node-config"
+        )
     if wanted.num_clients < of and not wanted.interchangeable:
         return (
             f"num-clients is {wanted.num_clients}, fewer than the nodes that host them (num-partitions={of})"
@@ -37,7 +44,28 @@ def _wrong_place(said: NodeDescription, wanted: Wanted) -> str:
     return ""
 
 
+def _wrong_clients(said: NodeDescription, wanted: Wanted) -> str:
+    """Return what is wrong with the numbers of clients that a node lists."""
+    if not said.own_data:
+        return "it lists its clients, and has no data of theirs"
+    if len(set(said.clients)) < len(said.clients):
+        return "it lists a client twice"
+    last = wanted.num_clients - 1
+    if strange := [client for client in said.clients if not 0 <= client <= last]:
+        return f"its client {strange[0]} is not one of 0 to {last}, as num-clients is {wanted.num_clients}"
+    return ""
+
+
+def has_other_labels(said: NodeDescription, wanted: Wanted) -> bool:
+    """Return whether a node's own data has other labels than the server's, on which all have to agree."""
+    if wanted.open_labels is None or wanted.examples is None or said.examples is None or not said.own_data:
+        return False
+    return said.examples.kind == wanted.examples.kind and said.examples.classes != wanted.examples.classes
+
+
 def _wrong_data(said: NodeDescription, wanted: Wanted) -> str:
+    if has_other_labels(said, wanted):
+        return _wrong_but_for_labels(said, wanted)
     unlike = _unlike(wanted.examples, said.examples) if wanted.examples and said.examples else ""
     if said.own_data and said.examples and not said.examples.num_examples:
         return "its data has no examples to train on"
@@ -48,6 +76,20 @@ def _wrong_data(said: NodeDescription, wanted: Wanted) -> str:
     return (
         "" if said.data == wanted.data else "it loaded other data than the server: same dataset files there?"
     )
+
+
+def _wrong_but_for_labels(said: NodeDescription, wanted: Wanted) -> str:
+    """Return what is wrong whatever labels are agreed on; the model is compared once they are."""
+    assert wanted.open_labels
+    assert wanted.examples
+    assert said.examples
+    try:
+        wanted.open_labels.check(said.examples.classes)
+    except ValueError as error:
+        return f"the labels of its data cannot be taken: {error}"
+    if not said.examples.num_examples:
+        return "its data has no examples to train on"
+    return _unlike(wanted.examples, said.examples.model_copy(update={"classes": wanted.examples.classes}))
 
 
 def _unlike(wanted: DataDescription, said: DataDescription) -> str:

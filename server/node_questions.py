@@ -15,6 +15,7 @@ from models.core.tracebacks import plain_line, traceback_of
 from server.exchange import exchange, one_line, pulled
 from server.sightings import Sighting
 from strategies.wire.node import NodeDescription, NodeError
+from strategies.wire.vocabulary import Vocabulary
 
 GONE = (ErrorCode.MESSAGE_UNAVAILABLE, ErrorCode.REPLY_MESSAGE_UNAVAILABLE, ErrorCode.NODE_UNAVAILABLE)
 """Flower's error codes for a node that can no longer be reached."""
@@ -42,6 +43,8 @@ Said = tuple[Sighting, NodeDescription | NodeError]
 class NodeQuestions:
     """The nodes that are being asked who they are."""
 
+    vocabulary: Vocabulary = field(default_factory=Vocabulary)
+    """What nodes are told to read their own data with."""
     open: dict[str, Question] = field(default_factory=dict)
     """By the message's id."""
     _asked: dict[int, float] = field(default_factory=dict)
@@ -76,7 +79,9 @@ class NodeQuestions:
         self._asked = {each.node: now for each in due} | {
             node: when for node, when in self._asked.items() if now - when < AGAIN
         }
-        queries = {each.node: Message(RecordDict(), each.node, "query") for each in due}
+        queries = {
+            each.node: Message(RecordDict({**self.vocabulary.pack()}), each.node, "query") for each in due
+        }
         if getattr(grid, "waits_by_itself", False):
             of_node = {each.node: each for each in due}
             for reply in exchange(grid, queries.values(), timeout):

@@ -3,7 +3,7 @@
 import math
 import time
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from logging import INFO, WARNING
 from typing import Literal
@@ -12,13 +12,16 @@ from flwr.serverapp import Grid
 
 from models.core.log import log
 from models.core.tracebacks import line_of, plain_line, shortened
+from models.data.labels import Labels
 from server.errors import RunFailedError
 from server.first_nodes import wait_for_nodes
+from server.hosting import Hosting
 from server.node_fit import misfit
 from server.node_questions import NodeQuestions
 from server.node_refusal import Refusal, Refusals
 from server.sightings import Sighting, Sightings
 from strategies.wire.node import DataDescription, NodeDescription, NodeError
+from strategies.wire.vocabulary import Vocabulary
 
 SHOWN = 10
 """Clients that a line of the log lists."""
@@ -56,6 +59,10 @@ class NodeRegistry:
     """Whether every node can host every client, as simulated ones can that share a disk."""
     examples: DataDescription | None = None
     """What the server's data is like; None where nobody has said."""
+    vocabulary: Vocabulary = field(default_factory=Vocabulary)
+    """What nodes are told to read their own data with; no labels is that they have them alike."""
+    open_labels: Labels | None = None
+    """How labels of nodes that have their own data become one list; None = they must be the server's."""
     unfit: Literal["refuse", "stop"] = "refuse"
     """Whether a node that cannot take part ends a run that has not begun."""
     expected: int = 0
@@ -78,13 +85,29 @@ class NodeRegistry:
     def __post_init__(self) -> None:
         self.num_partitions = self.expected
         self._sightings = Sightings(self.interchangeable, self.silence)
-        self._questions = NodeQuestions()
+        self._questions = NodeQuestions(self.vocabulary)
+        self._awaited: frozenset[int] | None = None
         self._claims: list[Claim] = []
         """Of nodes that are not accepted yet, in the order of their answers."""
         self._away_since: dict[int, float] = {}
         """Partition-id -> when its node was first missed."""
+        self._hosting = Hosting(self.num_clients)
+        self._described = 0
+        """Characters that nodes have said of themselves, and nobody has taken down."""
         self._ever: set[int] = set()
         """Partition-ids of nodes that were ever accepted."""
+
+    @property
+    def vocabulary_of_requests(self) -> Vocabulary:
+        """What is said with every request; nodes without data of their own know the tokens."""
+        return self.vocabulary if self.own_data else Vocabulary(self.vocabulary.labels)
+
+    @property
+    def awaited(self) -> list[int]:
+        """The partition-ids that a start of the run waits for: they are missing and were not refused."""
+        refused = self.refusals.places(self.num_partitions)
+        wanted = range(self.num_partitions) if self._awaited is None else self._awaited
+        return [each for each in self.missing if each in wanted and each not in refused]
 
     @property
     def partitions(self) -> dict[int, int]:
@@ -118,6 +141,7 @@ class NodeRegistry:
         known |= {claim.sighting.node for claim in self._claims}
         newcomers = [each for node, each in seen.items() if node not in known]
         for sighting, said in self._questions.ask(grid, newcomers, timeout):
+            self._described += said.size
             if isinstance(said, NodeError):
                 self._refuse(sighting, str(said), said.whole, said.place)
             elif why := self._misfit(said):
@@ -160,6 +184,41 @@ class NodeRegistry:
         self.begun = True
         self._away_since = dict.fromkeys(self.missing, time.monotonic() - waited)
 
+    def take_described(self) -> int:
+        """Return how many characters nodes have said of themselves since this was asked last."""
+        said, self._described = self._described, 0
+        return said
+
+    def leave_out(self, node: int, why: str) -> None:
+        """Leave a node out that was accepted."""
+        claim = self.accepted.pop(node)
+        self._refuse(claim.sighting, why, why, self._place(claim))
+
+    def close_labels(self) -> None:
+        """Take no other labels than the server's from now on; a node that has fewer of them is told all."""
+        if (
+            self.open_labels
+            and self.own_data
+            and self.examples
+            and self.open_labels.fit(self.examples.classes)
+        ):
+            self.vocabulary = replace(self.vocabulary, labels=self.examples.classes)
+            self._questions.vocabulary = self.vocabulary
+        self.open_labels = None
+
+    def ask_anew(
+        self, vocabulary: Vocabulary, data: str, state: tuple[str, ...], examples: DataDescription
+    ) -> None:
+        """Ask the nodes again, and tell them other labels; the rest is what all must have from now on.
+
+        Those that were not there are not waited for once more.
+        """
+        self.vocabulary, self.data, self.state, self.examples = vocabulary, data, state, examples
+        self.open_labels, self.begun = None, False
+        self._awaited = frozenset(self.partitions.values())
+        self._questions, self._claims = NodeQuestions(self.vocabulary), []
+        self.accepted.clear()
+
     def start_of(self, node: int) -> str:
         """Return which start of a node it is that takes part."""
         return self.accepted[node].sighting.start
@@ -173,9 +232,10 @@ class NodeRegistry:
         hosted = set(self.partitions.values())
         if not hosted:
             return ()
-        if len(hosted) == self.num_partitions or self.interchangeable:
+        if not self._hosting.listed and (len(hosted) == self.num_partitions or self.interchangeable):
             return self.all_clients
-        return tuple(client for client in self.all_clients if client % self.num_partitions in hosted)
+        home_of, of = self._hosting.home_of, self.num_partitions
+        return tuple(client for client in self.all_clients if home_of(client, of) in hosted)
 
     @cached_property
     def all_clients(self) -> tuple[int, ...]:
@@ -191,10 +251,11 @@ class NodeRegistry:
         assigned: dict[int, list[int]] = {}
         for place, client in enumerate(sorted(clients)):
             # Nodes that can do any client's work get the same number of them each.
-            if self.interchangeable:
+            if self.interchangeable and not self.own_data:
                 node = nodes[place % len(nodes)] if nodes else None
             else:
-                node = by_partition.get(client % self.num_partitions)
+                home = self._hosting.home_of(client, self.num_partitions)
+                node = None if home is None else by_partition.get(home)
             if node is not None:
                 assigned.setdefault(node, []).append(client)
         return assigned
@@ -207,7 +268,9 @@ class NodeRegistry:
 
     def why_away(self, client: int) -> str:
         """Return why a client's node is not there."""
-        place = client % self.num_partitions if self.num_partitions else 0
+        place = self._hosting.home_of(client, self.num_partitions) if self.num_partitions else 0
+        if place is None:
+            return "no node says that it lives there"
         if why := self.refusals.places(self.num_partitions).get(place):
             return f"its node cannot take part: {why}"
         return "its node has gone" if place in self._ever else "its node has not connected"
@@ -219,7 +282,7 @@ class NodeRegistry:
                 continue
             del self.accepted[node]
             how = "was started anew" if node in seen else self._sightings.how_it_went(node)
-            log(WARNING, "%s, which hosts %s, %s", claim.sighting.called, self._clients_of(claim), how)
+            log(WARNING, "%s, which hosts %s, %s", claim.sighting.called, self._named(claim), how)
             self.refusals.welcome(self._place(claim))
         self._claims = [each for each in self._claims if seen.get(each.sighting.node) == each.sighting]
         self._questions.forget_all_but(seen)
@@ -238,6 +301,8 @@ class NodeRegistry:
                 others = "expected-nodes is" if self.expected else "the others say"
                 why = f"it says num-partitions={claim.said.num_partitions}, {others} {self.num_partitions}"
                 self._refuse(claim.sighting, why, claim.said.model_dump_json(), self._place(claim))
+            elif claim.partition not in holders and (why := self._claimed_twice(claim)):
+                self._refuse(claim.sighting, why, why, self._place(claim))
             elif claim.partition not in holders:
                 holders[claim.partition] = claim
                 self._accept(claim)
@@ -250,20 +315,30 @@ class NodeRegistry:
         if self.num_partitions:
             self._claims = waiting
 
+    def _claimed_twice(self, claim: Claim) -> str:
+        """Return why a node cannot take part which lists a client of another node; "" where it does not."""
+        for other in self.accepted.values():
+            client = self._hosting.shared(claim.said, other.said)
+            if client is not None:
+                return f"its client {client} is that of {other.sighting.called}, which is there"
+        return ""
+
     def _accept(self, claim: Claim) -> None:
         self.accepted[claim.sighting.node] = claim
+        self._hosting.take_in(claim.said)
         self._ever.add(claim.partition)
         self.own_data |= claim.said.own_data
         self.machines.add(plain_line(claim.said.machine))
         if self.begun:
-            log(INFO, "%s takes part with %s", claim.sighting.called, self._clients_of(claim))
-        if claim.said.own_data and claim.said.examples:
+            log(INFO, "%s takes part with %s", claim.sighting.called, self._named(claim))
+        told_before = self._awaited is not None and not self.begun
+        if claim.said.own_data and claim.said.examples and not told_before:
             examples = claim.said.examples.num_examples
             log(
                 INFO,
                 "%s, %s: %d examples of its own",
                 claim.sighting.called,
-                self._clients_of(claim),
+                self._named(claim),
                 examples,
             )
 
@@ -297,8 +372,8 @@ class NodeRegistry:
             raise error
         self.refusals.add(refusal)
 
-    def _clients_of(self, claim: Claim) -> str:
-        clients = range(claim.partition, self.num_clients, self.num_partitions)
+    def _named(self, claim: Claim) -> str:
+        clients = self._hosting.clients_of(claim.said)
         shown = ", ".join(map(str, clients[:SHOWN]))
         more = f" and {len(clients) - SHOWN} more" if len(clients) > SHOWN else ""
         return f"client{'s' * (len(clients) > 1)} {shown}{more}"

@@ -9,8 +9,7 @@ from models.core.tracebacks import line_of, traceback_of
 from server.busy_nodes import has_died, worker_died
 from server.errors import RunFailedError
 from server.exchange import one_line
-from server.traffic import Traffic
-from strategies.wire.records import num_bytes
+from server.traffic import OF_ARRAYS, WHY, Traffic, left_in
 from strategies.wire.reply import ClientFailure, NodeReply
 
 
@@ -37,9 +36,12 @@ def read_reply(
         if simulated and has_died(returned):  # of a real node, the words are its own
             who = ", ".join(map(str, clients))
             raise worker_died(returned, f"while it worked for clients {who}")
+        traffic.left[WHY] += len(reason)
         return NodeReply.of_failed_node(clients, one_line(reason), reason)
     try:
-        traffic.up += num_bytes(returned.content)
+        left = left_in(returned.content)
+        traffic.up += sum(left[kind] for kind in OF_ARRAYS)
+        traffic.left += left
         reply = check(returned.content)
     except Exception as error:  # a node may send anything
         said = str(error) if type(error) is ValueError else line_of(error)

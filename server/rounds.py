@@ -2,6 +2,7 @@
 
 import math
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -392,6 +393,7 @@ def _cohort(cohort: CohortResult) -> dict[str, Any]:
             "up": cohort.bytes_up,
             "clients_down": cohort.client_bytes_down,
             "clients_up": cohort.client_bytes_up,
+            "left": Counter(cohort.left),
         },
     }
 

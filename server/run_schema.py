@@ -25,6 +25,8 @@ RESULT = "result.json"
 """A RunResult: while a run is under way, and after it was killed, that it is unfinished."""
 PARTITION = "partition.json"
 """PartitionCounts."""
+LABELS = "labels.json"
+"""AgreedLabels, where nodes have data of their own with other labels than the server's."""
 TRANSFER = "transfer.json"
 """A TransferSummary, where the run began with the weights of another."""
 ERRORS = "errors.log"
@@ -57,6 +59,18 @@ class RunFile(BaseModel):
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True, ser_json_inf_nan="null")
 
 
+LEAVES = {
+    "updates": "what single clients have trained, and what a strategy has them reply beside it",
+    "sums": "what the clients of a node have trained, added up",
+    "statistics": "what no optimizer trains, such as BatchNorm's means, added up",
+    "metrics": "losses, metrics and numbers of examples, of each client",
+    "failures": "why clients failed: a line and a traceback",
+    "lists": "which record is whose, shapes, seconds, and hashes of what clients keep",
+    "descriptions": "what nodes say of themselves: shapes and names of labels, numbers of examples, machine",
+}
+"""Kind of what leaves nodes -> what that is."""
+
+
 class FailureRecord(RunFile):
     """A client that failed in a round."""
 
@@ -79,6 +93,8 @@ class Traffic(RunFile):
     """What all clients that were asked received; null where an older polyfed did not count it."""
     clients_up: int | None = None
     """What all clients that answered sent, compressed where they compress."""
+    left: dict[str, int] = {}
+    """What has left the nodes, of LEAVES -> bytes: arrays as in `up`, and what messages say beside them."""
 
 
 class RoundRecord(RunFile):
@@ -123,7 +139,7 @@ class RoundRecord(RunFile):
             "evaluate": self.evaluate,
             "central": self.central,
             "seconds": self.seconds,
-            "bytes": self.bytes.model_dump(exclude_unset=True, exclude_none=True),
+            "bytes": self.bytes.model_dump(exclude={"left"}, exclude_unset=True, exclude_none=True),
             "simulated": {} if self.simulated_seconds is None else {"seconds": self.simulated_seconds},
         }
         return {f"{group}/{name}": value for group, found in groups.items() for name, value in found.items()}
@@ -282,6 +298,15 @@ class PartitionCounts(RunFile):
         if any(len(row) != wanted for row in self.counts):
             raise ValueError(f"each client needs {wanted} counts")
         return self
+
+
+class AgreedLabels(RunFile):
+    """labels.json: what all nodes call the numbers of labels by; a run that goes on keeps it."""
+
+    labels: tuple[str, ...]
+    """All names, in the order of their numbers."""
+    by_node: dict[str, tuple[str, ...]] = {}
+    """Node -> names that the server's own data has not."""
 
 
 class TransferSummary(RunFile):

@@ -1,12 +1,20 @@
-"""What an exchange with clients moves, in bytes and seconds."""
+"""What an exchange with clients moves, in bytes and seconds, and what of it leaves the nodes."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from flwr.app import ArrayRecord, Message
+from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 
-from strategies.wire.records import num_value_bytes, records_of
-from strategies.wire.reply import ClientFailure
+from server.run_schema import LEAVES
+from strategies.wire.arrays import num_message_bytes
+from strategies.wire.records import PLAN, num_value_bytes, records_of
+from strategies.wire.reply import FAILURES, METRICS, STATISTICS_SUM, SUM, ClientFailure
+
+UPDATES, SUMS, STATISTICS, TOLD, WHY, LISTS, DESCRIPTIONS = LEAVES
+OF_ARRAYS = UPDATES, SUMS, STATISTICS
+OF_RECORDS = {SUM: SUMS, STATISTICS_SUM: STATISTICS}
+OF_PLAN = {METRICS: TOLD, FAILURES: WHY}
 
 
 @dataclass
@@ -18,6 +26,8 @@ class Traffic:
     client_down: int = 0
     client_up: int = 0
     node_seconds: float = 0.0
+    left: Counter[str] = field(default_factory=Counter)
+    """Of LEAVES -> bytes."""
     failures: list[ClientFailure] = field(default_factory=list)
     """Of a strategy's own questions."""
 
@@ -32,3 +42,27 @@ def received_by_clients(messages: Sequence[Message], *beside: ArrayRecord | None
                 sizes[id(record)] = num_value_bytes(record)
             total += sizes[id(record)]
     return total
+
+
+def left_in(content: RecordDict) -> Counter[str]:
+    """Return what a node's reply holds, of LEAVES -> bytes; of texts, their characters."""
+    found: Counter[str] = Counter()
+    for key, record in content.items():
+        if isinstance(record, ArrayRecord):
+            found[OF_RECORDS.get(key, UPDATES)] += sum(map(num_message_bytes, record.values()))
+        elif key == PLAN:
+            for name, value in record.items():
+                found[OF_PLAN.get(name, LISTS)] += _size(value)
+        else:
+            found[TOLD] += _size_of_record(record)
+    return found
+
+
+def _size_of_record(record: ConfigRecord | MetricRecord) -> int:
+    return sum(len(name) + _size(value) for name, value in record.items())
+
+
+def _size(value: object) -> int:
+    if isinstance(value, str | bytes):
+        return len(value)
+    return sum(map(_size, value)) if isinstance(value, list) else 8

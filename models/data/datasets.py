@@ -13,6 +13,7 @@ from models.data import cache, conll, environments, image_files, images, pii, se
 from models.data.cache_key import cache_key
 from models.data.columns import check_dataset
 from models.data.dataset import Dataset
+from models.data.labels import Labels
 from models.data.source import Source, unreadable
 
 DATASETS: Mapping[str, Source] = {
@@ -33,15 +34,24 @@ DATASETS: Mapping[str, Source] = {
         takes="DIR",
         files=image_files.files_of_image_folder,
         parsed_with=("pillow",),
+        labels=Labels("classes"),
     ),
-    "npz": Source("images", image_files.load_npz, takes="FILE", parsed_with=()),
+    "npz": Source(
+        "images",
+        image_files.load_npz,
+        takes="FILE",
+        parsed_with=(),
+        labels=Labels("classes", numbered=True),
+    ),
     "stocks": Source("series", series.load_stocks, packaged=True),
     "sine": Source("series", series.load_sine, packaged=True),
     "csv": Source("series", series_files.load_csv, takes="FILE", parsed_with=("pandas",)),
     "pydoc": Source("text", text.load_pydoc, packaged=True),
     "text": Source("text", text.load_text, takes="DIR"),
     "pii": Source("tagged-sentences", pii.load_pii, packaged=True, parsed_with=("faker",)),
-    "conll": Source("tagged-sentences", conll.load_conll, takes="DIR", parsed_with=()),
+    "conll": Source(
+        "tagged-sentences", conll.load_conll, takes="DIR", parsed_with=(), labels=Labels("types")
+    ),
     "gym": Source(
         "environments",
         environments.load_environments,

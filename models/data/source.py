@@ -15,6 +15,7 @@ from pathlib import Path
 from models.core.config import TaskConfig
 from models.core.errors import UserError
 from models.data.dataset import Dataset
+from models.data.labels import Labels
 
 _OF_FILES = (
     OSError,  # gzip's of damage too
@@ -55,6 +56,8 @@ class Source:
     as is best for what takes less than a tenth of a second.
     """
 
+    labels: Labels | None = None
+    """How machines agree on labels, of which each may have some alone; None = they must have them alike."""
     check_name: Callable[[TaskConfig, Sequence[str]], None] | None = None
     """Takes the config as its loader sees it, and modules; raises UserError for a name that would have a node
     import another module than these, or read what lies elsewhere. Unless given, what follows the colon is a

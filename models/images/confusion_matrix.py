@@ -10,6 +10,10 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
+COUNTED = 50
+"""Classes whose counts are written into the picture: of more of them nobody could read any."""
+
+
 def confusion_matrix(label: Tensor, predicted: Tensor, classes: Sequence[str]) -> "Figure":
     """Draw how many examples of each true class (rows) are predicted as each class (columns)."""
     # Only the server draws; workers are spared what this import takes. scikit-learn's takes a second more.
@@ -21,7 +25,8 @@ def confusion_matrix(label: Tensor, predicted: Tensor, classes: Sequence[str]) -
     axes = figure.add_subplot()
     axes.imshow(counts.numpy(), cmap="Blues", interpolation="nearest")
     middle = float(counts.min() + counts.max()) / 2
-    for row, column in torch.cartesian_prod(torch.arange(size), torch.arange(size)).reshape(-1, 2).tolist():
+    numbered = torch.arange(size if size <= COUNTED else 0)
+    for row, column in torch.cartesian_prod(numbered, numbered).reshape(-1, 2).tolist():
         count = int(counts[row, column])
         colour = "white" if count > middle else "#08306b"  # the lightest and the darkest of "Blues"
         axes.text(column, row, str(count), ha="center", va="center", color=colour)

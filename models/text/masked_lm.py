@@ -13,6 +13,7 @@ from models.core.config import require
 from models.core.errors import UserError
 from models.data.dataset import Dataset, Examples
 from models.data.text import read
+from models.data.tokens import TOKENS
 from models.task import Batch, Metrics, Objective
 from models.text.backbone import SCRATCH, Backbone, load_backbone
 from models.text.length_buckets import by_length
@@ -60,7 +61,8 @@ class MaskedLanguageModel(SentenceTask):
         require(0 < mask_ratio < 1, "mask_ratio", "in (0, 1)", mask_ratio)
         self.mask_ratio = mask_ratio
         self.dataset = dataset  # which tells the words
-        loaded = load_backbone(backbone, (" ".join(words) for words in self.words(dataset.train)))
+        text = (" ".join(words) for words in self.words(dataset.train))
+        loaded = load_backbone(backbone, text, tokens=dataset.info.get(TOKENS))
         _check_mask(backbone, loaded)
         super().__init__(dataset, loaded, warmup_steps, long_sentences, overlap, length_buckets)
         self.agreed = (self.backbone.vocabulary_sha256,)

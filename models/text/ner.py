@@ -11,6 +11,7 @@ from models.core.config import require
 from models.data.dataset import Dataset, Examples
 from models.data.tag_schemes import OUTSIDE
 from models.data.tagged_sentences import read
+from models.data.tokens import TOKENS
 from models.task import Batch, Metrics, Objective
 from models.text.adapters import add_lora
 from models.text.backbone import SCRATCH, load_backbone
@@ -61,6 +62,7 @@ class EntityRecognition(SentenceTask):
         loaded = load_backbone(
             backbone,
             (" ".join(sentence) for sentence in self.words(dataset.train)),
+            tokens=dataset.info.get(TOKENS),
             id2label=dict(enumerate(self.tags)),
             label2id={tag: number for number, tag in enumerate(self.tags)},
         )

@@ -9,6 +9,7 @@ from torch import nn
 
 from models.core.config import require
 from models.data.dataset import Dataset, Examples
+from models.data.tokens import LearnedTokens
 from models.task import Batch, Task
 from models.text.backbone import Backbone
 from models.text.length_buckets import bucketed
@@ -65,6 +66,10 @@ class SentenceTask(Task):
         """Return all pieces of the examples as one batch."""
         sentences = self.words(examples)
         return self.ask(examples, sentences, self.long_sentences.pieces(sentences), generator)
+
+    def learned_tokens(self) -> LearnedTokens | None:
+        """Return the tokens of a network from scratch, which begins with learning them."""
+        return self.backbone.learned_tokens()
 
     def notes(self) -> Sequence[tuple[int, str]]:
         """Say how many sentences are longer than the network, and what is lost of them."""

@@ -11,7 +11,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
 from models.core.config import RunConfig
 from models.core.errors import UserError
-from server.run_schema import REPORT
+from server.run_schema import LEAVES, REPORT
 from simulations.report import charts
 from simulations.report.charts import Chart, bar_chart
 from simulations.report.client_distribution import ClientDistribution, client_distributions
@@ -110,7 +110,12 @@ def template() -> Template:
         number=number, megabytes=megabytes, show=show, duration=_duration, optimizer=describe_optimizer
     )
     environment.globals.update(
-        sources=SOURCES, failures_shown=FAILURES_SHOWN, clients_shown=MOST_ROWS, chart=charts, ways=ways
+        sources=SOURCES,
+        failures_shown=FAILURES_SHOWN,
+        clients_shown=MOST_ROWS,
+        chart=charts,
+        ways=ways,
+        leaves=LEAVES,
     )
     return environment.get_template("report.html.j2")
 

@@ -107,5 +107,6 @@ def _run_row(run: Run, differing: Sequence[str]) -> dict[str, object]:
     if run.simulated_seconds is not None:
         row["simulated seconds"] = run.simulated_seconds
     row |= {"seconds": run.seconds, "client failures": len(run.failures)}
-    row |= {f"bytes/{way}": moved for way, moved in traffic.model_dump().items()}
+    row |= {f"bytes/{way}": moved for way, moved in traffic.model_dump(exclude={"left"}).items()}
+    row |= {f"bytes/left-{kind}": moved for kind, moved in traffic.left.items()}
     return row | {"weights_sha256": result.weights_sha256 if result else ""}

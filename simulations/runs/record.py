@@ -1,6 +1,7 @@
 """What a run wrote, as one frozen value."""
 
 import math
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -130,6 +131,7 @@ class Run:
             up=sum(each.up for each in moved),
             clients_down=None if silent or not down else sum(down),
             clients_up=None if silent or not up else sum(up),
+            left=dict(sum((Counter(each.left) for each in moved), Counter())),
         )
 
     def label(self, client: int) -> str:

@@ -36,6 +36,11 @@ class NodeError(Exception):
         self.place = place
         """Number of the node and how many there are; None where it does not know."""
 
+    @property
+    def size(self) -> int:
+        """How many characters it says."""
+        return len(str(self)) + len(self.whole)
+
     def pack(self) -> RecordDict:
         """Return the message to the server."""
         said = ConfigRecord({ERROR: str(self), TRACEBACK: self.whole})
@@ -58,7 +63,7 @@ class DataDescription(BaseModel):
     ]
     """Column -> shape of one example's entry, such as (1, 28, 28); -1 is a length that may differ."""
     classes: Annotated[tuple[Text, ...], Field(max_length=1_000_000)] = ()
-    """Class names, in the order of the labels' numbers; () for data without labels."""
+    """Names of its labels, such as classes or types of entities, in the order of their numbers."""
 
 
 class NodeDescription(BaseModel):
@@ -80,6 +85,13 @@ class NodeDescription(BaseModel):
     """What it computes with: versions, processor and device, in one line."""
     examples: DataDescription | None = None
     """What its data is like."""
+    clients: Annotated[tuple[Number, ...], Field(max_length=10_000)] = ()
+    """Its clients, where it has data of its own for each of them; () is that its number says them."""
+
+    @property
+    def size(self) -> int:
+        """How many characters it says."""
+        return len(self.model_dump_json())
 
     def pack(self) -> RecordDict:
         """Return the message to the server."""

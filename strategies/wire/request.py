@@ -17,6 +17,7 @@ from strategies.wire.decoded import decoded
 from strategies.wire.plan import Kind, Layout, read_groups, read_states, record_at
 from strategies.wire.records import PLAN, pack
 from strategies.wire.saved_state import SavedState, pack_states
+from strategies.wire.vocabulary import VOCABULARY, Vocabulary
 
 ROUND = "round"
 """Key of the record that holds the RoundInfo."""
@@ -144,6 +145,7 @@ def pack_requests(
     fixed: ArrayRecord | None = None,
     statistics: ArrayRecord | None = None,
     states: Mapping[int, SavedState] | None = None,
+    vocabulary: Vocabulary | None = None,
 ) -> RecordDict:
     """Return the message to a node, of what the strategy addresses to its clients.
 
@@ -156,6 +158,8 @@ def pack_requests(
             content[key] = record
     if states is not None:
         content[STATES] = ConfigRecord({STATES: pack_states(states)})
+    if vocabulary is not None:
+        content.update(vocabulary.pack())
     return content
 
 
@@ -177,7 +181,7 @@ def unpack_requests(content: RecordDict) -> tuple[RoundInfo, list[ClientRequest]
     """
     info, layouts = info_of(content), read_groups(record_at(content, PLAN, ConfigRecord))
     named = {key for layout in layouts for key in layout.records.values()}
-    if unknown := sorted(content.keys() - named - {PLAN, ROUND, FIXED, STATISTICS, STATES}):
+    if unknown := sorted(content.keys() - named - {PLAN, ROUND, FIXED, STATISTICS, STATES, VOCABULARY}):
         raise ValueError(f"a message holds the record {unknown[0][:100]!r}, of which its plan says nothing")
     fixed, statistics = (
         decoded(record_at(content, key, ArrayRecord)) if key in content else {} for key in (FIXED, STATISTICS)

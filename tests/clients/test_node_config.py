@@ -115,3 +115,30 @@ def test_a_link_leads_out_and_is_refused(tmp_path: Path) -> None:
     (tmp_path / "state" / "run").symlink_to(tmp_path / "elsewhere")
     with pytest.raises(UserError, match="that may be no link"):
         NodeConfig(state_path=tmp_path / "state").states_of("run")
+
+
+@pytest.mark.parametrize(
+    ("given", "clients"),
+    [(3, (3,)), ("3", (3,)), ("0, 3-5", (0, 3, 4, 5)), (" 7 - 8 ,1", (1, 7, 8)), ("9999-9999", (9999,))],
+)
+def test_clients_that_have_a_folder_each(given: object, clients: tuple[int, ...]) -> None:
+    node = NodeConfig.from_flower({"clients": given, "data-path": "/data"})
+    assert node.clients == clients
+    assert node.folders == tuple((client, f"/data/client-{client}") for client in clients)
+    node.check_hosted(clients)
+    with pytest.raises(UserError, match=r"^client 2 does not live on this node, whose clients are others$"):
+        node.check_hosted([clients[0], 2])
+
+
+@pytest.mark.parametrize(
+    "given",
+    ["", "a", "1,", "-1", "1-", "5-3", "1,1", "0-5,3", "0-10000", "1;2", "²", "1" * 10, True, 2.0, -1],
+)
+def test_what_are_no_numbers_of_clients(given: object) -> None:
+    with pytest.raises(UserError, match=r"^clients in --node-config must be at most 10000 different numbers"):
+        NodeConfig.from_flower({"clients": given, "data-path": "/data"})
+
+
+def test_clients_with_a_folder_each_take_a_folder_of_folders() -> None:
+    with pytest.raises(UserError, match=r"takes data-path, the folder with client-0, \.\.\. in it$"):
+        NodeConfig.from_flower({"clients": "0, 1"})

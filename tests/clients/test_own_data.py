@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,11 @@ import pytest
 from flwr.app import Context, RecordDict
 from PIL import Image
 
+from clients.node_config import NodeConfig
 from clients.simulated import SIMULATED
-from models.core.config import Value
+from clients.worker import worker_of
+from models.core.config import TaskConfig, Value
+from models.core.errors import UserError
 from server.app import app as server_app
 from simulations.runtime.in_process import InProcessGrid
 
@@ -24,8 +28,8 @@ class RealNodes(InProcessGrid):
 
     interchangeable_nodes = False
 
-    def __init__(self, run_config: dict[str, Value], folder: Path, **owner: str) -> None:
-        super().__init__(run_config, 2)
+    def __init__(self, run_config: dict[str, Value], folder: Path, num_nodes: int = 2, **owner: str) -> None:
+        super().__init__(run_config, num_nodes)
         for node, context in self.contexts.items():
             del context.node_config[SIMULATED]
             context.node_config |= {
@@ -56,7 +60,8 @@ def series(folder: Path, number: int) -> None:
 
 def text(folder: Path, number: int) -> None:
     (folder / "letters").mkdir()
-    (folder / "letters" / "one.txt").write_text("To be or not to be. " * (40 + number), encoding="utf-8")
+    words = f"To be or not to be {'äöü'[number]}. "  # each has a letter of its own
+    (folder / "letters" / "one.txt").write_text(words * (40 + number), encoding="utf-8")
 
 
 def sentences(folder: Path, number: int) -> None:
@@ -73,6 +78,7 @@ def sentences(folder: Path, number: int) -> None:
         ("vae", "npz:scans.npz", arrays, "classes = ['a', 'b', 'c']"),
         ("lstm-forecast", "csv:prices.csv", series, "window = 10"),
         ("lstm-text", "text:letters", text, ""),
+        ("masked-lm", "text:letters", text, ""),
         ("ner", "conll:tagged", sentences, "types = ['LOC', 'PER']"),
     ],
 )
@@ -102,3 +108,160 @@ def test_nodes_train_on_data_of_their_own(
     row = json.loads((folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()[-1])
     assert (row["clients"], row["failures"]) == ([0, 1], [])
     assert not (folder / "partition.json").exists()  # the server does not see who holds what
+
+
+def mixed_pictures(folder: Path, names: str, seed: int) -> None:
+    for half in ("train", "test"):
+        for name in names.split():
+            (folder / "scans" / half / name).mkdir(parents=True)
+            for number in range(6):
+                pixels = np.random.default_rng([seed, number, len(name)]).integers(0, 256, (8, 8), np.uint8)
+                Image.fromarray(pixels).save(folder / "scans" / half / name / f"{number}.png")
+
+
+def mixed_arrays(folder: Path, names: str, seed: int) -> None:
+    image = np.random.default_rng(seed).integers(0, 256, (12, 8, 8), np.uint8)
+    np.savez(folder / "scans.npz", image=image, label=np.resize([*map(int, names.split())], 12))
+
+
+def mixed_sentences(folder: Path, names: str, seed: int) -> None:
+    tagged = [f"Ann{seed} B-{name}\nsat O\n" for name in names.split()]
+    for half in ("train", "test"):
+        (folder / "tagged").mkdir(exist_ok=True)
+        (folder / "tagged" / f"{half}.txt").write_text("\n".join(tagged * 4), encoding="utf-8")
+
+
+@dataclass(frozen=True)
+class Mixed:
+    """A federation whose nodes have different labels, and what a run needs to learn from it."""
+
+    config: dict[str, Value]
+    folder: Path
+
+    def run(self, name: str, *, simulated: bool = False, away: int | None = None, **changes: Value) -> Path:
+        """Run with these changes of the config; return the run folder."""
+        run_dir = self.config["run-dir"] if changes.get("resume") else str(self.folder / name)
+        config = {**self.config, "run-dir": run_dir, **changes}
+        grid = RealNodes(config, self.folder, len(LABELS_OF[str(config["dataset"])]))
+        for node in list(grid.contexts):
+            if simulated:
+                del grid.contexts[node].node_config["state-path"]
+                grid.contexts[node].node_config[SIMULATED] = True
+            if node == away:
+                del grid.contexts[node]
+        grid.interchangeable_nodes = simulated
+        server_app(grid, Context(run_id=1, node_id=0, node_config={}, state=RecordDict(), run_config=config))
+        return Path(str(run_dir))
+
+
+LABELS_OF = {
+    "images:scans": ("cat dog", "fox", "dog hen"),
+    "npz:scans.npz": ("0 1", "3", "1 11"),
+    "conll:tagged": ("PER LOC", "ORG", "LOC"),
+}
+"""What each of three nodes has; the server has what the first has."""
+UNION = {
+    "images:scans": ("cat", "dog", "fox", "hen"),
+    "npz:scans.npz": tuple(map(str, range(12))),
+    "conll:tagged": ("LOC", "ORG", "PER"),
+}
+ADDED: dict[str, dict[str, list[str]]] = {
+    "images:scans": {"node 1": ["fox"], "node 2": ["hen"]},
+    "npz:scans.npz": {"node 1": ["2", "3"], "node 2": [*map(str, range(2, 12))]},
+    "conll:tagged": {"node 1": ["ORG"]},
+}
+
+
+@pytest.fixture(params=LABELS_OF)
+def mixed(tiny: Callable[..., dict[str, Value]], tmp_path: Path, request: pytest.FixtureRequest) -> Mixed:
+    dataset = str(request.param)
+    write = {"images": mixed_pictures, "npz": mixed_arrays, "conll": mixed_sentences}[
+        dataset.partition(":")[0]
+    ]
+    for number, name in enumerate(("server", "node-0", "node-1", "node-2")):
+        (tmp_path / name).mkdir()
+        write(tmp_path / name, LABELS_OF[dataset][max(number - 1, 0)], number)
+    given: dict[str, Any] = {"dataset": dataset, "num_clients": 3, "num_server_rounds": 2, "batch_size": 4}
+    given |= {"data_dir": str(tmp_path / "server"), "partitioner": "iid"}
+    if dataset.startswith("images"):
+        given["dataset_options"] = "size = 8, channels = 1"
+    if dataset.startswith("conll"):
+        given |= {
+            "task": "ner",
+            "num_server_rounds": 1,
+        }  # from scratch: the tokens are learned from the server's sentences
+    return Mixed(tiny(**given), tmp_path)
+
+
+def result(folder: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((folder / "result.json").read_text(encoding="utf-8"))
+    assert (found["status"], found["refused_nodes"]) == ("completed", [])
+    return found
+
+
+def test_nodes_agree_on_labels_and_end_in_the_hash_of_the_simulation(mixed: Mixed) -> None:
+    dataset = str(mixed.config["dataset"])
+    folder = mixed.run("nodes")
+    agreed = json.loads((folder / "labels.json").read_text(encoding="utf-8"))
+    assert agreed["labels"] == [*UNION[dataset]]
+    assert agreed["by_node"] == ADDED[dataset]
+    expected = result(folder)["weights_sha256"]
+    assert result(mixed.run("simulated", simulated=True))["weights_sha256"] == expected
+    # As if whoever starts the run had known all labels.
+    option = "types" if dataset.startswith("conll") else "classes"
+    named = f"{option} = {[*UNION[dataset]]}"
+    options = ", ".join(filter(None, [str(mixed.config["dataset-options"]), named]))
+    by_hand = mixed.run("by-hand", **{"dataset-options": options})
+    assert not (by_hand / "labels.json").exists()
+    assert result(by_hand)["weights_sha256"] == expected
+
+
+@pytest.mark.parametrize("mixed", ["images:scans"], indirect=True)
+def test_a_run_that_goes_on_keeps_its_labels_whoever_takes_part(mixed: Mixed) -> None:
+    whole = result(mixed.run("whole", **{"num-server-rounds": 3, "clients-per-round": 1}))
+    again = Mixed(mixed.config | {"run-dir": str(mixed.folder / "part")}, mixed.folder)
+    result(again.run("part", **{"num-server-rounds": 2, "clients-per-round": 1}))
+    resumed = {"num-server-rounds": 3, "clients-per-round": 1, "resume": True}
+    assert result(again.run("part", **resumed))["weights_sha256"] == whole["weights_sha256"]
+    without = {**resumed, "num-server-rounds": 4, "node-timeout": 0.2}
+    assert result(again.run("part", away=1, **without))["server_round"] == 4  # the fox alone was node 1's
+
+
+@pytest.mark.parametrize("mixed", ["images:scans", "conll:tagged"], indirect=True)
+def test_a_node_may_host_several_clients_with_a_folder_each(mixed: Mixed) -> None:
+    if str(mixed.config["dataset"]).startswith("images"):  # clients evaluate, and remember something
+        mixed.config.update({"fraction-evaluate": 1.0, "local-test-fraction": 0.25, "keep-optimizer": True})
+    expected = result(mixed.run("nodes"))["weights_sha256"]
+    for node, clients in ((0, (0, 2)), (1, (1,))):
+        (mixed.folder / f"host-{node}").mkdir()
+        for client in clients:
+            (mixed.folder / f"host-{node}" / f"client-{client}").symlink_to(mixed.folder / f"node-{client}")
+    config = {**mixed.config, "run-dir": str(mixed.folder / "hosted")}
+    grid = RealNodes(config, mixed.folder, 2)
+    for node, clients in ((0, "0, 2"), (1, 1)):
+        grid.contexts[node].node_config |= {
+            "data-path": str(mixed.folder / f"host-{node}"),
+            "clients": clients,
+        }
+    server_app(grid, Context(run_id=1, node_id=0, node_config={}, state=RecordDict(), run_config=config))
+    assert result(mixed.folder / "hosted")["weights_sha256"] == expected
+    lines = (mixed.folder / "hosted" / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    assert {tuple(json.loads(line)["clients"]) for line in lines[1:]} == {(0, 1, 2)}
+
+
+def test_clients_of_one_node_must_have_data_for_one_model(tmp_path: Path) -> None:
+    for client, side in ((3, 8), (5, 6)):
+        folder = tmp_path / f"client-{client}"
+        folder.mkdir()
+        np.savez(folder / "scans.npz", image=np.zeros((4, side, side), np.uint8), label=np.zeros(4, int))
+    node = NodeConfig.from_flower({"data-path": str(tmp_path), "clients": "3, 5"})
+    config = TaskConfig(dataset="npz:scans.npz")
+    with pytest.raises(
+        UserError, match=r"^the data of client 5 in .*client-5 makes another model than that of"
+    ):
+        worker_of(config, node)
+    (tmp_path / "client-5" / "scans.npz").unlink()
+    with pytest.raises(
+        UserError, match=r"must name a file that numpy\.savez wrote, got .*client-5/scans\.npz"
+    ):
+        worker_of(config, node)

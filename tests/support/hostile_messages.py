@@ -15,10 +15,12 @@ from typing import Any
 import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 
+from models.data.tokens import SPECIAL
 from simulations.scenario import defaults
 from strategies.algorithms.fedprox import PROXIMAL_MU
 from strategies.wire.records import PLAN
 from strategies.wire.request import FIXED, ROUND, STATES, STATISTICS, RoundInfo, pack_requests
+from strategies.wire.vocabulary import VOCABULARY
 
 FOLDER = Path(sys.argv[1])
 HOME, SECRET = FOLDER / "home", FOLDER / "secret"
@@ -288,7 +290,7 @@ def states(draw: random.Random, sent: Sent) -> str:
         "[",
         "[[0, 1]]",
         '[[0, "1", "' + "a" * 64 + '"]]',
-        '[[0, 1, "' + "a" * 64 + '"]]',
+        json.dumps([[client, 1, "a" * 64] for client in (0, 2)]),  # of both, or the other one trains
         '[[0, 1, "../../x"]]',
         f'[[0, -1, "{"a" * 64}"]]',
         '[["../x", 1, "a"]]',
@@ -296,6 +298,23 @@ def states(draw: random.Random, sent: Sent) -> str:
     ]
     sent.change = lambda content: content.__setitem__(STATES, ConfigRecord({STATES: draw.choice(wrong)}))
     return "a message's states|LostStateError|the hash of a state"
+
+
+def vocabulary(draw: random.Random, sent: Sent) -> str:
+    wrong: list[Any] = [
+        ConfigRecord({"labels": ["cat", f"{SECRET}/x"]}),
+        ConfigRecord({"labels": ["x"] * 20_000}),
+        ConfigRecord({"labels": ["x" * 100_000]}),
+        ConfigRecord({"labels": [1.5]}),
+        ConfigRecord({"labels": "cat"}),
+        ConfigRecord({"tokens": ["a", "b"], "merges": ["a", "c"]}),
+        ConfigRecord({"tokens": [*SPECIAL, "a"], "merges": ["a", "b"]}),
+        ConfigRecord({"tokens": [*SPECIAL, "a"], "merges": ["a"]}),
+        ConfigRecord({"more": "a"}),
+        MetricRecord({"labels": 1}),
+    ]
+    sent.change = lambda content: content.__setitem__(VOCABULARY, draw.choice(wrong))
+    return "a message's |takes no labels that machines have agreed on|tokens must be"
 
 
 def words(draw: random.Random, sent: Sent) -> str:
@@ -348,6 +367,7 @@ MUTATIONS: tuple[Mutation, ...] = (
     not_finite,
     beside,
     states,
+    vocabulary,
     words,
     records,
 )
