@@ -10,6 +10,10 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
+MOST_NUMBERED = 30
+"""Classes up to which there is room to write the numbers."""
+
+
 def confusion_matrix(label: Tensor, predicted: Tensor, classes: Sequence[str]) -> "Figure":
     """Draw how many examples of each true class (rows) are predicted as each class (columns)."""
     # Only the server draws; workers are spared what this import takes. scikit-learn's takes a second more.
@@ -17,11 +21,13 @@ def confusion_matrix(label: Tensor, predicted: Tensor, classes: Sequence[str]) -
 
     size = len(classes)
     counts = torch.bincount(label * size + predicted, minlength=size * size).reshape(size, size)
-    figure = Figure(figsize=(6, 5.5), layout="constrained")
+    side = max(6, 0.3 * size)
+    figure = Figure(figsize=(side, side - 0.5), layout="constrained")
     axes = figure.add_subplot()
     axes.imshow(counts.numpy(), cmap="Blues", interpolation="nearest")
     middle = float(counts.min() + counts.max()) / 2
-    for row, column in torch.cartesian_prod(torch.arange(size), torch.arange(size)).reshape(-1, 2).tolist():
+    numbered = torch.arange(size if size <= MOST_NUMBERED else 0)
+    for row, column in torch.cartesian_prod(numbered, numbered).reshape(-1, 2).tolist():
         count = int(counts[row, column])
         colour = "white" if count > middle else "#08306b"  # the lightest and the darkest of "Blues"
         axes.text(column, row, str(count), ha="center", va="center", color=colour)
