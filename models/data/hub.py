@@ -108,7 +108,7 @@ def load_hf(
     A path is absolute, or below `data_dir` where that is set. Any other name is read from the library's
     cache, and fetched where `download` allows it. `subset` is the configuration of a dataset that has
     several, `train_split` and `test_split` name its parts; without one to hold out, a tenth is. The columns
-    decide what it is: `image` and `label` are pictures, which are scaled to `size` and `channels`, `words` and
+    decide what it is: `image` and `label` are pictures, scaled to `size` and `channels`, `words` and
     `tags` are tagged sentences of entities of `types`; else it is a table like others.
     """
     need("datasets", config.dataset)
