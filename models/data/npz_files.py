@@ -43,8 +43,8 @@ def load_npz(config: TaskConfig, classes: Sequence[str] = (), validation: str = 
     if not path.is_file():
         raise UserError(f"dataset {config.dataset!r} must name a file that numpy.savez wrote, got {path}")
     try:
-        with zipfile.ZipFile(path) as file:
-            halves = _halves(path, file, validation)
+        with zipfile.ZipFile(path) as archive:
+            halves = _halves(path, archive, validation)
     except ValueError as error:  # as of arrays of objects, which are pickled
         if isinstance(error, UserError):
             raise
@@ -57,8 +57,8 @@ def load_npz(config: TaskConfig, classes: Sequence[str] = (), validation: str = 
     return picture_dataset(config.dataset, halves, names)
 
 
-def _halves(path: Path, file: zipfile.ZipFile, validation: str) -> list[Half]:
-    held = {name.removesuffix(".npy") for name in file.namelist()}
+def _halves(path: Path, archive: zipfile.ZipFile, validation: str) -> list[Half]:
+    held = {name.removesuffix(".npy") for name in archive.namelist()}
     for names in NAMES:
         if not set(names.values()) <= held:
             continue
@@ -76,17 +76,17 @@ def _halves(path: Path, file: zipfile.ZipFile, validation: str) -> list[Half]:
         of_halves = [in_training]
         if held_out != train and set(held_out.values()) <= held:
             of_halves.append([held_out])
-        return [_half(path, file, each) for each in of_halves]
+        return [_half(path, archive, each) for each in of_halves]
     raise UserError(
         f"{path} must hold train_images and train_labels, x_train and y_train, or image and label; it holds "
         f"{', '.join(sorted(held)) or 'nothing'}"
     )
 
 
-def _half(path: Path, file: zipfile.ZipFile, parts: Sequence[Mapping[str, str]]) -> Half:
+def _half(path: Path, archive: zipfile.ZipFile, parts: Sequence[Mapping[str, str]]) -> Half:
     """Return the pictures and labels of one half, which may be those of several pairs of arrays."""
-    labels = [_labels(path, file, names) for names in parts]
-    shapes = [_shape(path, file, names["image"]) for names in parts]
+    labels = [_labels(path, archive, names) for names in parts]
+    shapes = [_shape(path, archive, names["image"]) for names in parts]
     if len({shape[1:] for shape in shapes}) > 1:
         raise UserError(
             f"{path}: {parts[1]['image']} must be of {shapes[0][1:]} as training pictures, got "
@@ -102,12 +102,12 @@ def _half(path: Path, file: zipfile.ZipFile, parts: Sequence[Mapping[str, str]])
                 f"got {numbers.dtype} {numbers.shape}"
             )
         start, end = end, end + shape[0]
-        _fill(images[start:end], file, names["image"], shape)
+        _fill(images[start:end], archive, names["image"], shape)
     return images, np.concatenate([numbers.reshape(-1) for numbers in labels]).astype(np.int64)
 
 
-def _labels(path: Path, file: zipfile.ZipFile, names: Mapping[str, str]) -> NDArray[Any]:
-    with file.open(f"{names['label']}.npy") as member:
+def _labels(path: Path, archive: zipfile.ZipFile, names: Mapping[str, str]) -> NDArray[Any]:
+    with archive.open(f"{names['label']}.npy") as member:
         labels: NDArray[Any] = npy.read_array(member, allow_pickle=False)
     if labels.dtype.kind not in "iu" or labels.min(initial=0) < 0:
         raise UserError(
@@ -117,9 +117,9 @@ def _labels(path: Path, file: zipfile.ZipFile, names: Mapping[str, str]) -> NDAr
     return labels
 
 
-def _shape(path: Path, file: zipfile.ZipFile, name: str) -> tuple[int, int, int, int]:
+def _shape(path: Path, archive: zipfile.ZipFile, name: str) -> tuple[int, int, int, int]:
     """Return (N, H, W, C) of an array of pictures, of which nothing else is read."""
-    with file.open(f"{name}.npy") as member:
+    with archive.open(f"{name}.npy") as member:
         shape, _, dtype = _header(member)
     if dtype.hasobject:
         raise ValueError(f"{name} is an array of objects")
@@ -130,9 +130,9 @@ def _shape(path: Path, file: zipfile.ZipFile, name: str) -> tuple[int, int, int,
     return num, height, width, channels
 
 
-def _fill(images: NDArray[np.uint8], file: zipfile.ZipFile, name: str, shape: Sequence[int]) -> None:
+def _fill(images: NDArray[np.uint8], archive: zipfile.ZipFile, name: str, shape: Sequence[int]) -> None:
     """Read pictures (N, H, W, C) into (N, C, H, W), some at a time."""
-    with file.open(f"{name}.npy") as member:
+    with archive.open(f"{name}.npy") as member:
         _, fortran, _ = _header(member)
         if fortran:  # whose pictures do not lie one after the other
             member.seek(0)

@@ -76,7 +76,7 @@ def picture_dataset(
     owner: Indices | None = None
     names: Any = ()
     if client:
-        names, owner = np.unique([client[row] for row in train_rows], return_inverse=True)
+        names, owner = np.unique(np.array(client)[train_rows], return_inverse=True)
     return Dataset(
         name,
         "images",

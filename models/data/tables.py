@@ -8,8 +8,8 @@ from typing import Any
 from models.core.config import TaskConfig, require
 from models.core.errors import UserError, shown
 from models.data.dataset import Dataset
-from models.data.labelled_text import KIND as LABELLED_TEXT
-from models.data.labelled_text import TextColumns, read_labelled_text
+from models.data.held_out import named_classes
+from models.data.labelled_text import KIND, TextColumns, read_labelled_text
 from models.data.series import HORIZON, WINDOW, Cut
 from models.data.series_tables import SeriesColumns, read_series
 from models.data.source import source_path
@@ -54,7 +54,7 @@ class Meaning:
                 f"dataset-options must be of series or of labelled texts, got {of_series[0]} and {of_text[0]}"
             )
         named_so = {TEXT, LABEL} <= set(columns) and VALUE not in columns
-        return LABELLED_TEXT if of_text or (named_so and not of_series) else SERIES
+        return KIND if of_text or (named_so and not of_series) else SERIES
 
     def _given(self, *names: str) -> list[str]:
         usual = {field.name: field.default for field in fields(self)}
@@ -157,7 +157,7 @@ def make_dataset(name: str, tables: Sequence[Table], meaning: Meaning, decimal: 
     texts = TextColumns(
         _names("text", meaning.text) or [TEXT], meaning.label or LABEL, meaning.client if is_there else ""
     )
-    return read_labelled_text(name, tables, texts, meaning.classes)
+    return read_labelled_text(name, tables, texts, named_classes(meaning.classes))
 
 
 def halves(path: Path, ending: str) -> list[Path]:

@@ -100,7 +100,7 @@ def test_what_is_no_parquet_file(tmp_path: Path) -> None:
     (tmp_path / "a.parquet").write_text("time,value,client", encoding="utf-8")
     with pytest.raises(UserError, match=r"a.parquet is no Parquet file that can be read \(Parquet magic"):
         load("parquet:a.parquet", tmp_path)
-    with pytest.raises(UserError, match=r"cannot be read: .*b.parquet: FileNotFoundError"):
+    with pytest.raises(UserError, match=r"cannot be read: FileNotFoundError .*b.parquet"):
         load("parquet:b.parquet", tmp_path)
 
 
@@ -159,9 +159,7 @@ def test_tagged_sentences(tmp_path: Path) -> None:
     assert (dataset.kind, len(dataset.train)) == ("tagged-sentences", 8)
     assert dataset.info["tags"] == ("O", "B-LOC", "I-LOC")
     assert dataset.train["tag"][0].tolist() == [0, 1, 2]
-    with pytest.raises(
-        UserError, match=r"row 1: ner_tags must be a tag for each of 3 words|must be a list of"
-    ):
+    with pytest.raises(UserError, match=r"row 1: tokens must be tags such as O, B-PER and I-PER, got 'in'"):
         load("hf:news", tmp_path, tags="tokens", words="ner_tags")
 
 

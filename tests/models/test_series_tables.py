@@ -150,7 +150,7 @@ def test_long_steps_are_said_once_and_not_where_examples_are_left_out() -> None:
     usual, whole = load(CASES / "gap.csv"), load(CASES / "gap.csv", "max_step = 24")
     ((_, line),) = Forecasting(usual).notes()
     assert line.startswith(
-        "the longest step of time in an example is 1440 median steps of its series: windows"
+        "the longest step of time in an example is 1441 median steps of its series: windows"
     )
     assert Forecasting(whole).notes() == ()
 
