@@ -1,6 +1,7 @@
 """Series from tables; what a table holds that cannot be read is refused by its line."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -91,8 +92,10 @@ def _read(table: Table, columns: SeriesColumns, dates: bool) -> _Rows | None:
         if not np.isfinite(times).all():
             return None
         time.append(times)
-        names = map(str, part.cells[columns.client]) if columns.client else [""] * len(part.place)
-        client.append(np.array([numbers.setdefault(each, len(numbers)) for each in names], dtype=np.int32))
+        names = [*map(str, part.cells[columns.client])] if columns.client else [""] * len(part.place)
+        for each in dict.fromkeys(names):
+            numbers.setdefault(each, len(numbers))
+        client.append(np.array([*map(numbers.__getitem__, names)], dtype=np.int32))
     if not client:
         raise UserError(f"dataset {table.name!r} holds no series")
     names = list(numbers) if columns.client else [columns.value[0]]
@@ -122,6 +125,9 @@ def _numbers(cells: Sequence[Any], decimal: str = ".") -> Numbers:
     """Return the numbers that cells are, or stand for; NaN for one that is none."""
     if decimal != ".":
         cells = [cell.replace(decimal, ".") if isinstance(cell, str) else cell for cell in cells]
+    if all(type(cell) is str for cell in cells):
+        with suppress(ValueError):
+            return np.array([*map(float, cells)], dtype=np.float64)
     return np.array([_number(cell) for cell in cells], dtype=np.float64)
 
 

@@ -3,6 +3,7 @@
 import csv
 from collections.abc import Iterator, Sequence
 from functools import cached_property
+from operator import itemgetter
 from pathlib import Path
 
 from models.core.config import require
@@ -36,10 +37,11 @@ class CsvTable(Table):
 
     def parts(self, columns: Sequence[str]) -> Iterator[Part]:
         """Yield the rows below the first line."""
-        wanted = [self.columns.index(column) for column in columns]
+        # The last is there so that one column too comes as a tuple.
+        wanted = itemgetter(*(self.columns.index(column) for column in columns), 0)
         rows = self._lines()
         next(rows)
-        yield from in_parts(((place, [row[each] for each in wanted]) for place, row in rows), columns)
+        yield from in_parts(((place, wanted(row)) for place, row in rows), columns)
 
     def _lines(self) -> Iterator[tuple[int, list[str]]]:
         """Yield the header, and each row, with the number of its first line."""
