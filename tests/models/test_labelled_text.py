@@ -11,7 +11,7 @@ import torch
 from models.core.config import TaskConfig
 from models.core.errors import UserError
 from models.core.toml import quoted
-from models.data import labelled_text, large, table
+from models.data import labelled_text, large, table, text
 from models.data.data_files import data_files
 from models.data.dataset import Dataset
 from models.data.datasets import load_dataset
@@ -117,16 +117,33 @@ def test_what_does_not_fit_into_the_memory_is_mapped(tmp_path: Path, monkeypatch
     assert not list((tmp_path / "cache").glob("tmp*"))  # it has no name
 
 
+def test_texts_without_classes_are_a_document_a_client(tmp_path: Path) -> None:
+    rows = [{"said": f"line {number}" if number % 5 else "", "by": "ba"[number % 2]} for number in range(40)]
+    (tmp_path / "train.json").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    dataset = load(f"json:{tmp_path / 'train.json'}", text="said", client="by")
+    assert (dataset.kind, dataset.client_names) == ("text", ("a", "b"))
+    assert dataset.client is not None
+    for number, name in enumerate("ab"):
+        whole = "\n".join(row["said"] for row in rows if row["by"] == name and row["said"])
+        read_back = "".join(text.read(dataset.train["text"][dataset.client == number]))
+        assert read_back == whole[: len(whole) - round(len(whole) / 10)]
+    (tmp_path / "test.json").write_text('{"said": "held out"}', encoding="utf-8")
+    halves = load(f"json:{tmp_path}", text="said")
+    assert text.read(halves.test["text"]) == ["held out"]
+    assert halves.client_names == (str(tmp_path / "train.json"),)
+    assert "".join(text.read(halves.train["text"])) == "\n".join(row["said"] for row in rows if row["said"])
+
+
 GOOD = '{"text": "a", "label": "b"}'
 
 
 @pytest.mark.parametrize(
-    ("text", "options", "message"),
+    ("content", "options", "message"),
     [
         (
             "",
             {},
-            "{} needs the columns text, label, and lacks text, label: it has ''; name its own in dataset",
+            "{} needs the columns text, and lacks text: it has ''; name its own in dataset",
         ),
         (GOOD + '\n{"text": "a"', {}, r"{}, line 2: no JSON object \(.*\): give a line such as"),
         (GOOD + "\n[1]", {}, r"{}, line 2: no JSON object \(it is '\[1\]'\)"),
@@ -146,9 +163,9 @@ GOOD = '{"text": "a", "label": "b"}'
         (GOOD, {"encoding": "hex"}, "encoding must be one that Python knows"),
     ],
 )
-def test_what_is_refused(tmp_path: Path, text: str, options: dict[str, Any], message: str) -> None:
+def test_what_is_refused(tmp_path: Path, content: str, options: dict[str, Any], message: str) -> None:
     path = tmp_path / "a.json"
-    path.write_text(text, encoding="utf-8")
+    path.write_text(content, encoding="utf-8")
     with pytest.raises(UserError, match=message.format(path)) as error:
         load(f"json:{path}", **{"text": "text", **options})
     assert "\n" not in str(error.value)
