@@ -19,6 +19,7 @@ from models.text.lstm_text import TextGeneration
 from models.text.masked_lm import MaskedLanguageModel
 from models.text.masked_sentences import MaskedSentences
 from models.text.ner import EntityRecognition
+from models.text.text_classify import TextClassification
 
 TASKS: Mapping[str, type[Task] | tuple[type[Task], ...]] = {
     "cnn": ImageClassification,
@@ -30,6 +31,7 @@ TASKS: Mapping[str, type[Task] | tuple[type[Task], ...]] = {
     "masked-lm": (MaskedLanguageModel, MaskedSentences),
     "masked-pixels": MaskedPixels,
     "ner": EntityRecognition,
+    "text-classify": TextClassification,
     "vae": ImageVae,
 }
 """A name stands for one task, or for several that learn the same from data of different kinds."""

@@ -11,8 +11,8 @@ import pytest
 from places import CONLL, ROOT
 
 OURS = ("server", "clients", "strategies", "models", "simulations", "docs", "tests")
-OTHER_OPENERS = {"tarfile", "gzip", "zipfile", "os", "webbrowser", "Image", "codecs"}
-"""Modules whose `open` is another."""
+OTHER_OPENERS = {"tarfile", "gzip", "zipfile", "archive", "os", "webbrowser", "Image", "codecs"}
+"""Modules, and objects of theirs, whose `open` is another."""
 STARTERS = {"run", "Popen", "check_output", "check_call"}
 
 

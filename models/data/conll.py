@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 from models.core.config import TaskConfig, require
-from models.core.errors import UserError, shown
+from models.core.errors import UserError
 from models.data.dataset import Dataset
 from models.data.source import source_path
+from models.data.table import check_encoding
 from models.data.tag_schemes import OUTSIDE, is_tag, to_iob2
-from models.data.tagged_sentences import Sentence, dataset_of
+from models.data.tagged_sentences import Sentence, dataset_of, named_types
 
 _CELL = re.compile(r"[^ \t]+")
 _MARK = re.compile(r"#(?:begin|end) document\b.*|# newdoc\b.*|(?:\d+[ \t]+)?-DOCSTART-(?:[ \t].*)?")
@@ -49,7 +50,11 @@ class _Line(NamedTuple):
 
 
 def load_conll(
-    config: TaskConfig, word_column: int = 1, tag_column: int = -1, types: Sequence[str] = ()
+    config: TaskConfig,
+    word_column: int = 1,
+    tag_column: int = -1,
+    types: Sequence[str] = (),
+    encoding: str = "utf-8",
 ) -> Dataset:
     """Read `conll:DIR`: `train.txt`, and as held-out examples `test.txt`, or `valid.txt` where there is none.
 
@@ -59,18 +64,18 @@ def load_conll(
     types of entities, where one machine may lack some of them. Raises UserError for files that are missing or
     hold something else.
     """
-    if not (isinstance(types, list | tuple) and all(isinstance(name, str) for name in types)):
-        raise UserError(f"types must be a list of entity types such as ['PER', 'LOC'], got {shown(types)}")
     folder, columns = source_path(config), Columns(word_column, tag_column)
     held_out = folder / "test.txt" if (folder / "test.txt").is_file() else folder / "valid.txt"
-    train = read_conll(folder / "train.txt", columns)
-    test = read_conll(held_out, columns)
-    return dataset_of(config.dataset, train, test, natural=len({s.client for s in train}) > 1, types=types)
+    encoding = check_encoding(encoding)
+    train = read_conll(folder / "train.txt", columns, encoding)
+    test = read_conll(held_out, columns, encoding)
+    natural = len({sentence.client for sentence in train}) > 1
+    return dataset_of(config.dataset, train, test, natural=natural, types=named_types(types))
 
 
-def read_conll(path: Path, columns: Columns) -> list[Sentence]:
+def read_conll(path: Path, columns: Columns, encoding: str = "utf-8-sig") -> list[Sentence]:
     """Read one column file; a sentence's client is the number of its document, or 0 without documents."""
-    blocks = _blocks(_lines(path))
+    blocks = _blocks(_lines(path, encoding))
     # A word may begin with "#": such lines are comments where no sentence, or no document, is without them.
     is_conll_u = all(_is_conll_u(line) for block, _ in blocks for line in block if line.text[0] != "#")
     everywhere = _all_commented([block for block, _ in blocks])
@@ -93,14 +98,14 @@ def read_conll(path: Path, columns: Columns) -> list[Sentence]:
     return sentences
 
 
-def _lines(path: Path) -> Iterator[_Line]:
+def _lines(path: Path, encoding: str) -> Iterator[_Line]:
     """Yield the lines of a file: what ends at a line feed. Words may hold any other separator of Unicode."""
     try:
-        text = path.read_bytes().decode("utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
+        text = path.read_bytes().decode(encoding)
+    except (OSError, UnicodeError) as error:
         raise UserError(
             f"{path} cannot be read ({error}): a conll folder holds train.txt, and test.txt or valid.txt, "
-            "in UTF-8"
+            "in UTF-8, or as encoding in dataset-options says"
         ) from error
     for number, line in enumerate(text.split("\n"), start=1):
         yield _Line(number, line.removesuffix("\r"))

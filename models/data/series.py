@@ -14,10 +14,15 @@ from numpy.typing import NDArray
 from models.core.config import TaskConfig, require
 from models.core.errors import UserError
 from models.data.dataset import Dataset, Examples
+from models.data.large import zeros
 
 WINDOW, HORIZON = 30, 1
 """Values that a forecast is made from, and steps from the last of them to the target."""
 TEST_FRACTION = 0.2
+_ROUNDING = 1 + 1e-6
+"""Days since 1970 tell seconds apart, and not to the last bit: even steps differ by so much."""
+_AT_ONCE = 2**16
+"""Windows that are copied at a time."""
 _SINES, _SINE_STEPS, _SINE_PERIOD = 5, 1000, 25
 
 
@@ -30,6 +35,8 @@ class Series:
     """(num_steps,), ascending; days since 1970 where the dataset's time is dates."""
     value: NDArray[np.float64]
     """(num_steps,), in the series' own unit."""
+    client: str = ""
+    """Name of the natural client that it belongs to; "" = that of the series."""
 
 
 @dataclass(frozen=True)
@@ -101,39 +108,43 @@ def windows_of(name: str, series: Sequence[Series], unit: str, dates: bool, cut:
     """Cut series into examples of `window` (N, T), `target` (N,), `scale`, `series` and `time` (N,).
 
     `scale` is the deviation of the series' training values, in its own unit; `time` is the target's. Each
-    series is a natural client. Raises UserError for a series that is too short.
+    series is a natural client unless it names one. Raises UserError for a series that is too short.
     """
     if not series:
         raise UserError(f"dataset {name!r} holds no series")
-    halves = [_examples(name, number, one, cut) for number, one in enumerate(series)]
-    train, test = (_join([pair[side] for pair in halves]) for side in (0, 1))
+    pairs = [_targets(name, one, cut) for one in series]
+    train, test = (_examples(series, [pair[side] for pair in pairs], cut) for side in (0, 1))
+    # Two series of one name are two clients all the same.
+    names = {one.client or place: one.client or one.name for place, one in enumerate(series)}
+    numbers = {key: number for number, key in enumerate(names)}
+    owner = np.array([numbers[one.client or place] for place, one in enumerate(series)])
     return Dataset(
         name,
         "series",
         train,
         test,
-        client=train["series"].numpy(),
-        client_names=tuple(one.name for one in series),
+        client=owner[train["series"].numpy()],
+        client_names=tuple(names.values()),
         ordered=True,
         info={
             "series": tuple(one.name for one in series),
             "unit": unit,
             "dates": dates,
             "horizon": cut.horizon,
+            "longest_step": max(_longest_step(one, cut) for one in series),
         },
     )
 
 
-def _examples(dataset: str, number: int, series: Series, cut: Cut) -> tuple[Examples, Examples]:
-    """Return the training and the held-out examples of one series, by the time of their targets."""
+def _targets(dataset: str, series: Series, cut: Cut) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return the steps that are the targets of a series' training and of its held-out examples."""
     steps, lead = len(series.value), cut.before_target
-    first_test = steps - max(1, round(TEST_FRACTION * steps))
+    first_test = _first_test(series)
     if first_test <= lead:
         raise UserError(
             f"series {series.name!r} of dataset {dataset!r} has {steps} values, too few for windows of "
             f"{cut.window} before a held-out fifth: leave it out, give more, or set a smaller window"
         )
-    scale = float(series.value[:first_test].std()) or 1.0
     targets = np.arange(lead, steps)
     targets = targets[~_spans_a_hole(series, cut)]
     if not len(targets) or targets[0] >= first_test or targets[-1] < first_test:
@@ -142,28 +153,50 @@ def _examples(dataset: str, number: int, series: Series, cut: Cut) -> tuple[Exam
             f"series {series.name!r} of dataset {dataset!r} has no {half} window without a step of more than "
             f"{cut.max_step:g} median steps: set a larger max_step, or 0 for windows over holes"
         )
-    windows = np.lib.stride_tricks.sliding_window_view(series.value, cut.window)  # (steps - T + 1, T)
-    examples = Examples(
-        {
-            "window": torch.from_numpy(windows[targets - lead]),
-            "target": torch.from_numpy(series.value[targets]),
-            "scale": torch.full((len(targets),), scale, dtype=torch.float64),
-            "series": torch.full((len(targets),), number),
-            "time": torch.from_numpy(series.time[targets]),
-        }
-    )
     is_test = targets >= first_test
-    return examples.take(np.flatnonzero(~is_test)), examples.take(np.flatnonzero(is_test))
+    return targets[~is_test], targets[is_test]
+
+
+def _longest_step(series: Series, cut: Cut) -> float:
+    """Return the longest step of time within an example of a series, in its median steps."""
+    step = _steps(series)
+    return float(step[step <= cut.max_step * _ROUNDING].max() if cut.max_step else step.max())
+
+
+def _steps(series: Series) -> NDArray[np.float64]:
+    """Return the steps of time (num_steps - 1,), in median steps."""
+    step = np.diff(series.time)
+    return np.asarray(step / np.median(step), dtype=np.float64)
+
+
+def _first_test(series: Series) -> int:
+    """Return the first step that is held out."""
+    return len(series.value) - max(1, round(TEST_FRACTION * len(series.value)))
+
+
+def _examples(series: Sequence[Series], targets: Sequence[NDArray[np.int64]], cut: Cut) -> Examples:
+    """Return the examples of some targets of every series, one series after the other."""
+    num = sum(map(len, targets))
+    window, target, time, scale = (zeros((num, *axes), np.float64) for axes in ((cut.window,), (), (), ()))
+    number = zeros((num,), np.int64)
+    end = 0
+    for place, (one, chosen) in enumerate(zip(series, targets, strict=True)):
+        start, end = end, end + len(chosen)
+        windows = np.lib.stride_tricks.sliding_window_view(one.value, cut.window)  # (steps - T + 1, T)
+        for first in range(0, len(chosen), _AT_ONCE):  # so that a copy is small
+            part = chosen[first : first + _AT_ONCE]
+            window[start + first : start + first + len(part)] = windows[part - cut.before_target]
+        target[start:end], time[start:end] = one.value[chosen], one.time[chosen]
+        scale[start:end] = float(one.value[: _first_test(one)].std()) or 1.0
+        number[start:end] = place
+    columns = {"window": window, "target": target, "scale": scale, "series": number, "time": time}
+    return Examples({name: torch.from_numpy(column) for name, column in columns.items()})
 
 
 def _spans_a_hole(series: Series, cut: Cut) -> NDArray[np.bool_]:
     """Return for each target whether a step between its window's first value and itself is too long."""
-    step = np.diff(series.time)
-    too_long = step > cut.max_step * np.median(step) if cut.max_step else np.zeros(len(step), dtype=bool)
+    step = _steps(series)
+    too_long = step > cut.max_step * _ROUNDING if cut.max_step else np.zeros(len(step), dtype=bool)
     # Example i has the steps i to i + before_target - 1.
     spans = np.lib.stride_tricks.sliding_window_view(too_long, cut.before_target)  # (N, steps of each)
     return np.asarray(spans.any(1), dtype=np.bool_)
-
-
-def _join(parts: Sequence[Examples]) -> Examples:
-    return Examples({name: torch.cat([part[name] for part in parts]) for name in parts[0].columns})

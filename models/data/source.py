@@ -63,6 +63,14 @@ class Source:
     import another module than these, or read what lies elsewhere. Unless given, what follows the colon is a
     path where it comes with no package."""
 
+    also: tuple[str, ...] = ()
+    """Other kinds that its examples may be of, where its options and files decide."""
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """All kinds that its examples may be of."""
+        return (self.kind, *self.also)
+
     def form(self, name: str) -> str:
         """Return how a dataset of this source is named, such as "csv:FILE"."""
         return f"{name}:{self.takes}" if self.takes else name

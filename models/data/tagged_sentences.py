@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from models.core.errors import UserError
+from models.core.errors import UserError, shown
 from models.data.dataset import Dataset, Examples
 from models.data.tag_schemes import OUTSIDE
 
@@ -67,6 +67,13 @@ def dataset_of(
         client_names=client_names,
         info={"words": words, "tags": tags},
     )
+
+
+def named_types(given: Sequence[str]) -> Sequence[str]:
+    """Return what the option `types` names; UserError where it is no list of names."""
+    if not (isinstance(given, list | tuple) and all(isinstance(name, str) for name in given)):
+        raise UserError(f"types must be a list of entity types such as ['PER', 'LOC'], got {shown(given)}")
+    return given
 
 
 def read(numbers: Tensor, length: Tensor, meanings: Sequence[str]) -> list[list[str]]:

@@ -8,9 +8,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models.core.config import require
+from models.core.confusion_matrix import confusion_matrix
 from models.core.errors import UserError
 from models.data.dataset import Dataset, Examples
-from models.images.confusion_matrix import confusion_matrix
 from models.task import Batch, Metrics, Objective, OptimizerChoice, Task
 
 if TYPE_CHECKING:

@@ -1,5 +1,6 @@
 """Forecasting a value of a series with an LSTM."""
 
+import logging
 import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 EVALUATION_BATCH = 256
+LONG_STEP = 10
+"""Median steps beyond which a step of time is a hole that a person should know of."""
 _PANELS, _STEPS_SHOWN = 6, 120
 """Series that a figure has room for, and steps of each at whose ends one still sees a single step."""
 
@@ -73,6 +76,17 @@ class Forecasting(Task):
     def batch(self, examples: Examples, generator: torch.Generator) -> Batch:
         """Return windows and targets, scaled."""
         return _scaled(examples)
+
+    def notes(self) -> Sequence[tuple[int, str]]:
+        """Say that windows go over holes, where there are long ones."""
+        longest = self.dataset.info.get("longest_step", 1.0)
+        if longest <= LONG_STEP:
+            return ()
+        line = (
+            f"the longest step of time in an example is {longest:g} median steps of its series: windows go "
+            "over holes; max_step in dataset-options leaves such examples out"
+        )
+        return [(logging.INFO, line)]
 
     def evaluate(self, model: nn.Module, data: Examples, generator: torch.Generator) -> Metrics:
         """Return the sums of errors, in the series' own unit, of the forecast and of persistence.

@@ -1,4 +1,4 @@
-"""What tasks share that ask a transformer about some of the tokens of a text."""
+"""What tasks share that ask a transformer about a text, or about some of its tokens."""
 
 from typing import Any
 
@@ -16,21 +16,21 @@ NOT_ASKED = -100
 
 
 def logits_of(model: nn.Module, batch: Batch) -> Tensor:
-    """Return the scores of the answers for each token: (B, L) -> (B, L, answers)."""
+    """Return the scores of the answers for each token: (B, L) -> (B, L, answers); or text, (B, answers)."""
     logits: Tensor = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits
     return logits
 
 
 def cross_entropy(model: nn.Module, batch: Batch) -> Tensor:
-    """Return the mean over the tokens whose `labels` (B, L) are not NOT_ASKED, in nats."""
+    """Return the mean over what has `labels` other than NOT_ASKED, tokens (B, L) or texts (B,), in nats."""
     logits, labels = logits_of(model, batch), batch["labels"]
-    total = F.cross_entropy(logits.flatten(0, 1), labels.flatten(), ignore_index=NOT_ASKED, reduction="sum")
+    total = F.cross_entropy(logits.flatten(0, -2), labels.flatten(), ignore_index=NOT_ASKED, reduction="sum")
     # A few short examples may have no token that is asked about; they must not make the mean a NaN.
     return total / (labels != NOT_ASKED).sum().clamp(min=1)
 
 
 def num_asked(batch: Batch) -> int:
-    """Return how many tokens of a batch something is asked about."""
+    """Return how many tokens, or texts, of a batch something is asked about."""
     return int((batch["labels"] != NOT_ASKED).sum())
 
 

@@ -47,6 +47,7 @@ FAMILIES = (
     "masked-lm",
     "masked-pixels",
     "ner",
+    "text-classify",
     "vae",
 )
 """A scenario of each family, whose data comes with a package."""

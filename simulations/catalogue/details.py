@@ -49,7 +49,7 @@ def print_task(name: str, console: Console) -> None:
         fitting = (
             found.thing.form(data)
             for data, found in catalogue.datasets.items()
-            if found.thing.kind == cls.kind
+            if cls.kind in found.thing.kinds
         )
         for what, words in (
             ("data", f"{cls.kind}: {', '.join(fitting)}"),

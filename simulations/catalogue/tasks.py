@@ -73,7 +73,7 @@ def print_catalogue(console: Console, errors: Console) -> None:
     """Print a table of tasks for each kind of data, and a warning for each plugin that does not load."""
     catalogue = read_catalogue()
     used = {task.kind for classes, _ in catalogue.tasks.values() for task in classes}
-    for kind in sorted(used | {source.kind for source, _ in catalogue.datasets.values()}):
+    for kind in sorted(used | {each for source, _ in catalogue.datasets.values() for each in source.kinds}):
         console.print(Text.assemble((kind, "bold"), f": {_datasets(catalogue, kind)}"), soft_wrap=True)
         console.print(_tasks(catalogue, kind) if kind in used else "  no task learns from it")
         console.print()
@@ -90,7 +90,7 @@ def _datasets(catalogue: Catalogue, kind: str) -> str:
     """List the datasets of a kind, those that need no files first; "csv:FILE" is followed by a path."""
     names: dict[bool, list[str]] = {True: [], False: []}
     for name, (source, origin) in catalogue.datasets.items():
-        if source.kind == kind:
+        if kind in source.kinds:
             shown = source.form(name) + f" ({origin})" * (origin != BUILT_IN)
             names[source.packaged].append(shown)
     packaged, from_files = (", ".join(names[side]) for side in (True, False))

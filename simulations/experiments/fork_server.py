@@ -42,6 +42,7 @@ OF_TASK = {
     "masked-lm": ("transformers.models.bert", "tokenizers"),
     "masked-pixels": ("torchvision.utils",),
     "ner": ("transformers.models.bert", "tokenizers"),
+    "text-classify": ("transformers.models.bert", "tokenizers"),
     "vae": ("torchvision.utils",),
 }
 """Task -> what it imports beside that, where it first needs it."""

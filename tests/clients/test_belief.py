@@ -117,7 +117,7 @@ def test_data_is_read_where_the_owner_says() -> None:
 
 
 @pytest.mark.parametrize("path", ["/etc/x", "../x", "a/../../x", "~/x", r"C:\x", r"\\host\x", r"..\x", "a\0"])
-@pytest.mark.parametrize("kind", ["csv", "text", "conll"])
+@pytest.mark.parametrize("kind", ["csv", "hf", "text", "conll"])
 def test_a_path_does_not_lead_out_of_the_owners_folder(kind: str, path: str) -> None:
     with pytest.raises(UserError, match="after the colon dataset must have a path below that folder"):
         believed(TaskConfig(dataset=f"{kind}:{path}"), NodeConfig(0, 2, data_path="/own"))

@@ -64,6 +64,11 @@ def text(folder: Path, number: int) -> None:
     (folder / "letters" / "one.txt").write_text(words * (40 + number), encoding="utf-8")
 
 
+def letters(folder: Path, number: int) -> None:
+    rows = [f"text {place},{'yes' if place % 2 or number else 'no'}" for place in range(12)]
+    (folder / "letters.csv").write_text("letter,wish\n" + "\n".join(rows), encoding="latin-1")
+
+
 def sentences(folder: Path, number: int) -> None:
     tagged = ["Ann B-PER\nsaw O\nParis B-LOC\n", "Bob B-PER\nsat O\n"][number % 2 :]
     for half in ("train", "test"):
@@ -80,6 +85,12 @@ def sentences(folder: Path, number: int) -> None:
         ("lstm-text", "text:letters", text, ""),
         ("masked-lm", "text:letters", text, ""),
         ("ner", "conll:tagged", sentences, "types = ['LOC', 'PER']"),
+        (
+            "text-classify",
+            "csv:letters.csv",
+            letters,
+            "text = 'letter', label = 'wish', classes = ['no', 'yes'], encoding = 'latin-1'",
+        ),
     ],
 )
 def test_nodes_train_on_data_of_their_own(
@@ -97,7 +108,7 @@ def test_nodes_train_on_data_of_their_own(
     given: dict[str, Any] = {"task": task, "dataset": dataset, "dataset_options": options, "num_clients": 2}
     given |= {"data_dir": str(tmp_path / "server"), "num_server_rounds": 1, "partitioner": "iid"}
     owner: dict[str, str] = {}
-    if task == "ner":  # whose numbers of tokens all machines must have alike
+    if task in ("ner", "text-classify"):  # whose numbers of tokens all machines must have alike
         owner["backbone"] = str(request.getfixturevalue("bert_folder"))
         given["task_options"] = f"backbone = '{owner['backbone']}'"
     config = tiny(**given)

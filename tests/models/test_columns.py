@@ -50,6 +50,13 @@ def sentences() -> Dataset:
     return Dataset("toy", "tagged-sentences", rows(3), rows(5), info={"words": ("Paris",), "tags": ("O",)})
 
 
+def labelled_text() -> Dataset:
+    def rows(longest: int) -> Examples:
+        return Examples({"text": torch.full((4, longest), 65, dtype=torch.uint8), "label": torch.arange(4)})
+
+    return Dataset("toy", "labelled-text", rows(3), rows(5), label="label", classes=("a", "b", "c", "d"))
+
+
 def environments() -> Dataset:
     rows = Examples({"physics": torch.ones(4, 1, dtype=torch.float64)})
     sizes = {"observation_size": 4, "num_actions": 2, "first_action": 0}
@@ -60,6 +67,7 @@ WHOLE: dict[str, Callable[[], Dataset]] = {
     "images": images,
     "series": series,
     "text": text,
+    "labelled-text": labelled_text,
     "tagged-sentences": sentences,
     "environments": environments,
 }

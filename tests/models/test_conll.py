@@ -235,3 +235,15 @@ def test_files_that_are_missing_or_empty(tmp_path: Path) -> None:
         load(tmp_path)
     with pytest.raises(UserError, match=r"test.txt holds no sentence: a line is a word and its tag"):
         load(write(tmp_path, train="a O", test="\n\n"))
+
+
+def test_any_encoding(tmp_path: Path) -> None:
+    for half in ("train", "test"):
+        (tmp_path / f"{half}.txt").write_bytes("Zürich B-LOC\nso O\n".encode("latin-1"))
+    assert load(tmp_path, "encoding = 'latin-1'").info["words"] == ("Zürich", "so")
+    with pytest.raises(
+        UserError, match=r"cannot be read .* in UTF-8, or as encoding in dataset-options says"
+    ):
+        load(tmp_path)
+    with pytest.raises(UserError, match="encoding must be one that Python knows"):
+        load(tmp_path, "encoding = 'base64'")

@@ -12,6 +12,7 @@ from PIL import Image
 from models.core.config import TaskConfig
 from models.core.errors import UserError
 from models.core.toml import quoted
+from models.data import large, npz_files, pictures
 from models.data.data_files import data_files
 from models.data.dataset import Dataset
 from models.data.datasets import load_dataset
@@ -99,6 +100,94 @@ def test_what_is_no_picture_is_named(tmp_path: Path) -> None:
         load("images:.", tmp_path)
 
 
+def test_a_folder_above_a_class_is_a_client(tmp_path: Path) -> None:
+    paint(tmp_path / "train" / "rome" / "cat", [10, 20], "L")
+    paint(tmp_path / "train" / "rome" / "dog", [30])
+    paint(tmp_path / "train" / "berlin" / "dog", [40], side=9)
+    paint(tmp_path / "test" / "cat", [50])
+    dataset = load("images:.", tmp_path, size=3, channels=1)
+    assert dataset.classes == ("cat", "dog")
+    assert dataset.train["image"].shape == (4, 1, 3, 3)
+    assert dataset.train["label"].tolist() == [1, 0, 0, 1]
+    assert dataset.client is not None
+    assert dataset.client.tolist() == [0, 1, 1, 1]
+    assert dataset.client_names == ("berlin", "rome")
+    assert dataset.test["label"].tolist() == [0]
+
+
+def test_of_one_half_every_client_keeps_its_own(tmp_path: Path) -> None:
+    for number, name in enumerate(("a", "b")):
+        paint(tmp_path / name / "x", range(100 * number, 100 * number + 20), "L")
+    dataset = load("images:.", tmp_path, size=2, channels=1)
+    assert dataset.client is not None
+    assert (len(dataset.train), len(dataset.test)) == (36, 4)
+    assert (dataset.train["image"][:, 0, 0, 0] // 100).tolist() == dataset.client.tolist()
+
+
+def test_a_table_lists_pictures(tmp_path: Path) -> None:
+    paint(tmp_path / "scans", [10, 20, 30], "L")
+    lines = ["Bild;Art;Haus", "scans/02.png;gut;a", "scans/00.png;schlecht;b", "scans/01.png;gut;a"]
+    (tmp_path / "train.csv").write_text("\n".join(lines), encoding="latin-1")
+    (tmp_path / "test.csv").write_text("Bild;Art;Haus\nscans/00.png;gut;c", encoding="latin-1")
+    given = {"file": "Bild", "label": "Art", "client": "Haus", "delimiter": ";", "encoding": "latin-1"}
+    dataset = load("images:.", tmp_path, size=2, channels=1, **given)
+    assert dataset.train["image"][:, 0, 0, 0].tolist() == [30, 10, 20]
+    assert dataset.train["label"].tolist() == [0, 1, 0]
+    assert dataset.client_names == ("a", "b")
+    assert (dataset.test["label"].tolist(), len(dataset.test)) == ([0], 1)
+    config = TaskConfig(dataset="images:train.csv", data_dir=str(tmp_path))
+    assert {file.name for file in data_files(config)} >= {"train.csv", "scans/00.png"}
+
+
+def test_what_does_not_fit_into_the_memory_is_mapped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    paint(tmp_path / "a", range(15), "L")
+    whole = load("images:.", tmp_path, channels=1, size=4)
+    np.savez_compressed(tmp_path / "x.npz", image=GREY, label=LABELS)
+    arrays = load("npz:x.npz", tmp_path)
+    monkeypatch.setattr(large, "IN_MEMORY", 10)
+    monkeypatch.setattr(npz_files, "_AT_ONCE", 31)
+    monkeypatch.setenv("POLYFED_CACHE", str(tmp_path / "cache"))
+    made = []
+    monkeypatch.setattr(pictures, "zeros", lambda *of: made.append(large.zeros(*of)) or made[-1])
+    load_dataset.cache_clear()
+    assert torch.equal(load("images:.", tmp_path, channels=1, size=4).train["image"], whole.train["image"])
+    assert all(isinstance(each, np.memmap) for each in made)
+    assert torch.equal(load("npz:x.npz", tmp_path).train["image"], arrays.train["image"])
+
+
+@pytest.mark.parametrize(
+    ("lines", "why"),
+    [
+        (
+            "file,label\n../x.png,a",
+            "line 2: file must be a path below the folder of this file, without '..', got",
+        ),
+        ("file,label\n/x.png,a", "line 2: file must be a path below the folder of this file"),
+        (
+            "file,label\nx/00.png,a\nx/7.png,a",
+            "line 3: file must be the path of a picture that is there, below",
+        ),
+        ("file,label\nx/00.png,", "line 2: label must be filled in, or the row left out, got ''"),
+        ("path,label\nx/00.png,a", "needs the columns file, label, and lacks file: it has 'path,label'"),
+        ("file,label", "holds no pictures"),
+    ],
+)
+def test_tables_that_do_not_fit(tmp_path: Path, lines: str, why: str) -> None:
+    paint(tmp_path / "x", [1])
+    (tmp_path / "a.csv").write_text(lines, encoding="utf-8")
+    with pytest.raises(UserError, match=why):
+        load("images:a.csv", tmp_path)
+
+
+def test_pictures_beside_folders_of_them(tmp_path: Path) -> None:
+    paint(tmp_path / "cat", [1])
+    paint(tmp_path / "rome" / "cat", [1])
+    with pytest.raises(
+        UserError, match="of classes or of clients, and cat holds pictures while rome holds fold"
+    ):
+        load("images:.", tmp_path)
+
+
 GREY = np.arange(20, dtype=np.uint8)[:, None, None] * np.ones((1, 3, 5), np.uint8)
 """(20, 3, 5): a shade each."""
 LABELS = np.arange(20) % 3
@@ -129,6 +218,32 @@ def test_arrays_of_one_half(tmp_path: Path) -> None:
         shades = half["image"][:, :, 0, 0].tolist()
         assert [[each[0], each[0] + 100, each[0] + 200] for each in shades] == shades
         assert half["label"].tolist() == [each[0] % 3 for each in shades]
+
+
+def test_validation_pictures_go_where_they_are_said_to_belong(tmp_path: Path) -> None:
+    halves = {"train": GREY, "val": GREY[:3] + 100, "test": GREY[:2] + 200}
+    arrays = {f"{half}_images": images for half, images in halves.items()}
+    labels = {f"{half}_labels": LABELS[: len(images), None] for half, images in halves.items()}
+    np.savez(tmp_path / "x.npz", **arrays, **labels)
+
+    def shades(**options: Any) -> list[list[int]]:
+        dataset = load("npz:x.npz", tmp_path, **options)
+        return [half["image"][:, 0, 0, 0].tolist() for half in (dataset.train, dataset.test)]
+
+    assert shades() == [[*range(20)], [200, 201]]
+    assert shades(validation="train") == [[*range(20), 100, 101, 102], [200, 201]]
+    assert shades(validation="test") == [[*range(20)], [100, 101, 102]]
+    with pytest.raises(UserError, match="validation must be 'train', 'test' or '', got 'x'"):
+        shades(validation="x")
+    np.savez(tmp_path / "y.npz", image=GREY, label=LABELS)
+    with pytest.raises(UserError, match=r"must hold .* for validation = 'train', it holds image, label"):
+        load("npz:y.npz", tmp_path, validation="train")
+
+
+def test_an_array_whose_columns_lie_together(tmp_path: Path) -> None:
+    np.savez(tmp_path / "x.npz", image=np.asfortranarray(GREY), label=LABELS)
+    np.savez(tmp_path / "y.npz", image=GREY, label=LABELS)
+    assert torch.equal(load("npz:x.npz", tmp_path).train["image"], load("npz:y.npz", tmp_path).train["image"])
 
 
 @pytest.mark.parametrize(

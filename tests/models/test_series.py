@@ -35,7 +35,8 @@ def test_windows_and_targets_are_cut_in_the_order_of_time() -> None:
     assert dataset.client is not None
     assert dataset.client.tolist() == [0] * 10 + [1] * 2
     assert dataset.test["series"].tolist() == [0] * 10 + [1] * 8
-    assert dataset.info == {"series": ("one", "two"), "unit": "m", "dates": False, "horizon": 1}
+    told = {"series": ("one", "two"), "unit": "m", "dates": False, "horizon": 1, "longest_step": 1.0}
+    assert dataset.info == told
 
 
 def test_scale_is_the_deviation_of_the_training_values_of_each_series() -> None:

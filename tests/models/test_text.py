@@ -95,3 +95,14 @@ def test_a_byte_order_mark_is_no_text(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_bytes(b"\xef\xbb\xbf" + b"ab" * 100)
     dataset = load_dataset(TaskConfig(dataset=f"text:{tmp_path}"))
     assert predicted(dataset.train)[:4] == b"abab"
+
+
+def test_any_encoding_becomes_utf8(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_bytes(("\ufeff" + "Zürich " * 40).encode("utf-16"))
+    config = TaskConfig(dataset=f"text:{tmp_path}", dataset_options="encoding = 'utf-16'")
+    assert predicted(load_dataset(config).train).decode().startswith("Zürich Zürich")
+    latin = TaskConfig(dataset=f"text:{tmp_path}", dataset_options="encoding = 'utf-32'")
+    with pytest.raises(
+        UserError, match=r"a.txt is not in utf-32 \(.*\): save it as UTF-8, or name its encod"
+    ):
+        load_dataset(latin)

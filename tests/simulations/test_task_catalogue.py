@@ -89,6 +89,7 @@ def test_the_command_prints_a_table_for_each_kind() -> None:
     assert "fid ↓, fid-floor" in line
     assert "gan, gan-centralized" in line
     assert "series: sine, stocks; from your files csv:FILE" in shown
+    assert "labelled-text: bbc-news; from your files csv:FILE, hf:NAME, json:FILE, parquet:FILE" in shown
     assert warned == ""
     ended = polyfed("tasks")
     assert (ended.code, ended.err) == (0, "")

@@ -16,7 +16,15 @@ from models.core.config import Value
 from models.registry import TASKS
 from simulations.runtime.launch import launch
 
-LIKE_OTHERS = ("cnn", "contrastive", "lstm-forecast", "masked-lm", "masked-pixels", "vae")
+LIKE_OTHERS = (
+    "cnn",
+    "contrastive",
+    "lstm-forecast",
+    "masked-lm",
+    "masked-pixels",
+    "text-classify",
+    "vae",
+)
 """Tasks whose messages hold nothing that another task's do not: under `flwr run` by `make bars` alone.
 
 test_runtimes.py has cnn there, with all that its messages may hold.

@@ -1,17 +1,21 @@
-"""CSV files of series: what is read as it is written, and the line that says what cannot be read."""
+"""Tables of series: what is read as it is written, and the line that says what cannot be read."""
 
 import datetime
+import json
 import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from places import CASES
 
 from models.core.config import TaskConfig
 from models.core.errors import UserError
+from models.data import large, series, table
 from models.data.dataset import Dataset
 from models.data.datasets import load_dataset
+from models.series.lstm_forecast import Forecasting
 
 HEADER = "value,time,client"
 
@@ -33,7 +37,8 @@ def write(path: Path, lines: list[str]) -> Path:
 def test_dates_unsorted_and_with_more_columns(tmp_path: Path) -> None:
     lines = [f"{line},x" for line in reversed(rows(40, "07") + rows(50, "b"))]
     dataset = load(write(tmp_path / "a.csv", [f"{HEADER},note", *lines]))
-    assert dataset.info == {"series": ("07", "b"), "unit": "", "dates": True, "horizon": 1}
+    told = {"series": ("07", "b"), "unit": "", "dates": True, "horizon": 1, "longest_step": 1.0}
+    assert dataset.info == told
     assert dataset.train["target"].tolist() == [30, 31, *range(30, 40)]
     days = (datetime.date(2024, 1, 31) - datetime.date(1970, 1, 1)).days
     assert dataset.train["time"][:2].tolist() == [days, days + 1]
@@ -84,6 +89,72 @@ def test_numbers_are_read_to_the_last_bit(tmp_path: Path) -> None:
     assert load(path).test["target"].tolist() == [float(value) for value in values[32:]]
 
 
+def test_columns_by_name_as_a_spreadsheet_of_another_country_writes_them(tmp_path: Path) -> None:
+    lines = [f"Zürich;{1 + n % 28:02}.{1 + n // 28:02}.2024;{n},5;x" for n in range(40)]
+    (tmp_path / "a.csv").write_text("\r\n".join(["Ort;Tag;Preis;Rest", *lines]), encoding="cp1252")
+    dataset = load(
+        tmp_path / "a.csv",
+        "client = 'Ort', time = 'Tag', value = 'Preis', time_format = '%d.%m.%Y', encoding = 'cp1252', "
+        "delimiter = ';', decimal = ','",
+    )
+    assert dataset.client_names == ("Zürich",)
+    assert dataset.test["target"].tolist() == [number + 0.5 for number in range(32, 40)]
+
+
+def test_several_value_columns_are_series_of_one_client(tmp_path: Path) -> None:
+    lines = [f"{n},{n},{-n},{name}" for n in range(40) for name in "ba"]
+    dataset = load(
+        write(tmp_path / "a.csv", ["time,up,down,client", *lines]), "value = ['up', 'down'], window = 5"
+    )
+    assert dataset.info["series"] == ("a: up", "a: down", "b: up", "b: down")
+    assert dataset.client_names == ("a", "b")
+    assert dataset.client is not None
+    assert dataset.client.tolist() == [0] * 2 * 27 + [1] * 2 * 27
+    assert dataset.train["series"].tolist() == [number for number in range(4) for _ in range(27)]
+    assert dataset.train["window"][27].tolist() == [0, -1, -2, -3, -4]
+
+
+def test_a_table_without_clients_is_one(tmp_path: Path) -> None:
+    lines = [f"{n},{n},{n}" for n in range(40)]
+    path = write(tmp_path / "a.csv", ["time,up,down", *lines])
+    assert load(path, "value = 'up', client = ''").info["series"] == ("up",)
+    both = load(path, "value = ['up', 'down'], client = ''")
+    assert both.info["series"] == ("up", "down")
+    assert both.client_names == ("up",)
+
+
+def test_json_lines_hold_numbers_and_dates(tmp_path: Path) -> None:
+    rows = [{"time": f"2024-01-{n + 1:02}", "value": n, "client": 7} for n in range(20)]
+    (tmp_path / "a.json").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    config = TaskConfig(dataset=f"json:{tmp_path / 'a.json'}", dataset_options="window = 5")
+    dataset = load_dataset(config)
+    assert dataset.info["dates"]
+    assert dataset.client_names == ("7",)
+    assert dataset.test["target"].tolist() == [16, 17, 18, 19]
+
+
+def test_parts_and_a_mapped_column_are_the_same_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = load(CASES / "gap.csv")
+    monkeypatch.setattr(table, "PART", 7)
+    monkeypatch.setattr(large, "IN_MEMORY", 100)
+    monkeypatch.setattr(series, "_AT_ONCE", 13)
+    monkeypatch.setenv("POLYFED_CACHE", str(tmp_path))
+    load_dataset.cache_clear()
+    parts = load(CASES / "gap.csv")
+    for half in ("train", "test"):
+        for column, values in getattr(whole, half).columns.items():
+            assert torch.equal(getattr(parts, half)[column], values)
+
+
+def test_long_steps_are_said_once_and_not_where_examples_are_left_out() -> None:
+    usual, whole = load(CASES / "gap.csv"), load(CASES / "gap.csv", "max_step = 24")
+    ((_, line),) = Forecasting(usual).notes()
+    assert line.startswith(
+        "the longest step of time in an example is 1441 median steps of its series: windows"
+    )
+    assert Forecasting(whole).notes() == ()
+
+
 def test_dates_in_a_form_of_their_own(tmp_path: Path) -> None:
     lines = [f"{number},{1 + number % 28:02}.{1 + number // 28:02}.2024,a" for number in range(40)]
     dataset = load(write(tmp_path / "a.csv", [HEADER, *lines]), "time_format = '%d.%m.%Y'")
@@ -96,10 +167,10 @@ def test_dates_in_a_form_of_their_own(tmp_path: Path) -> None:
     [
         (
             ["time,price,client", "1,2,a"],
-            "{} needs the columns client, time, value, and its first line lacks",
+            "{} needs the columns client, time, value, and lacks value: it has 'time,price,client'; name its",
         ),
-        (["time;value;client", "1;2;a"], "it is 'time;value;client'; rename its own, with commas between"),
-        ([], "its first line lacks client, time, value: it is ''"),
+        (["time;value;client", "1;2;a"], "it has 'time;value;client'; .* delimiter where it has other signs"),
+        ([], "lacks client, time, value: it has ''"),
         (["value,time,client,time", "1,1,a,1"], "{} has the column time twice: rename one of them"),
         ([HEADER, *rows(30, "a")], "series 'a' of dataset .* has 30 values, too few for windows of 30"),
         ([HEADER], "holds no series"),
@@ -140,6 +211,13 @@ def test_what_is_refused(tmp_path: Path, lines: list[str], message: str) -> None
         ("horizon = '1'", "horizon must be a whole number, got '1'"),
         ("windw = 3", "unknown option of dataset .* 'windw': did you mean window"),
         ("time_format = '%d'", "line 2: time must be of the form '%d', got '0'"),
+        ("value = ['value', 'value']", "time, value and client must name different columns, got 'time'"),
+        ("value = 'client'", "time, value and client must name different columns, got 'time'"),
+        ("value = 7", "value must be a column's name, or a list of them, got 7"),
+        ("time = 'day'", "needs the columns client, day, value, and lacks day: it has 'time,value,client'"),
+        ("encoding = 'x'", "encoding must be one that Python knows, such as 'utf-8', 'latin-1'"),
+        ("delimiter = ';;'", "delimiter must be one sign such as"),
+        ("decimal = ';'", "decimal must be '.' or ',', got ';'"),
         ("window = 200", "has 200 values, too few for windows of 200 .* or set a smaller window"),
     ],
 )
@@ -157,8 +235,12 @@ def test_holes_that_leave_nothing(tmp_path: Path) -> None:
 
 def test_bytes_that_are_no_utf8(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_bytes("value,time,client\n1,1,Zürich".encode("latin-1"))
-    with pytest.raises(UserError, match=r"a.csv is not in UTF-8 \(.*\): save it as UTF-8"):
+    with pytest.raises(UserError, match=r"a.csv is not in UTF-8 \(.*\): save it as UTF-8, or name its encod"):
         load(tmp_path / "a.csv")
+    with pytest.raises(
+        UserError, match=r"a.csv is not in utf-16 \(.*\): save it as UTF-8, or name its encod"
+    ):
+        load(tmp_path / "a.csv", "encoding = 'utf-16'")
 
 
 @pytest.mark.parametrize(
@@ -186,5 +268,9 @@ def test_what_is_not_there(dataset: str, data_dir: str, message: str) -> None:
 
 def test_a_folder_is_no_file(tmp_path: Path) -> None:
     shutil.copy(CASES / "na.csv", tmp_path / "na.csv")
-    with pytest.raises(UserError, match=r"cannot be read .Is a directory.: give a CSV file"):
+    with pytest.raises(UserError, match=r"must be a csv file, or a folder with train.csv and test.csv or"):
+        load(tmp_path)
+    for half in ("train", "test"):
+        shutil.copy(CASES / "na.csv", tmp_path / f"{half}.csv")
+    with pytest.raises(UserError, match=r"holds series, whose last fifth is held out: name one file, and no"):
         load(tmp_path)

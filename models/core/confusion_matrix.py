@@ -10,8 +10,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-COUNTED = 50
-"""Classes whose counts are written into the picture: of more of them nobody could read any."""
+MOST_NUMBERED = 30
+"""Classes up to which there is room to write the numbers."""
 
 
 def confusion_matrix(label: Tensor, predicted: Tensor, classes: Sequence[str]) -> "Figure":
@@ -21,11 +21,12 @@ def confusion_matrix(label: Tensor, predicted: Tensor, classes: Sequence[str]) -
 
     size = len(classes)
     counts = torch.bincount(label * size + predicted, minlength=size * size).reshape(size, size)
-    figure = Figure(figsize=(6, 5.5), layout="constrained")
+    side = max(6, 0.3 * size)
+    figure = Figure(figsize=(side, side - 0.5), layout="constrained")
     axes = figure.add_subplot()
     axes.imshow(counts.numpy(), cmap="Blues", interpolation="nearest")
     middle = float(counts.min() + counts.max()) / 2
-    numbered = torch.arange(size if size <= COUNTED else 0)
+    numbered = torch.arange(size if size <= MOST_NUMBERED else 0)
     for row, column in torch.cartesian_prod(numbered, numbered).reshape(-1, 2).tolist():
         count = int(counts[row, column])
         colour = "white" if count > middle else "#08306b"  # the lightest and the darkest of "Blues"

@@ -1,0 +1,267 @@
+"""Datasets of Hugging Face's library `datasets`: folders and files of one's own, its cache, and the hub."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.core.config import TaskConfig
+from models.core.errors import UserError, shown
+from models.data.dataset import Dataset
+from models.data.held_out import class_names, tenth
+from models.data.pictures import Half, Shape, picture_dataset
+from models.data.series import HORIZON, WINDOW
+from models.data.table import PART, Part, Table
+from models.data.table_arrow import named_cells, need
+from models.data.tables import CLIENT, LABEL, TEXT, VALUE, Meaning, Names, make_dataset
+from models.data.tag_schemes import is_tag, to_iob2
+from models.data.tagged_sentences import Sentence, dataset_of, named_types
+
+# The library is imported where it is used: it is optional, and takes a second.
+
+IMAGE, WORDS, TAGS = "image", "tokens", "ner_tags"
+"""Names of columns, where nobody gives others."""
+TRAIN = "train"
+HELD_OUT = ("test", "validation", "valid", "dev")
+"""Splits that are held out, the first that there is, where nobody names one."""
+_OF_HUB = "hf://datasets/"
+"""Before a name: it is no folder, whatever lies in the current one."""
+_SAVED = ("dataset_dict.json", "state.json")
+"""Files by which a folder tells that `save_to_disk` wrote it."""
+_READERS = {".csv": "csv", ".json": "json", ".jsonl": "json", ".parquet": "parquet"}
+"""Ending of a file -> what the library reads it with."""
+_PICTURES_AT_ONCE = 256
+
+
+class HubTable(Table):
+    """A split of a dataset, whose rows the library maps from the disk."""
+
+    counts = "row"
+
+    def __init__(self, name: str, split: Any) -> None:
+        self.name, self.split = name, split
+
+    @property
+    def columns(self) -> Sequence[str]:
+        """Return the names of its features."""
+        return list(self.split.column_names)
+
+    def parts(self, columns: Sequence[str], size: int = PART) -> Iterator[Part]:
+        """Yield the rows, at most `size` at a time."""
+        first = 1
+        for rows in self.split.select_columns(list(dict.fromkeys(columns))).iter(size):
+            num = len(rows[columns[0]])
+            yield Part(range(first, first + num), {each: self._cells(rows[each], each) for each in columns})
+            first += num
+
+    def classes(self, column: str) -> tuple[str, ...]:
+        """Return the names of a ClassLabel's numbers, also of those in lists."""
+        feature = self.split.features.get(column)
+        names = getattr(getattr(feature, "feature", feature), "names", None)
+        return tuple(names) if names else ()
+
+    def _cells(self, cells: Sequence[Any], column: str) -> Sequence[Any]:
+        names = self.classes(column)
+        if not names or not any(isinstance(cell, list) for cell in cells):
+            return named_cells(cells, names)
+        return [named_cells(cell, names) if isinstance(cell, list) else cell for cell in cells]
+
+
+@dataclass(frozen=True)
+class Extra:
+    """Options beside those of every table, for columns that only such datasets have."""
+
+    image: str
+    shape: Shape
+    words: str
+    tags: str
+    types: Sequence[str]
+
+
+def load_hf(
+    config: TaskConfig,
+    subset: str = "",
+    train_split: str = TRAIN,
+    test_split: str = "",
+    time: str = "",
+    value: Names = "",
+    client: str = CLIENT,
+    time_format: str = "",
+    window: int = WINDOW,
+    horizon: int = HORIZON,
+    max_step: float = 0.0,
+    text: Names = "",
+    label: str = "",
+    classes: Sequence[str] = (),
+    image: str = "",
+    size: int = 32,
+    channels: int = 3,
+    words: str = "",
+    tags: str = "",
+    types: Sequence[str] = (),
+) -> Dataset:
+    """Return what "hf:NAME" is to the library `datasets`: one's own folder or file, or a name of the hub.
+
+    A path is absolute, or below `data_dir` where that is set. Any other name is read from the library's
+    cache, and fetched where `download` allows it. `subset` is the configuration of a dataset that has
+    several, `train_split` and `test_split` name its parts; without one to hold out, a tenth is. The columns
+    decide what it is: `image` and `label` are pictures, scaled to `size` and `channels`, `words` and
+    `tags` are tagged sentences of entities of `types`; else it is a table like others.
+    """
+    need("datasets", config.dataset)
+    meaning = Meaning(time, value, time_format, window, horizon, max_step, text, label, classes, client)
+    extra = Extra(image, Shape(size, channels), words, tags, types)
+    tables = _splits(config, subset, train_split, test_split)
+    columns = tables[0].columns
+    table_like = time or value or text
+    if words or tags or (not (image or table_like) and {WORDS, TAGS} <= set(columns)):
+        return _tagged(config.dataset, tables, extra)
+    if image or (IMAGE in columns and not table_like and VALUE not in columns and TEXT not in columns):
+        return _pictures(config.dataset, tables, extra, meaning)
+    return make_dataset(config.dataset, tables, meaning)
+
+
+def files_of_hf(config: TaskConfig) -> list[Path]:
+    """Return the files of a dataset that lies in a folder of one's own; none for one of the hub."""
+    path = _own_path(config)
+    if path is None:
+        return []
+    return [path] if path.is_file() else sorted(each for each in path.rglob("*") if each.is_file())
+
+
+def _own_path(config: TaskConfig) -> Path | None:
+    """Return the path that a dataset's name is; None for a name of the hub."""
+    path = Path(config.data_dir, config.dataset.partition(":")[2])
+    return path if path.is_absolute() and path.exists() else None
+
+
+def _splits(config: TaskConfig, subset: str, train: str, test: str) -> list[HubTable]:
+    """Return the split to train on and, where there is one, that to hold out."""
+    found = _load(config, subset)
+    if not isinstance(found, Mapping):
+        if test:
+            raise UserError(
+                f"dataset {config.dataset!r} has no splits, so test_split must be '', got {test!r}"
+            )
+        return [HubTable(config.dataset, found)]
+    held_out = test or next((name for name in HELD_OUT if name in found), "")
+    for option, name in (("train_split", train), ("test_split", held_out)):
+        if name and name not in found:
+            raise UserError(f"{option} must be one of {', '.join(found)}, got {shown(name)}")
+    names = [train, held_out] if held_out and held_out != train else [train]
+    return [HubTable(f"{config.dataset} ({name})", found[name]) for name in names]
+
+
+def _load(config: TaskConfig, subset: str) -> Any:
+    """Return what the library loads: a dataset, or one a split."""
+    import datasets
+
+    path, name = _own_path(config), config.dataset.partition(":")[2]
+    if path is None and (Path(name).is_absolute() or (config.data_dir and not config.download)):
+        raise UserError(
+            f"dataset {config.dataset!r} must be a folder or a file that is there, got "
+            f"{Path(config.data_dir, name)}; a name of the hub is read where data-dir is '' or download is "
+            "true"
+        )
+    bars = datasets.is_progress_bar_enabled()
+    datasets.disable_progress_bars()  # every worker would print them
+    before = datasets.config.HF_HUB_OFFLINE
+    datasets.config.HF_HUB_OFFLINE = before or path is not None or not config.download
+    try:
+        if path is None:
+            return datasets.load_dataset(f"{_OF_HUB}{name}", subset or None)
+        if path.is_file():
+            return _one_file(path)
+        if any((path / each).is_file() for each in _SAVED):
+            return datasets.load_from_disk(str(path))
+        return datasets.load_dataset(str(path), subset or None)
+    except UserError:
+        raise
+    except Exception as error:  # the library raises whatever what it reads with does
+        why = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+        advice = "" if path else "; it is fetched where download is true"
+        raise UserError(f"dataset {config.dataset!r} cannot be loaded ({why}){advice}") from error
+    finally:
+        datasets.config.HF_HUB_OFFLINE = before
+        if bars:
+            datasets.enable_progress_bars()
+
+
+def _one_file(path: Path) -> Any:
+    import datasets
+
+    reader = _READERS.get(path.suffix.lower())
+    if reader is None:
+        raise UserError(f"{path} must end in {', '.join(_READERS)}, or name a folder")
+    return datasets.load_dataset(reader, data_files=str(path), split=TRAIN)
+
+
+def _pictures(name: str, tables: Sequence[HubTable], extra: Extra, meaning: Meaning) -> Dataset:
+    """Return pictures with labels, scaled one by one."""
+    image, label = extra.image or IMAGE, meaning.label or LABEL
+    client = meaning.client if meaning.client != CLIENT or CLIENT in tables[0].columns else ""
+    labels = []
+    for table in tables:
+        table.check_columns([image, label])
+        labels.append([str(cell) for part in table.filled([label]) for cell in part.cells[label]])
+    found = {each for of_half in labels for each in of_half}
+    classes = class_names(name, found, meaning.classes, tables[0].classes(label))
+    number = {each: place for place, each in enumerate(classes)}
+    halves: list[Half] = [
+        (
+            extra.shape.column(len(of_half), _pixels(table, image, extra.shape)),
+            np.array([number[each] for each in of_half], dtype=np.int64),
+        )
+        for table, of_half in zip(tables, labels, strict=True)
+    ]
+    owners = (
+        [str(cell) for part in tables[0].filled([client]) for cell in part.cells[client]] if client else []
+    )
+    return picture_dataset(name, halves, classes, owners)
+
+
+def _pixels(table: HubTable, column: str, shape: Shape) -> Iterator[NDArray[np.uint8]]:
+    """Yield each picture of a column as (C, H, W)."""
+    for part in table.parts([column], _PICTURES_AT_ONCE):
+        for place, cell in zip(part.place, part.cells[column], strict=True):
+            if not hasattr(cell, "convert"):  # no picture of Pillow's
+                raise table.refuse(place, column, "a picture, as a feature of the type Image is", cell)
+            yield shape.pixels(cell)
+
+
+def _tagged(name: str, tables: Sequence[Table], extra: Extra) -> Dataset:
+    """Return sentences of words and their tags; of one split alone, a tenth is held out."""
+    words, tags = extra.words or WORDS, extra.tags or TAGS
+    halves = []
+    for table in tables:
+        table.check_columns([words, tags])
+        halves.append(
+            [
+                Sentence(*_checked(table, place, given, (words, tags)))
+                for part in table.parts([words, tags])
+                for place, *given in zip(part.place, part.cells[words], part.cells[tags], strict=True)
+                if given != [[], []]
+            ]
+        )
+    if len(halves) == 1:
+        whole = halves[0]
+        halves = [[whole[row] for row in rows] for rows in tenth(len(whole))]
+    return dataset_of(name, *halves, types=named_types(extra.types))
+
+
+def _checked(
+    table: Table, place: int, given: Sequence[Any], columns: tuple[str, str]
+) -> tuple[list[str], list[str]]:
+    """Return the words of a sentence, and their tags as IOB2; UserError for what are none."""
+    for column, cell in zip(columns, given, strict=True):
+        if not (isinstance(cell, list) and all(isinstance(each, str) for each in cell)):
+            raise table.refuse(place, column, "a list of texts", cell)
+    words, tags = given
+    if len(words) != len(tags):
+        raise table.refuse(place, columns[1], f"a tag for each of {len(words)} words", tags)
+    if strange := [tag for tag in tags if not is_tag(tag)]:
+        raise table.refuse(place, columns[1], "tags such as O, B-PER and I-PER", strange[0])
+    return words, to_iob2(tags)

@@ -1,0 +1,178 @@
+"""Texts that each have a class: as columns, and from tables."""
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from models.core.errors import UserError
+from models.data.dataset import Dataset, Examples
+from models.data.held_out import class_names, tenth
+from models.data.large import zeros
+from models.data.table import Part, Table
+
+KIND = "labelled-text"
+LONGEST = 2**16
+"""Bytes of a text: all take the place of the longest."""
+LONGEST_NAME = 100
+"""Characters of a class's name, which metrics are called by."""
+MOST_CLASSES = 1000
+FILL = 0
+"""In the places behind a text's last byte; text holds no such byte."""
+
+Half = tuple[NDArray[np.uint8], NDArray[np.int64]]
+"""Texts in UTF-8 (N, L), and their classes (N,)."""
+
+
+@dataclass(frozen=True)
+class TextColumns:
+    """Which columns hold what."""
+
+    text: Sequence[str]
+    """One or several, which are joined with a blank between."""
+    label: str
+    client: str
+    """"" = the table knows of no clients."""
+
+    @property
+    def needed(self) -> list[str]:
+        """Names of the columns, each once."""
+        return list(dict.fromkeys(filter(None, (*self.text, self.label, self.client))))
+
+
+@dataclass(frozen=True)
+class _Survey:
+    """What a first reading of a table finds."""
+
+    label: NDArray[np.int32]
+    """Place in `names` of each row's class."""
+    names: Sequence[str]
+    client: NDArray[np.int32]
+    clients: Sequence[str]
+    longest: int
+    """Bytes of the longest text."""
+
+
+def read_labelled_text(
+    name: str, tables: Sequence[Table], columns: TextColumns, classes: Sequence[str]
+) -> Dataset:
+    """Return the texts of one table, of which a tenth is held out, or of one for each half.
+
+    Each table is read twice: to number its classes and to know the longest text, then to keep the texts.
+    `classes` names the classes in the order of their numbers; unless given, they are those that there are.
+    """
+    of_tables = [columns, replace(columns, client="")][: len(tables)]  # nobody asks who owns what is held out
+    surveys = []
+    for table, each in zip(tables, of_tables, strict=True):
+        table.check_columns(each.needed)
+        surveys.append(_survey(table, each))
+    found = {each for survey in surveys for each in survey.names}
+    names = class_names(tables[0].name, found, classes, tables[0].classes(columns.label))
+    halves = [_kept(*each, names) for each in zip(tables, surveys, of_tables, strict=True)]
+    train_rows = np.arange(len(surveys[0].label))
+    if len(halves) == 1:
+        train_rows, test_rows = tenth(len(train_rows))
+        halves = [(text[rows], label[rows]) for text, label in halves for rows in (train_rows, test_rows)]
+    if not columns.client:
+        return dataset_of(name, halves, names)
+    clients, client = np.unique(surveys[0].client[train_rows], return_inverse=True)
+    return dataset_of(name, halves, names, client, tuple(surveys[0].clients[number] for number in clients))
+
+
+def dataset_of(
+    name: str,
+    halves: Sequence[Half],
+    classes: tuple[str, ...],
+    client: NDArray[np.int64] | None = None,
+    client_names: tuple[str, ...] = (),
+) -> Dataset:
+    """Return training and held-out texts as a dataset: columns `text` (N, L) and `label` (N,)."""
+    train, test = (
+        Examples({"text": torch.from_numpy(text), "label": torch.from_numpy(label)}) for text, label in halves
+    )
+    return Dataset(
+        name, KIND, train, test, label="label", classes=classes, client=client, client_names=client_names
+    )
+
+
+def half_of(texts: Sequence[str], labels: Sequence[int]) -> Half:
+    """Return texts and the numbers of their classes as columns."""
+    encoded = [text.encode() for text in texts]
+    text = zeros((len(texts), max(map(len, encoded), default=1)), np.uint8)
+    for row, content in enumerate(encoded):
+        text[row, : len(content)] = np.frombuffer(content, np.uint8)
+    return text, np.array(labels, dtype=np.int64)
+
+
+def read_texts(text: Tensor) -> list[str]:
+    """Return the texts of a column (N, L)."""
+    return [row.tobytes().rstrip(bytes([FILL])).decode() for row in text.numpy()]
+
+
+def _survey(table: Table, columns: TextColumns) -> _Survey:
+    numbers: dict[str, int] = {}
+    clients: dict[str, int] = {}
+    label: list[int] = []
+    client: list[int] = []
+    longest = 0
+    for part in table.filled(columns.needed):
+        texts = encoded_texts(table, part, columns.text, LONGEST)
+        longest = max(longest, *map(len, texts))
+        for place, cell in zip(part.place, part.cells[columns.label], strict=True):
+            called = str(cell).strip()
+            if not (called.isprintable() and len(called) <= LONGEST_NAME) or isinstance(cell, dict | list):
+                allowed = f"the name of a class, of at most {LONGEST_NAME} printable characters"
+                raise table.refuse(place, columns.label, allowed, cell)
+            label.append(numbers.setdefault(called, len(numbers)))
+            if len(numbers) > MOST_CLASSES:
+                raise table.refuse(place, columns.label, f"one of at most {MOST_CLASSES} classes", cell)
+        if columns.client:
+            client += [clients.setdefault(str(cell), len(clients)) for cell in part.cells[columns.client]]
+    if len(label) < 2:
+        raise UserError(f"{table.name} must hold two texts or more, got {len(label)}")
+    order = sorted(clients)
+    by_name = np.argsort([clients[each] for each in order])  # number in the file -> place among sorted names
+    return _Survey(
+        np.array(label, np.int32),
+        list(numbers),
+        by_name.astype(np.int32)[np.array(client, np.int32)],
+        order,
+        longest,
+    )
+
+
+def _kept(table: Table, survey: _Survey, columns: TextColumns, classes: Sequence[str]) -> Half:
+    """Read a table again, and keep its texts."""
+    text = zeros((len(survey.label), survey.longest), np.uint8)
+    row = 0
+    for part in table.parts(columns.needed):
+        for content in encoded_texts(table, part, columns.text):
+            text[row, : len(content)] = np.frombuffer(content, np.uint8)
+            row += 1
+    place = {name: number for number, name in enumerate(classes)}
+    numbers = np.array([place[name] for name in survey.names], dtype=np.int64)
+    return text, numbers[survey.label]
+
+
+def encoded_texts(
+    table: Table, part: Part, columns: Sequence[str], longest: float = math.inf
+) -> Iterator[bytes]:
+    """Yield each row's text in UTF-8; UserError for one that is too long, or holds what no text does."""
+    cells = (part.cells[each] for each in columns)
+    for place, row in zip(part.place, zip(*cells, strict=True), strict=True):
+        for column, cell in zip(columns, row, strict=True):
+            if not isinstance(cell, str):
+                raise table.refuse(place, column, "a text", cell)
+            if "\0" in cell:
+                raise table.refuse(place, column, "without a zero byte", cell)
+        try:
+            content = " ".join(row).encode()
+        except UnicodeEncodeError as error:  # half of a sign, as JSON can hold it
+            raise table.refuse(place, columns[0], "whole characters", row[0]) from error
+        if len(content) > longest:
+            raise table.refuse(place, columns[0], f"of at most {longest:,} bytes", row[0])
+        yield content

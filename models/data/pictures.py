@@ -1,0 +1,98 @@
+"""Pictures of one's own, from whatever they come: scaled, and laid into a column one by one."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from models.core.config import require
+from models.data.dataset import Dataset, Examples, Indices
+from models.data.held_out import tenth
+from models.data.large import zeros
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+# Pillow is imported where it is used, so that a worker of another family does without.
+
+MODES = {1: "L", 3: "RGB"}
+"""Channels -> what Pillow calls such pictures."""
+Half = tuple[NDArray[np.uint8], NDArray[np.int64]]
+"""Pictures (N, C, H, W) and their labels (N,)."""
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What pictures of any size are made to; raises UserError for what no task could take."""
+
+    size: int = 32
+    """Pixels of each side."""
+    channels: int = 3
+    """1 = grey, 3 = red, green and blue."""
+
+    def __post_init__(self) -> None:
+        require(self.channels in MODES, "channels", "1 or 3", self.channels)
+        require(1 <= self.size <= 1024, "size", "1 to 1024", self.size)
+
+    def pixels(self, picture: "Image") -> NDArray[np.uint8]:
+        """Return a picture as (C, H, W)."""
+        from PIL import Image
+
+        scaled = picture.convert(MODES[self.channels]).resize(
+            (self.size, self.size), Image.Resampling.BILINEAR
+        )
+        pixels = np.asarray(scaled, dtype=np.uint8)
+        return pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
+
+    def column(self, num: int, pictures: Iterable[NDArray[np.uint8]]) -> NDArray[np.uint8]:
+        """Return so many pictures, each (C, H, W), as (N, C, H, W)."""
+        column = zeros((num, self.channels, self.size, self.size), np.uint8)
+        for row, pixels in enumerate(pictures):
+            column[row] = pixels
+        return column
+
+
+def picture_dataset(
+    name: str,
+    halves: Sequence[Half],
+    classes: tuple[str, ...],
+    client: Sequence[str] = (),
+) -> Dataset:
+    """Return training and held-out pictures; of one half alone, a tenth is held out.
+
+    `client` names the owner of each picture of the first half, or is () where none has one.
+    """
+    train_rows = np.arange(len(halves[0][1]))
+    if len(halves) == 1:
+        train_rows, test_rows = tenth(len(train_rows))
+        halves = [_rows(halves[0], rows) for rows in (train_rows, test_rows)]
+    train, test = (
+        Examples({"image": torch.from_numpy(images), "label": torch.from_numpy(labels)})
+        for images, labels in halves
+    )
+    owner: Indices | None = None
+    names: Any = ()
+    if client:
+        names, owner = np.unique(np.array(client)[train_rows], return_inverse=True)
+    return Dataset(
+        name,
+        "images",
+        train,
+        test,
+        label="label",
+        classes=classes,
+        client=owner,
+        client_names=tuple(map(str, names)),
+        info={"max_value": 255},
+    )
+
+
+def _rows(half: Half, rows: NDArray[np.int64]) -> Half:
+    images, labels = half
+    chosen = zeros((len(rows), *images.shape[1:]), np.uint8)
+    for place, row in enumerate(rows.tolist()):
+        chosen[place] = images[row]
+    return chosen, labels[rows]

@@ -1,0 +1,137 @@
+"""Text classification: a transformer that says of a text which class it is of, such as its topic."""
+
+import re
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from models.core.config import require
+from models.core.confusion_matrix import confusion_matrix
+from models.data.dataset import Dataset, Examples
+from models.data.labelled_text import KIND, read_texts
+from models.data.tokens import TOKENS
+from models.task import Batch, Metrics, Objective
+from models.text.adapters import add_lora
+from models.text.backbone import SCRATCH, load_backbone
+from models.text.length_buckets import by_length
+from models.text.pieces import OVERLAP, SPLIT, Piece, Sentences, encode
+from models.text.sentence_task import SentenceTask
+from models.text.tokens import EVALUATION_BATCH, logits_of, objective
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+_MODEL = "AutoModelForSequenceClassification"
+_WORD = re.compile(r"\S+")
+F1 = "f1-"
+"""What the F1 of a class begins with."""
+
+
+class TextClassification(SentenceTask):
+    """Say of a text which class it is of: its topic, its sentiment, what somebody wants.
+
+    Options: `backbone`, "scratch" (a small BERT), "minilm", the absolute folder of a saved model, or a name
+    on the Hugging Face hub; `lora`, the rank of adapters (Hu et al. 2021, arXiv:2106.09685) that are trained
+    and sent with the head instead of the whole, 0 for none. Those of `SentenceTask` too.
+
+    Metrics: `macro-f1` is the mean of the F1 of all classes that there are, or that were predicted. A text
+    that is read in pieces is trained on with each of them; what is said of it is the mean of the scores of
+    its pieces, each weighted by the words that it is asked about.
+    """
+
+    kind = KIND
+    metric = "accuracy"
+    metrics: ClassVar[tuple[str, ...]] = ("macro-f1", f"{F1}*", "loss")
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        backbone: str = SCRATCH,
+        lora: int = 0,
+        warmup_steps: int = 10,
+        long_sentences: str = SPLIT,
+        overlap: int = OVERLAP,
+        length_buckets: int = 0,
+    ) -> None:
+        require(lora >= 0, "lora", ">= 0", lora)
+        self.lora = lora
+        loaded = load_backbone(
+            backbone,
+            (" ".join(words) for words in self.words(dataset.train)),
+            tokens=dataset.info.get(TOKENS),
+            id2label=dict(enumerate(dataset.classes)),
+            label2id={name: number for number, name in enumerate(dataset.classes)},
+        )
+        super().__init__(dataset, loaded, warmup_steps, long_sentences, overlap, length_buckets)
+        self.agreed = (*dataset.classes, self.backbone.vocabulary_sha256)
+
+    def build(self) -> nn.Module:
+        """Return the network, with adapters where they are asked for."""
+        network = self.backbone.build(_MODEL)
+        if self.lora:
+            add_lora(network, self.lora)
+        return network
+
+    @property
+    def objectives(self) -> Sequence[Objective]:
+        """Cross-entropy by AdamW, with the settings of BERT (Devlin et al. 2019, arXiv:1810.04805, A.3)."""
+        return [objective(self.backbone, self.warmup_steps, fused=True)]
+
+    def ask(
+        self, data: Examples, sentences: Sentences, pieces: Sequence[Piece], generator: torch.Generator
+    ) -> Batch:
+        """Return the tokens of pieces (B, L), and the class of the text of each as `labels` (B,)."""
+        batch, _ = encode(self.backbone, sentences, pieces)
+        return {**batch, "labels": data["label"][[piece.sentence for piece in pieces]]}
+
+    def evaluate(self, model: nn.Module, data: Examples, generator: torch.Generator) -> Metrics:
+        """Return the sums of loss and of right answers, and the counts that make the F1 of each class."""
+        logits, label = self._logits(model, data), data["label"]
+        size = len(self.dataset.classes)
+        predicted = logits.argmax(1)
+        right = torch.bincount(label[predicted == label], minlength=size)
+        true, given = (torch.bincount(classes, minlength=size) for classes in (label, predicted))
+        counts = zip(self.dataset.classes, right.tolist(), (true + given).tolist(), strict=True)
+        return {
+            "accuracy": (int(right.sum()), len(data)),
+            "loss": (float(F.cross_entropy(logits, label, reduction="sum")), len(data)),
+            **{f"{F1}{name}": (2 * both, either) for name, both, either in counts},
+        }
+
+    def ratios(self, metrics: Metrics) -> dict[str, float]:
+        """Return the means, and that of the F1 of all classes, each taken once of the merged counts."""
+        means = super().ratios(metrics)
+        of_classes = [mean for name, mean in means.items() if name.startswith(F1)]
+        if of_classes:
+            means["macro-f1"] = sum(of_classes) / len(of_classes)
+        return means
+
+    def figures(self, model: nn.Module, data: Examples, generator: torch.Generator) -> "dict[str, Figure]":
+        """Draw the confusion matrix of the held-out examples."""
+        predicted = self._logits(model, data).argmax(1)
+        return {"confusion-matrix": confusion_matrix(data["label"], predicted, self.dataset.classes)}
+
+    def words(self, data: Examples) -> list[list[str]]:
+        """Return what lies between the blanks of each text."""
+        return [_WORD.findall(text) for text in read_texts(data["text"])]
+
+    def _logits(self, model: nn.Module, data: Examples) -> Tensor:
+        """Return the scores of the classes for each text: (N, num_classes), float64, on the CPU."""
+        device = next(model.parameters()).device
+        sentences = self.words(data)
+        pieces = by_length(self.long_sentences.pieces(sentences), self.length_buckets)
+        logits = torch.zeros(len(data), len(self.dataset.classes), dtype=torch.float64)
+        weights = torch.zeros(len(data), dtype=torch.float64)
+        for start in range(0, len(pieces), EVALUATION_BATCH):
+            chosen = pieces[start : start + EVALUATION_BATCH]
+            batch, _ = encode(self.backbone, sentences, chosen)
+            given = logits_of(model, {name: column.to(device) for name, column in batch.items()})
+            text = torch.tensor([piece.sentence for piece in chosen])
+            # A text of blanks alone has one piece without a word.
+            weight = torch.tensor([max(piece.asked_end - piece.asked_start, 1) for piece in chosen]).double()
+            logits.index_add_(0, text, given.double().cpu() * weight[:, None])
+            weights.index_add_(0, text, weight)
+        return logits / weights[:, None]

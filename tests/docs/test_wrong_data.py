@@ -1,0 +1,155 @@
+"""docs/data.md: every wrong input that it names gets the line that it shows, and its examples load."""
+
+import re
+from collections.abc import Mapping
+from importlib.util import find_spec
+from io import BytesIO
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+from PIL import Image
+from places import ROOT
+
+from models.core.config import TaskConfig
+from models.core.errors import UserError
+from models.core.toml import quoted
+from models.data.datasets import load_dataset
+
+PAGE = (ROOT / "docs" / "data.md").read_text(encoding="utf-8")
+GOOD = '{"text": "a", "label": "b"}\n'
+
+
+class Wrong(NamedTuple):
+    """What is written, and how it is asked for."""
+
+    files: Mapping[str, bytes | str]
+    dataset: str
+    options: Mapping[str, Any] = {}
+
+
+def picture(side: int = 4) -> bytes:
+    file = BytesIO()
+    Image.new("L", (side, side)).save(file, "png")
+    return file.getvalue()
+
+
+def arrays(**given: Any) -> bytes:
+    file = BytesIO()
+    np.savez(file, **given)
+    return file.getvalue()
+
+
+IMAGES, NUMBERS = np.zeros((20, 28, 28), np.uint8), np.zeros(20, np.int64)
+PNG = picture()
+WRONG: Mapping[str, Mapping[str, Wrong]] = {
+    "## Your own pictures": {
+        "a file that is no picture": Wrong({"scans/dog/broken.jpg": "no picture"}, "images:scans"),
+        "`DIR` without pictures": Wrong({"scans/notes.txt": ""}, "images:scans"),
+        "pictures beside folders of them": Wrong(
+            {"scans/cat/1.png": PNG, "scans/rome/cat/1.png": PNG}, "images:scans"
+        ),
+        "a class that `classes` does not name": Wrong(
+            {"scans/dog/1.png": PNG}, "images:scans", {"classes": ["bird", "cat"]}
+        ),
+        "a table's file that is not there": Wrong(
+            {"labels.csv": "file,label\ncat/1.png,a\ncat/8.png,a", "cat/1.png": PNG}, "images:labels.csv"
+        ),
+        "a table's file elsewhere": Wrong(
+            {"labels.csv": "file,label\ncat/1.png,a\n../1.png,a", "cat/1.png": PNG}, "images:labels.csv"
+        ),
+        "an array of other numbers": Wrong(
+            {"scans.npz": arrays(train_images=IMAGES / 2, train_labels=NUMBERS)}, "npz:scans.npz"
+        ),
+        "labels that are none": Wrong(
+            {"scans.npz": arrays(train_images=IMAGES, train_labels=NUMBERS / 2)}, "npz:scans.npz"
+        ),
+        '`validation = "train"` without them': Wrong(
+            {"scans.npz": arrays(train_images=IMAGES, train_labels=NUMBERS, test_images=IMAGES)},
+            "npz:scans.npz",
+            {"validation": "train"},
+        ),
+    },
+    "### What is refused": {
+        "other names of columns": Wrong({"prices.csv": "time,price,client"}, "csv:prices.csv"),
+        "another encoding": Wrong(
+            {"prices.csv": "value,time,client\n1,1,Zürich".encode("latin-1")}, "csv:prices.csv"
+        ),
+        "an encoding that does not exist": Wrong(
+            {"prices.csv": ""}, "csv:prices.csv", {"encoding": "klingon"}
+        ),
+        "a text where a number should be": Wrong(
+            {"prices.csv": "value,time,client\n1,1,a\nhigh,2,a"}, "csv:prices.csv"
+        ),
+        "an empty value": Wrong({"prices.csv": "value,time,client\n1,1,a\n,2,a"}, "csv:prices.csv"),
+        "a date of another form": Wrong(
+            {"prices.csv": "value,time,client\n1,01/02/2024,a"}, "csv:prices.csv"
+        ),
+        "one time twice": Wrong({"prices.csv": "value,time,client\n1,2,a\n2,1,b\n3,2,a"}, "csv:prices.csv"),
+        "a row that is cut": Wrong({"prices.csv": "value,time,client\n1,1"}, "csv:prices.csv"),
+        "a line that is no JSON": Wrong({"letters.json": GOOD + '{"text": "a"'}, "json:letters.json"),
+        "a JSON object without a name": Wrong({"letters.json": GOOD + '{"text": "a"}'}, "json:letters.json"),
+        "a text that is none": Wrong(
+            {"letters.json": GOOD + '{"text": 3, "label": "b"}'}, "json:letters.json"
+        ),
+        "a class that `classes` does not name": Wrong(
+            {"letters.json": GOOD * 2}, "json:letters.json", {"classes": ["c"]}
+        ),
+        "options of both kinds": Wrong(
+            {"letters.json": GOOD}, "json:letters.json", {"text": "a", "value": "b"}
+        ),
+        "a file that is no Parquet": Wrong({"prices.parquet": "time,value,client"}, "parquet:prices.parquet"),
+    },
+}
+CASES = [pytest.param(section, given, id=given) for section, cases in WRONG.items() for given in cases]
+
+
+def lines_of(section: str) -> dict[str, str]:
+    """Return what a section says is given -> the line that it shows."""
+    text = PAGE.partition(f"\n{section}\n")[2].partition("\n##")[0].partition("| given | the line |")[2]
+    return dict(re.findall(r"^\| (.+?) \| `(.+)` \|$", text, re.MULTILINE))
+
+
+@pytest.mark.parametrize("section", WRONG)
+def test_every_wrong_input_of_the_page_is_tried(section: str) -> None:
+    assert lines_of(section).keys() == WRONG[section].keys()
+
+
+@pytest.mark.parametrize(("section", "given"), CASES)
+def test_it_gets_the_line_of_the_page(section: str, given: str, tmp_path: Path) -> None:
+    wrong, shown = WRONG[section][given], lines_of(section)[given]
+    if ".parquet" in shown and find_spec("pyarrow") is None:
+        pytest.skip("pyarrow is an extra")
+    for name, content in wrong.files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(content.encode() if isinstance(content, str) else content)
+    config = TaskConfig(dataset=wrong.dataset, data_dir=str(tmp_path), dataset_options=quoted(wrong.options))
+    with pytest.raises(UserError) as error:
+        load_dataset(config)
+    said = str(error.value).replace(f"{tmp_path}/", "").replace(str(tmp_path), "scans")
+    assert re.fullmatch(re.escape(shown).replace(re.escape("..."), ".*"), said), said
+
+
+EXAMPLES: Mapping[str, tuple[str, str]] = {
+    "/data/prices.csv": (
+        "cp1252",
+        "Ort;Tag;Preis\n"
+        + "\n".join(f"Zürich;{1 + n % 28:02}.{1 + n // 28:02}.2024;{n},5" for n in range(50)),
+    ),
+    "/data/letters.csv": (
+        "utf-8",
+        "office,title,letter,topic\n" + "\n".join(f"{n % 4},Hello,{n} times,{n % 3}" for n in range(20)),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_the_examples_load(name: str, tmp_path: Path) -> None:
+    command = re.search(rf"dataset=csv:{name} [^`]*?\"dataset-options=([^\"]*)\"", PAGE)
+    assert command
+    encoding, text = EXAMPLES[name]
+    (tmp_path / Path(name).name).write_text(text, encoding=encoding)
+    config = TaskConfig(dataset=f"csv:{tmp_path / Path(name).name}", dataset_options=command[1])
+    dataset = load_dataset(config)
+    assert dataset.client_names == {"prices": ("Zürich",), "letters": ("0", "1", "2", "3")}[Path(name).stem]

@@ -1,0 +1,200 @@
+"""Labelled texts from tables: what is read as it is written, and the line that says what cannot be read."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from models.core.config import TaskConfig
+from models.core.errors import UserError
+from models.core.toml import quoted
+from models.data import labelled_text, large, table, text
+from models.data.data_files import data_files
+from models.data.dataset import Dataset
+from models.data.datasets import load_dataset
+from models.data.labelled_text import read_texts
+
+ROWS = [(f"text {number} ü", "no" if number % 3 else "yes", f"client {number % 2}") for number in range(20)]
+
+
+def load(name: str, **options: Any) -> Dataset:
+    return load_dataset(TaskConfig(dataset=name, dataset_options=quoted(options)))
+
+
+def write(
+    path: Path, header: str, rows: list[tuple[str, ...]], between: str = ",", encoding: str = "utf-8"
+) -> Path:
+    lines = [header, *(between.join(row) for row in rows)]
+    path.write_text("\n".join(lines), encoding=encoding)
+    return path
+
+
+def read(examples: Any, dataset: Dataset) -> list[tuple[str, str]]:
+    names = [dataset.classes[number] for number in examples["label"].tolist()]
+    return list(zip(read_texts(examples["text"]), names, strict=True))
+
+
+def test_columns_that_are_called_so_need_no_options(tmp_path: Path) -> None:
+    dataset = load(f"csv:{write(tmp_path / 'a.csv', 'text,label,client', ROWS)}")
+    assert (dataset.kind, dataset.label, dataset.classes) == ("labelled-text", "label", ("no", "yes"))
+    train, test = (read(half, dataset) for half in (dataset.train, dataset.test))
+    assert (len(train), len(test)) == (18, 2)
+    assert sorted([*train, *test]) == sorted((text, label) for text, label, _ in ROWS)
+    assert dataset.client_names == ("client 0", "client 1")
+    of_text = {text: client for text, _, client in ROWS}
+    assert dataset.client is not None
+    assert [dataset.client_names[number] for number in dataset.client] == [of_text[text] for text, _ in train]
+
+
+def test_any_columns_by_name_in_any_encoding(tmp_path: Path) -> None:
+    rows = [(text, label, "more", client) for text, label, client in ROWS]
+    path = write(tmp_path / "a.csv", "Titel;Thema;Rest;Amt", rows, ";", encoding="latin-1")
+    dataset = load(
+        f"csv:{path}",
+        text=["Titel", "Rest"],
+        label="Thema",
+        client="Amt",
+        encoding="latin-1",
+        delimiter=";",
+        classes=["yes", "no", "never"],
+    )
+    assert dataset.classes == ("yes", "no", "never")
+    both = [*read(dataset.train, dataset), *read(dataset.test, dataset)]
+    assert sorted(both) == sorted((f"{text} more", label) for text, label, _ in ROWS)
+    assert dataset.client_names == ("client 0", "client 1")
+
+
+@pytest.mark.parametrize("as_list", [True, False])
+def test_json_lines_and_one_list(tmp_path: Path, as_list: bool) -> None:
+    rows = [{"text": text, "label": len(text) % 2 * 10, "more": [1]} for text, _, _ in ROWS]
+    lines = [json.dumps(row) for row in rows]
+    (tmp_path / "a.json").write_text(
+        f"[{', '.join(lines)}]" if as_list else "\n".join([*lines, ""]), encoding="utf-8"
+    )
+    dataset = load(f"json:{tmp_path / 'a.json'}")
+    assert dataset.classes == ("0", "10")
+    both = [*read(dataset.train, dataset), *read(dataset.test, dataset)]
+    assert sorted(both) == sorted((row["text"], str(row["label"])) for row in rows)
+    assert dataset.client is None
+
+
+def test_a_folder_holds_the_halves(tmp_path: Path) -> None:
+    write(tmp_path / "train.csv", "text,label,client", ROWS)
+    write(tmp_path / "valid.csv", "text,label", [("a", "yes"), ("longer than all others by far", "no")])
+    dataset = load(f"csv:{tmp_path}", text="text")
+    assert len(dataset.train) == 20
+    assert read(dataset.test, dataset) == [("a", "yes"), ("longer than all others by far", "no")]
+    assert [each.name for each in data_files(TaskConfig(dataset=f"csv:{tmp_path}"))] == [
+        "train.csv",
+        "valid.csv",
+    ]
+
+
+def test_whole_numbers_are_sorted_by_size(tmp_path: Path) -> None:
+    rows = [(f"{number}", f"{number}") for number in [*range(12)] * 2]
+    dataset = load(f"csv:{write(tmp_path / 'a.csv', 'text,label', rows)}")
+    assert dataset.classes == tuple(map(str, range(12)))
+    assert all(text == label for text, label in read(dataset.train, dataset))
+
+
+def test_what_does_not_fit_into_the_memory_is_mapped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write(tmp_path / "a.csv", "text,label,client", ROWS)
+    whole = load(f"csv:{path}")
+    monkeypatch.setattr(large, "IN_MEMORY", 10)
+    monkeypatch.setattr(table, "PART", 3)
+    monkeypatch.setenv("POLYFED_CACHE", str(tmp_path / "cache"))
+    made = []
+    monkeypatch.setattr(labelled_text, "zeros", lambda *of: made.append(large.zeros(*of)) or made[-1])
+    load_dataset.cache_clear()
+    mapped = load(f"csv:{path}")
+    assert isinstance(made[0], np.memmap)
+    for half in ("train", "test"):
+        for column in ("text", "label"):
+            assert torch.equal(getattr(mapped, half)[column], getattr(whole, half)[column])
+    assert not list((tmp_path / "cache").glob("tmp*"))  # it has no name
+
+
+def test_texts_without_classes_are_a_document_a_client(tmp_path: Path) -> None:
+    rows = [{"said": f"line {number}" if number % 5 else "", "by": "ba"[number % 2]} for number in range(40)]
+    (tmp_path / "train.json").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    dataset = load(f"json:{tmp_path / 'train.json'}", text="said", client="by")
+    assert (dataset.kind, dataset.client_names) == ("text", ("a", "b"))
+    assert dataset.client is not None
+    for number, name in enumerate("ab"):
+        whole = "\n".join(row["said"] for row in rows if row["by"] == name and row["said"])
+        read_back = "".join(text.read(dataset.train["text"][dataset.client == number]))
+        assert read_back == whole[: len(whole) - round(len(whole) / 10)]
+    (tmp_path / "test.json").write_text('{"said": "held out"}', encoding="utf-8")
+    halves = load(f"json:{tmp_path}", text="said")
+    assert text.read(halves.test["text"]) == ["held out"]
+    assert halves.client_names == (str(tmp_path / "train.json"),)
+    assert "".join(text.read(halves.train["text"])) == "\n".join(row["said"] for row in rows if row["said"])
+
+
+GOOD = '{"text": "a", "label": "b"}'
+
+
+@pytest.mark.parametrize(
+    ("content", "options", "message"),
+    [
+        (
+            "",
+            {},
+            "{} needs the columns text, and lacks text: it has ''; name its own in dataset",
+        ),
+        (GOOD + '\n{"text": "a"', {}, r"{}, line 2: no JSON object \(.*\): give a line such as"),
+        (GOOD + "\n[1]", {}, r"{}, line 2: no JSON object \(it is '\[1\]'\)"),
+        (f"[{GOOD},\n 7]", {}, r"{}, line 2: no JSON object \(the list's item 2 is '7'\)"),
+        (GOOD + '\n{"text": "a"}', {}, "{}, line 2: label must be filled in, or the row left out, got None"),
+        (GOOD + '\n{"text": 3, "label": 1}', {}, "{}, line 2: text must be a text, got 3"),
+        (GOOD + '\n{"text": "a\\u0000", "label": 1}', {}, "{}, line 2: text must be without a zero byte"),
+        (GOOD + '\n{"text": "\\ud800", "label": 1}', {}, "{}, line 2: text must be whole characters"),
+        (GOOD + '\n{"text": "a", "label": "b\\nc"}', {}, "{}, line 2: label must be the name of a class, of"),
+        (GOOD, {}, "{} must hold two texts or more, got 1"),
+        (GOOD, {"label": "topic"}, "{} needs the columns text, topic, and lacks topic: it has 'text,label'"),
+        (f"{GOOD}\n{GOOD}", {"classes": ["c"]}, "{} has a class 'b', and classes names c: name it too"),
+        (GOOD, {"classes": ["c", "c"]}, "classes must be a list of names such as .*, each once, got"),
+        (GOOD, {"text": [1]}, "text must be a column's name, or a list of them, got"),
+        (GOOD, {"text": "a", "value": "b"}, "must be of series or of labelled texts, got value and text"),
+        (GOOD, {"encoding": "klingon"}, "encoding must be one that Python knows, such as 'utf-8', 'latin-1'"),
+        (GOOD, {"encoding": "hex"}, "encoding must be one that Python knows"),
+    ],
+)
+def test_what_is_refused(tmp_path: Path, content: str, options: dict[str, Any], message: str) -> None:
+    path = tmp_path / "a.json"
+    path.write_text(content, encoding="utf-8")
+    with pytest.raises(UserError, match=message.format(path)) as error:
+        load(f"json:{path}", **{"text": "text", **options})
+    assert "\n" not in str(error.value)
+
+
+def test_a_text_that_is_too_long(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(labelled_text, "LONGEST", 10)
+    monkeypatch.setattr(labelled_text, "MOST_CLASSES", 2)
+    path = write(tmp_path / "a.csv", "text,label", [("a", "b"), ("a" * 11, "b")])
+    with pytest.raises(UserError, match=r"line 3: text must be of at most 10 bytes, got 'aaaaaaaaaaa'"):
+        load(f"csv:{path}")
+    path = write(tmp_path / "b.csv", "text,label", [("a", "1"), ("b", "2"), ("c", "3")])
+    with pytest.raises(UserError, match=r"line 4: label must be one of at most 2 classes, got '3'"):
+        load(f"csv:{path}")
+
+
+def test_a_folder_without_the_halves(tmp_path: Path) -> None:
+    write(tmp_path / "train.csv", "text,label", [("a", "b")])
+    with pytest.raises(
+        UserError, match=r"must be a csv file, or a folder with train.csv and test.csv or valid"
+    ):
+        load(f"csv:{tmp_path}")
+
+
+def test_the_news_of_the_bbc() -> None:
+    dataset = load("bbc-news")
+    assert (len(dataset.train), len(dataset.test)) == (1685, 420)
+    assert not set(read_texts(dataset.train["text"])) & set(read_texts(dataset.test["text"]))
+    first = read_texts(dataset.train["text"][:1])[0]
+    assert first.startswith(
+        "Ad sales boost Time Warner profit\nQuarterly profits at US media giant TimeWarner"
+    )
