@@ -14,6 +14,7 @@ from models.core.log import log
 from models.core.tracebacks import line_of, plain_line, shortened
 from server.errors import RunFailedError
 from server.first_nodes import wait_for_nodes
+from server.node_clients import NodeClients, clients_of
 from server.node_fit import misfit
 from server.node_questions import NodeQuestions
 from server.node_refusal import Refusal, Refusals
@@ -64,6 +65,8 @@ class NodeRegistry:
     """Seconds that nodes are waited for that are away; refused ones are asked again after as long."""
     silence: float = math.inf
     """Seconds without a heartbeat after which a node counts as gone."""
+    may_host: NodeClients = field(default_factory=NodeClients)
+    """Which clients a node's key may host, as the SuperLink's owner says."""
     refusals: Refusals = field(default_factory=Refusals)
     accepted: dict[int, Claim] = field(default_factory=dict)
     """Node -> what it said, of those that take part and are there."""
@@ -120,7 +123,7 @@ class NodeRegistry:
         for sighting, said in self._questions.ask(grid, newcomers, timeout):
             if isinstance(said, NodeError):
                 self._refuse(sighting, str(said), said.whole, said.place)
-            elif why := self._misfit(said):
+            elif why := self._misfit(sighting, said):
                 self._refuse(sighting, why, said.model_dump_json(), (said.partition_id, said.num_partitions))
             else:
                 self._claims.append(Claim(sighting, said, time.monotonic()))
@@ -267,10 +270,17 @@ class NodeRegistry:
                 examples,
             )
 
-    def _misfit(self, said: NodeDescription) -> str:
+    def _not_its_own(self, sighting: Sighting, place: tuple[int, int] | None) -> str:
+        """Return why a node may not host the clients that it claims; "" where it may."""
+        if self.interchangeable:
+            return ""
+        return self.may_host.why_not(sighting.public_key, clients_of(place, self.num_clients))
+
+    def _misfit(self, sighting: Sighting, said: NodeDescription) -> str:
         """Return why a node cannot take part; "" for one that can."""
         try:
-            return misfit(said, self)
+            place = said.partition_id, said.num_partitions
+            return self._not_its_own(sighting, place) or misfit(said, self)
         except Exception as error:  # a node may say anything
             return f"what it says of itself cannot be read: {line_of(error)}"
 
@@ -287,6 +297,8 @@ class NodeRegistry:
 
         Simulated nodes are all alike, so that there is none to go on with.
         """
+        if others := self._not_its_own(sighting, place):
+            why, rival = others, True  # else its words would count as those of the node whose place it claims
         why, whole = plain_line(why), shortened(whole)  # the node's own words may be among them
         refusal = Refusal(sighting, why, whole, place, time.monotonic(), rival)
         if self.interchangeable or (self.unfit == "stop" and not self.begun):

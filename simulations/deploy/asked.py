@@ -11,6 +11,7 @@ from flwr.proto.control_pb2 import ListNodesRequest, ListRunsRequest
 from flwr.supercore.control import ControlHttpClient
 
 from models.core.errors import UserError
+from server.node_clients import fingerprint_of
 from simulations.deploy import addresses, certificates
 from simulations.deploy.folder import Folder, Running
 from simulations.deploy.gate import HEALTH
@@ -33,6 +34,8 @@ class Node:
     """ "registered" until it first connects, then "online" or "offline"."""
     since: str
     """When it went online or offline, in UTC; "" before that."""
+    key: str = ""
+    """Fingerprint of its key."""
 
 
 @dataclass(frozen=True)
@@ -66,13 +69,27 @@ def is_up(running: Running, folder: Folder) -> bool:
             return False
 
 
+def registered(folder: Folder) -> list[Node]:
+    """Return the nodes that are registered; UserError where the SuperLink of a folder is not up."""
+    running = folder.remembered()
+    if running is None or running.process is None:
+        raise UserError(f"no SuperLink runs in {folder.path}: start it with polyfed deploy server")
+    return nodes(running, folder)
+
+
 def nodes(running: Running, folder: Folder) -> list[Node]:
     """Return the nodes that are registered, in the order of their registration."""
     with _control(running, folder) as control:
         found = sorted(control.ListNodes(ListNodesRequest()).nodes_info, key=lambda node: node.registered_at)
     since = {"online": "last_activated_at", "offline": "last_deactivated_at"}
     return [
-        Node(node.node_id, node.name, node.status, _time(getattr(node, since.get(node.status, ""), "")))
+        Node(
+            node.node_id,
+            node.name,
+            node.status,
+            _time(getattr(node, since.get(node.status, ""), "")),
+            fingerprint_of(node.public_key),
+        )
         for node in found
         if node.status != GONE
     ]

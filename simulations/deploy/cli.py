@@ -191,17 +191,24 @@ def node(
     "public_keys", nargs=-1, required=True, type=FILE, help="The node.pub of each node to let in."
 )
 @click.option("--name", default="", help="Name of the node; the one at the end of its key unless given.")
-def register(folder: Path, public_keys: tuple[Path, ...], name: str) -> None:
-    """Let nodes in: tell the SuperLink their public keys."""
+@click.option(
+    "--clients",
+    default="",
+    metavar="0-3,7",
+    help="Numbers of the clients that it may host, and no other node; any that nobody was given unless given.",
+)
+def register(folder: Path, public_keys: tuple[Path, ...], name: str, clients: str) -> None:
+    """Let nodes in: tell the SuperLink their public keys.
+
+    For a key that is registered already, --clients says anew which clients it may host.
+    """
     from simulations.deploy import registry
     from simulations.deploy.folder import Folder
 
-    if name and len(public_keys) > 1:
-        raise UserError(
-            "--name is for one node: register one key at a time, or name them in their .pub files"
-        )
+    if (name or clients) and len(public_keys) > 1:
+        raise UserError("--name and --clients are for one node: register one key at a time")
     for public in public_keys:
-        registry.register(Folder.there(folder), public, name, say)
+        registry.register(Folder.there(folder), public, name, clients, say)
 
 
 @deploy.command()

@@ -15,8 +15,9 @@ from typing import Any
 import psutil
 import uvicorn
 
+from server.node_clients import fingerprint
 from simulations.deploy.gate import FOR_NODES, Gate, Scope
-from simulations.deploy.keys import fingerprint, public_line, read_key
+from simulations.deploy.keys import public_line, read_key
 from simulations.deploy.refusals import ExitLog
 from simulations.deploy.signatures import registered_in, signed_by
 
