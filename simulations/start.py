@@ -42,19 +42,9 @@ class Start:
 
     def to_the_end(self, console: Console) -> "RunResult":
         """Run, write the report, and say how it ended."""
-        from simulations.runtime.launch import launch
-
         failures = NewFailures(self.folder)
         try:
-            result = launch(
-                self.run_config,
-                runtime=self.runtime,
-                verbose=self.verbose,
-                debug=self.debug,
-                console=console,
-                ray_address=self.ray_address,
-                warm=self.warm,
-            )
+            result = self.launch(console)
         except UserError:
             if self.own_folder:
                 self._drop_folder()
@@ -63,15 +53,33 @@ class Start:
             console.print(line, soft_wrap=True)
         return result
 
+    def launch(self, console: Console) -> "RunResult":
+        """Run to the end, and return how it ended."""
+        from simulations.runtime.launch import launch
+
+        return launch(
+            self.run_config,
+            runtime=self.runtime,
+            verbose=self.verbose,
+            debug=self.debug,
+            console=console,
+            ray_address=self.ray_address,
+            warm=self.warm,
+        )
+
     def going_on(self) -> str:
         """Return the command that goes on with this run; "" where it has done nothing to go on from."""
         with suppress(OSError):
             if any((self.folder / CHECKPOINTS).glob("round-*.safetensors")):
-                ways = {"ray": "", "in-process": " --in-process"}
-                how = ways.get(self.runtime, f" --runtime {self.runtime}")
-                how += f" --ray-address {self.ray_address}" if self.ray_address else ""
-                return f"polyfed run --resume {shlex.quote(str(self.folder))}{how}"
+                return self.command()
         return ""
+
+    def command(self) -> str:
+        """Return the command that goes on with this run."""
+        ways = {"ray": "", "in-process": " --in-process"}
+        how = ways.get(self.runtime, f" --runtime {self.runtime}")
+        how += f" --ray-address {self.ray_address}" if self.ray_address else ""
+        return f"polyfed run --resume {shlex.quote(str(self.folder))}{how}"
 
     def _drop_folder(self) -> None:
         """Remove the folder of a run that could not begin."""

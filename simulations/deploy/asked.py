@@ -69,12 +69,25 @@ def is_up(running: Running, folder: Folder) -> bool:
             return False
 
 
+def running(folder: Folder) -> Running:
+    """Return the SuperLink of a folder; UserError where none runs there."""
+    found = folder.remembered()
+    if found is None or found.process is None or found.superlink:
+        raise UserError(f"no SuperLink runs in {folder.path}: start it with polyfed deploy server")
+    return found
+
+
+def client(running: Running, folder: Folder) -> ControlHttpClient:
+    """Return what talks to the SuperLink of a folder as the user who started it; to be closed."""
+    certificates.read(folder.ca)  # which says in a line what is wrong with it
+    return ControlHttpClient.from_server_address(
+        running.address, insecure=False, root_certificates=folder.ca.read_bytes(), interceptors=[]
+    )
+
+
 def registered(folder: Folder) -> list[Node]:
     """Return the nodes that are registered; UserError where the SuperLink of a folder is not up."""
-    running = folder.remembered()
-    if running is None or running.process is None:
-        raise UserError(f"no SuperLink runs in {folder.path}: start it with polyfed deploy server")
-    return nodes(running, folder)
+    return nodes(running(folder), folder)
 
 
 def nodes(running: Running, folder: Folder) -> list[Node]:
@@ -108,13 +121,9 @@ def runs(running: Running, folder: Folder) -> list[Run]:
 
 @contextmanager
 def _control(running: Running, folder: Folder) -> Iterator[ControlHttpClient]:
-    certificates.read(folder.ca)
-    client = ControlHttpClient.from_server_address(
-        running.address, insecure=False, root_certificates=folder.ca.read_bytes(), interceptors=[]
-    )
-    with closing(client):
+    with closing(client(running, folder)) as control:
         try:
-            yield client
+            yield control
         except httpx.HTTPStatusError as error:
             said = error.response.text[:200]
             raise UserError(

@@ -223,6 +223,39 @@ def unregister(folder: Path, node_id: int) -> None:
 
 
 @deploy.command()
+@click.argument("folder", type=FILE, help=SERVER)
+@click.argument("scenario", required=False, help="As `polyfed run` takes it. Not needed with --resume.")
+@click.option("--set", "-c", "override", multiple=True, metavar="KEY=VALUE",
+              help="key=value over the scenario; may be repeated.")  # fmt: skip
+@click.option("--run-dir", type=FILE, help="Folder of the run; ./runs/SCENARIO-TIME unless given.")
+@click.option("--resume", type=FILE, help="Folder of a run to go on with.")
+@click.option("--verbose", "-v", is_flag=True, help="Show all of the log, Flower's too, and tracebacks.")
+@click.pass_obj
+def run(
+    of_main: Any,
+    folder: Path,
+    scenario: str | None,
+    override: tuple[str, ...],
+    run_dir: Path | None,
+    resume: Path | None,
+    verbose: bool,
+) -> None:
+    """Run a scenario on the nodes of a SuperLink, by the user who started that, on its machine.
+
+    Ctrl-C ends the run.
+    """
+    from simulations.deploy.folder import Folder
+    from simulations.deploy.runs import OnNodes, check_up
+    from simulations.start import prepare
+
+    check_up(server := Folder.there(folder))
+    asked = prepare(scenario, override, run_dir=run_dir, resume=resume, runtime="flower", verbose=verbose)
+    of_main.verbose, of_main.start = verbose, OnNodes.of(asked, server)
+    if of_main.start.to_the_end(make_console()).status == "failed":
+        raise click.exceptions.Exit(FAILURE)
+
+
+@deploy.command()
 @click.argument("folder", type=FILE, help="Folder of a SuperLink or of a node.")
 def status(folder: Path) -> None:
     """Say whether a server or a node is up, its nodes and runs, and how long its certificates hold.

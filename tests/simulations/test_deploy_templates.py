@@ -28,7 +28,8 @@ def test_they_are_written_once(tmp_path: Path) -> None:
     ended = polyfed("deploy", "templates", tmp_path / "files")
     assert ended.code == 0
     assert {Path(line).name for line in ended.out.splitlines()} == {
-        "Dockerfile", "compose.yaml", "polyfed-node.service", "polyfed-server.service",
+        ".dockerignore", "Dockerfile", "compose.yaml", "polyfed-node.service", "polyfed-server.service",
+        "requirements.lock",
     }  # fmt: skip
     assert polyfed("deploy", "templates", tmp_path / "files").code == 2
 
@@ -82,3 +83,16 @@ def test_compose_gives_each_node_its_own_number_and_folders() -> None:
 def test_a_wrong_command_is_seen() -> None:
     with pytest.raises(click.UsageError):
         check(["node", "/state", "--no-such-option", "1"])
+
+
+IN_COMMENTS = re.findall(r"^#   .*?polyfed deploy (.*?)(?: &&.*)?$", "\n".join(
+    path.read_text(encoding="utf-8") for path in sorted(FILES.iterdir())), flags=re.MULTILINE)  # fmt: skip
+
+
+@pytest.mark.parametrize("command", IN_COMMENTS)
+def test_what_a_file_says_to_do_can_be_done(command: str) -> None:
+    check(shlex.split(command))
+
+
+def test_there_are_commands_in_the_files() -> None:
+    assert len(IN_COMMENTS) >= 8
