@@ -44,7 +44,7 @@ ACTIVATE = "/v1/fleet/activate-node"
 LONGEST_ACTIVATION = 2**16
 """Bytes of what it asks then: a key, and a number."""
 LONGEST = 2**27
-"""Bytes of any request of a node: Flower sends large arrays in parts of 20 MB, and JSON is at most 64 MiB."""
+"""Bytes of any request of a node: Flower sends arrays in parts of 5 MiB, and JSON is at most 64 MiB."""
 PAUSE = 1.0
 """Seconds, at least, between two lines of the log on what was refused."""
 UNSIGNED = "Invalid SuperNode authentication"
