@@ -43,12 +43,17 @@ ACTIVATE = "/v1/fleet/activate-node"
 """What a node asks first. Flower's answer to a key that it does not know is what such a node understands."""
 LONGEST_ACTIVATION = 2**16
 """Bytes of what it asks then: a key, and a number."""
+READ = (ACTIVATE, PUSH)
+"""What is read before Flower does: a stranger may ask the first, and Flower would wait for it without end."""
+BODY_WAIT = 60.0
+"""Seconds that a node has for that."""
 LONGEST = 2**27
 """Bytes of any request of a node: Flower sends arrays in parts of 5 MiB, and JSON is at most 64 MiB."""
 PAUSE = 1.0
 """Seconds, at least, between two lines of the log on what was refused."""
 UNSIGNED = "Invalid SuperNode authentication"
 """As Flower says it."""
+UNFINISHED = f"a request comes whole within {BODY_WAIT:g} s"
 NOT_ITS_OWN = "a node answers what it was asked, in its own name"
 REFUSAL = "open only to the user who started this server, on its own machine: run the command there"
 
@@ -74,9 +79,12 @@ class Gate:
             if scope.get("path") in self._node_paths and _length(scope) > LONGEST:
                 await self._refuse(scope, send, 413, f"a node sends at most {LONGEST} bytes at once")
                 return
-            if scope.get("path") == PUSH:
-                body = await whole_body(receive)
-                if body is None or not await asyncio.to_thread(is_its_own, body):
+            if scope.get("path") in READ:
+                body = await whole_body(receive, BODY_WAIT)
+                if body is None:
+                    await self._refuse(scope, send, 408, UNFINISHED)
+                    return
+                if scope["path"] == PUSH and not await asyncio.to_thread(is_its_own, body):
                     await self._refuse(scope, send, 403, NOT_ITS_OWN)
                     return
                 receive = replayed(body, receive)

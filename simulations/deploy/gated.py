@@ -18,6 +18,7 @@ import uvicorn
 from server.node_clients import fingerprint
 from simulations.deploy.gate import FOR_NODES, Gate, Scope
 from simulations.deploy.keys import public_line, read_key
+from simulations.deploy.punctual import Punctual, allow_many_files
 from simulations.deploy.refusals import ExitLog
 from simulations.deploy.signatures import registered_in, signed_by
 
@@ -47,7 +48,8 @@ def gate_servers(open_paths: frozenset[str]) -> None:
             return key is not None and registered(key)
 
         # A proxy's word on who the client is would be believed by the gate.
-        plain(self, Gate(app, open_paths, of_node), *arguments, **options | {"proxy_headers": False})
+        ours = {"proxy_headers": False, "http": Punctual}
+        plain(self, Gate(app, open_paths, of_node), *arguments, **options | ours)
 
     uvicorn.Config.__init__ = gated  # type: ignore[method-assign]
 
@@ -59,6 +61,7 @@ def main(argv: Sequence[str]) -> None:
     program = argv[0]
     for name in OLD_SERVERS:
         os.environ.pop(name, None)
+    allow_many_files()
     gate_servers(OPEN[program])
     run = getattr(importlib.import_module(PROGRAMS[program]), program.replace("-", "_"))
     sys.argv = list(argv)

@@ -4,7 +4,9 @@ Flower looks who pushes a message, and not whom the message says it is from: a r
 the name of another, or send another a message of the server's.
 """
 
+import asyncio
 from collections.abc import Awaitable, Callable, MutableMapping
+from contextlib import suppress
 from typing import Any
 
 from flwr.common.constant import SUPERLINK_NODE_ID
@@ -19,16 +21,19 @@ LONGEST = 2**26
 """Bytes of what it says: some hundred for each array of a model."""
 
 
-async def whole_body(receive: Receive) -> bytes | None:
-    """Return a request's body; None where it is longer than any node's, or its client has gone."""
+async def whole_body(receive: Receive, patience: float) -> bytes | None:
+    """Return a request's body; None where it is too long, takes too many seconds, or its client has gone."""
     body = bytearray()
-    while True:
-        part = await receive()
-        body += part.get("body", b"")
-        if part["type"] != "http.request" or len(body) > LONGEST:
-            return None
-        if not part.get("more_body"):
-            return bytes(body)
+    with suppress(TimeoutError):
+        async with asyncio.timeout(patience):
+            while True:
+                part = await receive()
+                body += part.get("body", b"")
+                if part["type"] != "http.request" or len(body) > LONGEST:
+                    return None
+                if not part.get("more_body"):
+                    return bytes(body)
+    return None
 
 
 def replayed(body: bytes, receive: Receive) -> Receive:

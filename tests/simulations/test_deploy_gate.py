@@ -4,6 +4,8 @@ import asyncio
 import json
 import os
 import socket
+import threading
+import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -19,7 +21,7 @@ from flwr.supercore.constant import FLEET_HTTP_SIGNATURE_HEADER
 from flwr.supercore.primitives.asymmetric import generate_key_pairs, public_key_to_bytes
 from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
 
-from simulations.deploy import gate, gated, peers
+from simulations.deploy import gate, gated, peers, punctual
 from simulations.deploy.gate import FOR_NODES, Gate
 from simulations.deploy.pushed import PUSH
 from simulations.runtime import superlink
@@ -185,6 +187,43 @@ def test_a_node_sends_no_more_at_once_than_one_may() -> None:
     app = Gate(answers, FOR_NODES, lambda _: True)
     for length, status in ((str(gate.LONGEST), 200), (str(gate.LONGEST + 1), 413), ("x", 413)):
         assert ask(app, "/v1/fleet/push-object", content_length=length)[0]["status"] == status
+
+
+def test_what_does_not_come_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stranger may ask to be let in, and could otherwise hold a connection for ever."""
+    monkeypatch.setattr(gate, "BODY_WAIT", 0.05)
+    sent: list[dict[str, Any]] = []
+
+    async def send(message: dict[str, Any]) -> None:
+        sent.append(message)
+
+    async def never() -> Any:
+        await asyncio.sleep(60)
+
+    scope = {"type": "http", "path": gate.ACTIVATE, "client": ("192.0.2.7", 1), "server": ("192.0.2.1", 8000)}
+    asyncio.run(Gate(answers, FOR_NODES)(scope | {"headers": [(b"content-length", b"9")]}, never, send))
+    assert sent[0]["status"] == 408
+
+
+def test_a_connection_on_which_nothing_is_asked_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(punctual, "WAIT", 0.2)
+    monkeypatch.setattr(uvicorn.Config, "__init__", uvicorn.Config.__init__)
+    gated.gate_servers(FOR_NODES)
+    server = uvicorn.Server(uvicorn.Config(answers, host="127.0.0.1", port=0, lifespan="off"))
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    try:
+        while not server.started:
+            time.sleep(0.01)
+        address = server.servers[0].sockets[0].getsockname()
+        for said in (b"", b"GET /health HTTP/1.1\r\nHost: x\r\n"):  # no request, and one without an end
+            with socket.create_connection(address, timeout=10) as client:
+                client.sendall(said)
+                assert client.recv(1) == b""
+        assert httpx.get(f"http://127.0.0.1:{address[1]}/health").status_code == 200
+    finally:
+        server.should_exit = True
+        thread.join()
 
 
 def test_a_node_is_known_by_the_headers_that_flowers_own_sign(monkeypatch: pytest.MonkeyPatch) -> None:
