@@ -115,6 +115,7 @@ def test_a_node_that_claims_anothers_clients_is_left_out_by_name_and_the_run_goe
         assert known.why_away(0) == "its node has gone"
     listed.write(a="0", c="1")
     grid.start(17, node(0, 2))
+    grid.sleep(2.0)  # a node is asked once a second at most
     known.update(grid)
     assert known.partitions == {17: 0, 900: 1}
 
@@ -122,7 +123,7 @@ def test_a_node_that_claims_anothers_clients_is_left_out_by_name_and_the_run_goe
 def test_an_impostor_does_not_keep_the_run_from_waiting_for_the_node_it_poses_as(
     listed: Listed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    listed.write(b="0")
+    listed.write(c="0")
     known, _ = knowing(listed, {17: node(0, 2, data="other"), 900: node(1, 2)}, monkeypatch)
     assert known.missing == [0]
     assert not known.refusals.places(2)

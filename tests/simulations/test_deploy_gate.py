@@ -142,7 +142,7 @@ def test_nodes_reach_what_they_need(path: str) -> None:
 @pytest.mark.parametrize("path", sorted(FOR_NODES))
 def test_strangers_send_nothing_to_where_nodes_do(path: str) -> None:
     """Flower would read all that they send, and look who they are then."""
-    start, body = ask(Gate(answers, FOR_NODES), path)
+    start, body = ask(Gate(answers, FOR_NODES), path, content_length="not told")
     assert (start["status"], json.loads(body["body"])["detail"]) == (401, "Invalid SuperNode authentication")
 
 
@@ -209,7 +209,12 @@ def test_a_connection_on_which_nothing_is_asked_is_closed(monkeypatch: pytest.Mo
     monkeypatch.setattr(punctual, "WAIT", 0.2)
     monkeypatch.setattr(uvicorn.Config, "__init__", uvicorn.Config.__init__)
     gated.gate_servers(FOR_NODES)
-    server = uvicorn.Server(uvicorn.Config(answers, host="127.0.0.1", port=0, lifespan="off"))
+
+    async def whole(scope: Any, receive: Any, send: Any) -> None:
+        await answers(scope, receive, send)
+        await send({"type": "http.response.body", "body": b""})
+
+    server = uvicorn.Server(uvicorn.Config(whole, host="127.0.0.1", port=0, lifespan="off"))
     thread = threading.Thread(target=server.run)
     thread.start()
     try:

@@ -1,8 +1,10 @@
 """A SuperLink behind TLS and three SuperNodes with keys, on the loopback, as docs/deploy.md sets them up."""
 
 import http.client
+import json
 import os
 import re
+import shutil
 import ssl
 import subprocess
 import sys
@@ -134,12 +136,37 @@ def test_nodes_with_data_of_their_own_end_in_the_hash_of_the_simulation(
 
     places = [federation.start_node(node, "--data-path", folders[node]) for node in NODES]
     assert federation.flwr_run({**config, "run-dir": str(tmp_path / "deployed")}) == expected
+    left_out_by_name(federation, {**config, "node-timeout": 5.0, "num-server-rounds": 1}, folders[1])
     for place in places:
         assert list((Path(place) / "state").rglob("*.safetensors")), (
             "the node did not keep its clients' state"
         )
         done("stop", place)
     assert not (tmp_path / "deployed" / "clients").exists(), "a node wrote into the server's run folder"
+
+
+def left_out_by_name(federation: Federation, config: dict[str, Value], other_data: Path) -> None:
+    """See a run go on without a node whose data is of another task, and one that claims another's client."""
+    server, run_dir = federation.folder / "server", other_data.parent / "left-out"
+    shutil.rmtree(other_data / "MNIST")
+    (other_data / "train.txt").write_text("A text of another task.\n", encoding="utf-8")
+    done("register", server, federation.folder / "node-2" / "node.pub", "--clients", "0-1,7")
+    scenario = other_data.parent / "scenario.toml"
+    scenario.write_text(tomli_w.dumps(config), encoding="utf-8")
+    try:
+        done("run", server, scenario, "--run-dir", run_dir)
+    finally:
+        (server / "node-clients.toml").unlink()
+    result = result_of(run_dir)
+    assert result["status"] == "completed"
+    said = dict(re.match(r"node \d+ \((\S+)\) with (.*)", line, re.DOTALL).groups()  # type: ignore[union-attr]
+                for line in result["refused_nodes"])  # fmt: skip
+    assert said.keys() == {"hospital-1", "hospital-2"}
+    assert re.match("partition-id 1 cannot take part: .*mnist.*", said["hospital-1"])
+    claims = r"partition-id 2 cannot take part: it claims client 2, and its key SHA256:\S+ may host 0-1,7 alone"
+    assert re.fullmatch(claims, said["hospital-2"])
+    (row,) = (json.loads(line) for line in (run_dir / "metrics.jsonl").read_text("utf-8").splitlines()[-1:])
+    assert row["clients"] == [0]
 
 
 @pytest.mark.bar
