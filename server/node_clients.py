@@ -64,7 +64,9 @@ class NodeClients:
             return f"it claims {_listed(more)}, and its key {key} may host {given[key]} alone" if more else ""
         others = [part for text in given.values() for part in client_ranges(text, "")]
         taken = _inside(claimed, others)
-        return f"it claims {_listed(taken)}, which its key {key} was not given, and another was" if taken else ""
+        return (
+            f"it claims {_listed(taken)}, which its key {key} was not given, and another was" if taken else ""
+        )
 
 
 def client_ranges(text: str, what: str) -> tuple[range, ...]:
@@ -88,7 +90,9 @@ def fingerprint(line: bytes) -> str:
 def fingerprint_of(public_key: bytes) -> str:
     """Return the fingerprint of a key as Flower keeps it; "" for what is none."""
     try:
-        return fingerprint(load_pem_public_key(public_key).public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH))
+        return fingerprint(
+            load_pem_public_key(public_key).public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH)
+        )
     except (ValueError, UnsupportedAlgorithm):
         return ""
 

@@ -195,7 +195,7 @@ def node(
     "--clients",
     default="",
     metavar="0-3,7",
-    help="Numbers of the clients that it may host, and no other node; any that nobody was given unless given.",
+    help="Clients that it may host, and no other node; those that nobody was given unless given.",
 )
 def register(folder: Path, public_keys: tuple[Path, ...], name: str, clients: str) -> None:
     """Let nodes in: tell the SuperLink their public keys.
@@ -245,13 +245,15 @@ def run(
     Ctrl-C ends the run.
     """
     from simulations.deploy.folder import Folder
-    from simulations.deploy.runs import OnNodes, check_up
+    from simulations.deploy.runs import OnNodes, check_up, for_this_user_alone
     from simulations.start import prepare
 
     check_up(server := Folder.there(folder))
-    asked = prepare(scenario, override, run_dir=run_dir, resume=resume, runtime="flower", verbose=verbose)
-    of_main.verbose, of_main.start = verbose, OnNodes.of(asked, server)
-    if of_main.start.to_the_end(make_console()).status == "failed":
+    with for_this_user_alone():
+        asked = prepare(scenario, override, run_dir=run_dir, resume=resume, runtime="flower", verbose=verbose)
+        of_main.verbose, of_main.start = verbose, OnNodes.of(asked, server)
+        result = of_main.start.to_the_end(make_console())
+    if result.status == "failed":
         raise click.exceptions.Exit(FAILURE)
 
 

@@ -17,6 +17,9 @@ from simulations.deploy.program import Program, flwr
 from simulations.deploy.server import CONNECTION
 
 Say = Callable[[str], None]
+IN_USE = "Public key already in use"
+"""Flower's words about a key that was registered once, also where it was taken out again."""
+TAKEN_OUT = " Flower never takes a key again that was unregistered: make a new one with polyfed deploy node-key"
 HEAD = "# Clients that a node's key may host, and no other node. `polyfed deploy register` writes it.\n"
 
 
@@ -74,7 +77,7 @@ def _answer(command: Program, say: Say) -> dict[str, str]:
     answer = json_in(ended.stdout)
     if ended.returncode or not answer.get("success"):
         said = answer.get("error-message") or " ".join((ended.stderr or ended.stdout).split())
-        raise UserError(f"flwr refused: {said}")
+        raise UserError(f"flwr refused: {said}{TAKEN_OUT if IN_USE in said else ''}")
     return answer
 
 

@@ -1,8 +1,9 @@
 """Runs a scenario on the nodes of a SuperLink, as `polyfed run` does on workers of its own."""
 
+import os
 import shlex
-from collections.abc import Callable, Mapping
-from contextlib import closing, suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, fields
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -53,6 +54,16 @@ class OnNodes(Start):
         """Return the command that goes on with this run."""
         words = ["polyfed", "deploy", "run", str(self.server.path), "--resume", str(self.folder)]
         return shlex.join(words)
+
+
+@contextmanager
+def for_this_user_alone() -> Iterator[None]:
+    """Make files meanwhile that nobody else reads, as a SuperLink makes those of its runs."""
+    before = os.umask(0o077)
+    try:
+        yield
+    finally:
+        os.umask(before)
 
 
 def check_up(server: Folder) -> None:

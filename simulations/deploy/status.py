@@ -34,7 +34,9 @@ def show(folder: Folder, console: Console) -> bool:
                 say(certificates.check_dates(path, certificate))
     if up and not running.superlink:
         nodes, runs = asked.nodes(running, folder), asked.runs(running, folder)
-        console.print(_nodes(nodes, NodeClients(folder.node_clients).read()) if nodes else "no node is registered")
+        console.print(
+            _nodes(nodes, NodeClients(folder.node_clients).read()) if nodes else "no node is registered"
+        )
         console.print(_runs(runs) if runs else "no run was started")
     return up
 

@@ -42,7 +42,7 @@ class Control:
         request = StartRunRequest(
             fab=fab_to_proto(Fab(hashlib.sha256(content).hexdigest(), content, {})),
             override_config=user_config_to_proto(dict(run_config)),
-            override_federation_config=simulation and _simulated(simulation),
+            override_federation_config=_simulated(simulation) if simulation else None,
         )
         try:
             response = self._client.StartRun(request)

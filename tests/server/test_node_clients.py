@@ -25,7 +25,9 @@ class Listed:
     file: Path
 
     def write(self, **clients: str) -> "Listed":
-        lines = (f'"{key}" = "{clients[name]}"' for name, key in zip("abc", NAMES, strict=True) if name in clients)
+        lines = (
+            f'"{key}" = "{clients[name]}"' for name, key in zip("abc", NAMES, strict=True) if name in clients
+        )
         self.file.write_text("\n".join(lines), encoding="utf-8")
         return self
 
@@ -71,9 +73,11 @@ def test_a_list_that_cannot_be_read_lets_nobody_in_and_says_so(
     listed.write(a="0").file.write_text("0-", encoding="utf-8")
     assert listed.why_not(0, 0, 1).startswith("nobody knows which clients it may host: the list of nodes'")
     monkeypatch.setenv(FILE, str(listed.file))
-    with pytest.raises(UserError, match="the list of nodes' clients .* is not TOML"):
+    with pytest.raises(UserError, match=r"the list of nodes' clients .* is not TOML"):
         NodeClients.of_environment()
-    with pytest.raises(UserError, match=r"clients of SHA256:\S+ in .* must be numbers as in 0-3,7, got '3-1'"):
+    with pytest.raises(
+        UserError, match=r"clients of SHA256:\S+ in .* must be numbers as in 0-3,7, got '3-1'"
+    ):
         NodeClients(listed.write(a="3-1").file).read()
 
 
@@ -87,7 +91,9 @@ def test_numbers() -> None:
     assert client_ranges("0-3, 7", "") == (range(4), range(7, 8))
 
 
-def knowing(listed: Listed, nodes: dict[int, Answer], monkeypatch: pytest.MonkeyPatch) -> tuple[NodeRegistry, BeatingGrid]:
+def knowing(
+    listed: Listed, nodes: dict[int, Answer], monkeypatch: pytest.MonkeyPatch
+) -> tuple[NodeRegistry, BeatingGrid]:
     """Return a registry that has waited for nodes of which each has the key of its place here."""
     grid = BeatingGrid(nodes, monkeypatch)
     grid.keys = dict(zip(nodes, KEYS, strict=False))

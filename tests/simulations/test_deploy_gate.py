@@ -177,7 +177,15 @@ def test_a_node_answers_in_its_own_name_and_asks_nothing() -> None:
     foreign = pushed(src_node_id=8)
     instruction = pushed(src_node_id=SUPERLINK_NODE_ID, dst_node_id=8, reply_to_message_id="")
     both = own + PushMessagesRequest.FromString(foreign).SerializeToString()  # read as one message of two
-    for wrong in (foreign, instruction, pushed(dst_node_id=8), pushed(reply_to_message_id=""), both, b"", b"\xff"):
+    for wrong in (
+        foreign,
+        instruction,
+        pushed(dst_node_id=8),
+        pushed(reply_to_message_id=""),
+        both,
+        b"",
+        b"\xff",
+    ):
         start, body = ask(app, PUSH, body=(wrong,))
         assert (start["status"], json.loads(body["body"])["detail"]) == (403, gate.NOT_ITS_OWN)
     assert heard == [own]

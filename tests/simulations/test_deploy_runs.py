@@ -75,6 +75,7 @@ def test_a_run_ends_as_polyfed_run_does(server: Folder, monkeypatch: pytest.Monk
     assert "run 7 on the SuperLink at 127.0.0.1:8000" in ended.out
     assert (run / "flower.log").read_text(encoding="utf-8") == "a line of Flower\n"
     assert not played.stopped
+    assert [path for path in (run, *run.iterdir()) if path.stat().st_mode & 0o077] == []
 
 
 def test_ctrl_c_ends_it_on_the_superlink(server: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
