@@ -48,7 +48,7 @@ def gate_servers(open_paths: frozenset[str]) -> None:
             return key is not None and registered(key)
 
         # A proxy's word on who the client is would be believed by the gate.
-        # A line of the log for every request would let strangers fill the disk; the gate says what it refuses.
+        # A line of the log for each request lets strangers fill the disk; the gate says what it refuses.
         ours = {"proxy_headers": False, "http": Punctual, "access_log": False}
         plain(self, Gate(app, open_paths, of_node), *arguments, **options | ours)
 

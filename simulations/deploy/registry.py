@@ -19,7 +19,7 @@ from simulations.deploy.server import CONNECTION
 Say = Callable[[str], None]
 IN_USE = "Public key already in use"
 """Flower's words about a key that was registered once, also where it was taken out again."""
-TAKEN_OUT = " Flower never takes a key again that was unregistered: make a new one with polyfed deploy node-key"
+TAKEN_OUT = " A key that was unregistered is never taken again: make another with polyfed deploy node-key"
 HEAD = "# Clients that a node's key may host, and no other node. `polyfed deploy register` writes it.\n"
 
 

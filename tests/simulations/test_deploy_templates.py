@@ -4,6 +4,7 @@ import re
 import shlex
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import click
@@ -56,6 +57,15 @@ def test_systemd_takes_a_unit(unit: Path, tmp_path: Path) -> None:
         capture_output=True, text=True, check=False, encoding="utf-8",
     )  # fmt: skip
     assert unit.name not in ended.stderr, ended.stderr
+
+
+def test_compose_takes_the_file() -> None:
+    words = ["--builtin-schema", "vendor.compose-spec", str(FILES / "compose.yaml")]
+    ended = subprocess.run(
+        [sys.executable, "-m", "check_jsonschema", *words],
+        capture_output=True, text=True, check=False, encoding="utf-8",
+    )  # fmt: skip
+    assert ended.returncode == 0, ended.stdout + ended.stderr
 
 
 def test_compose_runs_commands_that_there_are() -> None:

@@ -95,7 +95,7 @@ def federation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Federation]
     try:
         made = Federation(folder, port)
         for node in NODES:
-            made.let_in(node, f"{node},{node + 3}")
+            made.let_in(node, f"{node},{node + 3},{node + 6}")
         yield made
     finally:
         for place in (*sorted(folder.glob("node-*")), folder / "server"):
@@ -167,7 +167,7 @@ def test_ner_and_dqn_side_by_side_on_nodes_that_came_back(
 
     said = done("status", federation.folder / "server")
     assert re.search(r"^flower-superlink: up; process \d+, 127\.0\.0\.1:\d+$", said, flags=re.MULTILINE)
-    online = [(str(node), "online", f"{node},{node + 3}") for node in NODES]
+    online = [(str(node), "online", f"{node},{node + 3},{node + 6}") for node in NODES]
     assert re.findall(r"hospital-(\d) +(\w+) +[-0-9]+ [:0-9]+ +(\S+)", said) == online
     assert said.count("completed") >= 2
     assert "failed" not in said
@@ -195,7 +195,7 @@ def test_nodes_of_another_task_or_with_others_clients_are_left_out_by_name(
     try:
         done("run", server, scenario, "--run-dir", run_dir)
     finally:
-        done("register", server, federation.folder / "node-2" / "node.pub", "--clients", "2,5")
+        done("register", server, federation.folder / "node-2" / "node.pub", "--clients", "2,5,8")
         for place in places:
             done("stop", place)
     result = result_of(run_dir)
