@@ -35,6 +35,7 @@ from server.evaluation import CentralEvaluation
 from server.exchange import simulated_by_flower
 from server.label_agreement import agree, agreed_before, with_labels
 from server.mean import takes_the_mean
+from server.node_clients import NodeClients
 from server.node_refusal import Refusals
 from server.node_registry import NodeRegistry
 from server.plan import Plan, expected_of, make_plan, pace_of, requests_of, weight_types_of
@@ -246,6 +247,7 @@ def _registry(
         expected=0 if shared_disk else config.expected_nodes,
         node_timeout=config.node_timeout,
         silence=config.node_silence,
+        may_host=NodeClients() if shared_disk else NodeClients.of_environment(),
         refusals=Refusals(errors.write),
     )
 

@@ -38,7 +38,8 @@ def wait_for_nodes(registry: "NodeRegistry", grid: Grid, timeout: float, min_cli
             _check(registry, timeout, min_clients)
             break
         if waited - said > SAID_EVERY:
-            log(INFO, "Waiting for nodes: %s", situation(registry))
+            # Real nodes are started by people, who look at a terminal; simulated ones come by themselves.
+            log(INFO if registry.interchangeable else WARNING, "Waiting for nodes: %s", situation(registry))
             said = waited
         time.sleep(min(max(waited * PART_OF_WAIT, SHORTEST_PAUSE), LONGEST_PAUSE))
     registry.begin(timeout)

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from logging import INFO, WARNING
@@ -16,6 +16,7 @@ from models.data.labels import Labels
 from server.errors import RunFailedError
 from server.first_nodes import wait_for_nodes
 from server.hosting import Hosting
+from server.node_clients import NodeClients, clients_of
 from server.node_fit import misfit
 from server.node_questions import NodeQuestions
 from server.node_refusal import Refusal, Refusals
@@ -71,6 +72,8 @@ class NodeRegistry:
     """Seconds that nodes are waited for that are away; refused ones are asked again after as long."""
     silence: float = math.inf
     """Seconds without a heartbeat after which a node counts as gone."""
+    may_host: NodeClients = field(default_factory=NodeClients)
+    """Which clients a node's key may host, as the SuperLink's owner says."""
     refusals: Refusals = field(default_factory=Refusals)
     accepted: dict[int, Claim] = field(default_factory=dict)
     """Node -> what it said, of those that take part and are there."""
@@ -144,8 +147,9 @@ class NodeRegistry:
             self._described += said.size
             if isinstance(said, NodeError):
                 self._refuse(sighting, str(said), said.whole, said.place)
-            elif why := self._misfit(said):
-                self._refuse(sighting, why, said.model_dump_json(), (said.partition_id, said.num_partitions))
+            elif why := self._misfit(sighting, said):
+                place = said.partition_id, said.num_partitions
+                self._refuse(sighting, why, said.model_dump_json(), place, listed=said.clients)
             else:
                 self._claims.append(Claim(sighting, said, time.monotonic()))
         if not self.num_partitions:
@@ -192,7 +196,7 @@ class NodeRegistry:
     def leave_out(self, node: int, why: str) -> None:
         """Leave a node out that was accepted."""
         claim = self.accepted.pop(node)
-        self._refuse(claim.sighting, why, why, self._place(claim))
+        self._refuse(claim.sighting, why, why, self._place(claim), listed=claim.said.clients)
 
     def close_labels(self) -> None:
         """Take no other labels than the server's from now on; a node that has fewer of them is told all."""
@@ -300,16 +304,24 @@ class NodeRegistry:
             if claim.said.num_partitions != self.num_partitions:
                 others = "expected-nodes is" if self.expected else "the others say"
                 why = f"it says num-partitions={claim.said.num_partitions}, {others} {self.num_partitions}"
-                self._refuse(claim.sighting, why, claim.said.model_dump_json(), self._place(claim))
+                self._refuse(
+                    claim.sighting,
+                    why,
+                    claim.said.model_dump_json(),
+                    self._place(claim),
+                    listed=claim.said.clients,
+                )
             elif claim.partition not in holders and (why := self._claimed_twice(claim)):
-                self._refuse(claim.sighting, why, why, self._place(claim))
+                self._refuse(claim.sighting, why, why, self._place(claim), listed=claim.said.clients)
             elif claim.partition not in holders:
                 holders[claim.partition] = claim
                 self._accept(claim)
             elif self._sightings.lives_since(holders[claim.partition].sighting.node, claim.since):
                 holder = holders[claim.partition].sighting.called
                 why = f"its clients are those of {holder}, which is there: give each its own partition-id"
-                self._refuse(claim.sighting, why, why, self._place(claim), rival=True)
+                self._refuse(
+                    claim.sighting, why, why, self._place(claim), listed=claim.said.clients, rival=True
+                )
             else:
                 waiting.append(claim)
         if self.num_partitions:
@@ -342,10 +354,15 @@ class NodeRegistry:
                 examples,
             )
 
-    def _misfit(self, said: NodeDescription) -> str:
+    def _not_its_own(self, sighting: Sighting, claimed: Sequence[int]) -> str:
+        """Return why a node may not host the clients that it claims; "" where it may."""
+        return "" if self.interchangeable else self.may_host.why_not(sighting.public_key, claimed)
+
+    def _misfit(self, sighting: Sighting, said: NodeDescription) -> str:
         """Return why a node cannot take part; "" for one that can."""
         try:
-            return misfit(said, self)
+            claimed = said.clients or clients_of((said.partition_id, said.num_partitions), self.num_clients)
+            return self._not_its_own(sighting, claimed) or misfit(said, self)
         except Exception as error:  # a node may say anything
             return f"what it says of itself cannot be read: {line_of(error)}"
 
@@ -356,12 +373,15 @@ class NodeRegistry:
         whole: str,
         place: tuple[int, int] | None,
         *,
+        listed: Sequence[int] = (),
         rival: bool = False,
     ) -> None:
         """Leave a node out, or end the run, as its user wants it.
 
         Simulated nodes are all alike, so that there is none to go on with.
         """
+        if others := self._not_its_own(sighting, listed or clients_of(place, self.num_clients)):
+            why, rival = others, True  # else its words would count as those of the node whose place it claims
         why, whole = plain_line(why), shortened(whole)  # the node's own words may be among them
         refusal = Refusal(sighting, why, whole, place, time.monotonic(), rival)
         if self.interchangeable or (self.unfit == "stop" and not self.begun):

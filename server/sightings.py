@@ -25,6 +25,8 @@ class Sighting:
     """When it was last started, as the SuperLink says it; "" where nobody does."""
     name: str = ""
     """What it was registered as; "" where it was not."""
+    public_key: bytes = b""
+    """The key by which the SuperLink knows it; b"" where it does not."""
 
     @property
     def called(self) -> str:
@@ -58,7 +60,9 @@ class Sightings:
             beats[each.node_id] = before if until == each.online_until else (each.online_until, self.looked)
         self.beats = beats
         return {
-            each.node_id: Sighting(each.node_id, each.last_activated_at, plain_line(each.name))
+            each.node_id: Sighting(
+                each.node_id, each.last_activated_at, plain_line(each.name), each.public_key
+            )
             for each in listed
             if not self.is_silent(each.node_id)
         }

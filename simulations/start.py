@@ -4,7 +4,7 @@ import json
 import os
 import shlex
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -42,19 +42,9 @@ class Start:
 
     def to_the_end(self, console: Console) -> "RunResult":
         """Run, write the report, and say how it ended."""
-        from simulations.runtime.launch import launch
-
         failures = NewFailures(self.folder)
         try:
-            with launch(
-                self.run_config,
-                runtime=self.runtime,
-                verbose=self.verbose,
-                debug=self.debug,
-                console=console,
-                ray_address=self.ray_address,
-                warm=self.warm,
-            ) as result:
+            with self.launch(console) as result:
                 for line in self._ending(result, failures):
                     console.print(line, soft_wrap=True)
                 return result
@@ -63,15 +53,33 @@ class Start:
                 self._drop_folder()
             raise
 
+    def launch(self, console: Console) -> AbstractContextManager["RunResult"]:
+        """Run to the end, and give how it ended."""
+        from simulations.runtime.launch import launch
+
+        return launch(
+            self.run_config,
+            runtime=self.runtime,
+            verbose=self.verbose,
+            debug=self.debug,
+            console=console,
+            ray_address=self.ray_address,
+            warm=self.warm,
+        )
+
     def going_on(self) -> str:
         """Return the command that goes on with this run; "" where it has done nothing to go on from."""
         with suppress(OSError):
             if any((self.folder / CHECKPOINTS).glob("round-*.safetensors")):
-                ways = {"ray": "", "in-process": " --in-process"}
-                how = ways.get(self.runtime, f" --runtime {self.runtime}")
-                how += f" --ray-address {self.ray_address}" if self.ray_address else ""
-                return f"polyfed run --resume {shlex.quote(str(self.folder))}{how}"
+                return self.command()
         return ""
+
+    def command(self) -> str:
+        """Return the command that goes on with this run."""
+        ways = {"ray": "", "in-process": " --in-process"}
+        how = ways.get(self.runtime, f" --runtime {self.runtime}")
+        how += f" --ray-address {self.ray_address}" if self.ray_address else ""
+        return f"polyfed run --resume {shlex.quote(str(self.folder))}{how}"
 
     def _drop_folder(self) -> None:
         """Remove the folder of a run that could not begin."""

@@ -11,6 +11,7 @@ from flwr.proto.control_pb2 import ListNodesRequest, ListRunsRequest
 from flwr.supercore.control import ControlHttpClient
 
 from models.core.errors import UserError
+from server.node_clients import fingerprint_of
 from simulations.deploy import addresses, certificates
 from simulations.deploy.folder import Folder, Running
 from simulations.deploy.gate import HEALTH
@@ -33,6 +34,8 @@ class Node:
     """ "registered" until it first connects, then "online" or "offline"."""
     since: str
     """When it went online or offline, in UTC; "" before that."""
+    key: str = ""
+    """Fingerprint of its key."""
 
 
 @dataclass(frozen=True)
@@ -66,13 +69,40 @@ def is_up(running: Running, folder: Folder) -> bool:
             return False
 
 
+def running(folder: Folder) -> Running:
+    """Return the SuperLink of a folder; UserError where none runs there."""
+    found = folder.remembered()
+    if found is None or found.process is None or found.superlink:
+        raise UserError(f"no SuperLink runs in {folder.path}: start it with polyfed deploy server")
+    return found
+
+
+def client(running: Running, folder: Folder) -> ControlHttpClient:
+    """Return what talks to the SuperLink of a folder as the user who started it; to be closed."""
+    certificates.read(folder.ca)  # which says in a line what is wrong with it
+    return ControlHttpClient.from_server_address(
+        running.address, insecure=False, root_certificates=folder.ca.read_bytes(), interceptors=[]
+    )
+
+
+def registered(folder: Folder) -> list[Node]:
+    """Return the nodes that are registered; UserError where the SuperLink of a folder is not up."""
+    return nodes(running(folder), folder)
+
+
 def nodes(running: Running, folder: Folder) -> list[Node]:
     """Return the nodes that are registered, in the order of their registration."""
     with _control(running, folder) as control:
         found = sorted(control.ListNodes(ListNodesRequest()).nodes_info, key=lambda node: node.registered_at)
     since = {"online": "last_activated_at", "offline": "last_deactivated_at"}
     return [
-        Node(node.node_id, node.name, node.status, _time(getattr(node, since.get(node.status, ""), "")))
+        Node(
+            node.node_id,
+            node.name,
+            node.status,
+            _time(getattr(node, since.get(node.status, ""), "")),
+            fingerprint_of(node.public_key),
+        )
         for node in found
         if node.status != GONE
     ]
@@ -91,13 +121,9 @@ def runs(running: Running, folder: Folder) -> list[Run]:
 
 @contextmanager
 def _control(running: Running, folder: Folder) -> Iterator[ControlHttpClient]:
-    certificates.read(folder.ca)
-    client = ControlHttpClient.from_server_address(
-        running.address, insecure=False, root_certificates=folder.ca.read_bytes(), interceptors=[]
-    )
-    with closing(client):
+    with closing(client(running, folder)) as control:
         try:
-            yield client
+            yield control
         except httpx.HTTPStatusError as error:
             said = error.response.text[:200]
             raise UserError(

@@ -7,6 +7,7 @@ from pathlib import Path
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from models.core.errors import UserError
+from server.node_clients import fingerprint
 from simulations.deploy import certificates, keys
 from simulations.deploy.folder import OWN, Folder
 
@@ -53,7 +54,7 @@ def make_node_key(folder: Path, name: str, say: Say) -> None:
     line = keys.public_line(key, name)
     made.node_public.write_text(line, encoding="utf-8")
     say(f"{made.node_key}: the node's private key, which stays here")
-    say(f"{made.node_public}: {keys.fingerprint(line.encode())}, to be registered at the server")
+    say(f"{made.node_public}: {fingerprint(line.encode())}, to be registered at the server")
 
 
 def _key(path: Path, renew: bool, say: Say) -> ec.EllipticCurvePrivateKey:

@@ -191,17 +191,24 @@ def node(
     "public_keys", nargs=-1, required=True, type=FILE, help="The node.pub of each node to let in."
 )
 @click.option("--name", default="", help="Name of the node; the one at the end of its key unless given.")
-def register(folder: Path, public_keys: tuple[Path, ...], name: str) -> None:
-    """Let nodes in: tell the SuperLink their public keys."""
+@click.option(
+    "--clients",
+    default="",
+    metavar="0-3,7",
+    help="Clients that it may host, and no other node; those that nobody was given unless given.",
+)
+def register(folder: Path, public_keys: tuple[Path, ...], name: str, clients: str) -> None:
+    """Let nodes in: tell the SuperLink their public keys.
+
+    For a key that is registered already, --clients says anew which clients it may host.
+    """
     from simulations.deploy import registry
     from simulations.deploy.folder import Folder
 
-    if name and len(public_keys) > 1:
-        raise UserError(
-            "--name is for one node: register one key at a time, or name them in their .pub files"
-        )
+    if (name or clients) and len(public_keys) > 1:
+        raise UserError("--name and --clients are for one node: register one key at a time")
     for public in public_keys:
-        registry.register(Folder.there(folder), public, name, say)
+        registry.register(Folder.there(folder), public, name, clients, say)
 
 
 @deploy.command()
@@ -213,6 +220,41 @@ def unregister(folder: Path, node_id: int) -> None:
     from simulations.deploy.folder import Folder
 
     registry.unregister(Folder.there(folder), node_id, say)
+
+
+@deploy.command()
+@click.argument("folder", type=FILE, help=SERVER)
+@click.argument("scenario", required=False, help="As `polyfed run` takes it. Not needed with --resume.")
+@click.option("--set", "-c", "override", multiple=True, metavar="KEY=VALUE",
+              help="key=value over the scenario; may be repeated.")  # fmt: skip
+@click.option("--run-dir", type=FILE, help="Folder of the run; ./runs/SCENARIO-TIME unless given.")
+@click.option("--resume", type=FILE, help="Folder of a run to go on with.")
+@click.option("--verbose", "-v", is_flag=True, help="Show all of the log, Flower's too, and tracebacks.")
+@click.pass_obj
+def run(
+    of_main: Any,
+    folder: Path,
+    scenario: str | None,
+    override: tuple[str, ...],
+    run_dir: Path | None,
+    resume: Path | None,
+    verbose: bool,
+) -> None:
+    """Run a scenario on the nodes of a SuperLink, by the user who started that, on its machine.
+
+    Ctrl-C ends the run.
+    """
+    from simulations.deploy.folder import Folder
+    from simulations.deploy.runs import OnNodes, check_up, for_this_user_alone
+    from simulations.start import prepare
+
+    check_up(server := Folder.there(folder))
+    with for_this_user_alone():
+        asked = prepare(scenario, override, run_dir=run_dir, resume=resume, runtime="flower", verbose=verbose)
+        of_main.verbose, of_main.start = verbose, OnNodes.of(asked, server)
+        result = of_main.start.to_the_end(make_console())
+    if result.status == "failed":
+        raise click.exceptions.Exit(FAILURE)
 
 
 @deploy.command()

@@ -111,6 +111,11 @@ class Folder:
         return self.path / "state.db"
 
     @property
+    def node_clients(self) -> Path:
+        """Which clients the SuperLink's owner lets each node's key host."""
+        return self.path / "node-clients.toml"
+
+    @property
     def home(self) -> Path:
         """FLWR_HOME: Flower's configuration and the apps that it has unpacked."""
         return self.path / "flwr"

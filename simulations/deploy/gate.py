@@ -13,9 +13,9 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
 from simulations.deploy.peers import is_own
+from simulations.deploy.pushed import PUSH, Receive, is_its_own, replayed, whole_body
 
 Scope = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
@@ -43,10 +43,18 @@ ACTIVATE = "/v1/fleet/activate-node"
 """What a node asks first. Flower's answer to a key that it does not know is what such a node understands."""
 LONGEST_ACTIVATION = 2**16
 """Bytes of what it asks then: a key, and a number."""
+READ = (ACTIVATE, PUSH)
+"""What is read before Flower does: a stranger may ask the first, and Flower would wait for it without end."""
+BODY_WAIT = 60.0
+"""Seconds that a node has for that."""
+LONGEST = 2**27
+"""Bytes of any request of a node: Flower sends arrays in parts of 5 MiB, and JSON is at most 64 MiB."""
 PAUSE = 1.0
 """Seconds, at least, between two lines of the log on what was refused."""
 UNSIGNED = "Invalid SuperNode authentication"
 """As Flower says it."""
+UNFINISHED = f"a request comes whole within {BODY_WAIT:g} s"
+NOT_ITS_OWN = "a node answers what it was asked, in its own name"
 REFUSAL = "open only to the user who started this server, on its own machine: run the command there"
 
 
@@ -68,14 +76,30 @@ class Gate:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve a request, or answer it with 403; with 401 where a registered node would be served."""
         if scope["type"] == "lifespan" or await self._admits(scope):
+            if scope.get("path") in self._node_paths and _length(scope) > LONGEST:
+                await self._refuse(scope, send, 413, f"a node sends at most {LONGEST} bytes at once")
+                return
+            if scope.get("path") in READ:
+                body = await whole_body(receive, BODY_WAIT)
+                if body is None:
+                    await self._refuse(scope, send, 408, UNFINISHED)
+                    return
+                if scope["path"] == PUSH and not await asyncio.to_thread(is_its_own, body):
+                    await self._refuse(scope, send, 403, NOT_ITS_OWN)
+                    return
+                receive = replayed(body, receive)
             await self._app(scope, receive, send)
-            return
+        elif scope.get("path") in self._node_paths:
+            await self._refuse(scope, send, 401, UNSIGNED)
+        else:
+            await self._refuse(scope, send, 403, REFUSAL)
+
+    async def _refuse(self, scope: Scope, send: Send, status: int, detail: str) -> None:
+        """Say why a request is not served, to whoever asks and in the log."""
         if time.monotonic() - self._said >= PAUSE:
             self._said = time.monotonic()
             log.warning("refused %.100r to %s", scope.get("path"), scope.get("client"))
         if scope["type"] == "http":
-            for_nodes = scope["path"] in self._node_paths
-            status, detail = (401, UNSIGNED) if for_nodes else (403, REFUSAL)
             body = json.dumps({"detail": detail}).encode()
             headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
             await send({"type": "http.response.start", "status": status, "headers": headers})

@@ -1,7 +1,5 @@
 """Private keys: of the CA, of the SuperLink's certificate, and of each SuperNode."""
 
-import base64
-import hashlib
 import os
 import secrets
 from pathlib import Path
@@ -12,6 +10,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 
 from models.core.errors import UserError
+from server.node_clients import fingerprint
 
 PRIVATE = 0o600
 """Mode of a file that holds a private key: its owner reads it, and nobody else."""
@@ -95,12 +94,6 @@ def read_public_line(path: Path) -> tuple[str, str]:
         raise UserError(f"{path} holds a key of another kind than ECDSA: polyfed deploy node-key makes one")
     words = content.decode(errors="replace").split(maxsplit=2)
     return fingerprint(content), words[2].strip() if len(words) == 3 else ""
-
-
-def fingerprint(line: bytes) -> str:
-    """Return the fingerprint of a public line as `ssh-keygen -l` prints it."""
-    digest = hashlib.sha256(base64.b64decode(line.split()[1])).digest()
-    return f"SHA256:{base64.b64encode(digest).decode().rstrip('=')}"
 
 
 def _content(path: Path, kind: str) -> bytes:

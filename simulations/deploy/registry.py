@@ -2,35 +2,67 @@
 
 import json
 import os
+import secrets
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
+import tomli_w
+
 from models.core.errors import UserError
-from simulations.deploy import keys
+from server.node_clients import NodeClients, client_ranges
+from simulations.deploy import asked, keys
 from simulations.deploy.folder import Folder
 from simulations.deploy.program import Program, flwr
 from simulations.deploy.server import CONNECTION
 
+Say = Callable[[str], None]
+IN_USE = "Public key already in use"
+"""Flower's words about a key that was registered once, also where it was taken out again."""
+TAKEN_OUT = " A key that was unregistered is never taken again: make another with polyfed deploy node-key"
+HEAD = "# Clients that a node's key may host, and no other node. `polyfed deploy register` writes it.\n"
 
-def register(folder: Folder, public: Path, name: str, say: Callable[[str], None]) -> int:
-    """Have the SuperLink of a folder take a public key, and return the number that it gives the node."""
+
+def register(folder: Folder, public: Path, name: str, clients: str, say: Say) -> int:
+    """Have the SuperLink of a folder take a public key, and return the number that it gives the node.
+
+    A key that it has taken before stays as it is, but for the clients that it may host, where some are given.
+    """
     fingerprint, comment = keys.read_public_line(public)
-    name = name or comment or public.stem
-    command = flwr(["supernode", "register", str(public.absolute()), CONNECTION, "--name", name], folder)
-    answer = _answer(command, say)
-    number = int(answer["node-id"])
-    say(f"registered {name} as node {number}, key {fingerprint}")
+    if clients:
+        client_ranges(clients, "--clients")
+    number = next((node.number for node in asked.registered(folder) if node.key == fingerprint), None)
+    if number is None:
+        name = name or comment or public.stem
+        command = flwr(["supernode", "register", str(public.absolute()), CONNECTION, "--name", name], folder)
+        number = int(_answer(command, say)["node-id"])
+        say(f"registered {name} as node {number}, key {fingerprint}")
+    else:
+        say(f"node {number} is registered with the key {fingerprint} already")
+    if clients:
+        _write(folder, {**NodeClients(folder.node_clients).read(), fingerprint: clients})
+        say(f"node {number} may host clients {clients} alone, and no other node may host them")
     return number
 
 
-def unregister(folder: Folder, number: int, say: Callable[[str], None]) -> None:
+def unregister(folder: Folder, number: int, say: Say) -> None:
     """Have the SuperLink of a folder take a node's key no longer."""
+    gone = [node.key for node in asked.registered(folder) if node.number == number]
     _answer(flwr(["supernode", "unregister", str(number), CONNECTION], folder), say)
+    given = NodeClients(folder.node_clients).read()
+    if gone and gone[0] in given:
+        _write(folder, {key: clients for key, clients in given.items() if key != gone[0]})
     say(f"node {number} is let in no longer")
 
 
-def _answer(command: Program, say: Callable[[str], None]) -> dict[str, str]:
+def _write(folder: Folder, clients: Mapping[str, str]) -> None:
+    """Write which clients keys may host, as a whole or not at all: a run may read it at any moment."""
+    new = folder.node_clients.with_name(f".{folder.node_clients.name}-{secrets.token_hex(4)}")
+    new.write_text(HEAD + tomli_w.dumps(dict(clients)), encoding="utf-8")
+    new.replace(folder.node_clients)
+
+
+def _answer(command: Program, say: Say) -> dict[str, str]:
     """Run a command of `flwr` that answers in JSON; UserError where it says that it failed."""
     say(f"$ {command.shown()}")
     ended = subprocess.run(
@@ -45,7 +77,7 @@ def _answer(command: Program, say: Callable[[str], None]) -> dict[str, str]:
     answer = json_in(ended.stdout)
     if ended.returncode or not answer.get("success"):
         said = answer.get("error-message") or " ".join((ended.stderr or ended.stdout).split())
-        raise UserError(f"flwr refused: {said}")
+        raise UserError(f"flwr refused: {said}{TAKEN_OUT if IN_USE in said else ''}")
     return answer
 
 

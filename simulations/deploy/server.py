@@ -6,6 +6,7 @@ import tomli_w
 
 from models.core.errors import UserError
 from models.core.user_code import FOLDER
+from server.node_clients import FILE
 from simulations.deploy import addresses, certificates, keys
 from simulations.deploy.folder import Folder
 from simulations.deploy.program import Program, flower
@@ -42,7 +43,8 @@ def superlink(folder: Folder, host: str, port: int, code: str) -> Program:
         str(folder.database),
     ]
     arguments += ["--disable-runtime-dependency-installation"]
-    return flower("flower-superlink", arguments, folder, **({FOLDER: code} if code else {}))
+    variables = {FILE: str(folder.node_clients), **({FOLDER: code} if code else {})}
+    return flower("flower-superlink", arguments, folder, **variables)
 
 
 def write_connection(folder: Folder, address: str) -> None:

@@ -1,7 +1,10 @@
 """Prints how a server or a node is."""
 
+from collections.abc import Mapping
+
 from rich.console import Console
 
+from server.node_clients import NodeClients
 from simulations.deploy import asked, certificates
 from simulations.deploy.folder import Folder
 from simulations.terminal import Table
@@ -31,15 +34,18 @@ def show(folder: Folder, console: Console) -> bool:
                 say(certificates.check_dates(path, certificate))
     if up and not running.superlink:
         nodes, runs = asked.nodes(running, folder), asked.runs(running, folder)
-        console.print(_nodes(nodes) if nodes else "no node is registered")
+        console.print(
+            _nodes(nodes, NodeClients(folder.node_clients).read()) if nodes else "no node is registered"
+        )
         console.print(_runs(runs) if runs else "no run was started")
     return up
 
 
-def _nodes(nodes: list[asked.Node]) -> Table:
-    table = Table("node", "name", "status", "since (UTC)")
+def _nodes(nodes: list[asked.Node], clients: Mapping[str, str]) -> Table:
+    table = Table("node", "name", "status", "since (UTC)", *(["clients"] if clients else []))
     for node in nodes:
-        table.add_row(str(node.number), node.name, node.status, node.since)
+        may_host = [clients.get(node.key, "others")] if clients else []
+        table.add_row(str(node.number), node.name, node.status, node.since, *may_host)
     return table
 
 

@@ -4,13 +4,15 @@ import shutil
 from pathlib import Path
 
 from models.core.errors import UserError
+from simulations.runtime.staging import carried
 
 FILES = Path(__file__).parent / "files"
 
 
 def write(folder: Path) -> list[Path]:
     """Copy the files into a folder and return where they are; UserError where one is there already."""
-    sources = sorted(path for path in FILES.iterdir() if path.is_file())
+    # The image installs what the lock says.
+    sources = [*sorted(path for path in FILES.iterdir() if path.is_file()), carried("requirements.lock")]
     taken = [source.name for source in sources if (folder / source.name).exists()]
     if taken:
         raise UserError(f"{folder} holds {', '.join(taken)} already: give another folder")

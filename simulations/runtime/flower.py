@@ -75,9 +75,9 @@ def run_on_flower(
     with own_superlink(int(run_config["threads"])) as superlink:
         app = app or stage(superlink.folder)
         try:
-            with closing(Control(superlink.wait_until_ready())) as control:
+            with closing(Control.at(superlink.wait_until_ready())) as control:
                 run_id = control.start_run(app, run_config, simulation)
-                tail = _follow(control.log(run_id), log_file, on_tick, verbose)
+                tail = follow(control.log(run_id), log_file, on_tick, verbose)
                 status, details = control.status(run_id)
         except RefusedError:
             said = f"Flower refused the run: {superlink.last_words()}"
@@ -91,7 +91,7 @@ def run_on_flower(
     return FlowerOutcome(status, run_id, error, tail, may_go_better=status == "failed")
 
 
-def _follow(chunks: Iterable[str], log_file: Path, on_tick: Callable[[], None] | None, verbose: bool) -> str:
+def follow(chunks: Iterable[str], log_file: Path, on_tick: Callable[[], None] | None, verbose: bool) -> str:
     """Write the log as it comes, until the run ends, and return its last chunks."""
     tail: deque[str] = deque(maxlen=TAIL)
     failures: list[Exception] = []

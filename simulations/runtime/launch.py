@@ -24,6 +24,7 @@ from simulations.runtime.progress import RoundProgress
 from simulations.runtime.terminal import FollowedLog, Terminal, terminal_log
 
 if TYPE_CHECKING:
+    from simulations.runtime.flower import FlowerOutcome
     from simulations.runtime.ray_workers import RayWorkers
     from simulations.runtime.warm import Workers
 
@@ -31,6 +32,9 @@ Runtime = Literal["ray", "flower", "in-process"]
 """What a run has its clients' work done by: workers of Ray's, Flower's simulation, or this process."""
 Start: TypeAlias = "Callable[[Plan], RayWorkers] | None"
 """Gives the workers of a run on Ray, once there is a plan; None under another runtime."""
+
+OnFlower: TypeAlias = "Callable[..., FlowerOutcome]"
+"""Runs polyfed's app under Flower, with the arguments of `run_on_flower`."""
 
 
 @contextmanager
@@ -43,10 +47,12 @@ def launch(
     debug: bool = False,
     ray_address: str = "",
     warm: "Workers | None" = None,
+    on_flower: "OnFlower | None" = None,
 ) -> Iterator[RunResult]:
     """Run to the end and give what RUN/result.json says, while the run's Ray is ending.
 
-    A run on Ray is on the cluster at `ray_address`, or by these `warm` workers, where one is given.
+    A run on Ray is on the cluster at `ray_address`, or by these `warm` workers, where one is given. One under
+    Flower is run by `on_flower`; Flower's simulation unless given.
 
     Raises UserError for what can be told beforehand: a config that cannot work, a run folder that is in
     use or cannot be gone on with, too few CPUs or GPUs. With `debug` the first exception is raised.
@@ -80,7 +86,7 @@ def launch(
             with RoundProgress(folder, int(run_config["num-server-rounds"]), console, plan.task.metric):
                 if runtime == "flower":
                     assert simulation
-                    reason = _on_flower(run_config, simulation, verbose, terminal, errors)
+                    reason = _on_flower(run_config, simulation, verbose, terminal, errors, on_flower)
                 else:
                     reason = _here(run_config, plan, start, errors, debug)
         except KeyboardInterrupt:
@@ -180,20 +186,22 @@ def _on_flower(
     verbose: bool,
     terminal: Terminal,
     errors: ErrorLog,
+    on_flower: "OnFlower | None",
 ) -> str:
     from simulations.runtime.flower import run_on_flower
 
+    run = on_flower or run_on_flower
     folder = errors.path.parent
     before = _stamp(folder / RESULT)
     followed = FollowedLog(folder / RUN_LOG, terminal)
     # Flower's log, which has polyfed's lines, is shown as a whole where that is asked for.
     look = None if verbose else followed.look
-    outcome = run_on_flower(run_config, simulation, on_tick=look, verbose=verbose)
+    outcome = run(run_config, simulation, on_tick=look, verbose=verbose)
     if outcome.may_go_better and not _has_ended(folder / RESULT, before) and not _has_rounds(folder):
         errors.write("Flower's runtime, before the first round", outcome.last_words or outcome.error)
         log(WARNING, "Flower failed before the first round, and is tried once more: %s", outcome.error)
         begun = {**run_config, "resume": bool(run_config["resume"]) or (folder / CONFIG).exists()}
-        outcome = run_on_flower(begun, simulation, on_tick=look, verbose=verbose)
+        outcome = run(begun, simulation, on_tick=look, verbose=verbose)
     if look:
         look()
     # Else the ServerApp has said what went wrong.

@@ -4,6 +4,8 @@ import asyncio
 import json
 import os
 import socket
+import threading
+import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -11,13 +13,17 @@ from typing import Any
 import httpx
 import pytest
 import uvicorn
-from flwr.common.constant import TIMESTAMP_HEADER
+from flwr.common.constant import SUPERLINK_NODE_ID, TIMESTAMP_HEADER
+from flwr.proto.fleet_pb2 import PushMessagesRequest
+from flwr.proto.message_pb2 import Metadata
+from flwr.proto.node_pb2 import Node
 from flwr.supercore.constant import FLEET_HTTP_SIGNATURE_HEADER
 from flwr.supercore.primitives.asymmetric import generate_key_pairs, public_key_to_bytes
 from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
 
-from simulations.deploy import gate, gated, peers
+from simulations.deploy import gate, gated, peers, punctual
 from simulations.deploy.gate import FOR_NODES, Gate
+from simulations.deploy.pushed import PUSH
 from simulations.runtime import superlink
 
 HERE, SERVER = ("127.0.0.1", 40000), ("127.0.0.1", 8000)
@@ -97,8 +103,17 @@ def test_where_the_system_hides_its_sockets_the_loopback_is_let_in(
     assert not peers.is_own(("192.0.2.7", 40000), SERVER)
 
 
-def ask(app: Any, path: str, kind: str = "http", **headers: str) -> list[dict[str, Any]]:
+def ask(
+    app: Any, path: str, kind: str = "http", *, body: tuple[bytes, ...] = (), **headers: str
+) -> list[dict[str, Any]]:
     """Return what an application answers to a request of a client that nobody here knows."""
+    parts = [{"type": "http.request", "body": part, "more_body": True} for part in body]
+    parts.append({"type": "http.request", "body": b""})
+    headers = {"content_length": str(sum(map(len, body))), **headers}
+
+    async def receive() -> dict[str, Any]:
+        return parts.pop(0)
+
     sent: list[dict[str, Any]] = []
 
     async def send(message: dict[str, Any]) -> None:
@@ -111,7 +126,7 @@ def ask(app: Any, path: str, kind: str = "http", **headers: str) -> list[dict[st
         "server": ("192.0.2.1", 8000),
     }
     scope["headers"] = [(name.replace("_", "-").encode(), value.encode()) for name, value in headers.items()]
-    asyncio.run(app(scope, None, send))
+    asyncio.run(app(scope, receive, send))
     return sent
 
 
@@ -127,7 +142,7 @@ def test_nodes_reach_what_they_need(path: str) -> None:
 @pytest.mark.parametrize("path", sorted(FOR_NODES))
 def test_strangers_send_nothing_to_where_nodes_do(path: str) -> None:
     """Flower would read all that they send, and look who they are then."""
-    start, body = ask(Gate(answers, FOR_NODES), path)
+    start, body = ask(Gate(answers, FOR_NODES), path, content_length="not told")
     assert (start["status"], json.loads(body["body"])["detail"]) == (401, "Invalid SuperNode authentication")
 
 
@@ -137,6 +152,91 @@ def test_a_key_that_is_not_registered_gets_flowers_answer() -> None:
     for length, status in (("65536", 200), ("65537", 401), ("-1", 401), ("x", 401)):
         assert ask(app, "/v1/fleet/activate-node", content_length=length)[0]["status"] == status
         assert ask(app, "/v1/fleet/push-object", content_length=length)[0]["status"] == 401
+
+
+def pushed(**changes: Any) -> bytes:
+    """Return what node 7 pushes: its answer to what it was asked, but for the changes."""
+    said = {"src_node_id": 7, "dst_node_id": SUPERLINK_NODE_ID, "reply_to_message_id": "ab", **changes}
+    message = PushMessagesRequest(node=Node(node_id=7))
+    message.messages_list.add().metadata.CopyFrom(Metadata(**said))
+    return message.SerializeToString()
+
+
+def test_a_node_answers_in_its_own_name_and_asks_nothing() -> None:
+    """Flower would store the answer of another node, and hand on what the server has never asked."""
+    heard = []
+
+    async def hears(scope: Any, receive: Any, send: Any) -> None:
+        heard.append((await receive())["body"])
+        await answers(scope, receive, send)
+
+    app = Gate(hears, FOR_NODES, lambda _: True)
+    own = pushed()
+    assert ask(app, PUSH, body=(own[:9], own[9:]))[0]["status"] == 200
+    assert heard == [own]
+    foreign = pushed(src_node_id=8)
+    instruction = pushed(src_node_id=SUPERLINK_NODE_ID, dst_node_id=8, reply_to_message_id="")
+    both = own + PushMessagesRequest.FromString(foreign).SerializeToString()  # read as one message of two
+    for wrong in (
+        foreign,
+        instruction,
+        pushed(dst_node_id=8),
+        pushed(reply_to_message_id=""),
+        both,
+        b"",
+        b"\xff",
+    ):
+        start, body = ask(app, PUSH, body=(wrong,))
+        assert (start["status"], json.loads(body["body"])["detail"]) == (403, gate.NOT_ITS_OWN)
+    assert heard == [own]
+
+
+def test_a_node_sends_no_more_at_once_than_one_may() -> None:
+    app = Gate(answers, FOR_NODES, lambda _: True)
+    for length, status in ((str(gate.LONGEST), 200), (str(gate.LONGEST + 1), 413), ("x", 413)):
+        assert ask(app, "/v1/fleet/push-object", content_length=length)[0]["status"] == status
+
+
+def test_what_does_not_come_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stranger may ask to be let in, and could otherwise hold a connection for ever."""
+    monkeypatch.setattr(gate, "BODY_WAIT", 0.05)
+    sent: list[dict[str, Any]] = []
+
+    async def send(message: dict[str, Any]) -> None:
+        sent.append(message)
+
+    async def never() -> Any:
+        await asyncio.sleep(60)
+
+    scope = {"type": "http", "path": gate.ACTIVATE, "client": ("192.0.2.7", 1), "server": ("192.0.2.1", 8000)}
+    asyncio.run(Gate(answers, FOR_NODES)(scope | {"headers": [(b"content-length", b"9")]}, never, send))
+    assert sent[0]["status"] == 408
+
+
+def test_a_connection_on_which_nothing_is_asked_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(punctual, "WAIT", 0.2)
+    monkeypatch.setattr(uvicorn.Config, "__init__", uvicorn.Config.__init__)
+    gated.gate_servers(FOR_NODES)
+
+    async def whole(scope: Any, receive: Any, send: Any) -> None:
+        await answers(scope, receive, send)
+        await send({"type": "http.response.body", "body": b""})
+
+    server = uvicorn.Server(uvicorn.Config(whole, host="127.0.0.1", port=0, lifespan="off"))
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    try:
+        while not server.started:
+            time.sleep(0.01)
+        address = server.servers[0].sockets[0].getsockname()
+        for said in (b"", b"GET /health HTTP/1.1\r\nHost: x\r\n"):  # no request, and one without an end
+            with socket.create_connection(address, timeout=10) as client:
+                client.sendall(said)
+                assert client.recv(1) == b""
+        assert httpx.get(f"http://127.0.0.1:{address[1]}/health").status_code == 200
+    finally:
+        server.should_exit = True
+        thread.join()
 
 
 def test_a_node_is_known_by_the_headers_that_flowers_own_sign(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from server.node_clients import fingerprint
 from simulations.deploy import gated, keys
 from simulations.deploy.refusals import ExitLog
 
@@ -51,7 +52,7 @@ def arguments(tmp_path: Path) -> tuple[list[str], str]:
         "--auth-supernode-private-key",
         str(tmp_path / "node.key"),
     ]
-    return command, keys.fingerprint(keys.public_line(key, "").encode())
+    return command, fingerprint(keys.public_line(key, "").encode())
 
 
 def test_a_refused_node_starts_again(

@@ -4,6 +4,7 @@ import re
 import shlex
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import click
@@ -28,7 +29,8 @@ def test_they_are_written_once(tmp_path: Path) -> None:
     ended = polyfed("deploy", "templates", tmp_path / "files")
     assert ended.code == 0
     assert {Path(line).name for line in ended.out.splitlines()} == {
-        "Dockerfile", "compose.yaml", "polyfed-node.service", "polyfed-server.service",
+        ".dockerignore", "Dockerfile", "compose.yaml", "polyfed-node.service", "polyfed-server.service",
+        "requirements.lock",
     }  # fmt: skip
     assert polyfed("deploy", "templates", tmp_path / "files").code == 2
 
@@ -57,6 +59,15 @@ def test_systemd_takes_a_unit(unit: Path, tmp_path: Path) -> None:
     assert unit.name not in ended.stderr, ended.stderr
 
 
+def test_compose_takes_the_file() -> None:
+    words = ["--builtin-schema", "vendor.compose-spec", str(FILES / "compose.yaml")]
+    ended = subprocess.run(
+        [sys.executable, "-m", "check_jsonschema", *words],
+        capture_output=True, text=True, check=False, encoding="utf-8",
+    )  # fmt: skip
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+
+
 def test_compose_runs_commands_that_there_are() -> None:
     for name, service in COMPOSE["services"].items():
         check(service["command"])
@@ -82,3 +93,16 @@ def test_compose_gives_each_node_its_own_number_and_folders() -> None:
 def test_a_wrong_command_is_seen() -> None:
     with pytest.raises(click.UsageError):
         check(["node", "/state", "--no-such-option", "1"])
+
+
+IN_COMMENTS = re.findall(r"^#   .*?polyfed deploy (.*?)(?: &&.*)?$", "\n".join(
+    path.read_text(encoding="utf-8") for path in sorted(FILES.iterdir())), flags=re.MULTILINE)  # fmt: skip
+
+
+@pytest.mark.parametrize("command", IN_COMMENTS)
+def test_what_a_file_says_to_do_can_be_done(command: str) -> None:
+    check(shlex.split(command))
+
+
+def test_there_are_commands_in_the_files() -> None:
+    assert len(IN_COMMENTS) >= 8

@@ -17,6 +17,7 @@ class BeatingGrid(ScriptedGrid):
         self.dead: set[int] = set()
         self.starts: dict[int, int] = {}
         self.beats: dict[int, float] = {}
+        self.keys: dict[int, bytes] = {}
         clock = SimpleNamespace(monotonic=lambda: self.now, sleep=self.sleep)
         for module in ("sightings", "node_registry", "node_questions", "first_nodes", "sampling"):
             monkeypatch.setattr(f"server.{module}.time", clock)
@@ -53,6 +54,7 @@ class BeatingGrid(ScriptedGrid):
                 node_id=node,
                 last_activated_at=f"start {self.starts[node]}",
                 online_until=self.beats[node] + 60,
+                public_key=self.keys.get(node, b""),
             )
             for node in self.nodes
         ]

@@ -1,8 +1,10 @@
 """A SuperLink behind TLS and three SuperNodes with keys, on the loopback, as docs/deploy.md sets them up."""
 
 import http.client
+import json
 import os
 import re
+import shutil
 import ssl
 import subprocess
 import sys
@@ -40,10 +42,17 @@ class Federation:
     port: int
     """Port of the SuperLink."""
 
-    def start_node(self, node: int, *options: object) -> str:
+    def let_in(self, node: int, clients: str) -> None:
+        """Make a node's key and have the server take it, for these clients."""
+        place = self.folder / f"node-{node}"
+        done("node-key", place, "--name", f"hospital-{node}")
+        (place / "ca.crt").write_bytes((self.folder / "ca" / "ca.crt").read_bytes())
+        done("register", self.folder / "server", place / "node.pub", "--clients", clients)
+
+    def start_node(self, node: int, *options: object, partition: int | None = None) -> str:
         """Start a node in the background and return its folder."""
-        place = str(self.folder / f"node-{node}")
-        numbers = ("--partition-id", node, "--num-partitions", len(NODES), "--port", free_port())
+        place, number = str(self.folder / f"node-{node}"), node if partition is None else partition
+        numbers = ("--partition-id", number, "--num-partitions", len(NODES), "--port", free_port())
         server = ("--superlink", f"localhost:{self.port}", "--device", "cpu")
         done("node", place, *server, *numbers, "--background", *options)
         return place
@@ -84,16 +93,14 @@ def federation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Federation]
     done("cert", folder / "ca", folder / "server", "--host", "localhost")
     done("server", folder / "server", "--port", port, "--background")
     try:
+        made = Federation(folder, port)
         for node in NODES:
-            place = folder / f"node-{node}"
-            done("node-key", place, "--name", f"hospital-{node}")
-            (place / "ca.crt").write_bytes((folder / "ca" / "ca.crt").read_bytes())
-        done("register", folder / "server", *(folder / f"node-{node}" / "node.pub" for node in NODES))
-        yield Federation(folder, port)
+            made.let_in(node, f"{node},{node + 3},{node + 6}")
+        yield made
     finally:
-        for place in ("node-0", "node-1", "node-2", "server"):
-            if (folder / place / "running.json").exists():
-                done("stop", folder / place)
+        for place in (*sorted(folder.glob("node-*")), folder / "server"):
+            if (place / "running.json").exists():
+                done("stop", place)
 
 
 def write_mnist(data_dir: Path, seed: int) -> Path:
@@ -143,9 +150,11 @@ def test_nodes_with_data_of_their_own_end_in_the_hash_of_the_simulation(
 
 
 @pytest.mark.bar
-def test_ner_and_dqn_side_by_side_on_nodes_that_came_back(federation: Federation, tmp_path: Path) -> None:
-    for node in NODES:
-        federation.start_node(node, "-c", "resident=true")
+@pytest.mark.parametrize("resident", ["false", "true"])
+def test_ner_and_dqn_side_by_side_on_nodes_that_came_back(
+    federation: Federation, tmp_path: Path, resident: str
+) -> None:
+    places = [federation.start_node(node, "-c", f"resident={resident}") for node in NODES]
     configs = {
         task: {**toy(task), "num-server-rounds": 1, "clients-per-round": 3, "run-dir": str(tmp_path / task)}
         for task in ("ner", "dqn")
@@ -158,10 +167,47 @@ def test_ner_and_dqn_side_by_side_on_nodes_that_came_back(federation: Federation
 
     said = done("status", federation.folder / "server")
     assert re.search(r"^flower-superlink: up; process \d+, 127\.0\.0\.1:\d+$", said, flags=re.MULTILINE)
-    assert re.findall(r"hospital-(\d) +(\w+)", said) == [(str(node), "online") for node in NODES]
+    online = [(str(node), "online", f"{node},{node + 3},{node + 6}") for node in NODES]
+    assert re.findall(r"hospital-(\d) +(\w+) +[-0-9]+ [:0-9]+ +(\S+)", said) == online
     assert said.count("completed") >= 2
     assert "failed" not in said
     assert "server.crt: 364 days left" in said
+    for place in places:
+        done("stop", place)
+
+
+@pytest.mark.bar
+def test_nodes_of_another_task_or_with_others_clients_are_left_out_by_name(
+    federation: Federation, tmp_path: Path
+) -> None:
+    """The run goes on; the node that is given a client gets it, although another one claims it first."""
+    folders = [write_mnist(tmp_path / f"data-{node}", node) for node in NODES]
+    shutil.rmtree(folders[1] / "MNIST")
+    (folders[1] / "train.txt").write_text("A text of another task.\n", encoding="utf-8")
+    places = [federation.start_node(node, "--data-path", folders[node]) for node in (0, 1, 2)]
+    server = federation.folder / "server"
+    done("register", server, federation.folder / "node-2" / "node.pub", "--clients", "0-1,7")
+    federation.let_in(3, "2")
+    places.append(federation.start_node(3, "--data-path", folders[2], partition=2))
+    config: dict[str, Value] = {"dataset": "mnist", "data-dir": str(write_mnist(tmp_path / "data", 7))}
+    scenario, run_dir = tmp_path / "scenario.toml", tmp_path / "run"
+    scenario.write_text(tomli_w.dumps({**config, "num-clients": 3, "num-server-rounds": 1}), encoding="utf-8")
+    try:
+        done("run", server, scenario, "--run-dir", run_dir)
+    finally:
+        done("register", server, federation.folder / "node-2" / "node.pub", "--clients", "2,5,8")
+        for place in places:
+            done("stop", place)
+    result = result_of(run_dir)
+    assert result["status"] == "completed"
+    parts = (re.fullmatch(r"node \d+ \((\S+)\) with (.*)", line) for line in result["refused_nodes"])
+    said = {part[1]: part[2] for part in parts if part}
+    assert said.keys() == {"hospital-1", "hospital-2"}
+    assert re.match("partition-id 1 cannot take part: .*mnist", said["hospital-1"])
+    claims = r"it claims client 2, and its key SHA256:\S+ may host 0-1,7 alone"
+    assert re.fullmatch(f"partition-id 2 cannot take part: {claims}", said["hospital-2"])
+    last = (run_dir / "metrics.jsonl").read_text(encoding="utf-8").splitlines()[-1]
+    assert json.loads(last)["clients"] == [0, 2]
 
 
 def test_a_key_that_is_not_registered_is_refused_by_name(federation: Federation) -> None:
