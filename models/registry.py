@@ -69,7 +69,7 @@ def why_not_stackable(task: Task) -> str:
     """Return why a task's clients cannot train side by side; "" where they can."""
     if any(objective.max_grad_norm < math.inf for objective in task.objectives):
         return "clips each client's gradients"
-    return "" if task.stackable else "is not declared stackable"
+    return "" if task.stackable else task.unstackable or "is not declared stackable"
 
 
 def task_classes(name: str, found: object) -> tuple[type[Task], ...]:

@@ -79,6 +79,8 @@ class Task(ABC):
     They may where `batches` does not look at the model, `after_step` does nothing, and the losses use
     nothing that torch.func.vmap refuses, such as dropout or nn.LSTM.
     """
+    unstackable: str = ""
+    """Why they may not, where a task knows it: the end of "task NAME, which ..."."""
     metric: ClassVar[str]
     """The metric that early stopping and the best model go by."""
     maximize: ClassVar[bool] = True
@@ -140,7 +142,7 @@ class Task(ABC):
         for rows in data.shuffled(generator, batch_size, alone):
             if len(rows) == 1 and not alone:
                 raise ValueError(
-                    "the model has a BatchNorm1d, which cannot train on one example alone (the client has "
+                    "the model has a BatchNorm, which cannot train on one example alone (the client has "
                     f"{len(data)}, batch-size is {batch_size}): use more, or a LayerNorm or GroupNorm"
                 )
             yield rows

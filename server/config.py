@@ -17,7 +17,7 @@ class ServerConfig(Config):
     """Rounds of training."""
     init_from: str = ""
     """Absolute folder of an earlier run whose weights to begin with, also as RUN:best or RUN:last, or a
-    .safetensors file; "" = none."""
+    .safetensors or .pth file; "" = none."""
     strategy: str = "FedAvg"
     """A Flower strategy, one of ours, an entry point, or "module:Class"."""
     strategy_options: str = ""
@@ -97,7 +97,7 @@ class ServerConfig(Config):
         can_stop = self.patience == 0 or self.evaluate_every > 0
         require(can_stop, "evaluate-every", "> 0 when patience is", self.evaluate_every)
         absolute = not self.init_from or Path(self.init_from).is_absolute()
-        require(absolute, "init-from", "an absolute folder or .safetensors file", self.init_from)
+        require(absolute, "init-from", "an absolute folder or file of weights", self.init_from)
         absolute = not self.run_dir or Path(self.run_dir).is_absolute()
         require(absolute, "run-dir", "an absolute folder", self.run_dir)
         require(not self.resume or bool(self.run_dir), "run-dir", "given when resume is true", self.run_dir)

@@ -48,7 +48,7 @@ def starting_point(config: ServerConfig) -> StartingPoint:
         return _of_run(Path(run), [which])
     raise UserError(
         f"init-from {given} is not there: give a run folder, with :best or :last after it where you want "
-        "one of these, or a .safetensors file"
+        "one of these, or a .safetensors or .pth file"
     )
 
 

@@ -1,12 +1,10 @@
 """Beginning with the weights of an earlier run."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from models.core.errors import UserError
@@ -21,6 +19,7 @@ from models.state import (
 from models.text.adapters import plain_name
 from server.run_schema import TransferSummary
 from server.starting_point import StartingPoint
+from server.weights_file import read_weights
 
 
 @dataclass(frozen=True)
@@ -76,12 +75,16 @@ def take_over(
     """Load the weights that have the name and shape of an entry of `model`, in place.
 
     A weight that the model has under several names is loaded by any of them, the first one that is given.
+    A file may hold one part of the model, such as a network of torchvision its `features`: its names are
+    looked for as they are, or below that part where more of them have a place there.
     Raises UserError where the file cannot be read, nothing in it fits, or it does not fit the model's type.
     """
     path = start.path
-    weights = _read(path)
-    given = {plain_name(name): tensor for name, tensor in weights.items()}
+    weights = read_weights(path)
     state, tied, shareable = model_state(model), tied_names(model), set(shareable_names(model, local))
+    places = {plain_name(name) for names in tied.values() for name in names}
+    part = _part(weights, places)
+    given = {plain_name(part + name): tensor for name, tensor in weights.items()}
     loaded: dict[str, Tensor] = {}
     new, other_shape, stays = [], [], []
     for name, tensor in state.items():
@@ -95,12 +98,13 @@ def take_over(
             other_shape.append(name)
         else:
             loaded[name] = old
-    places = {plain_name(name) for names in tied.values() for name in names}
-    unused = [name for name in weights if plain_name(name) not in places]
+    unused = [name for name in weights if plain_name(part + name) not in places]
     if not loaded:
         raise UserError(_nothing_fits(path, weights, state, other_shape, stays))
     _check_finite(path, loaded, state)
     remarks = [*start.remarks]
+    if part:
+        remarks.append(f"its names are looked for below {part[:-1]}, where most of them have a place")
     if all(torch.equal(old.to(state[name].dtype), state[name]) for name, old in loaded.items()):
         remarks.append("what is loaded equals a fresh start: it changes nothing")
     model.load_state_dict(loaded, strict=False)
@@ -122,12 +126,11 @@ def _check_finite(path: Path, loaded: Mapping[str, Tensor], state: Mapping[str, 
             )
 
 
-def _read(path: Path) -> dict[str, Tensor]:
-    try:
-        return load_file(path)
-    except (SafetensorError, OSError, ValueError) as error:
-        why = " ".join(str(error).split())
-        raise UserError(f"init-from {path} cannot be read ({why}): give another run or file") from error
+def _part(weights: Iterable[str], places: Collection[str]) -> str:
+    """Return what to put in front of a file's names: the part of the model that has most of them, or ""."""
+    parts = ["", *dict.fromkeys(f"{place.partition('.')[0]}." for place in places if "." in place)]
+    found = {part: sum(plain_name(part + name) in places for name in weights) for part in parts}
+    return max(found, key=lambda part: (found[part], part == "", part))
 
 
 def _nothing_fits(

@@ -15,8 +15,9 @@ ROOT = Path(__file__).parent.parent
 PACKAGES = ("models", "strategies", "clients", "server", "simulations")
 UNPICKLES = {"pickle", "cPickle", "_pickle", "cloudpickle", "dill", "shelve", "marshal"}
 """Modules whose `load` or `loads` runs what it reads."""
-NAMES_ALONE = {"models/data/images.py", "models/data/source.py"}
-"""Files that name pickle's errors, which torchvision raises; it checks the MD5 sums of what it unpickles."""
+NAMES_ALONE = {"models/data/images.py", "models/data/source.py", "server/weights_file.py"}
+"""Files that name pickle's errors: torchvision raises them, which checks the MD5 sums of what it unpickles,
+and torch, which reads weights alone."""
 
 
 def calls(tree: ast.Module) -> Iterator[tuple[str, dict[str, ast.expr]]]:

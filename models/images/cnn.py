@@ -1,4 +1,4 @@
-"""Image classification with the small convolutional network of the field's tutorials."""
+"""Image classification: by the small convolutional network of the field's tutorials, or one by name."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -11,6 +11,7 @@ from models.core.config import require
 from models.core.confusion_matrix import confusion_matrix
 from models.core.errors import UserError
 from models.data.dataset import Dataset, Examples
+from models.images.networks import STRIDE, find_network
 from models.task import Batch, Metrics, Objective, OptimizerChoice, Task
 
 if TYPE_CHECKING:
@@ -18,47 +19,14 @@ if TYPE_CHECKING:
 
 # Small enough that the activations of a batch stay in the cache of a CPU.
 EVALUATION_BATCH = 100
-NORMS = ("none", "group", "batch")
-FEATURE_CHANNELS, STRIDE = 64, 4
-"""What `convolutions` make of an image: channels, and pixels a step to the next feature."""
-
-
-def convolutions(channels: int, norm: str) -> nn.Sequential:
-    """Two 3x3 convolutions, each pooled by two: (B, C, H, W) -> (B, 64 * H // 4 * W // 4).
-
-    GroupNorm (Wu & He 2018, arXiv:1803.08494) is the norm to average: BatchNorm (Ioffe & Szegedy 2015,
-    arXiv:1502.03167) has running statistics, which do not average well over clients with different data
-    (Hsieh et al. 2020, arXiv:1910.00189). It is for clients that keep it to themselves, as in FedBN.
-    """
-
-    def block(inputs: int, outputs: int) -> list[nn.Module]:
-        norms: list[nn.Module] = []
-        if norm != "none":
-            norms = [nn.GroupNorm(8, outputs) if norm == "group" else nn.BatchNorm2d(outputs)]
-        return [nn.Conv2d(inputs, outputs, 3, padding=1), *norms, nn.ReLU(), nn.MaxPool2d(2)]
-
-    return nn.Sequential(*block(channels, 32), *block(32, FEATURE_CHANNELS), nn.Flatten())
-
-
-class ConvNet(nn.Module):
-    """The convolutions, and two linear layers."""
-
-    def __init__(self, channels: int, height: int, width: int, num_classes: int, norm: str) -> None:
-        super().__init__()
-        self.features = convolutions(channels, norm)
-        num_features = FEATURE_CHANNELS * (height // STRIDE) * (width // STRIDE)
-        self.classifier = nn.Sequential(nn.Linear(num_features, 128), nn.ReLU(), nn.Linear(128, num_classes))
-
-    def forward(self, image: Tensor) -> Tensor:
-        """(B, C, H, W) in [0, 1] -> logits (B, num_classes)."""
-        logits: Tensor = self.classifier(self.features(image))
-        return logits
 
 
 class ImageClassification(Task):
-    """Classify images of 8x8 to 32x32 pixels, grey or RGB.
+    """Classify images, grey or RGB.
 
-    Options: `norm`, "none", "group" or "batch".
+    Options: `network`, a classifier of torchvision such as "resnet18"; "" is a small one for images of 8x8 to
+    32x32 pixels; `norm`, "none", "group" or "batch", of a network by name "group" or "batch"; "" is what the
+    network has.
     """
 
     kind = "images"
@@ -67,22 +35,24 @@ class ImageClassification(Task):
     metric = "accuracy"
     metrics = ("loss",)
 
-    def __init__(self, dataset: Dataset, norm: str = "none") -> None:
+    def __init__(self, dataset: Dataset, norm: str = "", network: str = "") -> None:
         super().__init__(dataset)
         if not dataset.classes:
             raise UserError(f"task cnn needs labels, and dataset {dataset.name!r} has none")
-        require(norm in NORMS, "norm", f"one of {', '.join(NORMS)}", norm)
-        height, width = dataset.train["image"].shape[-2:]
+        _, channels, height, width = dataset.train["image"].shape
         sides = f"{STRIDE} pixels or more for cnn"
         require(min(height, width) >= STRIDE, "sides of images", sides, f"{height}x{width}")
-        self.norm = norm
-        self.stackable = norm != "batch"  # a stack would lose running statistics
+        self.network = find_network(network, (channels, height, width), norm)
+        self.unstackable, self.stackable = self.network.unstackable, not self.network.unstackable
         self.max_value = float(dataset.info["max_value"])
 
     def build(self) -> nn.Module:
         """Return the network for the dataset's image size and classes."""
-        _, channels, height, width = self.dataset.train["image"].shape
-        return ConvNet(channels, height, width, len(self.dataset.classes), self.norm)
+        return self.network.classifier(len(self.dataset.classes))
+
+    def trains_on_one(self, model: nn.Module) -> bool:
+        """Return whether the network can train on a batch of one example."""
+        return self.network.trains_on_one and super().trains_on_one(model)
 
     @property
     def objectives(self) -> Sequence[Objective]:

@@ -13,8 +13,9 @@ from torch.nn import functional as F
 from models.core.config import require
 from models.data.dataset import Dataset, Examples
 from models.images.augmentations import random_views
-from models.images.cnn import EVALUATION_BATCH, FEATURE_CHANNELS, convolutions
+from models.images.cnn import EVALUATION_BATCH
 from models.images.grid import image_grid
+from models.images.networks import Network
 from models.images.pretraining import ImagePretraining, pooled
 from models.task import Batch, Metrics, Objective, OptimizerChoice
 
@@ -26,24 +27,25 @@ QUERIES, NEIGHBOURS, MAPPED = 10, 8, 500
 
 
 class Contrast(nn.Module):
-    """The classifier's convolutions, and a projection of their pooled features that serves the loss alone."""
+    """A classifier's features, and a projection of their means over the image that serves the loss alone."""
 
-    def __init__(self, channels: int, norm: str) -> None:
+    def __init__(self, network: Network) -> None:
         super().__init__()
-        self.features = convolutions(channels, norm)
-        self.projection = nn.Sequential(nn.Linear(FEATURE_CHANNELS, 128), nn.ReLU(), nn.Linear(128, 64))
+        self.channels, *_ = network.map
+        self.features = network.features()
+        self.projection = nn.Sequential(nn.Linear(self.channels, 128), nn.ReLU(), nn.Linear(128, 64))
 
     def forward(self, image: Tensor) -> Tensor:
         """(B, C, H, W) in [0, 1] -> (B, 64)."""
-        projected: Tensor = self.projection(pooled(self.features(image)))
+        projected: Tensor = self.projection(pooled(self.features(image), self.channels))
         return projected
 
 
 class ContrastiveLearning(ImagePretraining):
     """Find an image's second view among the views of a batch.
 
-    Options: `norm`, as for cnn; `temperature` of the loss; `flip`, whether a mirrored image shows the same,
-    as photographs do and digits do not.
+    Options: `network` and `norm`, as for cnn; `temperature` of the loss; `flip`, whether a mirrored image
+    shows the same, as photographs do and digits do not.
 
     Metrics: `loss`, NT-Xent among 100 held-out images at a time, in nats; `probe-accuracy`.
     """
@@ -51,16 +53,21 @@ class ContrastiveLearning(ImagePretraining):
     batches_anywhere = True
 
     def __init__(
-        self, dataset: Dataset, norm: str = "none", temperature: float = 0.2, flip: bool = False
+        self,
+        dataset: Dataset,
+        norm: str = "",
+        temperature: float = 0.2,
+        flip: bool = False,
+        network: str = "",
     ) -> None:
-        super().__init__(dataset, norm)
+        super().__init__(dataset, norm, network)
         require(temperature > 0, "temperature", "> 0", temperature)
         require(isinstance(flip, bool), "flip", "true or false", flip)
         self.temperature, self.flip = temperature, flip
 
     def build(self) -> nn.Module:
         """Return encoder and projection."""
-        return Contrast(self.shape[0], self.norm)
+        return Contrast(self.network)
 
     @property
     def objectives(self) -> Sequence[Objective]:

@@ -1,6 +1,7 @@
 """Image generation by two networks against each other: DCGAN (Radford et al. 2016, arXiv:1511.06434)."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
 import torch
@@ -8,11 +9,14 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional as F
 
-from models.core.errors import UserError
+from models.core.config import require
+from models.core.errors import UserError, unknown
 from models.data.dataset import Dataset, Examples
 from models.images.frechet import FeatureExtractor
 from models.images.grid import image_grid
-from models.images.pyramid import Down, Up, check_pyramid, image_shape
+from models.images.penalties import between, gradient_penalty, r1_penalty
+from models.images.pyramid import DOWN, Down, Up, check_pyramid, image_shape
+from models.images.spectral_norm import with_spectral_norm
 from models.task import Batch, Metrics, Objective, OptimizerChoice, Task
 
 if TYPE_CHECKING:
@@ -21,23 +25,48 @@ if TYPE_CHECKING:
 GRID = 8
 """Rows and columns of the drawn samples."""
 _CHUNK = 200
+PENALTIES = ("", "gradient", "r1")
+
+
+@dataclass(frozen=True)
+class GanLoss:
+    """What logits cost: the discriminator for real and for generated images, the generator for its own."""
+
+    real: Callable[[Tensor], Tensor]
+    fake: Callable[[Tensor], Tensor]
+    generator: Callable[[Tensor], Tensor]
+
+
+LOSSES: Mapping[str, GanLoss] = {
+    "logistic": GanLoss(lambda logit: F.softplus(-logit), F.softplus, lambda logit: F.softplus(-logit)),
+    "hinge": GanLoss(lambda logit: F.relu(1 - logit), lambda logit: F.relu(1 + logit), torch.neg),
+    "wasserstein": GanLoss(torch.neg, lambda logit: logit, torch.neg),
+}
+"""Goodfellow et al. 2014 (arXiv:1406.2661, eq. 1, and for the generator section 3: -log D(G(z)), which pulls
+where the discriminator wins), Lim & Ye 2017 (arXiv:1705.02894), Arjovsky et al. 2017 (arXiv:1701.07875)."""
 
 
 class Gan(nn.Module):
     """A generator of images in [-1, 1] and the discriminator that it must deceive."""
 
-    def __init__(self, shape: tuple[int, int, int], latent: int, width: int, blocks: str) -> None:
+    def __init__(
+        self, shape: tuple[int, int, int], latent: int, width: int, blocks: str, discriminator: str = ""
+    ) -> None:
         super().__init__()
         self.generator = nn.Sequential(Up(shape, latent, width, blocks), nn.Tanh())
-        self.discriminator = Down(shape, 1, width, blocks)
+        self.discriminator = Down(shape, 1, width, discriminator or blocks)
 
 
 class ImageGan(Task):
-    """Learn to draw images of 8x8 to 32x32 pixels, grey or RGB.
+    """Learn to draw images of 8x8 to 64x64 pixels, grey or RGB.
 
     Options: `latent`, numbers that an image is drawn from; `width`, channels of the layers next to the
-    image; `blocks`, "plain" or "resnet". With `local = ['discriminator.*']` only the generators are
-    averaged, and nobody's discriminator, which has seen the images, leaves its client.
+    image; `blocks`, "plain" or "resnet"; `discriminator`, "plain", "resnet" or "densenet", where it has other
+    blocks than the generator; `loss`, "logistic", "hinge" or "wasserstein"; `penalty` on the discriminator's
+    slope, "gradient" (WGAN-GP) or "r1"; `penalty_weight`, the times that it counts; `spectral_norm`, whether
+    the discriminator's weights are divided by their largest singular value. With
+    `local = ['discriminator.*']` only the generators are averaged, and nobody's discriminator, which has seen
+    the images, leaves its client.
 
     Metrics: `fid`, the Fréchet distance of as many samples as there are examples to the training images, and
     `fid-floor`, that of the examples themselves. Merged over clients they are means, not the distance of all.
@@ -50,13 +79,34 @@ class ImageGan(Task):
     maximize = False
     metrics = ("fid-floor",)
 
-    def __init__(self, dataset: Dataset, latent: int = 32, width: int = 32, blocks: str = "plain") -> None:
+    def __init__(
+        self,
+        dataset: Dataset,
+        latent: int = 32,
+        width: int = 32,
+        blocks: str = "plain",
+        discriminator: str = "",
+        loss: str = "logistic",
+        penalty: str = "",
+        penalty_weight: float = 10.0,
+        spectral_norm: bool = False,
+    ) -> None:
         super().__init__(dataset)
         if not dataset.classes:
             raise UserError(
                 f"task gan needs labels to measure its images with, and dataset {dataset.name!r} has none"
             )
         check_pyramid(latent, width, blocks)
+        for option, given, known in (
+            ("discriminator", discriminator, ("", *DOWN)),
+            ("loss", loss, LOSSES),
+            ("penalty", penalty, PENALTIES),
+        ):
+            if given not in known:
+                raise unknown(option, given, filter(None, known))
+        require(penalty_weight >= 0, "penalty_weight", ">= 0", penalty_weight)
+        self.discriminator, self.loss, self.penalty = discriminator, LOSSES[loss], penalty
+        self.penalty_weight, self.spectral_norm = penalty_weight, spectral_norm
         self.shape = image_shape(dataset)
         self.latent, self.width, self.blocks = latent, width, blocks
         self.max_value = float(dataset.info["max_value"])
@@ -64,21 +114,27 @@ class ImageGan(Task):
 
     def build(self) -> nn.Module:
         """Return both networks for the dataset's image size."""
-        return Gan(self.shape, self.latent, self.width, self.blocks)
+        gan = Gan(self.shape, self.latent, self.width, self.blocks, self.discriminator)
+        if self.spectral_norm:
+            with_spectral_norm(gan.discriminator)
+        return gan
 
     @property
     def objectives(self) -> Sequence[Objective]:
         """The discriminator's and then the generator's, by Adam as in the paper."""
         adam = OptimizerChoice("adam", 2e-4, {"betas": (0.5, 0.999)})
         return [
-            Objective("discriminator-loss", _discriminator_loss, ("discriminator.*",), adam),
-            Objective("generator-loss", _generator_loss, ("generator.*",), adam),
+            Objective("discriminator-loss", self._discriminator_loss, ("discriminator.*",), adam),
+            Objective("generator-loss", self._generator_loss, ("generator.*",), adam),
         ]
 
     def batch(self, examples: Examples, generator: torch.Generator) -> Batch:
-        """Return the images in [-1, 1] and the noise to draw as many from."""
-        image = examples["image"].float() / self.max_value
-        return {"image": 2 * image - 1, "noise": self._noise(len(examples), generator)}
+        """Return the images in [-1, 1], the noise to draw as many from, and where a penalty looks."""
+        image = 2 * (examples["image"].float() / self.max_value) - 1
+        batch = {"image": image, "noise": self._noise(len(examples), generator)}
+        if self.penalty == "gradient":
+            batch["part"] = torch.rand(len(examples), 1, 1, 1, generator=generator)
+        return batch
 
     def evaluate(self, model: nn.Module, data: Examples, generator: torch.Generator) -> Metrics:
         """Return the distances of samples and of the examples to the training images, times the examples."""
@@ -94,6 +150,28 @@ class ImageGan(Task):
         """Draw samples; from the same generator they are of the same noise, whatever the round."""
         samples = self._samples(model, self._noise(GRID * GRID, generator))
         return {"samples": image_grid(samples, "Samples from fixed noise", GRID)}
+
+    def _discriminator_loss(self, model: nn.Module, batch: Batch) -> Tensor:
+        """Return what real images and generated ones cost the discriminator, and its penalty."""
+        gan = cast(Gan, model)
+        with torch.no_grad():
+            fake = gan.generator(batch["noise"])
+        real_logit, fake_logit = gan.discriminator(batch["image"]), gan.discriminator(fake)
+        loss = self.loss.real(real_logit.float()).mean() + self.loss.fake(fake_logit.float()).mean()
+        if self.penalty == "gradient":
+            points = between(batch["image"], fake, batch["part"])
+            return loss + self.penalty_weight * gradient_penalty(gan.discriminator, points)
+        if self.penalty == "r1":
+            return loss + self.penalty_weight * r1_penalty(gan.discriminator, batch["image"])
+        return loss
+
+    def _generator_loss(self, model: nn.Module, batch: Batch) -> Tensor:
+        """Return what generated images cost the generator."""
+        gan = cast(Gan, model)
+        # Held fixed, the discriminator passes gradients on without computing its own.
+        held = {name: weight.detach() for name, weight in gan.discriminator.named_parameters()}
+        logit = functional_call(gan.discriminator, held, gan.generator(batch["noise"]))
+        return self.loss.generator(logit.float()).mean()
 
     def _noise(self, num_rows: int, generator: torch.Generator) -> Tensor:
         return torch.randn(num_rows, self.latent, generator=generator)
@@ -111,21 +189,3 @@ class ImageGan(Task):
             images = train["image"].float() / self.max_value
             self._feature_extractor = FeatureExtractor(images, train["label"], len(self.dataset.classes))
         return self._feature_extractor
-
-
-def _discriminator_loss(model: nn.Module, batch: Batch) -> Tensor:
-    """-log D(x) - log(1 - D(G(z))) (Goodfellow et al. 2014, arXiv:1406.2661, eq. 1)."""
-    gan = cast(Gan, model)
-    with torch.no_grad():
-        fake = gan.generator(batch["noise"])
-    real_logit, fake_logit = gan.discriminator(batch["image"]), gan.discriminator(fake)
-    return F.softplus(-real_logit.float()).mean() + F.softplus(fake_logit.float()).mean()
-
-
-def _generator_loss(model: nn.Module, batch: Batch) -> Tensor:
-    """-log D(G(z)), which pulls where the discriminator wins (ibid., section 3)."""
-    gan = cast(Gan, model)
-    # Held fixed, the discriminator passes gradients on without computing its own.
-    held = {name: weight.detach() for name, weight in gan.discriminator.named_parameters()}
-    logit = functional_call(gan.discriminator, held, gan.generator(batch["noise"]))
-    return F.softplus(-logit.float()).mean()

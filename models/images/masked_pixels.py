@@ -12,10 +12,13 @@ import torch
 from torch import Tensor, nn
 
 from models.core.config import require
+from models.core.errors import UserError
 from models.data.dataset import Dataset, Examples
-from models.images.cnn import EVALUATION_BATCH, FEATURE_CHANNELS, STRIDE, convolutions
+from models.images.cnn import EVALUATION_BATCH
 from models.images.grid import image_grid
+from models.images.networks import STRIDE, Network
 from models.images.pretraining import ImagePretraining
+from models.images.pyramid import SMALLEST
 from models.task import Batch, Metrics, Objective, OptimizerChoice
 
 if TYPE_CHECKING:
@@ -26,43 +29,49 @@ SHOWN = 12
 
 
 class MaskedAutoencoder(nn.Module):
-    """The classifier's convolutions over an image with holes, and two that draw the image from them."""
+    """A classifier's features of an image with holes, and two convolutions that draw the image from them."""
 
-    def __init__(self, shape: tuple[int, int, int], norm: str) -> None:
+    def __init__(self, channels: int, network: Network, scale: int) -> None:
+        """Each step of the network's map stands for `scale` pixels."""
         super().__init__()
-        channels, height, width = shape
-        self.features = convolutions(channels, norm)
+        self.features = network.features()
         self.mask_value = nn.Parameter(torch.full((channels, 1, 1), 0.5))
         self.decoder = nn.Sequential(
-            nn.Unflatten(1, (FEATURE_CHANNELS, height // STRIDE, width // STRIDE)),
-            nn.Conv2d(FEATURE_CHANNELS, 128, 3, padding=1),
+            nn.Unflatten(1, network.map),
+            nn.Conv2d(network.map[0], 128, 3, padding=1),
             nn.ReLU(),
-            nn.Conv2d(128, channels * STRIDE**2, 3, padding=1),
-            nn.PixelShuffle(STRIDE),
+            nn.Conv2d(128, channels * scale**2, 3, padding=1),
+            nn.PixelShuffle(scale),
         )
 
     def forward(self, image: Tensor, hidden: Tensor) -> Tensor:
         """(B, C, H, W), hidden pixels (B, 1, H, W) -> all pixels (B, C, H, W), unbounded."""
-        drawn: Tensor = self.decoder(self.features(torch.where(hidden, self.mask_value, image)))
+        drawn: Tensor = self.decoder(self.features(torch.where(hidden, self.mask_value, image)).flatten(1))
         return drawn
 
 
 class MaskedPixels(ImagePretraining):
     """Predict the hidden patches of images whose sides are multiples of 4.
 
-    Options: `norm`, as for cnn; `patch`, pixels of a patch's side; `mask_ratio`, the part of an image's
-    patches that is hidden.
+    Options: `network` and `norm`, as for cnn; `patch`, pixels of a patch's side; `mask_ratio`, the part of an
+    image's patches that is hidden.
 
     Metrics: `loss`, the mean squared error of hidden pixels, whose values are in [0, 1]; `probe-accuracy`.
     """
 
     batches_anywhere = True
 
-    def __init__(self, dataset: Dataset, norm: str = "none", patch: int = 4, mask_ratio: float = 0.5) -> None:
-        super().__init__(dataset, norm)
+    def __init__(
+        self,
+        dataset: Dataset,
+        norm: str = "",
+        patch: int = 4,
+        mask_ratio: float = 0.5,
+        network: str = "",
+    ) -> None:
+        super().__init__(dataset, norm, network)
         _, height, width = self.shape
-        fits = height % STRIDE == 0 and width % STRIDE == 0
-        require(fits, "sides of images", f"multiples of {STRIDE} for masked-pixels", f"{height}x{width}")
+        self.scale = _scale(network, self.network.map, height, width)
         fits = patch >= 1 and height % patch == 0 and width % patch == 0
         require(fits, "patch", f"a divisor of the sides of images, {height}x{width}", patch)
         self.patch, self.grid = patch, (height // patch, width // patch)
@@ -73,7 +82,7 @@ class MaskedPixels(ImagePretraining):
 
     def build(self) -> nn.Module:
         """Return encoder and decoder for the dataset's image size."""
-        return MaskedAutoencoder(self.shape, self.norm)
+        return MaskedAutoencoder(self.shape[0], self.network, self.scale)
 
     @property
     def objectives(self) -> Sequence[Objective]:
@@ -113,6 +122,21 @@ class MaskedPixels(ImagePretraining):
         rows = torch.cat([image, image.masked_fill(hidden, 0.5), filled])
         title = "Held-out images, with patches hidden, and as they were filled in"
         return {"masked-pixels": image_grid(rows, title, len(image))}
+
+
+def _scale(name: str, features: tuple[int, int, int], height: int, width: int) -> int:
+    """Return how many pixels high and wide a step of a network's map is; UserError where it is no number."""
+    _, rows, columns = features
+    if name and rows * columns == 1 and min(height, width) > SMALLEST:
+        raise UserError(
+            f"network {name!r} makes one vector of an image of {height}x{width}, and masked-pixels draws "
+            "from a map: take another one, such as resnet18, or larger images"
+        )
+    scale = height // rows if name else STRIDE
+    allowed = f"{rows} and {columns} times one number for {name}" if name else f"multiples of {STRIDE}"
+    fits = (rows * scale, columns * scale) == (height, width)
+    require(fits, "sides of images", f"{allowed} for masked-pixels", f"{height}x{width}")
+    return scale
 
 
 def hidden_errors(image: Tensor, hidden: Tensor, drawn: Tensor) -> Tensor:

@@ -15,6 +15,7 @@ from torch.nn import functional as F
 from models.core.config import require
 from models.core.errors import UserError, unknown
 from models.data.dataset import Dataset
+from models.images.densenet import GROUPS, DownDense
 
 SMALLEST = 8
 """Pixels below which an image is too small to be halved twice."""
@@ -42,8 +43,8 @@ class Down(nn.Module):
     def __init__(self, shape: tuple[int, int, int], num_outputs: int, width: int, blocks: str) -> None:
         super().__init__()
         channels, height, breadth = shape
-        halvings = _num_halvings(height, breadth)
-        block, _ = BLOCKS[blocks]
+        halvings = num_halvings(height, breadth)
+        block = DOWN[blocks]
         widths = [width << level for level in range(halvings)]
         self.from_image = nn.Sequential(nn.Conv2d(channels, width, 4, stride=2, padding=1), nn.LeakyReLU(0.2))
         self.blocks = nn.Sequential(*map(block, widths, widths[1:]))
@@ -61,7 +62,7 @@ class Up(nn.Module):
     def __init__(self, shape: tuple[int, int, int], num_inputs: int, width: int, blocks: str) -> None:
         super().__init__()
         channels, self.height, self.breadth = shape
-        halvings = _num_halvings(self.height, self.breadth)
+        halvings = num_halvings(self.height, self.breadth)
         _, block = BLOCKS[blocks]
         widths = [width << level for level in reversed(range(halvings))]
         # Rounded up: what stands over the edge is cut off.
@@ -78,10 +79,7 @@ class Up(nn.Module):
         return image[:, :, : self.height, : self.breadth]
 
 
-GROUPS = 8
-
-
-def _num_halvings(height: int, width: int) -> int:
+def num_halvings(height: int, width: int) -> int:
     """Return 2 for sides of 8 to 31 pixels, 3 from 32, and one more with every doubling."""
     return max(2, (min(height, width) // 4).bit_length() - 1)
 
@@ -144,3 +142,8 @@ BLOCKS: Mapping[str, tuple[Callable[[int, int], nn.Module], Callable[[int, int],
     "resnet": (_DownResidual, _UpResidual),
 }
 """Name -> what halves, and what doubles, from one number of channels to another."""
+DOWN: Mapping[str, Callable[[int, int], nn.Module]] = {
+    **{name: down for name, (down, _) in BLOCKS.items()},
+    "densenet": DownDense,
+}
+"""Name -> what halves; not each has its mirror image."""

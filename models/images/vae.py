@@ -1,6 +1,6 @@
 """Image generation by a variational autoencoder (Kingma & Welling 2014, arXiv:1312.6114)."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, cast
 
 import torch
@@ -9,9 +9,11 @@ from torch.distributions import ContinuousBernoulli
 from torch.nn import functional as F
 
 from models.core.config import require
+from models.core.errors import unknown
 from models.data.dataset import Dataset, Examples
 from models.images.grid import image_grid
 from models.images.pyramid import Down, Up, check_pyramid, image_shape
+from models.images.unet import UnetDecoder
 from models.task import Batch, Metrics, Objective, OptimizerChoice, Task
 
 if TYPE_CHECKING:
@@ -31,16 +33,20 @@ LIKELIHOODS = ("bernoulli", "binarised", "continuous-bernoulli")
 - "continuous-bernoulli": a number (Loaiza-Ganem & Cunningham 2019, arXiv:1907.06845); it has a density, so
   the bound may be positive.
 """
+DECODERS: Mapping[str, type[Up] | type[UnetDecoder]] = {"": Up, "unet": UnetDecoder}
+"""Name -> what draws an image from a code; "" is the encoder mirrored."""
 _CHUNK = 200
 
 
 class Vae(nn.Module):
     """An encoder to the mean and log variance of a Gaussian code, and a decoder to Bernoulli logits."""
 
-    def __init__(self, shape: tuple[int, int, int], latent: int, width: int, blocks: str) -> None:
+    def __init__(
+        self, shape: tuple[int, int, int], latent: int, width: int, blocks: str, decoder: str = ""
+    ) -> None:
         super().__init__()
         self.encoder = Down(shape, 2 * latent, width, blocks)
-        self.decoder = Up(shape, latent, width, blocks)
+        self.decoder = DECODERS[decoder](shape, latent, width, blocks)
 
     def forward(self, image: Tensor, noise: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """(B, C, H, W) in [0, 1], (B, latent) -> logits (B, C, H, W), mean and log variance (B, latent)."""
@@ -50,11 +56,12 @@ class Vae(nn.Module):
 
 
 class ImageVae(Task):
-    """Learn to encode and to draw images of 8x8 to 32x32 pixels, grey or RGB.
+    """Learn to encode and to draw images of 8x8 to 64x64 pixels, grey or RGB.
 
     Options: `latent`, numbers in a code; `width`, channels of the layers next to the image; `blocks`,
-    "plain" or "resnet"; `beta`, the weight of the KL divergence in training (Higgins et al. 2017);
-    `likelihood`, what a pixel x in [0, 1] is: "bernoulli", "binarised" or "continuous-bernoulli".
+    "plain" or "resnet"; `decoder`, "unet" or "", the encoder mirrored; `beta`, the weight of the KL
+    divergence in training (Higgins et al. 2017); `likelihood`, what a pixel x in [0, 1] is: "bernoulli",
+    "binarised" or "continuous-bernoulli".
 
     Metrics, in nats an image: `elbo` = -(`reconstruction` + `kl`), whatever beta is, so that betas compare.
     Likelihoods do not: each is of other data.
@@ -74,20 +81,24 @@ class ImageVae(Task):
         blocks: str = "plain",
         beta: float = 1.0,
         likelihood: str = "bernoulli",
+        decoder: str = "",
     ) -> None:
         super().__init__(dataset)
         check_pyramid(latent, width, blocks)
+        if decoder not in DECODERS:
+            raise unknown("decoder", decoder, filter(None, DECODERS))
         require(beta >= 0, "beta", ">= 0", beta)
         require(likelihood in LIKELIHOODS, "likelihood", f"one of {', '.join(LIKELIHOODS)}", likelihood)
         self.likelihood = likelihood
         self.batches_anywhere = likelihood != "binarised"  # whose pixels are drawn on the CPU
         self.shape = image_shape(dataset)
         self.latent, self.width, self.blocks, self.beta = latent, width, blocks, beta
+        self.decoder = decoder
         self.max_value = float(dataset.info["max_value"])
 
     def build(self) -> nn.Module:
         """Return encoder and decoder for the dataset's image size."""
-        return Vae(self.shape, self.latent, self.width, self.blocks)
+        return Vae(self.shape, self.latent, self.width, self.blocks, self.decoder)
 
     @property
     def objectives(self) -> Sequence[Objective]:

@@ -56,7 +56,7 @@ def test_other_norms_train_on_one() -> None:
 @pytest.mark.parametrize(("count", "batch_size"), [(1, 3), (4, 1)])
 def test_one_example_alone_says_why_it_cannot_be(count: int, batch_size: int) -> None:
     line = (
-        "the model has a BatchNorm1d, which cannot train on one example alone (the client has "
+        "the model has a BatchNorm, which cannot train on one example alone (the client has "
         f"{count}, batch-size is {batch_size}): use more, or a LayerNorm or GroupNorm"
     )
     with pytest.raises(ValueError, match=re.escape(line)):

@@ -13,7 +13,7 @@ from models.core.seeds import generator_for, seed_torch
 from models.data.dataset import Examples
 from models.data.datasets import load_dataset
 from models.data.partition import make_partition
-from models.images.cnn import ConvNet
+from models.images.networks import ConvNet
 from simulations.runs.reader import read_run
 from simulations.runtime.in_process import run_in_process
 

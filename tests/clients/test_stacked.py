@@ -180,7 +180,7 @@ def test_an_operation_that_cannot_be_stacked_is_named(tiny: Make, tmp_path: Path
     [
         ({"task": "dqn", "dataset": "gym:CartPole-v1"}, "not fit task dqn, which is not declared stackable"),
         ({"task": "lstm-forecast", "dataset": "sine"}, "not fit task lstm-forecast, which clips each"),
-        ({"task_options": "norm = 'batch'"}, "not fit task cnn, which is not declared stackable"),
+        ({"task_options": "norm = 'batch'"}, "not fit task cnn, which has BatchNorm, whose running stat"),
         ({"keep_optimizer": True}, 'keep-optimizer must be false when engine is "stacked"'),
     ],
 )

@@ -10,7 +10,8 @@ from torch import nn
 from models.core.config import TaskConfig
 from models.core.errors import UserError
 from models.data.dataset import Dataset, Examples
-from models.images.cnn import EVALUATION_BATCH, ConvNet, ImageClassification
+from models.images.cnn import EVALUATION_BATCH, ImageClassification
+from models.images.networks import ConvNet
 from models.registry import load_task
 from models.state import build_model, describe_state, weights_sha256
 
@@ -167,7 +168,11 @@ def test_a_state_is_described_line_by_line() -> None:
         ({}, {"classes": ()}, "task cnn needs labels, and dataset 'toy' has none"),
         ({"task_options": "norm = 'layer'"}, {}, "norm must be one of none, group, batch, got 'layer'"),
         ({"task_options": "nrom = 'group'"}, {}, "unknown option of task cnn 'nrom': did you mean norm?"),
-        ({"task_options": "dataset = 1"}, {}, "unknown option of task cnn 'dataset': known are norm"),
+        (
+            {"task_options": "dataset = 1"},
+            {},
+            "unknown option of task cnn 'dataset': known are network, norm",
+        ),
         ({}, {"kind": "sentences"}, "task cnn learns from images, and dataset toy holds sentences"),
         ({"task": "cn"}, {}, "unknown task 'cn': did you mean cnn?"),
         ({"task": "nowhere:Task"}, {}, "task 'nowhere:Task' cannot be imported: No module named 'nowhere'"),

@@ -14,8 +14,8 @@ from models.core.config import TaskConfig
 from models.core.errors import UserError
 from models.data.datasets import load_dataset
 from models.images.augmentations import BRIGHTNESS, random_views
-from models.images.cnn import ConvNet
 from models.images.contrastive import ContrastiveLearning, nearest, nt_xent
+from models.images.networks import ConvNet
 from models.registry import load_task
 from models.state import build_model
 from simulations.scenario import load_scenario

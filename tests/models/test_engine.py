@@ -33,7 +33,7 @@ FORWARD = 2 * (64 * 32 * 9 + 16 * 64 * 32 * 9 + 256 * 128 + 128 * 10)
         ({"channels_last": True}, "loop", "channels-last is set"),
         ({"optimizer": "adafactor"}, "loop", "optimizer adafactor sees a weight as a whole"),
         ({"strategy": "Ditto"}, "loop", "clients keep personal models"),
-        ({"task_options": "norm = 'batch'"}, "loop", "task cnn is not declared stackable"),
+        ({"task_options": "norm = 'batch'"}, "loop", "task cnn has BatchNorm, whose running statistics"),
         (
             {"task": "lstm-forecast", "dataset": "sine", "partitioner": "iid"},
             "loop",

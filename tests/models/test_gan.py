@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from finished import result_of, run_killed
+from rounding import distance
 from safetensors.torch import load_file
 from torch import nn
 from torch.nn import functional as F
@@ -284,3 +285,26 @@ def test_federated_clients_learn_to_draw(tiny: Make, tmp_path: Path, options: st
     untrained, trained = rows[0]["central"], rows[-1]["central"]
     assert trained["fid"] < untrained["fid"] / 4
     assert trained["fid"] > trained["fid-floor"] > 0
+
+
+@pytest.mark.parametrize("options", ["loss = 'wasserstein', penalty = 'gradient'", "penalty = 'r1'"])
+def test_a_penalised_gan_is_the_same_by_both_engines(
+    tiny: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, float64: None, options: str
+) -> None:
+    monkeypatch.setattr("models.images.frechet._STEPS", 1)
+    weights = []
+    for engine in ("loop", "stacked"):
+        config = tiny(
+            task="gan",
+            task_options=f"width = 8, blocks = 'resnet', discriminator = 'densenet', {options}",
+            engine=engine,
+            examples_per_client=20,
+            batch_size=10,
+            evaluate_every=0,
+            optimizer="sgd",
+            learning_rate=0.001,
+            run_dir=str(tmp_path / engine),
+        )
+        run_in_process(config)
+        weights.append(load_file(tmp_path / engine / "models" / "last.safetensors"))
+    assert distance(*weights) < 1e-10

@@ -13,8 +13,8 @@ from models.core.config import TaskConfig
 from models.core.errors import UserError
 from models.data.dataset import Dataset, Examples
 from models.data.datasets import load_dataset
-from models.images.cnn import ConvNet
 from models.images.masked_pixels import MaskedPixels
+from models.images.networks import ConvNet
 from models.registry import load_task
 from models.state import build_model
 from simulations.scenario import load_scenario

@@ -7,7 +7,9 @@ import torch
 
 from models.core.errors import UserError
 from models.data.dataset import Dataset, Examples
+from models.images.densenet import DownDense
 from models.images.pyramid import Down, Up, check_pyramid, image_shape
+from models.images.unet import UnetDecoder
 
 SHAPES = [(1, 8, 8), (1, 28, 28), (3, 32, 32), (3, 9, 30), (1, 31, 64)]
 
@@ -21,6 +23,28 @@ def test_down_and_up_fit_any_image(shape: tuple[int, int, int], blocks: str) -> 
     assert up(vector).shape == (3, *shape)
     up(vector).sum().backward()
     assert all(weight.grad is not None for part in (down, up) for weight in part.parameters())
+
+
+@pytest.mark.parametrize("shape", [*SHAPES, (3, 64, 64)])
+def test_a_dense_discriminator_and_a_unet_fit_any_image(shape: tuple[int, int, int]) -> None:
+    down, up = Down(shape, 5, 8, "densenet"), UnetDecoder(shape, 5, 8, "resnet")
+    vector = down(torch.rand(3, *shape))
+    assert vector.shape == (3, 5)
+    assert up(vector).shape == (3, *shape)
+    up(vector).sum().backward()
+    assert all(weight.grad is not None for part in (down, up) for weight in part.parameters())
+    assert [*down.buffers(), *up.buffers()] == []
+
+
+def test_each_layer_of_a_dense_block_sees_all_before_it() -> None:
+    """16 channels, and 8 more after each of three layers, are 40 at the transition."""
+    block = DownDense(16, 32)
+    assert [layer[2].in_channels for layer in block.layers] == [16, 24, 32]
+    assert [layer[5].out_channels for layer in block.layers] == [8, 8, 8]
+    layers = sum(2 * inputs + (inputs * 32 + 32) + 2 * 32 + (32 * 8 * 9 + 8) for inputs in (16, 24, 32))
+    assert num_parameters(block) == layers + 2 * 40 + (40 * 32 + 32)
+    x = torch.rand(2, 16, 4, 6)
+    assert block(x).shape == (2, 32, 2, 3)
 
 
 def num_parameters(module: torch.nn.Module) -> int:

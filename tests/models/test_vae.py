@@ -13,7 +13,8 @@ from models.core.config import TaskConfig
 from models.core.errors import UserError
 from models.data.dataset import Dataset, Examples
 from models.data.datasets import load_dataset
-from models.images.vae import ImageVae, bound_terms
+from models.images.unet import UnetDecoder
+from models.images.vae import ImageVae, Vae, bound_terms
 from models.registry import load_task
 from models.state import build_model
 
@@ -175,3 +176,54 @@ def test_federated_is_within_3_percent_of_centralized(tiny: Make, tmp_path: Path
     untrained = PIXELS * math.log(2)
     assert alone["final"]["elbo"] > -untrained / 1.6
     assert together["final"]["elbo"] > 1.03 * alone["final"]["elbo"]
+
+
+@pytest.mark.parametrize("shape", [(1, 8, 8), (3, 32, 32), (1, 9, 30)])
+@pytest.mark.parametrize("decoder", ["", "unet"])
+def test_the_decoder_is_a_function_of_the_code_alone(shape: tuple[int, int, int], decoder: str) -> None:
+    """Two images with one code are drawn alike, and no gradient reaches an image past its code."""
+    torch.manual_seed(0)
+    model = Vae(shape, 4, 8, "resnet", decoder)
+    first, second, noise = torch.rand(2, *shape), torch.rand(2, *shape), torch.rand(2, 4)
+    drawn, mean, log_variance = model(first, noise)
+    code = mean + (log_variance / 2).exp() * noise
+    assert drawn.shape == first.shape
+    assert torch.equal(drawn, model.decoder(code))
+    model.encoder.forward = lambda image: torch.cat([code, torch.full_like(code, -torch.inf)], 1).detach()
+    assert torch.equal(model(second, noise)[0], drawn)
+    image = first.clone().requires_grad_()
+    again, _, _ = model(image, noise)
+    assert torch.autograd.grad(again.sum(), image, allow_unused=True) == (None,)
+
+
+def test_a_unet_hands_its_own_maps_on() -> None:
+    """Without the connections, its last layers would see what the narrowest map holds alone."""
+    torch.manual_seed(0)
+    decoder = UnetDecoder((1, 32, 32), 4, 8, "plain")
+    code = torch.rand(3, 4)
+    assert decoder.canvas == (8, 16, 16)
+    with torch.no_grad():
+        whole = decoder(code)
+        for narrow in decoder.down:
+            for weight in narrow.parameters():
+                weight.zero_()
+        assert not torch.equal(decoder(code), whole)  # the way through the narrow maps counts
+        assert not torch.equal(decoder(code)[0], decoder(code)[1])  # and is not the only one
+
+
+def test_a_unet_stacks_and_learns(tiny: Make, tmp_path: Path) -> None:
+    options = "blocks = 'resnet', decoder = 'unet', latent = 4, width = 8"
+    given = {"task": "vae", "task_options": options, "examples_per_client": 64, "num_server_rounds": 3}
+    results = {
+        engine: finish(tiny(**given, engine=engine, run_dir=str(tmp_path / engine)))
+        for engine in ("loop", "stacked")
+    }
+    for result in results.values():
+        bounds = [row["central"]["elbo"] for row in result["rows"]]
+        assert bounds[-1] > bounds[0] + 2
+    assert results["loop"]["final"]["elbo"] == pytest.approx(results["stacked"]["final"]["elbo"], rel=1e-3)
+
+
+def test_an_unknown_decoder_is_refused() -> None:
+    with pytest.raises(UserError, match=r"^unknown decoder 'u-net': did you mean unet"):
+        ImageVae(toy(), decoder="u-net")

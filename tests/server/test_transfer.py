@@ -11,13 +11,14 @@ from finished import Make, finish
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torchvision import models
 
 from models.core.config import TaskConfig, Value
 from models.core.errors import UserError
 from models.core.seeds import generator_for, seed_torch
 from models.data.datasets import load_dataset
-from models.images.cnn import ConvNet
 from models.images.gan import ImageGan
+from models.images.networks import ConvNet
 from models.optimizers import make_optimizers
 from models.registry import load_task
 from models.state import build_model, federated_names, weights_sha256
@@ -82,6 +83,52 @@ def test_an_encoder_with_another_head_is_loaded_alone(of_four_classes: Path, tmp
     path = write(tmp_path / "encoder.safetensors", {**encoder, "projector.weight": torch.ones(2)})
     transfer = take_over_file(path, build_model(task_of("cnn"), 1), ())
     assert (transfer.loaded, transfer.new, transfer.unused) == (FEATURES, HEAD, ["projector.weight"])
+
+
+def test_a_file_of_torchvision_is_loaded_into_the_features(tmp_path: Path) -> None:
+    """Where the shapes are equal: this one is for images of three channels, and digits have one."""
+    torch.manual_seed(3)
+    pretrained = models.shufflenet_v2_x0_5().state_dict()
+    path = tmp_path / "shufflenet.pth"
+    torch.save(pretrained, path)
+    model = build_model(task_of("cnn", "network = 'shufflenet_v2_x0_5', norm = 'group'"), 1)
+    transfer = take_over_file(path, model, ())
+    state = model.state_dict()
+    assert transfer.other_shape == ["features.conv1.0.weight"]
+    assert transfer.new == ["classifier.weight", "classifier.bias"]
+    assert set(transfer.loaded) == state.keys() - {*transfer.other_shape, *transfer.new}
+    for name in transfer.loaded:
+        assert torch.equal(state[name], pretrained[name.removeprefix("features.")]), name
+    assert {name.split(".")[0] for name in transfer.unused} > {"fc"}
+    assert transfer.lines()[-1] == (
+        f"init-from {path}: its names are looked for below features, where most of them have a place"
+    )
+    # In the other format it is the same.
+    again = build_model(task_of("cnn", "network = 'shufflenet_v2_x0_5', norm = 'group'"), 1)
+    other = take_over_file(write(path.with_suffix(".safetensors"), pretrained), again, ())
+    assert (other.loaded, other.sha256) == (transfer.loaded, transfer.sha256)
+
+
+class Exploit:
+    def __reduce__(self) -> tuple:
+        return print, ("unpickled",)
+
+
+@pytest.mark.parametrize("what", ["code", "network", "list", "damage"])
+def test_a_file_of_torch_that_is_more_than_weights_is_not_run(
+    tiny: Make, tmp_path: Path, capsys: pytest.CaptureFixture[str], what: str
+) -> None:
+    path = tmp_path / "model.pth"
+    given = {"code": {"w": Exploit()}, "network": nn.Linear(1, 1), "list": [torch.ones(1)], "damage": {}}
+    torch.save(given[what], path)
+    if what == "damage":
+        path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(UserError) as error:
+        make_plan(tiny(init_from=str(path)))
+    assert str(error.value).startswith(f"init-from {path} cannot be read (")
+    assert "\n" not in str(error.value)
+    assert "weights_only" not in str(error.value)
+    assert "unpickled" not in capsys.readouterr().out
 
 
 def test_half_precision_is_loaded_in_the_models_own(of_four_classes: Path, tmp_path: Path) -> None:
@@ -225,7 +272,7 @@ def test_a_tied_weight_is_loaded_by_any_of_its_names(tmp_path: Path) -> None:
         (
             "nothing",
             "init-from HERE is not there: give a run folder, with :best or :last after it where you want one "
-            "of these, or a .safetensors file",
+            "of these, or a .safetensors or .pth file",
         ),
         (
             "empty",

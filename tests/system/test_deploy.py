@@ -25,7 +25,7 @@ from safetensors.torch import save_file
 from shortened import toy
 
 from models.core.config import Value
-from models.images.cnn import ConvNet
+from models.images.networks import ConvNet
 from simulations.runtime.in_process import InProcessGrid, run_server
 from simulations.runtime.staging import stage
 from simulations.scenario import defaults

@@ -12,7 +12,7 @@ from flower_processes import flower_simulation
 from safetensors.torch import save_file
 
 from models.core.config import Value
-from models.images.cnn import ConvNet
+from models.images.networks import ConvNet
 from simulations.runtime.in_process import run_in_process
 from simulations.scenario import defaults
 
