@@ -53,7 +53,7 @@ LANGUAGES: Mapping[str, Language] = {
     "en": Language("on the {day} of {month}", "at {hour} {minute}", "for {duration}", ordinal=True),
     "es": Language("el {day} de {month}", "a las {hour} y {minute}", "durante {duration}"),
     "fr": Language("le {day} {month}", "à {hour} heures {minute}", "pendant {duration}"),
-    "it": Language("il {day} {month}", "alle {hour} e {minute}", "per {duration}"),
+    "it": Language("{day} {month}", "alle {hour} e {minute}", "per {duration}"),
     "nl": Language("op {day} {month}", "om {hour} uur {minute}", "{duration} lang"),
     "sv": Language("den {day} {month}", "klockan {hour} {minute}", "i {duration}", ordinal=True),
 }

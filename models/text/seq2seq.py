@@ -1,0 +1,208 @@
+"""Translation, or whatever makes one text of another: an encoder-decoder with attention."""
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from models.core.config import require
+from models.data.dataset import Dataset, Examples
+from models.data.parallel_text import read
+from models.task import Batch, Metrics, Objective, OptimizerChoice, Task
+from models.text.beam import beam_search
+from models.text.encoder_decoder import DECODERS, LUONG, EncoderDecoder, Recurrent
+from models.text.length_buckets import bucketed_by
+from models.text.translation_scores import TOKENIZERS, is_count, translation_metrics, translation_ratios
+from models.text.vocabulary import BYTES, PAD, load_vocabulary
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+EVALUATION_BATCH = 64
+MAPS, ROWS = 4, 12
+"""Texts whose attention a figure shows, and those that its table has."""
+
+
+class Translation(Task):
+    """Write a text's translation, token by token.
+
+    Options: `attention`, "luong" (Luong et al. 2015) or "bahdanau" (Bahdanau et al. 2015), which is slower;
+    `copy`, whether tokens may also be copied from the source (See et al. 2017);
+    `backbone`, "bytes", or whose tokens are read and written: "minilm", or the absolute path of a
+    tokenizer.json or its folder;
+    `embedding_size` and `hidden_size`, sizes of the network, the latter an even number;
+    `beam`, beginnings that an evaluation goes on with, 1 takes the likeliest token each time;
+    `length_penalty`, above 0 long translations lose less by their length;
+    `length_buckets`, how many batches at a time are drawn and then sorted by length, so that less of them is
+    padding, 0 for none; it changes which texts share a batch, and so the result;
+    `bleu_tokenizer`, how BLEU finds words: "13a", "intl", "zh", "char" or "none" of sacrebleu.
+
+    Metrics: `bleu` and `chrf` are those of sacrebleu on the whole corpus, from merged counts, 0 to 100;
+    `exact-match`, the part of the texts that are the reference; `length-ratio`, words written to those of the
+    references; `loss`, nats a token where the tokens before it are given.
+    """
+
+    kind = "parallel-text"
+    metric = "bleu"
+    metrics = ("chrf", "exact-match", "length-ratio", "loss")
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        attention: str = LUONG,
+        copy: bool = False,
+        backbone: str = BYTES,
+        embedding_size: int = 64,
+        hidden_size: int = 128,
+        beam: int = 4,
+        length_penalty: float = 0.6,
+        length_buckets: int = 0,
+        bleu_tokenizer: str = "13a",
+    ) -> None:
+        super().__init__(dataset)
+        require(attention in DECODERS, "attention", " or ".join(map(repr, DECODERS)), attention)
+        require(embedding_size >= 1, "embedding_size", ">= 1", embedding_size)
+        even = hidden_size >= 2 and hidden_size % 2 == 0
+        require(even, "hidden_size", "an even number >= 2", hidden_size)
+        require(1 <= beam <= 100, "beam", "1 to 100", beam)
+        require(0 <= length_penalty <= 5, "length_penalty", "0 to 5", length_penalty)
+        require(length_buckets >= 0, "length_buckets", ">= 0", length_buckets)
+        known = " or ".join(map(repr, TOKENIZERS))
+        require(bleu_tokenizer in TOKENIZERS, "bleu_tokenizer", known, bleu_tokenizer)
+        self.vocabulary = load_vocabulary(backbone)
+        self.sizes = (self.vocabulary.size, embedding_size, hidden_size)
+        self.attention, self.copy = attention, copy
+        self.beam, self.length_penalty = beam, length_penalty
+        self.length_buckets, self.bleu_tokenizer = length_buckets, bleu_tokenizer
+        self.agreed = (self.vocabulary.sha256,)
+
+    def build(self) -> nn.Module:
+        """Return the network."""
+        return EncoderDecoder(*self.sizes, self.attention, self.copy)
+
+    @property
+    def objectives(self) -> Sequence[Objective]:
+        """Cross-entropy of the next token after the true ones, by Adam with clipped gradients."""
+        adam = OptimizerChoice("adam", 2e-3)
+        return [Objective("loss", cross_entropy, optimizer=adam, max_grad_norm=1.0, count=_num_tokens)]
+
+    def batches(
+        self, model: nn.Module, data: Examples, generator: torch.Generator, batch_size: int
+    ) -> Iterator[Batch]:
+        """Yield the batches of one local epoch, shuffled, each as long as its longest text."""
+        lengths = (data["source"] != 0).sum(1) + (data["target"] != 0).sum(1)
+        for rows in bucketed_by(lengths, batch_size, self.length_buckets, generator):
+            yield self.batch(data.at(rows), generator)
+
+    def batch(self, examples: Examples, generator: torch.Generator) -> Batch:
+        """Return tokens with PAD behind: `source` (B, S), `inputs` and `labels` (B, 1 + T).
+
+        A label is the token that follows on its input: inputs begin with `begin`, labels end with `end`.
+        """
+        source, target = (self.vocabulary.encode(examples[side]) for side in ("source", "target"))
+        column = target.new_full((len(target), 1), PAD)
+        lengths = (target != PAD).sum(1, keepdim=True)
+        labels = torch.cat([target, column], 1).scatter(1, lengths, self.vocabulary.end)
+        inputs = torch.cat([column + self.vocabulary.begin, target], 1)
+        return {"source": source, "inputs": inputs, "labels": labels}
+
+    def evaluate(self, model: nn.Module, data: Examples, generator: torch.Generator) -> Metrics:
+        """Return the counts of BLEU and chrF over the texts, of exact matches, and the sum of losses."""
+        if not len(data):
+            return {}
+        loss, tokens = self._loss(model, data)
+        outputs, references = self.translate(model, data["source"]), read(data["target"])
+        exact = sum(one == other for one, other in zip(outputs, references, strict=True))
+        return {
+            **translation_metrics(outputs, references, self.bleu_tokenizer),
+            "exact-match": (exact, len(outputs)),
+            "loss": (loss, tokens),
+        }
+
+    def ratios(self, metrics: Metrics) -> dict[str, float]:
+        """Return BLEU and chrF of the merged counts, and the means of all else."""
+        means = super().ratios({name: pair for name, pair in metrics.items() if not is_count(name)})
+        return translation_ratios(metrics) | means
+
+    def translate(self, model: nn.Module, source: Tensor) -> list[str]:
+        """Return the translations of UTF-8 with zeros behind (N, S), uint8, that beam search finds."""
+        outputs = [""] * len(source)
+        for rows in (source != 0).sum(1).argsort(stable=True).split(EVALUATION_BATCH):
+            found = self._search(model, self.vocabulary.encode(source[rows]))
+            for row, tokens in zip(rows.tolist(), found, strict=True):
+                outputs[row] = self.vocabulary.decode(tokens)
+        return outputs
+
+    def figures(self, model: nn.Module, data: Examples, generator: torch.Generator) -> "dict[str, Figure]":
+        """Draw what a few held-out texts become, and where the network has looked for each token."""
+        # Only the server draws; workers are spared the second that these imports take.
+        from models.text.seq2seq_figures import attention_figure, translations_figure
+
+        chosen = data.take(torch.randperm(len(data), generator=generator)[:ROWS])
+        sources, references = (read(chosen[side]) for side in ("source", "target"))
+        outputs = self.translate(model, chosen["source"])
+        maps = [self._map(model, chosen["source"][row : row + 1]) for row in range(min(MAPS, len(chosen)))]
+        rows = [*zip(sources, references, outputs, strict=True)]
+        return {"translations": translations_figure(rows), "attention": attention_figure(maps)}
+
+    def _search(self, model: nn.Module, source: Tensor) -> list[list[int]]:
+        """(B, S) -> the tokens of each translation; one that does not end has twice as many as its source."""
+        device = next(model.parameters()).device
+        memory = model.encode(source.to(device))  # type: ignore[operator]
+        start = model.start(memory)  # type: ignore[operator]
+        memory = memory.repeat(self.beam)
+
+        def step(tokens: Tensor, state: tuple[Tensor, ...]) -> tuple[Tensor, tuple[Tensor, ...]]:
+            log_probs, _, after = model.decode(tokens.unsqueeze(1), state, memory)  # type: ignore[operator]
+            return log_probs[:, 0], after
+
+        return beam_search(
+            step,
+            tuple(each.repeat_interleave(self.beam, 0) for each in start),
+            2 * (source != PAD).sum(1).to(device) + 10,
+            begin=self.vocabulary.begin,
+            end=self.vocabulary.end,
+            width=self.beam,
+            length_penalty=self.length_penalty,
+            banned=(PAD, self.vocabulary.begin),
+        )
+
+    def _loss(self, model: nn.Module, data: Examples) -> tuple[float, int]:
+        """Return the loss summed over the tokens of all targets, and how many they are."""
+        device = next(model.parameters()).device
+        total, count = 0.0, 0
+        for rows in torch.arange(len(data)).split(EVALUATION_BATCH):
+            batch = self.batch(data.at(rows), torch.Generator())
+            log_probs = model(batch["source"].to(device), batch["inputs"].to(device)).cpu().double()
+            total += float(_summed(log_probs, batch["labels"]))
+            count += _num_tokens(batch)
+        return total, count
+
+    def _map(self, model: nn.Module, source: Tensor) -> tuple[list[str], list[str], Tensor]:
+        """(1, S) -> its tokens, those of its translation with `end`, and the weights (T, S) of each."""
+        device = next(model.parameters()).device
+        tokens = self.vocabulary.encode(source)
+        (found,) = self._search(model, tokens)
+        memory = model.encode(tokens.to(device))  # type: ignore[operator]
+        inputs = torch.tensor([[self.vocabulary.begin, *found]], device=device)
+        state: Recurrent = model.start(memory)  # type: ignore[operator]
+        _, weights, _ = model.decode(inputs, state, memory)  # type: ignore[operator]
+        shown = [self.vocabulary.decode([token]) for token in tokens[0].tolist()]
+        return shown, [*(self.vocabulary.decode([token]) for token in found), "∎"], weights[0].float().cpu()
+
+
+def cross_entropy(model: nn.Module, batch: Batch) -> Tensor:
+    """Return the mean over the labels (B, T) that are not PAD, in nats."""
+    total = _summed(model(batch["source"], batch["inputs"]), batch["labels"])
+    return total / (batch["labels"] != PAD).sum().clamp(min=1)
+
+
+def _summed(log_probs: Tensor, labels: Tensor) -> Tensor:
+    """(B, T, V), (B, T) -> a scalar."""
+    return F.nll_loss(log_probs.flatten(0, 1), labels.flatten(), ignore_index=PAD, reduction="sum")
+
+
+def _num_tokens(batch: Batch) -> int:
+    return int((batch["labels"] != PAD).sum())
