@@ -1,6 +1,7 @@
 """Translation, or whatever makes one text of another: an encoder-decoder with attention."""
 
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import torch
@@ -14,13 +15,15 @@ from models.task import Batch, Metrics, Objective, OptimizerChoice, Task
 from models.text.beam import beam_search
 from models.text.encoder_decoder import DECODERS, LUONG, EncoderDecoder, Recurrent
 from models.text.length_buckets import bucketed_by
-from models.text.translation_scores import TOKENIZERS, is_count, translation_metrics, translation_ratios
+from models.text.translation_scores import TOKENIZERS, bleu, bleu_counts, chrf, chrf_counts
 from models.text.vocabulary import BYTES, PAD, load_vocabulary
+from models.text.word_for_word import learn_words, translate_words
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 EVALUATION_BATCH = 64
+BASELINE = "word-for-word-bleu"
 MAPS, ROWS = 4, 12
 """Texts whose attention a figure shows, and those that its table has."""
 
@@ -40,13 +43,14 @@ class Translation(Task):
     `bleu_tokenizer`, how BLEU finds words: "13a", "intl", "zh", "char" or "none" of sacrebleu.
 
     Metrics: `bleu` and `chrf` are those of sacrebleu on the whole corpus, from merged counts, 0 to 100;
+    `word-for-word-bleu`, what a dictionary of single words reaches that is made of the training pairs;
     `exact-match`, the part of the texts that are the reference; `length-ratio`, words written to those of the
     references; `loss`, nats a token where the tokens before it are given.
     """
 
     kind = "parallel-text"
     metric = "bleu"
-    metrics = ("chrf", "exact-match", "length-ratio", "loss")
+    metrics = ("chrf", BASELINE, "exact-match", "length-ratio", "loss")
 
     def __init__(
         self,
@@ -113,18 +117,29 @@ class Translation(Task):
         if not len(data):
             return {}
         loss, tokens = self._loss(model, data)
-        outputs, references = self.translate(model, data["source"]), read(data["target"])
+        sources, references = (read(data[side]) for side in ("source", "target"))
+        outputs = self.translate(model, data["source"])
+        by_words = [translate_words(source, self._dictionary) for source in sources]
         exact = sum(one == other for one, other in zip(outputs, references, strict=True))
         return {
-            **translation_metrics(outputs, references, self.bleu_tokenizer),
+            **bleu_counts(outputs, references, self.bleu_tokenizer),
+            **bleu_counts(by_words, references, self.bleu_tokenizer, BASELINE),
+            **chrf_counts(outputs, references),
             "exact-match": (exact, len(outputs)),
             "loss": (loss, tokens),
         }
 
     def ratios(self, metrics: Metrics) -> dict[str, float]:
         """Return BLEU and chrF of the merged counts, and the means of all else."""
-        means = super().ratios({name: pair for name, pair in metrics.items() if not is_count(name)})
-        return translation_ratios(metrics) | means
+        if not metrics:
+            return {}
+        plain = {name: metrics[name] for name in ("exact-match", "loss")}
+        return {
+            "bleu": bleu(metrics),
+            "chrf": chrf(metrics),
+            BASELINE: bleu(metrics, BASELINE),
+            **super().ratios({**plain, "length-ratio": metrics["bleu-length"]}),
+        }
 
     def translate(self, model: nn.Module, source: Tensor) -> list[str]:
         """Return the translations of UTF-8 with zeros behind (N, S), uint8, that beam search finds."""
@@ -146,6 +161,11 @@ class Translation(Task):
         maps = [self._map(model, chosen["source"][row : row + 1]) for row in range(min(MAPS, len(chosen)))]
         rows = [*zip(sources, references, outputs, strict=True)]
         return {"translations": translations_figure(rows), "attention": attention_figure(maps)}
+
+    @cached_property
+    def _dictionary(self) -> dict[str, str]:
+        """Source word -> target word, of the training pairs."""
+        return learn_words(*(read(self.dataset.train[side]) for side in ("source", "target")))
 
     def _search(self, model: nn.Module, source: Tensor) -> list[list[int]]:
         """(B, S) -> the tokens of each translation; one that does not end has twice as many as its source."""

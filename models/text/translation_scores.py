@@ -4,7 +4,7 @@ Both are made of counts of n-grams, so that what is merged from clients is what 
 (Papineni et al. 2002, "BLEU"; Popović 2015, "chrF").
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import cache
 from typing import TYPE_CHECKING
 
@@ -17,52 +17,58 @@ if TYPE_CHECKING:
 
 TOKENIZERS = ("13a", "intl", "zh", "char", "none")
 """sacrebleu's, of those that need no files: how BLEU finds words."""
-LENGTH, PRECISION = "length-ratio", "bleu-precision-"
-CHRF_PRECISION, CHRF_RECALL = "chrf-precision-", "chrf-recall-"
+BLEU_NAME, CHRF_NAME, LENGTH = "bleu", "chrf", "length-ratio"
 _WORDS, _CHARACTERS = range(1, 5), range(1, 7)
 """Lengths of the n-grams."""
 
 
-def translation_metrics(outputs: Sequence[str], references: Sequence[str], tokenizer: str) -> Metrics:
-    """Return the counts that BLEU and chrF are made of: n-grams that are right, of those that are there."""
-    if not outputs:
-        return {}
+def bleu_counts(
+    outputs: Sequence[str], references: Sequence[str], tokenizer: str, name: str = BLEU_NAME
+) -> Metrics:
+    """Return what the BLEU called `name` is made of.
+
+    `NAME-1` to `NAME-4` are the n-grams of the outputs that are right, of those that there are; `NAME-length`
+    the words of the outputs, of those of the references.
+    """
     score = _bleu(tokenizer).corpus_score(outputs, [references])
-    metrics: Metrics = {LENGTH: (score.sys_len, score.ref_len)}
-    for n in _WORDS:
-        metrics[f"{PRECISION}{n}"] = (score.counts[n - 1], score.totals[n - 1])
+    counts = zip(_WORDS, score.counts, score.totals, strict=True)
+    return {
+        f"{name}-length": (score.sys_len, score.ref_len),
+        **{f"{name}-{n}": (right, given) for n, right, given in counts},
+    }
+
+
+def chrf_counts(outputs: Sequence[str], references: Sequence[str]) -> Metrics:
+    """Return what chrF is made of: the n-grams of characters that are right, of the outputs' and references'."""
     by_text = _chrf()._extract_corpus_statistics(outputs, [references])
     counts = [sum(column) for column in zip(*by_text, strict=True)]
+    metrics: Metrics = {}
     for n in _CHARACTERS:
         given, wanted, right = counts[3 * n - 3 : 3 * n]
-        metrics[f"{CHRF_PRECISION}{n}"] = (right, given)
-        metrics[f"{CHRF_RECALL}{n}"] = (right, wanted)
+        metrics |= {f"{CHRF_NAME}-precision-{n}": (right, given), f"{CHRF_NAME}-recall-{n}": (right, wanted)}
     return metrics
 
 
-def translation_ratios(metrics: Metrics) -> dict[str, float]:
-    """Return `bleu` and `chrf`, from 0 to 100, of merged counts; nothing where there are none."""
+def bleu(metrics: Metrics, name: str = BLEU_NAME) -> float:
+    """Return the BLEU, from 0 to 100, of merged `bleu_counts`, smoothed as sacrebleu does by default."""
     from sacrebleu.metrics import BLEU
 
-    if LENGTH not in metrics or not metrics[LENGTH][1]:
-        return {}
-    right, given = zip(*(_whole(metrics, f"{PRECISION}{n}") for n in _WORDS), strict=True)
-    length, reference_length = _whole(metrics, LENGTH)
-    score = BLEU.compute_bleu([*right], [*given], length, reference_length, smooth_method="exp")
+    right, given = zip(*(_whole(metrics, f"{name}-{n}") for n in _WORDS), strict=True)
+    length, wanted = _whole(metrics, f"{name}-length")
+    return float(BLEU.compute_bleu([*right], [*given], length, wanted, smooth_method="exp").score)
+
+
+def chrf(metrics: Metrics) -> float:
+    """Return the chrF2, from 0 to 100, of merged `chrf_counts`."""
     counts = []
     for n in _CHARACTERS:
-        matched, of_output = _whole(metrics, f"{CHRF_PRECISION}{n}")
-        _, of_reference = _whole(metrics, f"{CHRF_RECALL}{n}")
-        counts += [of_output, of_reference, matched]
-    return {"bleu": float(score.score), "chrf": float(_chrf()._compute_f_score(counts))}
+        right, given = _whole(metrics, f"{CHRF_NAME}-precision-{n}")
+        _, wanted = _whole(metrics, f"{CHRF_NAME}-recall-{n}")
+        counts += [given, wanted, right]
+    return float(_chrf()._compute_f_score(counts))
 
 
-def is_count(name: str) -> bool:
-    """Return whether a metric is only a part of `bleu` or `chrf`, which nobody wants to read by itself."""
-    return name.startswith((PRECISION, CHRF_PRECISION, CHRF_RECALL))
-
-
-def _whole(metrics: Mapping[str, tuple[float, float]], name: str) -> tuple[int, int]:
+def _whole(metrics: Metrics, name: str) -> tuple[int, int]:
     total, weight = metrics[name]
     return round(total), round(weight)
 
@@ -71,7 +77,7 @@ def _whole(metrics: Mapping[str, tuple[float, float]], name: str) -> tuple[int, 
 def _bleu(tokenizer: str) -> "BLEU":
     from sacrebleu.metrics import BLEU
 
-    # What is translated byte by byte ends in " ." where the reference does; that is no mistake to warn of.
+    # Texts that end in " ." do so where the reference does; that is no mistake to warn of.
     return BLEU(tokenize=tokenizer, force=True)
 
 

@@ -97,8 +97,9 @@ def test_what_an_evaluation_counts() -> None:
     metrics = evaluate([Pair("one two three four", "one two three four"), Pair("one two", "one two three")])
     ratios = task().ratios(metrics)
     assert metrics["exact-match"] == (1, 2)
-    assert metrics["length-ratio"] == (6, 7)
-    assert ratios.keys() == {"bleu", "chrf", "exact-match", "length-ratio", "loss"}
+    assert metrics["bleu-length"] == (6, 7)
+    assert ratios.keys() == {"bleu", "chrf", "word-for-word-bleu", "exact-match", "length-ratio", "loss"}
+    assert ratios["length-ratio"] == 6 / 7
     assert ratios["bleu"] == pytest.approx(100 * math.exp(1 - 7 / 6))  # every n-gram is right, a word is missing
     assert metrics["loss"][1] == 19 + 14
     assert task().ratios({}) == {}
