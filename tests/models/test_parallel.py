@@ -8,6 +8,7 @@ from models.core.config import TaskConfig
 from models.core.errors import UserError
 from models.data.dataset import Dataset, Examples
 from models.data.datasets import load_dataset
+from models.data.parallel import held_out
 from models.data.parallel_text import read
 
 GERMAN = ["Guten Morgen.", "Wie geht es dir?", "Äpfel\u2028und\xa0Birnen", "Danke.", "Bis bald!"]
@@ -168,3 +169,13 @@ def test_a_path_that_is_nothing_is_refused(tmp_path: Path) -> None:
         load(tmp_path / "news")
     with pytest.raises(UserError, match=r"news\.de is missing: line-aligned files are news\.de and news\.en"):
         load(tmp_path / "news", ALIGNED)
+
+
+def test_a_small_file_has_one_text_on_either_side(tmp_path: Path) -> None:
+    assert held_out({"one", "two", "three"}, 1e-9) == held_out({"three", "two", "one"}, 1e-9)
+    assert len(held_out({"one", "two", "three"}, 1e-9)) == 1
+    assert len(held_out({"one", "two", "three"}, 1 - 1e-9)) == 2
+    dataset = load(table(["a\tb", "a\tc", "d\te"], tmp_path), "test_fraction = 0.000001")
+    assert (len(dataset.train), len(dataset.test)) in ((1, 2), (2, 1))
+    with pytest.raises(UserError, match="must hold at least one example, got none"):
+        load(table(["a\tb"], tmp_path))
