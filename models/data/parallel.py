@@ -38,7 +38,9 @@ def load_parallel(
     how = Reading(source, target, source_column, target_column, client_column, max_bytes, skip_longer)
     found = corpora(source_path(config), how)
     read = {name: read_corpus(files, how) for name, files in found.items()}
-    lines = [line if line.client else line._replace(client=name) for name, (of, _) in read.items() for line in of]
+    lines = [
+        line if line.client else line._replace(client=name) for name, (of, _) in read.items() for line in of
+    ]
     told = next((name for name in HELD_OUT if name in found and len(found) > 1), "")
     if told:
         test = read[told][0]

@@ -1,4 +1,4 @@
-"""Files of parallel text: two that are aligned line by line, or a table; what is none is refused by its line."""
+"""Files of parallel text, aligned line by line or a table; what is none is refused by its line."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -38,9 +38,18 @@ class Reading:
     """Whether a pair with a longer one is left out; else it is refused."""
 
     def __post_init__(self) -> None:
-        require(bool(self.source) == bool(self.target), "source", "set where target is, or neither", self.source)
-        require(not self.source or self.source != self.target, "target", "another ending than source", self.target)
-        for name, least in (("source_column", 1), ("target_column", 1), ("client_column", 0), ("max_bytes", 1)):
+        require(
+            bool(self.source) == bool(self.target), "source", "set where target is, or neither", self.source
+        )
+        require(
+            not self.source or self.source != self.target, "target", "another ending than source", self.target
+        )
+        for name, least in (
+            ("source_column", 1),
+            ("target_column", 1),
+            ("client_column", 0),
+            ("max_bytes", 1),
+        ):
             require(getattr(self, name) >= least, name, f">= {least}", getattr(self, name))
         columns = [self.source_column, self.target_column, self.client_column]
         apart = len(set(columns)) == len(columns)
@@ -67,12 +76,14 @@ def corpora(path: Path, how: Reading) -> Mapping[str, Sequence[Path]]:
         for name in sorted(sides[0].keys() ^ sides[1].keys()):
             raise _no_twin(path / name, how)
         if not sides[0]:
-            raise UserError(f"{path} holds no files that end in .{how.source} and .{how.target}: put some there")
+            raise UserError(
+                f"{path} holds no files that end in .{how.source} and .{how.target}: put some there"
+            )
         return {name: [side[name] for side in sides] for name in sorted(sides[0])}
     if not how.source:
         raise UserError(
-            f"{path} is neither a table nor a folder: give one, or the path of two line-aligned files without "
-            "their endings, and these as source = 'de', target = 'en' in dataset-options"
+            f"{path} is neither a table nor a folder: give one, or the path of two line-aligned files "
+            "without their endings, and these as source = 'de', target = 'en' in dataset-options"
         )
     pair = [path.with_name(f"{path.name}.{ending}") for ending in (how.source, how.target)]
     if not all(file.is_file() for file in pair):
@@ -122,8 +133,8 @@ def _aligned(source: Path, target: Path) -> Iterator[tuple[str, Line]]:
     sides = [_read(file) for file in (source, target)]
     if len(sides[0]) != len(sides[1]):
         raise UserError(
-            f"{source} has {len(sides[0])} lines and {target.name} {len(sides[1])}: line n of one must be the "
-            "translation of line n of the other"
+            f"{source} has {len(sides[0])} lines and {target.name} {len(sides[1])}: line n of one must be "
+            "the translation of line n of the other"
         )
     for number, (one, other) in enumerate(zip(*sides, strict=True), start=1):
         yield f"{source} and {target.name}, line {number}", Line(one.strip(), other.strip(), "")
@@ -142,7 +153,9 @@ def _table(file: Path, how: Reading) -> Iterator[tuple[str, Line]]:
             )
         texts = [cells[column - 1].strip() if column else "" for column in columns]
         if how.client_column and not texts[2]:
-            raise UserError(f"{file}, line {number}: the client in column {how.client_column} is empty: name it")
+            raise UserError(
+                f"{file}, line {number}: the client in column {how.client_column} is empty: name it"
+            )
         yield f"{file}, line {number}", Line(*texts)
 
 

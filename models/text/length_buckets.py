@@ -11,17 +11,17 @@ from models.text.pieces import Piece
 def bucketed(
     pieces: Sequence[Piece], batch_size: int, buckets: int, generator: torch.Generator
 ) -> Sequence[Tensor]:
-    """Return the rows of each batch of an epoch, all shuffled; with `buckets`, alike in the number of words."""
+    """Return the rows of each batch of an epoch, all shuffled; with `buckets`, alike in length."""
     return bucketed_by(torch.tensor([_length(piece) for piece in pieces]), batch_size, buckets, generator)
 
 
 def bucketed_by(
     lengths: Tensor, batch_size: int, buckets: int, generator: torch.Generator
 ) -> Sequence[Tensor]:
-    """Return the rows of each batch of an epoch, all shuffled; with `buckets`, alike in their `lengths` (N,).
+    """Return the rows of each batch of an epoch, all shuffled; with `buckets`, alike in `lengths` (N,).
 
-    So many batches at a time are drawn, sorted by length and cut; then the batches are shuffled, so that short
-    texts do not come first. 0 leaves each batch as it was drawn.
+    So many batches at a time are drawn, sorted by length and cut; then the batches are shuffled, so that
+    short texts do not come first. 0 leaves each batch as it was drawn.
     """
     drawn = torch.randperm(len(lengths), generator=generator)
     if not buckets:

@@ -1,7 +1,7 @@
 """BLEU and chrF of a corpus as sums that add up over clients, by sacrebleu.
 
-Both are made of counts of n-grams, so that what is merged from clients is what a corpus of all their texts has
-(Papineni et al. 2002, "BLEU"; Popović 2015, "chrF").
+Both are made of counts of n-grams, so that what is merged from clients is what a corpus of all their texts
+has (Papineni et al. 2002, "BLEU"; Popović 2015, "chrF").
 """
 
 from collections.abc import Sequence

@@ -27,7 +27,9 @@ def table(chances: Mapping[tuple[int, ...], Mapping[int, float]]) -> Step:
     return step
 
 
-def search(step: Step, width: int, num_sources: int = 1, limit: int = 9, penalty: float = 0.0) -> list[list[int]]:
+def search(
+    step: Step, width: int, num_sources: int = 1, limit: int = 9, penalty: float = 0.0
+) -> list[list[int]]:
     state = (torch.empty(num_sources * width, 0, dtype=torch.int64),)
     limits = torch.full((num_sources,), limit)
     return beam_search(
@@ -71,12 +73,16 @@ def test_a_wide_beam_finds_what_is_best_of_all() -> None:
         )
         return log_prob / ((5 + len(sequence) + 1) / 6)
 
-    best = max((sequence for length in range(5) for sequence in itertools.product((A, B), repeat=length)), key=score)
+    best = max(
+        (sequence for length in range(5) for sequence in itertools.product((A, B), repeat=length)), key=score
+    )
     assert search(table(chances), 16, penalty=1.0) == [list(best)]
 
 
 def test_one_that_does_not_end_is_cut_at_its_own_limit() -> None:
-    endless = {sequence: {A: 0.7, B: 0.3} for n in range(9) for sequence in itertools.product((A, B), repeat=n)}
+    endless = {
+        sequence: {A: 0.7, B: 0.3} for n in range(9) for sequence in itertools.product((A, B), repeat=n)
+    }
     state = (torch.empty(4, 0, dtype=torch.int64),)
     found = beam_search(table(endless), state, torch.tensor([2, 5]), begin=BEGIN, end=END, width=2)
     assert found == [[A, A], [A, A, A, A, A]]

@@ -31,7 +31,12 @@ def load(options: str = "") -> Dataset:
             "zwölf Wochen lang",
             "pendant douze semaines",
         ),
-        (Phrase("measure", 40, unit="length-kilometer"), "forty kilometers", "vierzig Kilometer", "quarante kilomètres"),
+        (
+            Phrase("measure", 40, unit="length-kilometer"),
+            "forty kilometers",
+            "vierzig Kilometer",
+            "quarante kilomètres",
+        ),
     ],
 )
 def test_what_is_said(phrase: Phrase, english: str, german: str, french: str) -> None:

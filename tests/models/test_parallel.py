@@ -38,7 +38,9 @@ def table(lines: list[str], tmp_path: Path) -> Path:
 
 
 def test_two_aligned_files(tmp_path: Path) -> None:
-    dataset = load(write(tmp_path, news_de=GERMAN, news_en=ENGLISH) / "news", f"{ALIGNED}, test_fraction = 0.3")
+    dataset = load(
+        write(tmp_path, news_de=GERMAN, news_en=ENGLISH) / "news", f"{ALIGNED}, test_fraction = 0.3"
+    )
     assert dataset.kind == "parallel-text"
     assert dataset.client is None
     train, test = pairs(dataset.train), pairs(dataset.test)
@@ -61,7 +63,8 @@ def test_a_table_with_a_column_of_clients(tmp_path: Path) -> None:
     """As Tatoeba ships it: the columns in any order, and more of them."""
     lines = [f"{who}\t{number}\ten {number}\tde {number}\r" for number in range(40) for who in ("Bo", "Al")]
     dataset = load(
-        table([*lines, "", "\t\t\t"][:-1], tmp_path), "source_column = 4, target_column = 3, client_column = 1"
+        table([*lines, "", "\t\t\t"][:-1], tmp_path),
+        "source_column = 4, target_column = 3, client_column = 1",
     )
     assert dataset.client_names == ("Al", "Bo")
     assert dataset.client is not None
@@ -90,7 +93,13 @@ def test_a_folder_of_tables(tmp_path: Path) -> None:
 
 
 def test_what_is_empty_on_both_sides_is_no_pair_and_a_byte_order_mark_no_text(tmp_path: Path) -> None:
-    write(tmp_path, train_de=["\ufeffeins", " ", "zwei"], train_en=["one", "", "two"], test_de=["a"], test_en=["b"])
+    write(
+        tmp_path,
+        train_de=["\ufeffeins", " ", "zwei"],
+        train_en=["one", "", "two"],
+        test_de=["a"],
+        test_en=["b"],
+    )
     assert pairs(load(tmp_path, ALIGNED).train) == [("eins", "one"), ("zwei", "two")]
 
 
@@ -165,7 +174,9 @@ def test_another_encoding_is_refused_by_its_line(tmp_path: Path) -> None:
 
 
 def test_a_path_that_is_nothing_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"news is neither a table nor a folder: give one, or the path of two"):
+    with pytest.raises(
+        UserError, match=r"news is neither a table nor a folder: give one, or the path of two"
+    ):
         load(tmp_path / "news")
     with pytest.raises(UserError, match=r"news\.de is missing: line-aligned files are news\.de and news\.en"):
         load(tmp_path / "news", ALIGNED)

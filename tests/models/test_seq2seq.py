@@ -100,7 +100,9 @@ def test_what_an_evaluation_counts() -> None:
     assert metrics["bleu-length"] == (6, 7)
     assert ratios.keys() == {"bleu", "chrf", "word-for-word-bleu", "exact-match", "length-ratio", "loss"}
     assert ratios["length-ratio"] == 6 / 7
-    assert ratios["bleu"] == pytest.approx(100 * math.exp(1 - 7 / 6))  # every n-gram is right, a word is missing
+    assert ratios["bleu"] == pytest.approx(
+        100 * math.exp(1 - 7 / 6)
+    )  # every n-gram is right, a word is missing
     assert metrics["loss"][1] == 19 + 14
     assert task().ratios({}) == {}
     assert task().evaluate(Parrot(1.0), task().dataset.train.take(torch.arange(0)), torch.Generator()) == {}
