@@ -1,12 +1,12 @@
 """Parallel text of one's own: line-aligned files as OPUS, Moses and WMT ship them, or tables with tabs."""
 
 import hashlib
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from models.core.config import TaskConfig, require
 from models.data.dataset import Dataset
-from models.data.parallel_files import Reading, corpora, read_corpus
+from models.data.parallel_files import Line, Reading, corpora, read_corpus
 from models.data.parallel_text import Pair, dataset_of
 from models.data.source import source_path
 
@@ -38,17 +38,10 @@ def load_parallel(
     how = Reading(source, target, source_column, target_column, client_column, max_bytes, skip_longer)
     found = corpora(source_path(config), how)
     read = {name: read_corpus(files, how) for name, files in found.items()}
-    lines = [
-        line if line.client else line._replace(client=name) for name, (of, _) in read.items() for line in of
-    ]
-    told = next((name for name in HELD_OUT if name in found and len(found) > 1), "")
-    if told:
-        test = read[told][0]
-        train = [line for line in lines if line.client not in HELD_OUT]
-    else:
-        sources = held_out({line.source for line in lines}, test_fraction)
-        test = [line for line in lines if line.source in sources]
-        train = [line for line in lines if line.source not in sources]
+    lines = {
+        name: [line._replace(client=line.client or name) for line in of] for name, (of, _) in read.items()
+    }
+    train, test = _halves(lines, test_fraction)
     clients = sorted({line.client for line in train})
     number = {client: place for place, client in enumerate(clients)}
     return dataset_of(
@@ -83,6 +76,17 @@ def held_out(sources: Collection[str], fraction: float) -> set[str]:
     if sources and not chosen:
         return {min(share, key=share.__getitem__)}
     return chosen if len(chosen) < len(share) else chosen - {max(share, key=share.__getitem__)}
+
+
+def _halves(lines: Mapping[str, list[Line]], fraction: float) -> tuple[list[Line], list[Line]]:
+    """Split the lines of files, by the names of the files where one is held out, else by their sources."""
+    told = next((name for name in HELD_OUT if name in lines and len(lines) > 1), "")
+    if told:
+        return [line for name, of in lines.items() if name not in HELD_OUT for line in of], lines[told]
+    every = [line for of in lines.values() for line in of]
+    sources = held_out({line.source for line in every}, fraction)
+    train, test = ([line for line in every if (line.source in sources) is side] for side in (False, True))
+    return train, test
 
 
 def _share(source: str) -> float:

@@ -39,7 +39,7 @@ def bleu_counts(
 
 
 def chrf_counts(outputs: Sequence[str], references: Sequence[str]) -> Metrics:
-    """Return what chrF is made of: the n-grams of characters that are right, of the outputs' and references'."""
+    """Return what chrF is made of: the n-grams of characters that are right, of all on either side."""
     by_text = _chrf()._extract_corpus_statistics(outputs, [references])
     counts = [sum(column) for column in zip(*by_text, strict=True)]
     metrics: Metrics = {}

@@ -119,8 +119,8 @@ def load_vocabulary(name: str) -> Vocabulary:
     file = path / _FILE if path.is_dir() else path
     if not (file.is_absolute() and file.is_file()):
         raise UserError(
-            f"backbone must be {BYTES!r}, {MINILM!r}, or an absolute path of a file {_FILE} or of its folder, "
-            f"got {shown(name)}"
+            f"backbone must be {BYTES!r}, {MINILM!r}, or an absolute path of a file {_FILE} or of its "
+            f"folder, got {shown(name)}"
         )
     from tokenizers import Tokenizer
 

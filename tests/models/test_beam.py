@@ -53,7 +53,7 @@ def test_a_beam_of_one_takes_the_likeliest_token_and_two_look_further() -> None:
 
 @pytest.mark.parametrize(("penalty", "best"), [(0.0, [A]), (2.0, [B, B, B])])
 def test_a_penalty_lets_long_sequences_win(penalty: float, best: list[int]) -> None:
-    """0.5 * 1 after one token against 0.4 after three: log / (7/6)^2 = -0.509 against log / (9/6)^2 = -0.407."""
+    """log 0.5 / (7/6)^2 = -0.509 with one token and the end, log 0.4 / (9/6)^2 = -0.407 with three."""
     chances = {(): {A: 0.5, B: 0.4, BEGIN: 0.1}, (B,): {B: 1.0}, (B, B): {B: 1.0}}
     assert search(table(chances), 2, penalty=penalty) == [best]
 

@@ -12,7 +12,6 @@ from torch import Tensor, nn
 
 from models.core.config import TaskConfig
 from models.core.errors import UserError
-from models.data.dataset import Dataset
 from models.data.parallel_text import EMPTY, Pair, dataset_of
 from models.registry import load_task
 from models.task import merge_metrics
