@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -167,15 +167,15 @@ class Translation(Task):
         """Source word -> target word, of the training pairs."""
         return learn_words(*(read(self.dataset.train[side]) for side in ("source", "target")))
 
-    def _search(self, model: nn.Module, source: Tensor) -> list[list[int]]:
+    def _search(self, model: Any, source: Tensor) -> list[list[int]]:
         """(B, S) -> the tokens of each translation; one that does not end has twice as many as its source."""
         device = next(model.parameters()).device
-        memory = model.encode(source.to(device))  # type: ignore[operator]
-        start = model.start(memory)  # type: ignore[operator]
+        memory = model.encode(source.to(device))
+        start = model.start(memory)
         memory = memory.repeat(self.beam)
 
         def step(tokens: Tensor, state: tuple[Tensor, ...]) -> tuple[Tensor, tuple[Tensor, ...]]:
-            log_probs, _, after = model.decode(tokens.unsqueeze(1), state, memory)  # type: ignore[operator]
+            log_probs, _, after = model.decode(tokens.unsqueeze(1), state, memory)
             return log_probs[:, 0], after
 
         return beam_search(
@@ -200,15 +200,15 @@ class Translation(Task):
             count += _num_tokens(batch)
         return total, count
 
-    def _map(self, model: nn.Module, source: Tensor) -> tuple[list[str], list[str], Tensor]:
+    def _map(self, model: Any, source: Tensor) -> tuple[list[str], list[str], Tensor]:
         """(1, S) -> its tokens, those of its translation with `end`, and the weights (T, S) of each."""
         device = next(model.parameters()).device
         tokens = self.vocabulary.encode(source)
         (found,) = self._search(model, tokens)
-        memory = model.encode(tokens.to(device))  # type: ignore[operator]
+        memory = model.encode(tokens.to(device))
         inputs = torch.tensor([[self.vocabulary.begin, *found]], device=device)
-        state: Recurrent = model.start(memory)  # type: ignore[operator]
-        _, weights, _ = model.decode(inputs, state, memory)  # type: ignore[operator]
+        state: Recurrent = model.start(memory)
+        _, weights, _ = model.decode(inputs, state, memory)
         shown = [self.vocabulary.decode([token]) for token in tokens[0].tolist()]
         return shown, [*(self.vocabulary.decode([token]) for token in found), "∎"], weights[0].float().cpu()
 
