@@ -32,7 +32,7 @@ PATTERNS = (
 """Those that training is made of."""
 CURRENCIES = ("EUR", "USD", "CHF", "JPY", "MXN")
 UNITS: Mapping[str, Sequence[str]] = {
-    "duration": ("duration-day", "duration-week", "duration-month", "duration-hour", "duration-minute"),
+    "duration": ("duration-second", "duration-minute", "duration-week", "duration-decade"),
     "measure": ("length-kilometer", "length-meter", "mass-kilogram", "volume-liter"),
 }
 
