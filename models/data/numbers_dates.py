@@ -90,7 +90,8 @@ def load_numbers_dates(
     require(distinct, "languages", f"different ones, without {into!r}", [*languages])
     for key, given in (("train_pairs", train_pairs), ("test_pairs", test_pairs)):
         require(given >= 1, key, ">= 1", given)
-    train, test = [], []
+    train: list[Pair] = []
+    test: list[Pair] = []
     for client, language in enumerate(languages):
         random = Random(f"{language}-{into}")
         for pairs, patterns, count in ((train, PATTERNS, train_pairs), (test, HELD_OUT, test_pairs)):

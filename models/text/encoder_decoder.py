@@ -32,13 +32,16 @@ class BahdanauDecoder(nn.Module):
         self, embedded: Tensor, state: Recurrent, memory: Memory
     ) -> tuple[Tensor, Tensor, Tensor, Recurrent]:
         """(B, T, E) -> outputs and contexts (B, T, H), weights (B, T, S), and the state to go on with."""
-        outputs, contexts, attended = [], [], []
+        outputs: list[Tensor] = []
+        contexts: list[Tensor] = []
+        attended: list[Tensor] = []
         for token in embedded.unbind(1):
             weights = self.attention(state[0].unsqueeze(1), memory)  # (B, 1, S)
             context = (weights @ memory.states).squeeze(1)
             state = self.cell(torch.cat([token, context], 1), state)
-            for steps, step in ((outputs, state[0]), (contexts, context), (attended, weights.squeeze(1))):
-                steps.append(step)
+            outputs.append(state[0])
+            contexts.append(context)
+            attended.append(weights.squeeze(1))
         return torch.stack(outputs, 1), torch.stack(contexts, 1), torch.stack(attended, 1), state
 
 

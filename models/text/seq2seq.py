@@ -89,7 +89,7 @@ class Translation(Task):
     @property
     def objectives(self) -> Sequence[Objective]:
         """Cross-entropy of the next token after the true ones, by Adam with clipped gradients."""
-        adam = OptimizerChoice("adam", 2e-3)
+        adam = OptimizerChoice("adam", 3e-3)
         return [Objective("loss", cross_entropy, optimizer=adam, max_grad_norm=1.0, count=_num_tokens)]
 
     def batches(

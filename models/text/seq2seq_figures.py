@@ -2,6 +2,7 @@
 
 import textwrap
 from collections.abc import Sequence
+from typing import Any
 
 from matplotlib.figure import Figure
 from torch import Tensor
@@ -28,7 +29,7 @@ def translations_figure(rows: Sequence[tuple[str, str, str]]) -> Figure:
     axes.set_title("Held-out texts, their references and what was written", loc="left")
     for number, (line, colour) in enumerate(lines):
         # A dollar sign is text here, not the start of a formula.
-        style = {"va": "top", "family": "monospace", "fontsize": 8, "color": colour}
+        style: dict[str, Any] = {"va": "top", "family": "monospace", "fontsize": 8, "color": colour}
         axes.text(0, number, line, transform=axes.get_yaxis_transform(), parse_math=False, **style)
     return figure
 

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 from models.task import Metrics
 
 if TYPE_CHECKING:
-    from sacrebleu.metrics import BLEU, CHRF
+    from sacrebleu.metrics.bleu import BLEU
+    from sacrebleu.metrics.chrf import CHRF
 
 # sacrebleu is imported where it is used, so that a worker of another family does without.
 
@@ -51,7 +52,7 @@ def chrf_counts(outputs: Sequence[str], references: Sequence[str]) -> Metrics:
 
 def bleu(metrics: Metrics, name: str = BLEU_NAME) -> float:
     """Return the BLEU, from 0 to 100, of merged `bleu_counts`, smoothed as sacrebleu does by default."""
-    from sacrebleu.metrics import BLEU
+    from sacrebleu.metrics.bleu import BLEU
 
     right, given = zip(*(_whole(metrics, f"{name}-{n}") for n in _WORDS), strict=True)
     length, wanted = _whole(metrics, f"{name}-length")
@@ -75,7 +76,7 @@ def _whole(metrics: Metrics, name: str) -> tuple[int, int]:
 
 @cache
 def _bleu(tokenizer: str) -> "BLEU":
-    from sacrebleu.metrics import BLEU
+    from sacrebleu.metrics.bleu import BLEU
 
     # Texts that end in " ." do so where the reference does; that is no mistake to warn of.
     return BLEU(tokenize=tokenizer, force=True)
@@ -83,6 +84,6 @@ def _bleu(tokenizer: str) -> "BLEU":
 
 @cache
 def _chrf() -> "CHRF":
-    from sacrebleu.metrics import CHRF
+    from sacrebleu.metrics.chrf import CHRF
 
     return CHRF()
