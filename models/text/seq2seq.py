@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 EVALUATION_BATCH = 64
 BASELINE = "word-for-word-bleu"
-MAPS, ROWS = 4, 12
+MAPS, ROWS = 2, 12
 """Texts whose attention a figure shows, and those that its table has."""
 
 
