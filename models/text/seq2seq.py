@@ -209,8 +209,8 @@ class Translation(Task):
         inputs = torch.tensor([[self.vocabulary.begin, *found]], device=device)
         state: Recurrent = model.start(memory)
         _, weights, _ = model.decode(inputs, state, memory)
-        shown = [self.vocabulary.decode([token]) for token in tokens[0].tolist()]
-        return shown, [*(self.vocabulary.decode([token]) for token in found), "∎"], weights[0].float().cpu()
+        shown, written = (self.vocabulary.labels(each) for each in (tokens[0].tolist(), found))
+        return shown, [*written, "∎"], weights[0].float().cpu()
 
 
 def cross_entropy(model: nn.Module, batch: Batch) -> Tensor:

@@ -27,6 +27,8 @@ PAD = 0
 """Number behind the last token of a text."""
 BYTES = "bytes"
 _FILE = "tokenizer.json"
+_CONTINUES, _LEADS = 0x80, 0xC0
+"""The first byte that goes on with a character of several, and the first that begins one."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +65,10 @@ class Vocabulary(ABC):
     def decode(self, tokens: Sequence[int]) -> str:
         """Return the text of tokens; what is no text is a replacement character."""
 
+    def labels(self, tokens: Sequence[int]) -> list[str]:
+        """Return what a person reads for each token."""
+        return [self.decode([token]) for token in tokens]
+
 
 @dataclass(frozen=True)
 class ByteVocabulary(Vocabulary):
@@ -83,6 +89,19 @@ class ByteVocabulary(Vocabulary):
     def decode(self, tokens: Sequence[int]) -> str:
         """Return the text of bytes."""
         return bytes(token for token in tokens if 0 < token <= self.num_tokens).decode(errors="replace")
+
+    def labels(self, tokens: Sequence[int]) -> list[str]:
+        """Return the character that begins with each byte, and nothing for the bytes that it goes on with."""
+        shown: list[str] = []
+        while len(shown) < len(tokens):
+            place = len(shown)
+            end = place + 1
+            while tokens[place] >= _LEADS and end < len(tokens) and _CONTINUES <= tokens[end] < _LEADS:
+                end += 1
+            character = self.decode(tokens[place:end])
+            whole = len(character) == 1
+            shown += [character, *[""] * (end - place - 1)] if whole else [self.decode([tokens[place]])]
+        return shown
 
 
 @dataclass(frozen=True)

@@ -34,12 +34,19 @@ def test_bytes_are_their_own_numbers() -> None:
     assert vocabulary.decode([97, 0xC3, 257]) == "a\ufffd"
 
 
+def test_a_character_of_several_bytes_is_shown_once() -> None:
+    vocabulary = load_vocabulary("bytes")
+    assert vocabulary.labels([*"aé漢b".encode()]) == ["a", "é", "", "漢", "", "", "b"]
+    assert vocabulary.labels([0xC3, 97, 0xA9, 257]) == ["\ufffd", "a", "\ufffd", ""]
+
+
 def test_a_tokenizer_of_a_folder_or_a_file(folder: Path) -> None:
     vocabulary = load_vocabulary(str(folder))
     assert (vocabulary.begin, vocabulary.end, vocabulary.size) == (4, 5, 6)
     tokens = vocabulary.encode(TEXTS["source"])
     assert tokens.tolist() == [[2, 1], [3, 0]]
     assert vocabulary.decode([2, 3, 5]) == "ab b"
+    assert vocabulary.labels([2, 3]) == ["ab", "b"]
     other = load_vocabulary(str(folder / "tokenizer.json"))
     assert other.sha256 == vocabulary.sha256 != ByteVocabulary().sha256
 
