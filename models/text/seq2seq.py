@@ -1,5 +1,6 @@
 """Translation, or whatever makes one text of another: an encoder-decoder with attention."""
 
+import logging
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -111,6 +112,13 @@ class Translation(Task):
         labels = torch.cat([target, column], 1).scatter(1, lengths, self.vocabulary.end)
         inputs = torch.cat([column + self.vocabulary.begin, target], 1)
         return {"source": source, "inputs": inputs, "labels": labels}
+
+    def notes(self) -> Sequence[tuple[int, str]]:
+        """Say how many pairs the loader has left out."""
+        if skipped := self.dataset.info.get("skipped", 0):
+            line = f"{skipped:,} pairs are left out, as one of their texts is longer than max_bytes"
+            return [(logging.WARNING, f"{line}; a larger max_bytes in dataset-options takes them")]
+        return ()
 
     def evaluate(self, model: nn.Module, data: Examples, generator: torch.Generator) -> Metrics:
         """Return the counts of BLEU and chrF over the texts, of exact matches, and the sum of losses."""

@@ -122,6 +122,12 @@ def test_translations_come_in_the_order_of_their_sources() -> None:
     assert task(beam=1).translate(Parrot(20.0), sources) == ["long ones", "é", "four"]
 
 
+def test_pairs_that_were_left_out_are_told_of() -> None:
+    assert task().notes() == ()
+    ((_, line),) = Translation(dataset_of("toy", PAIRS, PAIRS, skipped=1200)).notes()
+    assert line.startswith("1,200 pairs are left out, as one of their texts is longer than max_bytes;")
+
+
 class Babble(Parrot):
     """Writes dollars, control characters and broken UTF-8, which a figure has to survive."""
 
