@@ -4,7 +4,6 @@ from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from models.text.attention import Additive, Memory, Multiplicative
 from models.text.vocabulary import PAD
@@ -15,6 +14,30 @@ _LEAST = 1e-12
 
 Recurrent = tuple[Tensor, Tensor]
 """A decoder's hidden and cell state, (B, H) each."""
+
+
+class Encoder(nn.Module):
+    """An LSTM that reads from both ends; padding changes nothing.
+
+    It computes what `nn.LSTM` does of a packed sequence, several times as fast on a CPU: each text is turned
+    around within its length, so that the way back is a plain LSTM too, and padding comes last both ways.
+    """
+
+    def __init__(self, embedding_size: int, size: int) -> None:
+        super().__init__()
+        self.ahead = nn.LSTM(embedding_size, size // 2, batch_first=True)
+        self.back = nn.LSTM(embedding_size, size // 2, batch_first=True)
+
+    def forward(self, embedded: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, S, E), (B,) -> outputs (B, S, H), and those of both ends (B, H)."""
+        places = torch.arange(embedded.shape[1], device=embedded.device)
+        behind = lengths.unsqueeze(1) - 1 - places
+        turned = behind.where(behind >= 0, places).unsqueeze(2)  # (B, S, 1)
+        ahead, _ = self.ahead(embedded)
+        back, _ = self.back(embedded.take_along_dim(turned, 1))
+        back = back.take_along_dim(turned, 1)
+        end = ahead.take_along_dim((lengths - 1).view(-1, 1, 1), 1).squeeze(1)
+        return torch.cat([ahead, back], 2), torch.cat([end, back[:, 0]], 1)
 
 
 class BahdanauDecoder(nn.Module):
@@ -85,7 +108,7 @@ class EncoderDecoder(nn.Module):
     ) -> None:
         super().__init__()
         self.embedding = nn.Embedding(vocabulary_size, embedding_size, padding_idx=PAD)
-        self.encoder = nn.LSTM(embedding_size, hidden_size // 2, batch_first=True, bidirectional=True)
+        self.encoder = Encoder(embedding_size, hidden_size)
         self.begin = nn.Linear(hidden_size, 2 * hidden_size)
         self.decoder = DECODERS[attention](embedding_size, hidden_size)
         self.combine = nn.Linear(2 * hidden_size, hidden_size)
@@ -102,13 +125,7 @@ class EncoderDecoder(nn.Module):
         """Read sources (B, S), with PAD behind the last token."""
         inside = source != PAD
         inside[:, 0] = True  # so that there is something to attend to where a tokenizer found no token
-        lengths = inside.sum(1)
-        packed = pack_padded_sequence(
-            self.embedding(source), lengths.cpu(), batch_first=True, enforce_sorted=False
-        )
-        outputs, (ends, _) = self.encoder(packed)
-        states, _ = pad_packed_sequence(outputs, batch_first=True, total_length=source.shape[1])
-        last = ends.transpose(0, 1).flatten(1)  # (2, B, H / 2) -> (B, H)
+        states, last = self.encoder(self.embedding(source), inside.sum(1))
         return Memory(source, inside, states, self.decoder.attention.keys(states), last)
 
     def start(self, memory: Memory) -> Recurrent:

@@ -5,9 +5,10 @@ import math
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from models.text.attention import Additive, Memory, Multiplicative
-from models.text.encoder_decoder import DECODERS, EncoderDecoder, _mixed
+from models.text.encoder_decoder import DECODERS, Encoder, EncoderDecoder, _mixed
 from models.text.vocabulary import PAD
 
 SOURCE = torch.tensor([[3, 1, 4, 1, 5], [2, 6, PAD, PAD, PAD]])
@@ -77,6 +78,23 @@ def test_who_is_beside_a_text_does_not_matter(attention: str) -> None:
     model = network(attention)
     together, alone = model(SOURCE, INPUTS)[1:, :3], model(SOURCE[1:, :2], INPUTS[1:, :3])
     assert torch.allclose(together, alone, atol=1e-6)
+
+
+@pytest.mark.rounding
+@torch.no_grad()
+def test_reading_from_both_ends_is_torchs_lstm_of_packed_texts() -> None:
+    torch.manual_seed(1)
+    encoder, both = Encoder(3, 8), nn.LSTM(3, 4, batch_first=True, bidirectional=True)
+    for suffix, part in (("", encoder.ahead), ("_reverse", encoder.back)):
+        for name, weight in part.named_parameters():
+            getattr(both, name + suffix).copy_(weight)
+    texts, lengths = torch.randn(3, 6, 3), torch.tensor([2, 6, 1])
+    states, last = encoder(texts, lengths)
+    packed, (ends, _) = both(pack_padded_sequence(texts, lengths, batch_first=True, enforce_sorted=False))
+    expected, _ = pad_packed_sequence(packed, batch_first=True)
+    for row, length in enumerate(lengths.tolist()):
+        assert torch.allclose(states[row, :length], expected[row, :length], atol=1e-6)
+    assert torch.allclose(last, ends.transpose(0, 1).flatten(1), atol=1e-6)
 
 
 @pytest.mark.rounding
