@@ -3,27 +3,26 @@
 import logging
 from collections.abc import Iterator, Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor, nn
-from torch.nn import functional as F
+from torch import nn
 
 from models.core.config import require
 from models.data.dataset import Dataset, Examples
 from models.data.parallel_text import read
 from models.task import Batch, Metrics, Objective, OptimizerChoice, Task
-from models.text.beam import beam_search
-from models.text.encoder_decoder import DECODERS, LUONG, EncoderDecoder, Recurrent
+from models.text.encoder_decoder import DECODERS, LUONG, EncoderDecoder
 from models.text.length_buckets import bucketed_by
+from models.text.teacher_forcing import cross_entropy, forced, num_tokens, summed
 from models.text.translation_scores import TOKENIZERS, bleu, bleu_counts, chrf, chrf_counts
-from models.text.vocabulary import BYTES, PAD, load_vocabulary
+from models.text.vocabulary import BYTES, load_vocabulary
 from models.text.word_for_word import learn_words, translate_words
+from models.text.writer import EVALUATION_BATCH, Writer
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-EVALUATION_BATCH = 64
 BASELINE = "word-for-word-bleu"
 MAPS, ROWS = 2, 12
 """Texts whose attention a figure shows, and those that its table has."""
@@ -76,12 +75,11 @@ class Translation(Task):
         require(length_buckets >= 0, "length_buckets", ">= 0", length_buckets)
         known = " or ".join(map(repr, TOKENIZERS))
         require(bleu_tokenizer in TOKENIZERS, "bleu_tokenizer", known, bleu_tokenizer)
-        self.vocabulary = load_vocabulary(backbone)
-        self.sizes = (self.vocabulary.size, embedding_size, hidden_size)
+        self.writer = Writer(load_vocabulary(backbone), beam, length_penalty)
+        self.sizes = (self.writer.vocabulary.size, embedding_size, hidden_size)
         self.attention, self.copy = attention, copy
-        self.beam, self.length_penalty = beam, length_penalty
         self.length_buckets, self.bleu_tokenizer = length_buckets, bleu_tokenizer
-        self.agreed = (self.vocabulary.sha256,)
+        self.agreed = (self.writer.vocabulary.sha256,)
 
     def build(self) -> nn.Module:
         """Return the network."""
@@ -91,7 +89,7 @@ class Translation(Task):
     def objectives(self) -> Sequence[Objective]:
         """Cross-entropy of the next token after the true ones, by Adam with clipped gradients."""
         adam = OptimizerChoice("adam", 3e-3)
-        return [Objective("loss", cross_entropy, optimizer=adam, max_grad_norm=1.0, count=_num_tokens)]
+        return [Objective("loss", cross_entropy, optimizer=adam, max_grad_norm=1.0, count=num_tokens)]
 
     def batches(
         self, model: nn.Module, data: Examples, generator: torch.Generator, batch_size: int
@@ -102,16 +100,8 @@ class Translation(Task):
             yield self.batch(data.at(rows), generator)
 
     def batch(self, examples: Examples, generator: torch.Generator) -> Batch:
-        """Return tokens with PAD behind: `source` (B, S), `inputs` and `labels` (B, 1 + T).
-
-        A label is the token that follows on its input: inputs begin with `begin`, labels end with `end`.
-        """
-        source, target = (self.vocabulary.encode(examples[side]) for side in ("source", "target"))
-        column = target.new_full((len(target), 1), PAD)
-        lengths = (target != PAD).sum(1, keepdim=True)
-        labels = torch.cat([target, column], 1).scatter(1, lengths, self.vocabulary.end)
-        inputs = torch.cat([column + self.vocabulary.begin, target], 1)
-        return {"source": source, "inputs": inputs, "labels": labels}
+        """Return the tokens of both texts."""
+        return forced(self.writer.vocabulary, examples["source"], examples["target"])
 
     def notes(self) -> Sequence[tuple[int, str]]:
         """Say how many pairs the loader has left out."""
@@ -126,7 +116,7 @@ class Translation(Task):
             return {}
         loss, tokens = self._loss(model, data)
         sources, references = (read(data[side]) for side in ("source", "target"))
-        outputs = self.translate(model, data["source"])
+        outputs = self.writer.write(model, data["source"])
         by_words = [translate_words(source, self._dictionary) for source in sources]
         exact = sum(one == other for one, other in zip(outputs, references, strict=True))
         return {
@@ -149,15 +139,6 @@ class Translation(Task):
             **super().ratios({**plain, "length-ratio": metrics["bleu-length"]}),
         }
 
-    def translate(self, model: nn.Module, source: Tensor) -> list[str]:
-        """Return the translations of UTF-8 with zeros behind (N, S), uint8, that beam search finds."""
-        outputs = [""] * len(source)
-        for rows in (source != 0).sum(1).argsort(stable=True).split(EVALUATION_BATCH):
-            found = self._search(model, self.vocabulary.encode(source[rows]))
-            for row, tokens in zip(rows.tolist(), found, strict=True):
-                outputs[row] = self.vocabulary.decode(tokens)
-        return outputs
-
     def figures(self, model: nn.Module, data: Examples, generator: torch.Generator) -> "dict[str, Figure]":
         """Draw what a few held-out texts become, and where the network has looked for each token."""
         # Only the server draws; workers are spared the second that these imports take.
@@ -165,8 +146,11 @@ class Translation(Task):
 
         chosen = data.take(torch.randperm(len(data), generator=generator)[:ROWS])
         sources, references = (read(chosen[side]) for side in ("source", "target"))
-        outputs = self.translate(model, chosen["source"])
-        maps = [self._map(model, chosen["source"][row : row + 1]) for row in range(min(MAPS, len(chosen)))]
+        outputs = self.writer.write(model, chosen["source"])
+        maps = [
+            self.writer.attended(model, chosen["source"][row : row + 1])
+            for row in range(min(MAPS, len(chosen)))
+        ]
         rows = [*zip(sources, references, outputs, strict=True)]
         return {"translations": translations_figure(rows), "attention": attention_figure(maps)}
 
@@ -175,28 +159,6 @@ class Translation(Task):
         """Source word -> target word, of the training pairs."""
         return learn_words(*(read(self.dataset.train[side]) for side in ("source", "target")))
 
-    def _search(self, model: Any, source: Tensor) -> list[list[int]]:
-        """(B, S) -> the tokens of each translation; one that does not end has twice as many as its source."""
-        device = next(model.parameters()).device
-        memory = model.encode(source.to(device))
-        start = model.start(memory)
-        memory = memory.repeat(self.beam)
-
-        def step(tokens: Tensor, state: tuple[Tensor, ...]) -> tuple[Tensor, tuple[Tensor, ...]]:
-            log_probs, _, after = model.decode(tokens.unsqueeze(1), state, memory)
-            return log_probs[:, 0], after
-
-        return beam_search(
-            step,
-            tuple(each.repeat_interleave(self.beam, 0) for each in start),
-            2 * (source != PAD).sum(1).to(device) + 10,
-            begin=self.vocabulary.begin,
-            end=self.vocabulary.end,
-            width=self.beam,
-            length_penalty=self.length_penalty,
-            banned=(PAD, self.vocabulary.begin),
-        )
-
     def _loss(self, model: nn.Module, data: Examples) -> tuple[float, int]:
         """Return the loss summed over the tokens of all targets, and how many they are."""
         device = next(model.parameters()).device
@@ -204,33 +166,6 @@ class Translation(Task):
         for rows in torch.arange(len(data)).split(EVALUATION_BATCH):
             batch = self.batch(data.at(rows), torch.Generator())
             log_probs = model(batch["source"].to(device), batch["inputs"].to(device)).cpu().double()
-            total += float(_summed(log_probs, batch["labels"]))
-            count += _num_tokens(batch)
+            total += float(summed(log_probs, batch["labels"]))
+            count += num_tokens(batch)
         return total, count
-
-    def _map(self, model: Any, source: Tensor) -> tuple[list[str], list[str], Tensor]:
-        """(1, S) -> its tokens, those of its translation with `end`, and the weights (T, S) of each."""
-        device = next(model.parameters()).device
-        tokens = self.vocabulary.encode(source)
-        (found,) = self._search(model, tokens)
-        memory = model.encode(tokens.to(device))
-        inputs = torch.tensor([[self.vocabulary.begin, *found]], device=device)
-        state: Recurrent = model.start(memory)
-        _, weights, _ = model.decode(inputs, state, memory)
-        shown, written = (self.vocabulary.labels(each) for each in (tokens[0].tolist(), found))
-        return shown, [*written, "∎"], weights[0].float().cpu()
-
-
-def cross_entropy(model: nn.Module, batch: Batch) -> Tensor:
-    """Return the mean over the labels (B, T) that are not PAD, in nats."""
-    total = _summed(model(batch["source"], batch["inputs"]), batch["labels"])
-    return total / (batch["labels"] != PAD).sum().clamp(min=1)
-
-
-def _summed(log_probs: Tensor, labels: Tensor) -> Tensor:
-    """(B, T, V), (B, T) -> a scalar."""
-    return F.nll_loss(log_probs.flatten(0, 1), labels.flatten(), ignore_index=PAD, reduction="sum")
-
-
-def _num_tokens(batch: Batch) -> int:
-    return int((batch["labels"] != PAD).sum())

@@ -16,7 +16,8 @@ from models.data.parallel_text import EMPTY, Pair, dataset_of
 from models.registry import load_task
 from models.task import merge_metrics
 from models.text.attention import Memory
-from models.text.seq2seq import Translation, cross_entropy
+from models.text.seq2seq import Translation
+from models.text.teacher_forcing import cross_entropy
 from simulations.scenario import load_scenario
 
 BEGIN, END, SIZE = 256, 257, 258
@@ -118,8 +119,8 @@ def test_clients_merge_to_what_all_their_texts_have() -> None:
 @torch.no_grad()
 def test_translations_come_in_the_order_of_their_sources() -> None:
     sources = dataset_of("x", [Pair(text, "t") for text in ("long ones", "é", "four")], PAIRS).train["source"]
-    assert task().translate(Parrot(20.0), sources) == ["long ones", "é", "four"]
-    assert task(beam=1).translate(Parrot(20.0), sources) == ["long ones", "é", "four"]
+    assert task().writer.write(Parrot(20.0), sources) == ["long ones", "é", "four"]
+    assert task(beam=1).writer.write(Parrot(20.0), sources) == ["long ones", "é", "four"]
 
 
 def test_pairs_that_were_left_out_are_told_of() -> None:
