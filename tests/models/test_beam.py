@@ -90,7 +90,7 @@ def test_one_that_does_not_end_is_cut_at_its_own_limit() -> None:
 
 def test_what_is_banned_is_not_written() -> None:
     state = (torch.empty(1, 0, dtype=torch.int64),)
-    chances = {(): {A: 0.9, B: 0.1}}
+    chances: dict[tuple[int, ...], dict[int, float]] = {(): {A: 0.9, B: 0.1}}
     found = beam_search(table(chances), state, torch.tensor([3]), begin=BEGIN, end=END, width=1, banned=[A])
     assert found == [[B]]
 

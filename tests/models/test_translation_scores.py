@@ -4,7 +4,8 @@ import math
 from collections.abc import Sequence
 
 import pytest
-from sacrebleu.metrics import BLEU, CHRF
+from sacrebleu.metrics.bleu import BLEU
+from sacrebleu.metrics.chrf import CHRF
 
 from models.task import Metrics, merge_metrics
 from models.text.translation_scores import TOKENIZERS, bleu, bleu_counts, chrf, chrf_counts
