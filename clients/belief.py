@@ -26,6 +26,7 @@ from models.core.toml import quoted
 from models.data.datasets import check_believed
 from models.registry import ENTRY_POINTS, TASKS
 from models.text.backbone import MINILM, SCRATCH
+from models.text.vocabulary import BYTES
 from strategies.registry import ENTRY_POINTS as STRATEGY_POINTS
 from strategies.registry import brings
 
@@ -103,7 +104,7 @@ def _own_backbone(options: dict[str, Any], node: NodeConfig) -> dict[str, Any] |
     """Return the task's options with the node's own pre-trained network; None where they stay as they are."""
     named = options.pop(BACKBONE, SCRATCH)
     _check_places("task-options", options)
-    if named in (SCRATCH, MINILM):
+    if named in (SCRATCH, MINILM, BYTES):
         return None
     if not node.backbone:
         raise UserError(

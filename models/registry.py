@@ -19,6 +19,7 @@ from models.text.lstm_text import TextGeneration
 from models.text.masked_lm import MaskedLanguageModel
 from models.text.masked_sentences import MaskedSentences
 from models.text.ner import EntityRecognition
+from models.text.seq2seq import Translation
 from models.text.text_classify import TextClassification
 
 TASKS: Mapping[str, type[Task] | tuple[type[Task], ...]] = {
@@ -31,6 +32,7 @@ TASKS: Mapping[str, type[Task] | tuple[type[Task], ...]] = {
     "masked-lm": (MaskedLanguageModel, MaskedSentences),
     "masked-pixels": MaskedPixels,
     "ner": EntityRecognition,
+    "seq2seq": Translation,
     "text-classify": TextClassification,
     "vae": ImageVae,
 }

@@ -19,6 +19,8 @@ from models.data import (
     images,
     labelled_text,
     npz_files,
+    numbers_dates,
+    parallel,
     pii,
     series,
     tables,
@@ -84,6 +86,19 @@ DATASETS: Mapping[str, Source] = {
     "pii": Source("tagged-sentences", pii.load_pii, packaged=True, parsed_with=("faker",)),
     "conll": Source(
         "tagged-sentences", conll.load_conll, takes="DIR", parsed_with=(), labels=Labels("types")
+    ),
+    "numbers-dates": Source(
+        "parallel-text",
+        numbers_dates.load_numbers_dates,
+        packaged=True,
+        parsed_with=("babel", "num2words"),
+    ),
+    "parallel": Source(
+        "parallel-text",
+        parallel.load_parallel,
+        takes="PATH",
+        files=parallel.files_of_parallel,
+        parsed_with=(),
     ),
     "gym": Source(
         "environments",

@@ -117,6 +117,14 @@ KINDS: Mapping[str, Kind] = {
         ),
         of_each_half=("T",),
     ),
+    "parallel-text": Kind(
+        columns=(
+            Column("source", ("N", "S"), (torch.uint8,), "UTF-8 of the text to translate; 0 fills up"),
+            Column("target", ("N", "T"), (torch.uint8,), "UTF-8 of its translation; 0 fills up"),
+        ),
+        info=(Entry("skipped", int, "pairs that were left out as too long", optional=True),),
+        of_each_half=("S", "T"),
+    ),
     "environments": Kind(
         columns=(Column("physics", ("N", "P"), FLOATS, "numbers that the environment is made with"),),
         info=(

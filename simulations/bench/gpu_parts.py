@@ -47,6 +47,7 @@ FAMILIES = (
     "masked-lm",
     "masked-pixels",
     "ner",
+    "seq2seq",
     "text-classify",
     "vae",
 )

@@ -42,6 +42,7 @@ OF_TASK = {
     "masked-lm": ("transformers.models.bert", "tokenizers"),
     "masked-pixels": ("torchvision.utils",),
     "ner": ("transformers.models.bert", "tokenizers"),
+    "seq2seq": ("sacrebleu.metrics",),
     "text-classify": ("transformers.models.bert", "tokenizers"),
     "vae": ("torchvision.utils",),
 }

@@ -76,6 +76,11 @@ def sentences(folder: Path, number: int) -> None:
         (folder / "tagged" / f"{half}.txt").write_text("\n".join(tagged * 4), encoding="utf-8")
 
 
+def pairs(folder: Path, number: int) -> None:
+    for ending, words in (("de", ("eins", "zwei", "drei", "vier")), ("en", ("one", "two", "three", "four"))):
+        (folder / f"mine.{ending}").write_text("\n".join(words[: 3 + number % 2]), encoding="utf-8")
+
+
 @pytest.mark.parametrize(
     ("task", "dataset", "write", "options"),
     [
@@ -85,6 +90,7 @@ def sentences(folder: Path, number: int) -> None:
         ("lstm-text", "text:letters", text, ""),
         ("masked-lm", "text:letters", text, ""),
         ("ner", "conll:tagged", sentences, "types = ['LOC', 'PER']"),
+        ("seq2seq", "parallel:mine", pairs, "source = 'de', target = 'en'"),
         (
             "text-classify",
             "csv:letters.csv",

@@ -37,3 +37,19 @@ def test_the_environments_on_the_page_are_made() -> None:
             assert len(load_dataset(TaskConfig(dataset=name, num_clients=2)).train) in (8, 16)
     dataset = load_dataset(TaskConfig(dataset="gym:CartPole-v1?length=0.3..0.7", num_clients=2))
     assert sorted(dataset.train["physics"].unique().tolist()) == pytest.approx([0.4, 0.6])
+
+
+def test_the_table_of_names_on_the_page_is_parallel_text(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    page = section("## Parallel text")
+    exec(page.partition("```python\n")[2].partition("```")[0], {})
+    command = page.partition("```sh\n")[2].partition("```")[0]
+    options = re.findall(r'dataset-options="([^"]+)"', command)
+    config = TaskConfig(dataset=f"parallel:{tmp_path}/names.tsv", dataset_options=options[0])
+    dataset = load_dataset(config)
+    assert dataset.client_names == ("de", "es", "fr", "it", "nl")
+    assert "num-clients=5" in command
+    assert len(dataset.train) > 2000
+    assert len(dataset.test) > 200

@@ -50,6 +50,13 @@ def sentences() -> Dataset:
     return Dataset("toy", "tagged-sentences", rows(3), rows(5), info={"words": ("Paris",), "tags": ("O",)})
 
 
+def pairs() -> Dataset:
+    def rows(longest: int) -> Examples:
+        return Examples({side: torch.ones(4, longest, dtype=torch.uint8) for side in ("source", "target")})
+
+    return Dataset("toy", "parallel-text", rows(3), rows(5), info={"skipped": 0})
+
+
 def labelled_text() -> Dataset:
     def rows(longest: int) -> Examples:
         return Examples({"text": torch.full((4, longest), 65, dtype=torch.uint8), "label": torch.arange(4)})
@@ -69,6 +76,7 @@ WHOLE: dict[str, Callable[[], Dataset]] = {
     "text": text,
     "labelled-text": labelled_text,
     "tagged-sentences": sentences,
+    "parallel-text": pairs,
     "environments": environments,
 }
 

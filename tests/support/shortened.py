@@ -14,8 +14,12 @@ def shorter(run_config: RunConfig) -> dict[str, Value]:
     options = str(run_config["task-options"])
     if run_config["task"] == "dqn":  # whose rows are environments: few steps, some of which it learns from
         options = f"{options}, steps = 40, warmup = 100"
+    data = str(run_config["dataset-options"])
+    if run_config["dataset"] == "numbers-dates":  # an untrained network translates to the last limit
+        data = "train_pairs = 40, test_pairs = 4"
     return {
         "task-options": options,
+        "dataset-options": data,
         "num-server-rounds": 2,  # the second one goes on from what clients remember
         "clients-per-round": min(2, int(run_config["num-clients"])),
         "examples-per-client": 8,

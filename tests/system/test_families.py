@@ -22,6 +22,7 @@ LIKE_OTHERS = (
     "lstm-forecast",
     "masked-lm",
     "masked-pixels",
+    "seq2seq",
     "text-classify",
     "vae",
 )

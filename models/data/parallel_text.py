@@ -1,0 +1,69 @@
+"""Pairs of texts, such as a sentence and its translation."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+from models.data.dataset import Dataset, Examples
+
+EMPTY = 0
+"""The byte behind the end of a text; text holds no such byte."""
+
+
+class Pair(NamedTuple):
+    """A text, what is to be made of it, and whose it is."""
+
+    source: str
+    target: str
+    client: int = 0
+
+
+def dataset_of(
+    name: str,
+    train: Sequence[Pair],
+    test: Sequence[Pair],
+    *,
+    client_names: tuple[str, ...] = (),
+    skipped: int = 0,
+) -> Dataset:
+    """Turn pairs into columns: `source` (N, S) and `target` (N, T), bytes of UTF-8 with EMPTY behind.
+
+    Bytes need no vocabulary on which clients would first have to agree. Pairs are those of natural clients
+    where there are `client_names`; `skipped` of them were left out.
+    """
+    client = np.array([pair.client for pair in train], dtype=np.int64) if client_names else None
+    return Dataset(
+        name,
+        "parallel-text",
+        _columns(train),
+        _columns(test),
+        client=client,
+        client_names=client_names,
+        info={"skipped": skipped},
+    )
+
+
+def read(text: Tensor) -> list[str]:
+    """Return the texts of a column (N, T)."""
+    return [row.tobytes().rstrip(bytes([EMPTY])).decode() for row in text.numpy()]
+
+
+def _columns(pairs: Sequence[Pair]) -> Examples:
+    return Examples(
+        {
+            "source": _padded([pair.source for pair in pairs]),
+            "target": _padded([pair.target for pair in pairs]),
+        }
+    )
+
+
+def _padded(texts: Sequence[str]) -> Tensor:
+    """Return (N, longest), uint8."""
+    if not texts:
+        return torch.empty(0, 0, dtype=torch.uint8)
+    rows = [torch.frombuffer(bytearray(text.encode()), dtype=torch.uint8) for text in texts]
+    return pad_sequence(rows, batch_first=True, padding_value=EMPTY)

@@ -1,0 +1,171 @@
+"""Translation, or whatever makes one text of another: an encoder-decoder with attention."""
+
+import logging
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import torch
+from torch import nn
+
+from models.core.config import require
+from models.data.dataset import Dataset, Examples
+from models.data.parallel_text import read
+from models.task import Batch, Metrics, Objective, OptimizerChoice, Task
+from models.text.encoder_decoder import DECODERS, LUONG, EncoderDecoder
+from models.text.length_buckets import bucketed_by
+from models.text.teacher_forcing import cross_entropy, forced, num_tokens, summed
+from models.text.translation_scores import TOKENIZERS, bleu, bleu_counts, chrf, chrf_counts
+from models.text.vocabulary import BYTES, load_vocabulary
+from models.text.word_for_word import learn_words, translate_words
+from models.text.writer import EVALUATION_BATCH, Writer
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+BASELINE = "word-for-word-bleu"
+MAPS, ROWS = 2, 12
+"""Texts whose attention a figure shows, and those that its table has."""
+
+
+class Translation(Task):
+    """Write a text's translation, token by token.
+
+    Options: `attention`, "luong" (Luong et al. 2015) or "bahdanau" (Bahdanau et al. 2015), which is slower;
+    `copy`, whether tokens may also be copied from the source (See et al. 2017);
+    `backbone`, "bytes", or whose tokens are read and written: "minilm", or the absolute path of a
+    tokenizer.json or its folder;
+    `embedding_size` and `hidden_size`, sizes of the network, the latter an even number;
+    `beam`, beginnings that an evaluation goes on with, 1 takes the likeliest token each time;
+    `length_penalty`, above 0 long translations lose less by their length;
+    `length_buckets`, how many batches at a time are drawn and then sorted by length, so that less of them is
+    padding, 0 for none; it changes which texts share a batch, and so the result;
+    `bleu_tokenizer`, how BLEU finds words: "13a", "intl", "zh", "char" or "none" of sacrebleu.
+
+    Metrics: `bleu` and `chrf` are those of sacrebleu on the whole corpus, from merged counts, 0 to 100;
+    `word-for-word-bleu`, what a dictionary of single words reaches that is made of the training pairs;
+    `exact-match`, the part of the texts that are the reference; `length-ratio`, words written to those of the
+    references; `loss`, nats a token where the tokens before it are given.
+    """
+
+    kind = "parallel-text"
+    metric = "bleu"
+    metrics = ("chrf", BASELINE, "exact-match", "length-ratio", "loss")
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        attention: str = LUONG,
+        copy: bool = False,
+        backbone: str = BYTES,
+        embedding_size: int = 64,
+        hidden_size: int = 128,
+        beam: int = 4,
+        length_penalty: float = 0.6,
+        length_buckets: int = 0,
+        bleu_tokenizer: str = "13a",
+    ) -> None:
+        super().__init__(dataset)
+        require(attention in DECODERS, "attention", " or ".join(map(repr, DECODERS)), attention)
+        require(embedding_size >= 1, "embedding_size", ">= 1", embedding_size)
+        even = hidden_size >= 2 and hidden_size % 2 == 0
+        require(even, "hidden_size", "an even number >= 2", hidden_size)
+        require(1 <= beam <= 100, "beam", "1 to 100", beam)
+        require(0 <= length_penalty <= 5, "length_penalty", "0 to 5", length_penalty)
+        require(length_buckets >= 0, "length_buckets", ">= 0", length_buckets)
+        known = " or ".join(map(repr, TOKENIZERS))
+        require(bleu_tokenizer in TOKENIZERS, "bleu_tokenizer", known, bleu_tokenizer)
+        self.writer = Writer(load_vocabulary(backbone), beam, length_penalty)
+        self.sizes = (self.writer.vocabulary.size, embedding_size, hidden_size)
+        self.attention, self.copy = attention, copy
+        self.length_buckets, self.bleu_tokenizer = length_buckets, bleu_tokenizer
+        self.agreed = (self.writer.vocabulary.sha256,)
+
+    def build(self) -> nn.Module:
+        """Return the network."""
+        return EncoderDecoder(*self.sizes, self.attention, self.copy)
+
+    @property
+    def objectives(self) -> Sequence[Objective]:
+        """Cross-entropy of the next token after the true ones, by Adam with clipped gradients."""
+        adam = OptimizerChoice("adam", 3e-3)
+        return [Objective("loss", cross_entropy, optimizer=adam, max_grad_norm=1.0, count=num_tokens)]
+
+    def batches(
+        self, model: nn.Module, data: Examples, generator: torch.Generator, batch_size: int
+    ) -> Iterator[Batch]:
+        """Yield the batches of one local epoch, shuffled, each as long as its longest text."""
+        lengths = (data["source"] != 0).sum(1) + (data["target"] != 0).sum(1)
+        for rows in bucketed_by(lengths, batch_size, self.length_buckets, generator):
+            yield self.batch(data.at(rows), generator)
+
+    def batch(self, examples: Examples, generator: torch.Generator) -> Batch:
+        """Return the tokens of both texts."""
+        return forced(self.writer.vocabulary, examples["source"], examples["target"])
+
+    def notes(self) -> Sequence[tuple[int, str]]:
+        """Say how many pairs the loader has left out."""
+        if skipped := self.dataset.info.get("skipped", 0):
+            line = f"{skipped:,} pairs are left out, as one of their texts is longer than max_bytes"
+            return [(logging.WARNING, f"{line}; a larger max_bytes in dataset-options takes them")]
+        return ()
+
+    def evaluate(self, model: nn.Module, data: Examples, generator: torch.Generator) -> Metrics:
+        """Return the counts of BLEU and chrF over the texts, of exact matches, and the sum of losses."""
+        if not len(data):
+            return {}
+        loss, tokens = self._loss(model, data)
+        sources, references = (read(data[side]) for side in ("source", "target"))
+        outputs = self.writer.write(model, data["source"])
+        by_words = [translate_words(source, self._dictionary) for source in sources]
+        exact = sum(one == other for one, other in zip(outputs, references, strict=True))
+        return {
+            **bleu_counts(outputs, references, self.bleu_tokenizer),
+            **bleu_counts(by_words, references, self.bleu_tokenizer, BASELINE),
+            **chrf_counts(outputs, references),
+            "exact-match": (exact, len(outputs)),
+            "loss": (loss, tokens),
+        }
+
+    def ratios(self, metrics: Metrics) -> dict[str, float]:
+        """Return BLEU and chrF of the merged counts, and the means of all else."""
+        if not metrics:
+            return {}
+        plain = {name: metrics[name] for name in ("exact-match", "loss")}
+        return {
+            "bleu": bleu(metrics),
+            "chrf": chrf(metrics),
+            BASELINE: bleu(metrics, BASELINE),
+            **super().ratios({**plain, "length-ratio": metrics["bleu-length"]}),
+        }
+
+    def figures(self, model: nn.Module, data: Examples, generator: torch.Generator) -> "dict[str, Figure]":
+        """Draw what a few held-out texts become, and where the network has looked for each token."""
+        # Only the server draws; workers are spared the second that these imports take.
+        from models.text.seq2seq_figures import attention_figure, translations_figure
+
+        chosen = data.take(torch.randperm(len(data), generator=generator)[:ROWS])
+        sources, references = (read(chosen[side]) for side in ("source", "target"))
+        outputs = self.writer.write(model, chosen["source"])
+        maps = [
+            self.writer.attended(model, chosen["source"][row : row + 1])
+            for row in range(min(MAPS, len(chosen)))
+        ]
+        rows = [*zip(sources, references, outputs, strict=True)]
+        return {"translations": translations_figure(rows), "attention": attention_figure(maps)}
+
+    @cached_property
+    def _dictionary(self) -> dict[str, str]:
+        """Source word -> target word, of the training pairs."""
+        return learn_words(*(read(self.dataset.train[side]) for side in ("source", "target")))
+
+    def _loss(self, model: nn.Module, data: Examples) -> tuple[float, int]:
+        """Return the loss summed over the tokens of all targets, and how many they are."""
+        device = next(model.parameters()).device
+        total, count = 0.0, 0
+        for rows in torch.arange(len(data)).split(EVALUATION_BATCH):
+            batch = self.batch(data.at(rows), torch.Generator())
+            log_probs = model(batch["source"].to(device), batch["inputs"].to(device)).cpu().double()
+            total += float(summed(log_probs, batch["labels"]))
+            count += num_tokens(batch)
+        return total, count

@@ -1,0 +1,62 @@
+"""Figures of translations: a table of them, and what the network attends to."""
+
+import textwrap
+from collections.abc import Sequence
+from typing import Any
+
+from matplotlib.figure import Figure
+from torch import Tensor
+
+_LINE = 110
+"""Characters of a line of the table."""
+_SIDE = 4.2
+"""Inches of one map."""
+_WRONG = "#b00020"
+
+
+def translations_figure(rows: Sequence[tuple[str, str, str]]) -> Figure:
+    """Draw texts, each with its reference and what was written; red is what is not the reference."""
+    lines: list[tuple[str, str]] = []
+    for source, reference, output in rows:
+        colour = "#222222" if output == reference else _WRONG
+        for label, text, shade in (("source", source, "#777777"), ("reference", reference, "#222222")):
+            lines += _wrapped(label, text, shade)
+        lines += [*_wrapped("output", output, colour), ("", "#222222")]
+    figure = Figure(figsize=(8.5, 0.8 + 0.17 * len(lines)), layout="constrained")
+    axes = figure.add_subplot()
+    axes.set_axis_off()
+    axes.set(ylim=(len(lines), 0))
+    axes.set_title("Held-out texts, their references and what was written", loc="left")
+    for number, (line, colour) in enumerate(lines):
+        # A dollar sign is text here, not the start of a formula.
+        style: dict[str, Any] = {"va": "top", "family": "monospace", "fontsize": 8, "color": colour}
+        axes.text(0, number, line, transform=axes.get_yaxis_transform(), parse_math=False, **style)
+    return figure
+
+
+def attention_figure(maps: Sequence[tuple[Sequence[str], Sequence[str], Tensor]]) -> Figure:
+    """Draw a map for each (source tokens, written tokens, weights (T, S)): dark is where it has looked."""
+    columns = min(2, len(maps))
+    rows = -(-len(maps) // columns)
+    figure = Figure(figsize=(_SIDE * columns, _SIDE * rows), layout="constrained")
+    grid = figure.subplots(rows, columns, squeeze=False)
+    for axes in grid.flat[len(maps) :]:
+        axes.set_axis_off()
+    for axes, (source, written, weights) in zip(grid.flat, maps, strict=False):
+        axes.imshow(weights.numpy(), cmap="Greys", vmin=0, vmax=1, aspect="auto", interpolation="nearest")
+        for axis, tokens in ((axes.xaxis, source), (axes.yaxis, written)):
+            axis.set_ticks(range(len(tokens)))
+            axis.set_ticklabels([_printable(token) for token in tokens], fontsize=5, parse_math=False)
+        axes.tick_params(length=0)
+        axes.xaxis.tick_top()
+    figure.suptitle("Where the network looks in the source (across) for each token (down)", fontsize=9)
+    return figure
+
+
+def _wrapped(label: str, text: str, colour: str) -> list[tuple[str, str]]:
+    parts = textwrap.wrap("".join(map(_printable, text)), _LINE) or [""]
+    return [(f"{label if not number else '':<10}{part}", colour) for number, part in enumerate(parts)]
+
+
+def _printable(token: str) -> str:
+    return "".join(letter if letter.isprintable() else "\ufffd" for letter in token)
