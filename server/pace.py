@@ -2,11 +2,10 @@
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from flwr.app import Message
 from pydantic import TypeAdapter, ValidationError
 from torch import Tensor
 
@@ -41,11 +40,9 @@ class Pace:
         """Return what the clients are told of the round."""
         return info
 
-    def exchange(
-        self, grid: CohortGrid, messages: Sequence[Message], info: RoundInfo, timeout: float, **beside: Any
-    ) -> CohortResult:
-        """Have the clients asked, and return what they answer; see `CohortGrid.exchange`."""
-        return grid.exchange(messages, info, timeout, **beside)
+    def exchange(self, grid: CohortGrid) -> Callable[..., CohortResult]:
+        """Return what has clients asked, and returns what they answer: it is called as the grid's own is."""
+        return grid.exchange
 
     def end(self, server_round: int, cohort: CohortResult, weights: Arrays) -> CohortResult:
         """Return what has arrived in a round that began with these weights."""

@@ -2,8 +2,9 @@
 
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
+from functools import partial
 from typing import Any
 
 from flwr.app import Message
@@ -69,10 +70,14 @@ class RealArrivals(AsynchronousRounds):
         needed = min([kept, *(oldest - 1 for oldest in self.oldest.values())])
         return replace(super().info(info), restorable_round=needed)
 
-    def exchange(
-        self, grid: CohortGrid, messages: Sequence[Message], info: RoundInfo, timeout: float, **beside: Any
+    def exchange(self, grid: CohortGrid) -> Callable[..., CohortResult]:
+        """Return what asks clients as places get free, until enough updates have arrived."""
+        return partial(self._exchange, grid)
+
+    def _exchange(
+        self, grid: CohortGrid, messages: Sequence[Message], info: RoundInfo, timeout: float, *_: Any
     ) -> CohortResult:
-        """Ask clients as places get free, until enough updates have arrived."""
+        # Nobody has to be told when enough have answered, and there are no statistics in such rounds.
         assert self.time is not None
         assert self.places is not None
         started = time.perf_counter()

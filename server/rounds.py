@@ -239,8 +239,8 @@ class RoundLoop:
             self.grid.shown = None
             self.progress.words["train"] = as_json(words)
         told, timeout = self.pace.info(info), self.config.round_timeout
-        beside = {"statistics": self._statistics, "enough": self.enough}
-        cohort = self.pace.exchange(self.grid, messages, told, timeout, **beside)
+        exchange = self.pace.exchange(self.grid)
+        cohort = exchange(messages, told, timeout, self._statistics, self.enough)
         cohort = self.pace.end(server_round, cohort, views(weights))
         self.seconds["training"] = cohort.node_seconds
         self.seconds["transport"] = cohort.seconds - cohort.node_seconds

@@ -11,6 +11,7 @@ from beating_grid import BeatingGrid
 from finished import Make, result_of
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from scripted_grid import Answer
+from test_cohort import asking
 from test_nodes_come_and_go import grid_clock
 
 from models.core.errors import UserError
@@ -33,9 +34,12 @@ HASH = "ab" * 32
 
 
 def adding(
-    partition: int, num_partitions: int, step: Callable[[int], Sequence[float]] = lambda c: [c + 1.0] * 2
+    partition: int,
+    num_partitions: int,
+    step: Callable[[int], Sequence[float]] = lambda c: [c + 1.0] * 2,
+    examples: int = 1,
 ) -> Answer:
-    """Return a node whose client c has one example, and adds `step(c)` to what it was sent."""
+    """Return a node whose client c adds `step(c)` to what it was sent."""
 
     def answer(message: Message) -> RecordDict:
         if message.metadata.message_type == "query":
@@ -46,7 +50,7 @@ def adding(
         reply = NodeReply(total=ExactSum() if info.weighted_by else None, weighted_by=info.weighted_by)
         for each in requests:
             arrays = {"w": (each.received["w"] + step(each.client)).astype(np.float32)}
-            told = RecordDict({"metrics": MetricRecord({"num-examples": 1})})
+            told = RecordDict({"metrics": MetricRecord({"num-examples": examples})})
             reply.add(each.client, told, arrays, saved=SavedState(info.server_round, HASH))
         return reply.pack()
 
@@ -229,6 +233,31 @@ def test_a_late_reply_that_cannot_be_used_is_its_clients_failure_and_no_update(
     second = of.round(2)
     assert sorted(replied(second)) == [0, 1], "two updates are in, as no one's failure is an update"
     assert failures(second)[2].startswith(said)
+
+
+def test_who_has_no_examples_goes_along_and_is_no_update(monkeypatch: pytest.MonkeyPatch) -> None:
+    nodes = {10: adding(0, 3, examples=0), 11: adding(1, 3), 12: adding(2, 3)}
+    for server_round in range(1, 5):  # whoever is asked first
+        of = Federation(monkeypatch, nodes, 2)
+        of.pace.clock.drawn = server_round
+        assert {1, 2} <= replied(of.round(1)).keys()
+    nothing = {10 + place: adding(place, 3, examples=0) for place in range(3)}
+    cohort = Federation(monkeypatch, nothing, 1).round(1)
+    assert failures(cohort) == dict.fromkeys(
+        range(3), "it has no examples, as all that answered (num-examples is 0)"
+    )
+
+
+def test_a_node_that_trains_is_asked_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    of = three(monkeypatch, buffer_size=2)
+    of.grid.slow = {12}
+    of.round(1)
+    assert [of.pace.evaluates(client) for client in range(3)] == [True, True, False]
+    before = of.grid.now
+    asked = of.clients.exchange(asking([0, 1, 2]), RoundInfo(1, 0, "state"), 100.0)
+    assert asked.clients == [0, 1]
+    assert failures(asked) == {2: "its node still works on round 1"}
+    assert of.grid.now == before
 
 
 def test_an_answer_that_nobody_has_asked_for_is_not_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
