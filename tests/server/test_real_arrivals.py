@@ -86,7 +86,7 @@ class Federation:
         content = RecordDict({"arrays": record, "config": ConfigRecord({"server-round": server_round})})
         messages = [Message(content, client, "train") for client in shown]
         info = self.pace.info(RoundInfo(server_round, 0, "state"))
-        cohort = self.pace.exchange(self.clients, messages, info, timeout, statistics=None, enough=math.inf)
+        cohort = self.pace.exchange(self.clients)(messages, info, timeout, {}, math.inf)
         return self.pace.end(server_round, cohort, views(record))
 
 
