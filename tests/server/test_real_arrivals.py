@@ -219,7 +219,7 @@ def test_a_reply_is_checked_against_the_weights_that_it_was_asked_of(monkeypatch
     ("step", "said"),
     [
         ([math.nan, 0.0], "its reply cannot be used: w is not finite"),
-        ([[1.0, 1.0]] * 3, "its reply cannot be used: w has shape"),
+        ([[1.0, 1.0]] * 3, "its reply cannot be used: it replies w of shape [3, 2], and w has [2]"),
     ],
 )
 def test_a_late_reply_that_cannot_be_used_is_its_clients_failure_and_no_update(
