@@ -193,9 +193,14 @@ def test_one_that_takes_too_long_has_failed_and_is_asked_again_when_it_is_done(
     first = of.round(1, timeout=100.0)
     why = "its node did not answer within 160 s (round-timeout + round-grace)"
     assert failures(first) == {2: why}
-    of.grid.slow = set()  # its late answer is dropped
-    second = of.round(2, (20.0, 20.0))
-    assert replied(second) == {0: [21.0, 21.0], 1: [22.0, 22.0], 2: [23.0, 23.0]}
+    sent, before = len(of.grid.sent), of.grid.now
+    assert sorted(replied(of.round(2))) == [0, 1]
+    assert [each.metadata.dst_node_id for each in of.grid.sent[sent:]].count(12) == 0
+    assert of.grid.now == before, "nor is it waited for"
+    of.grid.slow = set()
+    third = of.round(3, (20.0, 20.0))
+    assert replied(third) == {0: [21.0, 21.0], 1: [22.0, 22.0], 2: [23.0, 23.0]}
+    assert not of.grid._answers, "its late answer was dropped"
 
 
 def test_clients_of_one_node_train_one_after_the_other(monkeypatch: pytest.MonkeyPatch) -> None:
