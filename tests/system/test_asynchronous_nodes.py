@@ -14,7 +14,7 @@ from models.core.config import Value
 from simulations.runtime.staging import stage
 
 
-@pytest.mark.slow
+@pytest.mark.bar
 def test_a_slow_node_holds_up_nobody(tmp_path: Path) -> None:
     """Client 1 trains on the first model until three more were made; then client 0 waits for it."""
     run_dir = tmp_path / "run"
