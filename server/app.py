@@ -83,14 +83,14 @@ def _run(grid: Grid, run_config: RunConfig, folder: RunFolder, errors: ErrorLog)
     loop = None
     try:
         before = agreed_before(folder.path)
-        plan = make_plan(with_labels(run_config, before))
+        plan = make_plan(with_labels(run_config, before), real_nodes=not _share_a_disk(grid))
         if plan.config.resume:
             check_engine_used(plan, folder.path)
         folder.used = used_by(plan)
         if folder.begun:  # what a run that is killed has used is known, too
             folder.say_unfinished()
         checkpoint = checkpoint_to_resume(plan, folder.path) if plan.config.resume else None
-        node_registry = _registry(grid, plan, errors, before, has_trained=checkpoint is not None)
+        node_registry = _registry(plan, errors, before, has_trained=checkpoint is not None)
         met = _meet(grid, plan, node_registry, folder)
         if met is not plan:
             plan, folder.used = met, used_by(met)
@@ -152,13 +152,7 @@ def _prepare(
     checkpoint: Checkpoint | None,
 ) -> RoundLoop:
     """Put the round loop together."""
-    num_clients, shared_disk = plan.task_config.num_clients, node_registry.interchangeable
-    pace = pace_of(plan)
-    if not shared_disk and pace.seconds is not None:
-        raise UserError(
-            "buffer-size, client-speeds and availability are of simulated clients, and these nodes are real: "
-            "leave them out"
-        )
+    num_clients, pace = plan.task_config.num_clients, pace_of(plan)
     state = {name: tensor.clone() for name, tensor in model_state(plan.model).items()}
     fixed = _begin_with(plan.transfer, state, folder) if plan.transfer else {}
     folder.nodes = sorted(node_registry.machines)
@@ -172,6 +166,8 @@ def _prepare(
         _warn_of_too_many(plan, len(attacking))
     for remark in declaration_of(plan.strategy).remarks:
         log(WARNING, "%s: %s", plan.config.strategy, remark)
+    for remark in pace.remarks:
+        log(WARNING, "%s", remark[0].upper() + remark[1:])
     if not node_registry.own_data:
         shown = range(min(num_clients, PICTURED_CLIENTS))
         counts = count_labels(plan.dataset, plan.partition, shown)
@@ -208,7 +204,7 @@ def _prepare(
         {name: state[name] for name in federated.parameters},
         {name: state[name] for name in federated.statistics},
         fixed,
-        _state_path(folder, shared_disk),
+        _state_path(folder, plan),
         errors,
         in_order(plan.guests),
         pace,
@@ -219,32 +215,33 @@ def _prepare(
     return loop
 
 
-def _registry(
-    grid: Grid, plan: Plan, errors: ErrorLog, labels: tuple[str, ...], *, has_trained: bool
-) -> NodeRegistry:
+def _share_a_disk(grid: Grid) -> bool:
+    """Return whether nodes are simulated: workers of one machine or cluster, with one disk under them."""
+    return simulated_by_flower(grid) or getattr(grid, "interchangeable_nodes", False)
+
+
+def _registry(plan: Plan, errors: ErrorLog, labels: tuple[str, ...], *, has_trained: bool) -> NodeRegistry:
     """Return the registry of nodes, of which none has been asked yet.
 
     `labels` are those that nodes agreed on before. They agree on none once there is a model to go on with.
     """
-    config = plan.config
-    # Simulated nodes are workers of one machine or cluster, with one disk under them.
-    shared_disk = simulated_by_flower(grid) or getattr(grid, "interchangeable_nodes", False)
+    config, simulated = plan.config, not plan.real_nodes
     can_agree = None if labels else open_labels(plan.task_config)
-    if can_agree and has_trained and not shared_disk and can_agree.fit(labels_of(plan.dataset)):
+    if can_agree and has_trained and not simulated and can_agree.fit(labels_of(plan.dataset)):
         labels = labels_of(plan.dataset)
     most = f"at most num-clients ({plan.task_config.num_clients})"
     require(
         config.expected_nodes <= plan.task_config.num_clients, "expected-nodes", most, config.expected_nodes
     )
-    require(config.oversample == 1 or not shared_disk, "oversample", IN_SIMULATION, config.oversample)
+    require(config.oversample == 1 or not simulated, "oversample", IN_SIMULATION, config.oversample)
     return NodeRegistry(
         num_clients=plan.task_config.num_clients,
         **_wanted(plan),
-        interchangeable=shared_disk,
+        interchangeable=simulated,
         vocabulary=_vocabulary(plan, labels),
         open_labels=None if has_trained else can_agree,
         unfit=config.unfit_nodes,
-        expected=0 if shared_disk else config.expected_nodes,
+        expected=0 if simulated else config.expected_nodes,
         node_timeout=config.node_timeout,
         silence=config.node_silence,
         may_host=NodeClients() if shared_disk else NodeClients.of_environment(),
@@ -323,14 +320,14 @@ def _outcome(loop: RoundLoop) -> dict[str, Any]:
         "final": loop.progress.final,
         "lost_states": sorted(loop.grid.states.lost) if loop.grid.states else [],
         "refused_nodes": [each.line for each in loop.grid.node_registry.refusals.ever.values()],
-        "remarks": list(declaration_of(loop.strategy).remarks),
+        "remarks": [*declaration_of(loop.strategy).remarks, *loop.pace.remarks],
         "num_parameters": sum(tensor.numel() for tensor in loop.weights.values()),
     }
 
 
-def _state_path(folder: RunFolder, shared_disk: bool) -> str:
+def _state_path(folder: RunFolder, plan: Plan) -> str:
     """Return where clients keep their state: in the run folder, or under a name that is the run's own."""
-    if shared_disk:
+    if not plan.real_nodes:
         return str(folder.path / CLIENTS)
     # Nodes take a name of plain letters; the token makes it the run's own.
     name = re.sub(r"[^A-Za-z0-9._-]+", "-", folder.path.name).lstrip(".")[:100]

@@ -43,6 +43,8 @@ class BusyNodes:
         self.to_drop: set[str] = set()
         """Messages to nodes that have gone since, which may have been answered: whoever carries the answers
         keeps them until they are pulled."""
+        self.reserved: dict[int, int] = {}
+        """Node -> the round of what it works on, where somebody else waits for its answer."""
 
     def add(self, node: int, message_id: str, server_round: int, start: str = "") -> None:
         """Remember a message that was given up, and which start of the node it was sent to."""
@@ -50,21 +52,23 @@ class BusyNodes:
 
     def round_of(self, node: int) -> int:
         """Return the newest round that a node still works on; 0 for one that is free."""
-        return max((each.server_round for each in self.unanswered.values() if each.node == node), default=0)
+        given_up = [each.server_round for each in self.unanswered.values() if each.node == node]
+        return max([*given_up, self.reserved.get(node, 0)])
 
     def wait_for_free(self, connected: Sequence[int], timeout: float) -> list[int]:
         """Return the connected nodes that work on nothing; where all do, wait for the first to be done.
 
-        Raises NodesFailedError for a worker that died meanwhile.
+        Those that are reserved are not waited for. Raises NodesFailedError for a worker that died meanwhile.
         """
+        open_to_all = [node for node in connected if node not in self.reserved]
         if not (self.unanswered or self.to_drop):
-            return list(connected)
+            return open_to_all
         deadline = time.monotonic() + timeout
         while True:
             self._hear(connected)
             busy = {each.node for each in self.unanswered.values()}
-            free = [node for node in connected if node not in busy]
-            if free or not connected or time.monotonic() > deadline:
+            free = [node for node in open_to_all if node not in busy]
+            if free or not open_to_all or time.monotonic() > deadline:
                 return free
             time.sleep(LONGEST_PAUSE)
 

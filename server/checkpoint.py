@@ -45,9 +45,10 @@ class Checkpoint:
     states: StateLedger | None = field(default_factory=StateLedger)
     """What clients remember; None for a run that an older polyfed began, which took down none of it."""
     pace: Any = None
-    """What simulated time has come to, as JSON; None where it is not simulated."""
+    """What simulated time has come to, or who was under way on real nodes, as JSON; None where rounds wait
+    for all of their clients, in no simulated time."""
     pace_tensors: dict[str, Tensor] = field(default_factory=dict)
-    """Updates that have not arrived, in asynchronous rounds."""
+    """Updates that have not arrived, in asynchronous rounds of a simulation."""
     streams: int = STREAMS
     """How the run derives its random numbers."""
 

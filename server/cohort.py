@@ -3,7 +3,7 @@
 import math
 import time
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -17,7 +17,7 @@ from torch import Tensor
 from models.core.errors import UserError
 from server.busy_nodes import BusyNodes
 from server.cohort_result import CohortResult, Outcome
-from server.exchange import exchange
+from server.exchange import LONGEST_PAUSE, exchange
 from server.metric_checks import Expected
 from server.node_registry import NodeRegistry
 from server.node_replies import fail_without_examples, read_reply
@@ -29,7 +29,7 @@ from server.tally import NodeTally, Tally
 from server.traffic import DESCRIPTIONS, Traffic, received_by_clients
 from strategies.wire.arrays import hold_tensors
 from strategies.wire.records import forms_of, num_bytes
-from strategies.wire.reply import NodeReply
+from strategies.wire.reply import ClientReply, NodeReply
 from strategies.wire.reply_metrics import NUM_EXAMPLES
 from strategies.wire.request import RoundInfo, pack_requests
 from strategies.wire.saved_state import LostStateError, SavedState
@@ -68,7 +68,7 @@ class CohortGrid(Grid):
         self.node_registry = node_registry
         self.round_grace = round_grace
         self.sampling = Sampling(node_registry, node_timeout, sampled, min_clients)
-        self.busy = BusyNodes(grid, simulated=node_registry.interchangeable, has_gone=self._has_gone)
+        self.busy = BusyNodes(grid, simulated=node_registry.interchangeable, has_gone=self.has_gone)
         self.fixed = hold_tensors(fixed) if fixed else None
         self.requests = requests or Requests()
         self.expected = expected or Expected()
@@ -77,7 +77,7 @@ class CohortGrid(Grid):
         self.asynchronous = asynchronous
         """Whether those who answer are not those whose updates are averaged next."""
         self.shown: Collection[int] | None = None
-        """Clients that a strategy is shown, of those whose nodes are connected; None is all of them."""
+        """Clients that a strategy is shown; None is those whose nodes are connected."""
         self._round: tuple[RoundInfo, float, Mapping[str, Tensor] | None] | None = None
         self._aside = Traffic()
         self._seconds_aside = 0.0
@@ -107,12 +107,25 @@ class CohortGrid(Grid):
     def get_node_ids(self) -> tuple[int, ...]:
         """Return the clients, in order, that the strategy may sample from."""
         clients = self.connected()
-        return clients if self.shown is None else tuple(each for each in clients if each in self.shown)
+        return clients if self.shown is None else tuple(sorted(self.shown))
 
     def connected(self) -> tuple[int, ...]:
         """Return the clients, in order, whose nodes are there, or all of them: see `Sampling`."""
         self.node_registry.update(self.grid)
         return self.sampling.clients(self.requests.strategy)
+
+    def present(self) -> tuple[int, ...]:
+        """Return the clients, in order, whose nodes are there, as soon as these are min-clients.
+
+        Raises NodesFailedError where they are not within node-timeout.
+        """
+        self.expect_sampling()
+        while True:
+            self.connected()
+            there = self.node_registry.hosts()
+            if len(there) >= self.sampling.min_clients:
+                return there
+            time.sleep(LONGEST_PAUSE)
 
     def expect_sampling(self) -> None:
         """Give the strategy node-timeout from now to find enough clients; it may wait for ever by itself."""
@@ -180,11 +193,10 @@ class CohortGrid(Grid):
         started = time.perf_counter()
         waves = self.requests.read(messages)
         self.requests.warn(waves)
-        traffic, self._aside = self._aside, Traffic()
+        traffic = self.traffic_aside()
         if not waves and traffic == Traffic():
             return CohortResult()
-        if described := self.node_registry.take_described():
-            traffic.left[DESCRIPTIONS] += described
+        self.take_down_descriptions(traffic)
         beside = hold_tensors(statistics) if statistics else None
         outcomes: list[Outcome] = []
         for wave in waves:
@@ -193,6 +205,16 @@ class CohortGrid(Grid):
             outcomes.append(self._exchange_wave(wave, left, left.seconds_left, traffic, beside, enough))
         taken = time.perf_counter() - started
         return CohortResult.of(outcomes, info.weighted_by, traffic, taken, self.weight_types)
+
+    def traffic_aside(self) -> Traffic:
+        """Return, once, what was moved and what failed as the strategy exchanged messages of its own."""
+        traffic, self._aside = self._aside, Traffic()
+        return traffic
+
+    def take_down_descriptions(self, traffic: Traffic) -> None:
+        """Count, once, what nodes have said of themselves."""
+        if described := self.node_registry.take_described():
+            traffic.left[DESCRIPTIONS] += described
 
     def _exchange_wave(
         self,
@@ -215,7 +237,7 @@ class CohortGrid(Grid):
             parts = [NodeReply.of_failed_node(list(asked), OUT_OF_TIME)]
         if wave.training:
             parts, sums = tally.settle(parts) if info.weighted_by else (agreeing(parts), None)
-        self._take_down(parts, info.server_round if wave.training else None)
+        self.take_down(parts, info.server_round if wave.training else None)
         if wave.training and not self.asynchronous:
             parts = fail_without_examples(parts, info.weighted_by or NUM_EXAMPLES)
         replies = sorted((reply for part in parts for reply in part.replies), key=lambda each: each.client)
@@ -247,28 +269,22 @@ class CohortGrid(Grid):
         free = self.busy.wait_for_free(connected, wait)
         assigned = self.node_registry.assign(asked, free)
         packed = {
-            node: self._pack(node, wave, clients, info, traffic, statistics)
+            node: self.pack(node, wave, clients, info, traffic, statistics)
             for node, clients in assigned.items()
         }
         starts = {node: self.node_registry.start_of(node) for node in packed}
         wanted = forms_of(statistics) if wave.training and statistics else {}
 
         def read(node: int, returned: Message | None) -> NodeReply:
-            own = NodeTally(info.weighted_by, lambda client: len(asked[client].messages))
-
             given = info.weighted_by, wanted, self.requests.weights, self.expected
             node_asked = Asked(wave, assigned[node], *given)
-
-            def check(content: RecordDict) -> NodeReply:
-                return checked_reply(content, node_asked, *([own.take] if info.weighted_by else []))
-
-            part = read_reply(
-                returned, assigned[node], traffic, check, wait, simulated=self.busy.simulated
-            ).on_node(node)
-            return tally.take(part, own) if info.weighted_by else part
+            if not info.weighted_by:
+                return self.read(node, returned, node_asked, traffic, wait)
+            own = NodeTally(info.weighted_by, lambda client: len(asked[client].messages))
+            return tally.take(self.read(node, returned, node_asked, traffic, wait, own.take), own)
 
         def gone() -> set[int]:
-            return {node for node, start in starts.items() if self._has_gone(node, start)}
+            return {node for node, start in starts.items() if self.has_gone(node, start)}
 
         arrived: dict[int, NodeReply] = {}
         lost: set[int] = set()
@@ -303,6 +319,24 @@ class CohortGrid(Grid):
         sent_to = {client for clients in assigned.values() for client in clients}
         return parts + self._left_out(sorted(asked.keys() - sent_to), connected)
 
+    def read(
+        self,
+        node: int,
+        returned: Message | None,
+        asked: Asked,
+        traffic: Traffic,
+        waited: float,
+        take: Callable[[ClientReply], ClientReply] = lambda reply: reply,
+    ) -> NodeReply:
+        """Return what a node replies to what it was asked, checked; None is silence for so many seconds."""
+
+        def check(content: RecordDict) -> NodeReply:
+            return checked_reply(content, asked, take)
+
+        return read_reply(
+            returned, list(asked.clients), traffic, check, waited, simulated=self.busy.simulated
+        ).on_node(node)
+
     def _left_out(self, clients: Sequence[int], connected: Iterable[int]) -> list[NodeReply]:
         """Return the failures of clients that nobody could be asked for: their nodes are busy, or away."""
         host_of = self.node_registry.assign(clients, connected)
@@ -316,12 +350,12 @@ class CohortGrid(Grid):
         away = [client for client in clients if client not in hosted]
         return busy + [NodeReply.of_failed_node([each], self.node_registry.why_away(each)) for each in away]
 
-    def _has_gone(self, node: int, start: str) -> bool:
+    def has_gone(self, node: int, start: str) -> bool:
         """Return whether a node has lost what it was sent since a start; newcomers are asked meanwhile."""
         self.node_registry.update_if_due(self.grid)
         return self.node_registry.has_gone(node, start)
 
-    def _take_down(self, parts: Sequence[NodeReply], server_round: int | None) -> None:
+    def take_down(self, parts: Sequence[NodeReply], server_round: int | None) -> None:
         """Note what clients have saved in this round of training, and who has lost what they had."""
         if self.states is None:
             return
@@ -341,15 +375,16 @@ class CohortGrid(Grid):
         held = {client: self.states.get(client) for client in clients}
         return {client: state for client, state in held.items() if state is not None}
 
-    def _pack(
+    def pack(
         self,
         node: int,
         wave: Wave,
         clients: Sequence[int],
         info: RoundInfo,
         traffic: Traffic,
-        statistics: ArrayRecord | None,
+        statistics: ArrayRecord | None = None,
     ) -> Message:
+        """Return the message to a node, for these of its clients."""
         contents = [(client, wave.requests[client].content) for client in clients]
         states = self._states_of(clients)
         vocabulary = self.node_registry.vocabulary_of_requests

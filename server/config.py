@@ -101,4 +101,6 @@ class ServerConfig(Config):
         absolute = not self.run_dir or Path(self.run_dir).is_absolute()
         require(absolute, "run-dir", "an absolute folder", self.run_dir)
         require(not self.resume or bool(self.run_dir), "run-dir", "given when resume is true", self.run_dir)
+        alone = self.oversample == 1 or not self.buffer_size
+        require(alone, "oversample", "1 with buffer-size, which waits for no more either", self.oversample)
         return self

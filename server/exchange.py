@@ -46,14 +46,13 @@ def exchange(
         for message_id, reply in pulled(grid, frozenset(pending)):
             if message_id in pending:  # else nobody has asked, or it has been answered
                 pending.discard(message_id)
-                yield reply if isinstance(reply, Message) else _unreadable(sent[message_id], reply)
+                yield reply if isinstance(reply, Message) else unreadable(sent[message_id], reply)
             del reply  # it may hold as much as a model, and the next one is pulled now
         lost = gone() if pending else ()
         pending = {each for each in pending if sent[each].metadata.dst_node_id not in lost}
         if not pending or waited > timeout:
             break
-        waited = time.monotonic() - started
-        time.sleep(min(max(waited * PART_OF_WAIT, SHORTEST_PAUSE), LONGEST_PAUSE))
+        time.sleep(pause_after(time.monotonic() - started))
 
 
 def pulled(grid: Grid, message_ids: Collection[str]) -> Iterator[tuple[str, Message | Exception]]:
@@ -82,13 +81,18 @@ def simulated_by_flower(grid: Grid) -> bool:
     return inmemory_grid is not None and isinstance(grid, inmemory_grid.InMemoryGrid)
 
 
-def _unreadable(asked: Message, error: Exception) -> Message:
+def unreadable(asked: Message, error: Exception) -> Message:
     """Return the error that takes the place of an answer that cannot be read."""
     if isinstance(error, MemoryError):
         why = f"its answer could not be read here ({line_of(error)})"
         return Message(Error(ErrorCode.UNKNOWN, why), reply_to=asked)
     why = f"its answer is no message of Flower's ({type(error).__name__}: {error!s:.200})"
     return Message(Error(ErrorCode.UNKNOWN, why), reply_to=asked)
+
+
+def pause_after(waited: float) -> float:
+    """Return how many seconds to wait for the next look for replies, after so many without any."""
+    return min(max(waited * PART_OF_WAIT, SHORTEST_PAUSE), LONGEST_PAUSE)
 
 
 def one_line(reason: str | None) -> str:

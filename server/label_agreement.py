@@ -65,7 +65,9 @@ def agree(
     log(INFO, "The nodes' labels together are %d: %s", len(union), _shown(union))
     for who, names in by_node.items():
         log(INFO, "%s has labels that the server's data has not: %s", who, _shown(names))
-    return plan if union == before else make_plan(with_labels(run_config, union)), union
+    if union != before:
+        plan = make_plan(with_labels(run_config, union), real_nodes=plan.real_nodes)
+    return plan, union
 
 
 def union_of_labels(registry: NodeRegistry) -> tuple[str, ...]:

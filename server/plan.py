@@ -14,6 +14,7 @@ from torch import nn
 
 from models.core.config import RunConfig, TaskConfig, read, require
 from models.core.device import choose_device
+from models.core.errors import UserError
 from models.core.log import log
 from models.data.attackers import attackers, check_attack
 from models.data.dataset import Dataset
@@ -24,13 +25,15 @@ from models.optimizers import make_optimizers
 from models.registry import load_task
 from models.state import build_model, federated_names, model_state
 from models.task import Task
+from server.asynchronous_rounds import SimulatedArrivals
 from server.callbacks.build import make_guests
 from server.callbacks.callback import Callback
 from server.client_profiles import KEPT, profiles_of
 from server.config import ServerConfig
 from server.mean import takes_the_mean
 from server.metric_checks import Expected
-from server.pace import AsynchronousRounds, Pace, TimedRounds
+from server.pace import Pace, TimedRounds
+from server.real_arrivals import RealArrivals
 from server.rehearsal import rehearse
 from server.requests import Requests
 from server.simulated_time import Schedule
@@ -74,14 +77,21 @@ class Plan:
     """How clients are trained."""
     guests: Sequence[Callback]
     """Trackers, and the user's callbacks."""
+    real_nodes: bool = False
+    """Whether clients live on machines of their own, on which time passes by itself."""
 
 
-def make_plan(run_config: RunConfig) -> Plan:
+def make_plan(run_config: RunConfig, *, real_nodes: bool = False) -> Plan:
     """Read the run config and build what it names.
 
     Raises UserError for the first thing in it that cannot work.
     """
     config, task_config = read(ServerConfig, run_config), read(TaskConfig, run_config)
+    if real_nodes and (config.client_speeds or config.availability):
+        raise UserError(
+            "client-speeds and availability are of simulated clients, and these nodes are real: leave them "
+            "out (buffer-size works without them)"
+        )
     can_evaluate = config.fraction_evaluate == 0 or task_config.local_test_fraction > 0
     require(
         can_evaluate, "local-test-fraction", "> 0 when fraction-evaluate is", task_config.local_test_fraction
@@ -113,7 +123,9 @@ def make_plan(run_config: RunConfig) -> Plan:
     personal = bool(declaration_of(strategy).personal_rules)
     engine = choose_engine(task_config, task, model, dataset.train, personal=personal)
     transfer = take_over(starting_point(config), model, task.local, task.freeze) if config.init_from else None
-    plan = Plan(config, task_config, dataset, task, model, strategy, deal, transfer, engine, guests)
+    plan = Plan(
+        config, task_config, dataset, task, model, strategy, deal, transfer, engine, guests, real_nodes
+    )
     pace_of(plan)  # its options are checked by making it
     state = model_state(model)
     weights = {name: state[name] for name in federated_names(model, task).parameters}
@@ -135,21 +147,18 @@ def requests_of(plan: Plan) -> Requests:
 
 def pace_of(plan: Plan) -> Pace:
     """Return when clients begin and arrive, at the start of the run."""
-    config, clients = plan.config, plan.task_config.num_clients
-    profiles = profiles_of(config, plan.task_config.seed, clients, lru_cache(KEPT)(partial(_work_of, plan)))
+    config, seed, clients = plan.config, plan.task_config.seed, plan.task_config.num_clients
+    declaration, cohort = declaration_of(plan.strategy), cohort_size(config, clients)
+    weighted_by = declaration.weighted_by if declaration.weighted_mean else ""
+    types = weight_types_of(plan) if takes_the_mean(plan.strategy) else None
+    buffer = config.buffer_size, config.staleness_exponent, weighted_by, types
+    if plan.real_nodes:
+        return RealArrivals(seed, cohort, clients, *buffer) if config.buffer_size else Pace()
+    profiles = profiles_of(config, seed, clients, lru_cache(KEPT)(partial(_work_of, plan)))
     if profiles is None:
         return Pace()
-    schedule = Schedule(profiles, plan.task_config.seed, cohort_size(config, clients))
-    if not config.buffer_size:
-        return TimedRounds(schedule)
-    declaration = declaration_of(plan.strategy)
-    return AsynchronousRounds(
-        schedule,
-        config.buffer_size,
-        config.staleness_exponent,
-        declaration.weighted_by if declaration.weighted_mean else "",
-        weight_types_of(plan) if takes_the_mean(plan.strategy) else None,
-    )
+    schedule = Schedule(profiles, seed, cohort)
+    return SimulatedArrivals(schedule, *buffer) if config.buffer_size else TimedRounds(schedule)
 
 
 def weight_types_of(plan: Plan) -> dict[str, np.dtype[Any]]:

@@ -230,7 +230,7 @@ class RoundLoop:
             self.grid.begin_round(info, self.config.round_timeout, self._statistics)
             words = self._words("train", server_round)
             weights = hold_tensors(self._weights)
-            shown = self.pace.begin(server_round, self.grid.connected)
+            shown = self.pace.begin(server_round, self.grid)
             self.grid.shown = None if shown is None else frozenset(shown)
             self.grid.expect_sampling()
             asked = self.strategy.configure_train(server_round, weights, words, self.grid)
@@ -239,7 +239,8 @@ class RoundLoop:
             self.grid.shown = None
             self.progress.words["train"] = as_json(words)
         told, timeout = self.pace.info(info), self.config.round_timeout
-        cohort = self.grid.exchange(messages, told, timeout, self._statistics, self.enough)
+        exchange = self.pace.exchange(self.grid)
+        cohort = exchange(messages, told, timeout, self._statistics, self.enough)
         cohort = self.pace.end(server_round, cohort, views(weights))
         self.seconds["training"] = cohort.node_seconds
         self.seconds["transport"] = cohort.seconds - cohort.node_seconds
@@ -300,9 +301,9 @@ class RoundLoop:
             self.grid.begin_round(info, self.config.round_timeout, self._statistics)
             self.grid.expect_sampling()
             words = self._words("evaluate", server_round)
-            messages = list(
-                self.strategy.configure_evaluate(server_round, hold_tensors(self._weights), words, self.grid)
-            )
+            weights = hold_tensors(self._weights)
+            asked = self.strategy.configure_evaluate(server_round, weights, words, self.grid)
+            messages = [each for each in asked if self.pace.evaluates(each.metadata.dst_node_id)]
             self.progress.words["evaluate"] = as_json(words)
             cohort = self.grid.exchange(messages, info, self.config.round_timeout, self._statistics)
         self._tell_failures(server_round, cohort, "failed to evaluate")

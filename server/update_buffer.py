@@ -1,4 +1,4 @@
-"""Updates of clients that have begun, until simulated time says that they arrive.
+"""Updates of clients that have begun, until they count, and the weights that they began with.
 
 FedBuff (Nguyen et al. 2022, arXiv:2106.06639, algorithm 1 and section 5.2): an update that was made from an
 older model is applied to the newest, scaled by 1 / (1 + staleness) ** exponent.
@@ -6,7 +6,7 @@ older model is applied to the newest, scaled by 1 / (1 + staleness) ** exponent.
 
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -61,7 +61,7 @@ class UpdateBuffer:
         self.began: dict[int, Arrays] = {}
 
     def put(self, server_round: int, replies: Iterable[Message], weights: Arrays) -> None:
-        """Keep what clients have replied in a round that began with these weights."""
+        """Keep what clients have replied to a round that began with these weights."""
         for reply in replies:
             if not reply.has_content():
                 continue
@@ -71,11 +71,16 @@ class UpdateBuffer:
             self.began[server_round] = weights
 
     def take(
-        self, clients: Iterable[int], server_round: int, weights: Arrays
+        self,
+        clients: Iterable[int],
+        server_round: int,
+        weights: Arrays,
+        under_way: Collection[int] = (),
     ) -> list[tuple[int, RecordDict]]:
         """Return the replies of those of these clients that have any, with the client, and keep them no more.
 
         `weights` are those that the round begins with; they are what updates of older rounds are applied to.
+        What began in the rounds `under_way` is not here yet, and will be.
         """
         found: list[tuple[int, RecordDict]] = []
         for client in clients:
@@ -87,7 +92,7 @@ class UpdateBuffer:
                 continue
             scale = (1.0 + server_round - update.server_round) ** -self.exponent
             found.append((client, update.applied(self.began[update.server_round], weights, scale)))
-        needed = {update.server_round for update in self.updates.values()}
+        needed = {update.server_round for update in self.updates.values()} | {*under_way}
         self.began = {number: each for number, each in self.began.items() if number in needed}
         return found
 

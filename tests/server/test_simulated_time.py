@@ -7,7 +7,8 @@ import pytest
 
 from server.client_profiles import Profiles, Spans
 from server.errors import RunFailedError
-from server.simulated_time import InFlight, Schedule
+from server.simulated_time import Schedule
+from server.turns import InFlight
 
 
 def schedule(
