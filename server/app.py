@@ -244,7 +244,7 @@ def _registry(plan: Plan, errors: ErrorLog, labels: tuple[str, ...], *, has_trai
         expected=0 if simulated else config.expected_nodes,
         node_timeout=config.node_timeout,
         silence=config.node_silence,
-        may_host=NodeClients() if shared_disk else NodeClients.of_environment(),
+        may_host=NodeClients() if simulated else NodeClients.of_environment(),
         refusals=Refusals(errors.write),
     )
 
