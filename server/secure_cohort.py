@@ -162,7 +162,8 @@ class SecureCohortGrid(CohortGrid):
             if isinstance(returned, str):
                 secure.drop(node, returned)
                 continue
-            asked, found = self._asked(secure, node, wanted), []
+            asked = self._asked(secure, node, wanted)
+            found: list[Any] = []
 
             def check(content: RecordDict, asked: Asked = asked, found: list[Any] = found) -> NodeReply:
                 reply, masked = checked_masked(content, asked)

@@ -71,7 +71,8 @@ def masking_of(member: Member, session: Session, total: ExactSum) -> Iterator[No
     """Do what a node does for its masks."""
     member.receive(session.sealed_for(member.place))
     vector = limbs_of(total)
-    yield member.mask(vector)
+    member.mask(vector)
+    yield
 
 
 def opening_of(
@@ -87,7 +88,7 @@ def opening_of(
         members[place].stage = "masked"
         session.take_told(place, members[place].open(alive, list(gone)), alive)
     session.unmask(held, alive)
-    yield None
+    yield
     total_of(held, {"w": (held.shape[1],)}, 1.0).mean()
 
 

@@ -91,6 +91,8 @@ class Member:
             raise ValueError(f"a session must have a name of 1 to {LONGEST_ID} bytes, got {len(session)}")
         if list(numbers) != sorted(set(numbers)) or own not in numbers:
             raise ValueError(f"a session's nodes must be in order, each once, with {own}: got {[*numbers]}")
+        if nodes < 2:
+            raise ValueError(f"a sum must be of at least 2 nodes, got {nodes}")
         if not nodes < 2 * threshold <= 2 * nodes:
             raise ValueError(
                 f"more than half of {nodes} nodes, and at most all, must be needed to open a sum, got "

@@ -17,7 +17,7 @@ SHARE = 2 * HALF
 
 def deal(secret: bytes, threshold: int, nodes: int) -> dict[int, bytes]:
     """Return place -> share, for the places from 1 to `nodes`."""
-    halves = [Shamir.split(threshold, nodes, secret[at : at + HALF]) for at in (0, HALF)]
+    halves = [Shamir.split(threshold, nodes, secret[at : at + HALF], ssss=False) for at in (0, HALF)]
     return {place: first + second for (place, first), (_, second) in zip(*halves, strict=True)}
 
 
@@ -27,7 +27,7 @@ def combine(shares: Mapping[int, bytes], threshold: int) -> bytes:
         raise ValueError(f"it takes {threshold} shares to open a secret, and there are {len(shares)}")
     taken = sorted(shares.items())[:threshold]
     halves = ([(place, share[at : at + HALF]) for place, share in taken] for at in (0, HALF))
-    return b"".join(Shamir.combine(half) for half in halves)
+    return b"".join(Shamir.combine(half, ssss=False) for half in halves)
 
 
 def tag(session: bytes, owner: int, holder: int, what: str, share: bytes) -> bytes:

@@ -86,8 +86,8 @@ def places(record: ConfigRecord, key: str, size: int | None = None) -> dict[int,
 
 def dealt_of(record: ConfigRecord) -> Dealt:
     """Return what a node has dealt."""
-    tags = (places(record, key, KEY) for key in ("key_tags", "seed_tags"))
-    return Dealt(places(record, "sealed"), *tags, text(record, "commitment", KEY))
+    key_tags, seed_tags = (places(record, key, KEY) for key in ("key_tags", "seed_tags"))
+    return Dealt(places(record, "sealed"), key_tags, seed_tags, text(record, "commitment", KEY))
 
 
 def told_of(record: ConfigRecord) -> Told:
@@ -105,15 +105,19 @@ def from_memory(record: ConfigRecord) -> Member:
     stage = record.get("stage")
     if stage not in ("begun", "dealt", "masked"):
         raise ValueError(f"a session is kept as begun, dealt or masked, got {stage!r:.40}")
-    tables = ("mask_keys", "seal_keys", "key_shares", "seed_shares")
     return Member(
         text(record, "session"),
         tuple(numbers(record, "numbers")),
         whole(record, "place", 1),
         whole(record, "threshold", 1),
         stage,  # type: ignore[arg-type]  # which was checked
-        *(text(record, key) for key in ("mask_secret", "seal_secret", "seed")),
-        *(places(record, key) for key in tables),
+        text(record, "mask_secret"),
+        text(record, "seal_secret"),
+        text(record, "seed"),
+        places(record, "mask_keys"),
+        places(record, "seal_keys"),
+        places(record, "key_shares"),
+        places(record, "seed_shares"),
     )
 
 

@@ -287,7 +287,7 @@ def test_two_halves_of_the_nodes_cannot_be_asked_for_different_shares() -> None:
         Member.begin(SESSION, (0, 1, 2, 3), 0, 2)
     with pytest.raises(ValueError, match="got 5"):
         Member.begin(SESSION, (0, 1, 2, 3), 0, 5)
-    with pytest.raises(ValueError, match="got 1"):
+    with pytest.raises(ValueError, match="at least 2 nodes, got 1"):
         Member.begin(SESSION, (0,), 0, 1)
 
 
