@@ -72,7 +72,7 @@ def _deal(record: ConfigRecord, context: Context) -> RecordDict:
 def _open(record: ConfigRecord, context: Context) -> RecordDict:
     member, kept = remembered(context, record)
     alive, dead = wire.numbers(record, "alive"), wire.numbers(record, "dead")
-    told = member.open(alive, dead)
+    told = member.tell(alive, dead)
     clients = wire.numbers(kept, CLIENTS)
     opened = Opened(Path(str(kept[FOLDER])), member.numbers[member.place - 1])
     opened.note(

@@ -86,7 +86,7 @@ def opening_of(
     session.told.clear()
     for place in alive[: session.threshold]:
         members[place].stage = "masked"
-        session.take_told(place, members[place].open(alive, list(gone)), alive)
+        session.take_told(place, members[place].tell(alive, list(gone)), alive)
     session.unmask(held, alive)
     yield
     total_of(held, {"w": (held.shape[1],)}, 1.0).mean()

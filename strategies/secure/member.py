@@ -168,7 +168,7 @@ class Member:
                 put_mask(numbers, key, off=place < self.place)
         self.mask_secret = self.seal_secret = self.seed = b""  # nobody needs them here any more
 
-    def open(self, alive: Sequence[int], dead: Sequence[int]) -> Told:
+    def tell(self, alive: Sequence[int], dead: Sequence[int]) -> Told:
         """Return the shares that take the masks off the sum of those alive."""
         self._expect("masked")
         if sorted([*alive, *dead]) != sorted(self.key_shares):

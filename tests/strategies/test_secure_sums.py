@@ -176,10 +176,10 @@ class Run:
             self.masked[place] = limbs(self.plain[place])
             self.members[place].mask(self.masked[place])
 
-    def open(self, gone: Collection[int] = ()) -> list[int]:
+    def opened(self, gone: Collection[int] = ()) -> list[int]:
         alive, dead = sorted(self.masked), sorted(self.session.dealt.keys() - self.masked.keys())
         for place in self.masked.keys() - set(gone):
-            self.session.take_told(place, self.members[place].open(alive, dead), alive)
+            self.session.take_told(place, self.members[place].tell(alive, dead), alive)
         total = limbs([0] * len(self.plain[1]))
         for vector in self.masked.values():
             add(total, vector)
@@ -199,7 +199,7 @@ def test_whoever_goes_before_it_masks_leaves_the_sum_of_the_others(gone: set[int
     run = Run()
     run.deal()
     run.mask(gone)
-    assert run.open() == run.expected()
+    assert run.opened() == run.expected()
     assert len(run.masked) == 5 - len(gone)
 
 
@@ -207,7 +207,7 @@ def test_nodes_may_go_at_every_stage() -> None:
     run = Run(nodes=7, threshold=4)
     run.deal(gone={7})
     run.mask(gone={2})
-    assert run.open(gone={5}) == run.expected()
+    assert run.opened(gone={5}) == run.expected()
     assert sorted(run.masked) == [1, 3, 4, 5, 6]
 
 
@@ -217,12 +217,12 @@ def test_below_the_threshold_nothing_is_opened() -> None:
     run.mask(gone={1, 2, 3})
     for place in (4, 5):
         with pytest.raises(ValueError, match="a sum of 2 nodes, and 3 must be in it"):
-            run.members[place].open([4, 5], [1, 2, 3])
+            run.members[place].tell([4, 5], [1, 2, 3])
     late = Run()
     late.deal()
     late.mask()
     with pytest.raises(ValueError, match="2 nodes have stayed, and it takes 3 to open a sum"):
-        late.open(gone={1, 2, 3})
+        late.opened(gone={1, 2, 3})
     few = Run()
     few.deal(gone={1, 2, 3})
     with pytest.raises(ValueError, match="2 nodes have dealt shares, and it takes 3 to open a sum"):
@@ -270,13 +270,13 @@ def test_a_server_that_asks_for_both_shares_of_a_node_gets_neither() -> None:
         ([1, 2, 3, 4], [6]),
     ):
         with pytest.raises(ValueError, match="of each node one must be asked, and never both"):
-            run.members[1].open(alive, dead)
+            run.members[1].tell(alive, dead)
     with pytest.raises(ValueError, match="without its own vector"):
-        run.members[1].open([2, 3, 4], [1, 5])
-    run.members[1].open([1, 2, 3, 4], [5])
+        run.members[1].tell([2, 3, 4], [1, 5])
+    run.members[1].tell([1, 2, 3, 4], [5])
     for alive, dead in (([1, 2, 3, 4, 5], []), ([1, 2, 3, 4], [5])):
         with pytest.raises(ValueError, match="goes on from where it is 'masked', and here it is 'opened'"):
-            run.members[1].open(alive, dead)
+            run.members[1].tell(alive, dead)
 
 
 def test_two_halves_of_the_nodes_cannot_be_asked_for_different_shares() -> None:
@@ -322,7 +322,7 @@ def test_a_share_that_is_not_the_one_dealt_fails_by_name_and_the_others_open() -
     run = Run()
     run.deal()
     run.mask(gone={5})
-    told = run.members[1].open([1, 2, 3, 4], [5])
+    told = run.members[1].tell([1, 2, 3, 4], [5])
     for what, wrong in (
         ("seed of node 12", replace(told, seeds={**told.seeds, 3: bytes(32)})),
         ("key of node 14", replace(told, keys={5: bytes(32)})),
@@ -333,7 +333,7 @@ def test_a_share_that_is_not_the_one_dealt_fails_by_name_and_the_others_open() -
         run.session.take_told(1, replace(told, keys={}), [1, 2, 3, 4])
     assert run.session.told == {}
     run.members[1].stage = "masked"
-    assert run.open(gone={1}) == run.expected()
+    assert run.opened(gone={1}) == run.expected()
 
 
 def test_a_node_that_deals_shares_of_another_secret_is_named() -> None:
@@ -342,13 +342,13 @@ def test_a_node_that_deals_shares_of_another_secret_is_named() -> None:
     run.session.dealt[2] = replace(run.session.dealt[2], commitment=bytes(32))
     run.mask()
     with pytest.raises(ValueError, match="node 11 has dealt shares of another seed than its own"):
-        run.open()
+        run.opened()
     gone = Run()
     gone.deal()
     gone.mask(gone={2})
     gone.session.mask_keys[2] = public_key(new_key())
     with pytest.raises(ValueError, match="node 11 has dealt shares of another key than its own"):
-        gone.open()
+        gone.opened()
 
 
 def test_a_node_sees_where_the_server_tells_other_keys() -> None:
