@@ -190,8 +190,6 @@ class SecureCohortGrid(CohortGrid):
                 session.take_told(secure.places[node], wire.told_of(said), places)
             except Exception as error:  # a node may send anything; its vector counts all the same
                 wrong.append(f"node {secure.number(node)}: {_said(error)}")
-            if len(session.told) >= session.threshold and not getattr(self.grid, "waits_by_itself", False):
-                break
         asked, vector = self._asked(secure, alive[0]), secure.vectors[usual]
         clients = sum(asked.times(each.client) for node in alive for each in secure.parts[node].replies)
         try:

@@ -248,3 +248,23 @@ def test_vectors_that_are_not_as_asked_fail_their_node_by_name(tiny: Make, tmp_p
     )
     (line,) = lines(config)
     assert line["clients"] == [0, 3, 4]
+
+
+def test_a_node_that_does_not_tell_its_shares_is_in_the_sum_all_the_same(tiny: Make, tmp_path: Path) -> None:
+    """Over a grid that answers later, as real nodes do: it is waited for as long as node-timeout says."""
+
+    class Silent(InProcessGrid):
+        waits_by_itself = False
+
+        def answer(self, messages: list[Message], timeout: float | None) -> list[Message]:
+            return [self._answer(message) for message in messages if not self.is_silent(message)]
+
+        def is_silent(self, message: Message) -> bool:
+            record = message.content.config_records.get(wire.SECURE, ConfigRecord())
+            return message.metadata.dst_node_id == 1 and record.get(wire.STAGE) == wire.OPEN
+
+    given: dict[str, Value] = {"num_server_rounds": 1, "evaluate_every": 0}
+    wanted, _ = run(tiny(**given, run_dir=str(tmp_path / "plain")))
+    config = tiny(**given, secure_aggregation=True, node_timeout=0.5)
+    run_server(Silent(config, 3), config)
+    assert result_of(tmp_path / "run")["weights_sha256"] == wanted
