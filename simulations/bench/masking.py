@@ -6,7 +6,7 @@ bytes that a node sends; with `--rounds`, seconds a round of `cnn` on three real
 
 import time
 from collections.abc import Iterator, Sequence
-from itertools import pairwise
+from itertools import pairwise, product
 from pathlib import Path
 from statistics import median
 from typing import Annotated
@@ -22,7 +22,7 @@ from simulations.bench.real_nodes import real_nodes
 from simulations.runtime.staging import stage
 from strategies.secure.fixed_point import limbs_of, total_of
 from strategies.secure.member import Member
-from strategies.secure.modular import add
+from strategies.secure.modular import Limbs, add, subtract
 from strategies.secure.session import Session, threshold_of
 from strategies.wire.exact_sum import ExactSum
 
@@ -62,7 +62,11 @@ def cost_of(nodes: int, weights: int) -> Cost:
     for member in list(members.values())[1:]:  # their vectors cost what the first one's does
         member.receive(session.sealed_for(member.place))
         member.stage = "masked"
-    opening = [_seconds(opening_of(session, members, vector, gone)) for gone in ([], [nodes])]
+    opening = []
+    for gone in ([], [nodes]):
+        alive = told_of(session, members, gone)
+        masked = masked_sum(session, alive, vector)
+        opening.append(_seconds(opening_of(session, alive, masked, vector)))
     sent = 16 * weights + 92 * (nodes - 1) + 64 * nodes
     return dict(zip(HEADINGS, (nodes, weights, spent, *opening, sent / 1e6, 4 * weights / 1e6), strict=True))
 
@@ -75,21 +79,31 @@ def masking_of(member: Member, session: Session, total: ExactSum) -> Iterator[No
     yield
 
 
-def opening_of(
-    session: Session, members: dict[int, Member], vector: np.ndarray, gone: Sequence[int]
-) -> Iterator[None]:
-    """Do what the server does with the vectors of those that have not gone."""
+def told_of(session: Session, members: dict[int, Member], gone: Sequence[int]) -> list[int]:
+    """Have as many nodes as it takes tell their shares; return those that have not gone."""
     alive = [place for place in members if place not in gone]
-    held = vector.copy()
-    for _ in alive[1:]:
-        add(held, vector)
     session.told.clear()
     for place in alive[: session.threshold]:
         members[place].stage = "masked"
         session.take_told(place, members[place].tell(alive, list(gone)), alive)
-    session.unmask(held, alive)
+    return alive
+
+
+def opening_of(session: Session, alive: Sequence[int], masked: Limbs, vector: Limbs) -> Iterator[None]:
+    """Do what the server does: add up the vectors of those that have not gone, open the sum, and read it."""
+    for _ in alive[1:]:
+        add(masked, vector)
+    session.unmask(masked, alive)
     yield
-    total_of(held, {"w": (held.shape[1],)}, 1.0).mean()
+    total_of(masked, {"w": (masked.shape[1],)}, 1.0).mean()
+
+
+def masked_sum(session: Session, alive: Sequence[int], vector: Limbs) -> Limbs:
+    """Return a vector under all the masks that their sum would have."""
+    masked, masks = vector.copy(), np.zeros_like(vector)
+    session.unmask(masks, alive)
+    subtract(masked, masks)
+    return masked
 
 
 def _seconds(steps: Iterator[None]) -> float:
@@ -129,11 +143,13 @@ def main(
     output: Annotated[Path, typer.Option(help="JSON file for every number measured.")] = FOLDER / FILE,
 ) -> None:
     """Measure, print tables, and write what was measured."""
-    found = [cost_of(nodes, weights) for nodes in NODES for weights in WEIGHTS if weights <= most]
-    print("|".join(["", *HEADINGS, ""]))
-    for cost in found:
-        cells = [f"{value:,.0f}" if value == int(value) else f"{value:.3g}" for value in cost.values()]
-        print(" | ".join(["", *cells, ""]).strip())
+    found = []
+    print(f"| {' | '.join(HEADINGS)} |", flush=True)
+    for nodes, weights in product(NODES, WEIGHTS):
+        if weights <= most:
+            found.append(cost_of(nodes, weights))
+            cells = [f"{each:,.0f}" if each >= 100 else f"{each:.3g}" for each in found[-1].values()]
+            print(f"| {' | '.join(cells)} |", flush=True)
     ways = [(secure, resident) for resident in (False, True) for secure in (False, True)] if rounds else []
     on_nodes = [
         {
