@@ -10,9 +10,11 @@ from logging import INFO
 from flwr.app import ConfigRecord, Context, MessageType, RecordDict
 
 from clients.belief import believed
+from clients.masking import Masking, check_allowed
 from clients.node_config import NodeConfig, place_of
 from clients.node_work import NodeWork
 from clients.old_states import drop_old_states
+from clients.secure_stages import answer_stage, is_secure
 from clients.worker import Load, load_clients, load_worker, tokens_of, worker_of
 from models.core.config import TaskConfig, read
 from models.core.log import log
@@ -24,6 +26,7 @@ from models.data.described import shapes_of_examples
 from models.data.fingerprint import data_sha256
 from models.data.labels import labels_of
 from models.state import describe_state
+from strategies.wire.exact_sum import ExactSum
 from strategies.wire.node import DataDescription, NodeDescription, NodeError, debugged
 from strategies.wire.plan import read_groups, record_at
 from strategies.wire.records import PLAN
@@ -34,9 +37,14 @@ from strategies.wire.vocabulary import Vocabulary
 def answer(content: RecordDict, message_type: str, context: Context, spent: float = 0.0) -> RecordDict:
     """Return the content of the reply to a message, for which `spent` seconds of its time are gone."""
     if message_type.partition(".")[0] == MessageType.QUERY:
+        if is_secure(content):
+            return answer_stage(content, context)
         return description_of(context, content=content)
     started = time.perf_counter()
     try:
+        check_allowed(content, NodeConfig.from_flower(context.node_config))
+        if is_secure(content):
+            return _masked(content, message_type, context, spent)
         reply = NodeWork.begin(content, message_type, context, spent=spent).do()
         reply.seconds = time.perf_counter() - started
     except Exception as error:  # of the node, so of each of its clients
@@ -89,6 +97,19 @@ def _description(context: Context, load: Load, vocabulary: Vocabulary) -> NodeDe
             classes=labels_of(worker.dataset),
         ),
     )
+
+
+def _masked(content: RecordDict, message_type: str, context: Context, spent: float) -> RecordDict:
+    """Train as asked, and return the sum alone, masked; raise ValueError where that is not what is asked."""
+    started, masking = time.perf_counter(), Masking(content, context)
+    work = NodeWork.begin(masking.plain, message_type, context, spent=spent)
+    if message_type.partition(".")[0] != MessageType.TRAIN or not work.info.weighted_by:
+        raise ValueError("secure aggregation is of training whose replies are averaged")
+    # Even of one client: what is masked is a sum.
+    reply = NodeReply(total=ExactSum(), weighted_by=work.info.weighted_by, debug=work.debug)
+    reply = work.do(reply=reply)
+    reply.seconds = time.perf_counter() - started
+    return masking.reply(reply, work.info, work.states.folder, work.requests)
 
 
 def _clients_of(content: RecordDict, error: Exception) -> list[int]:

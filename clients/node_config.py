@@ -17,12 +17,14 @@ DATA_PATH, DATA_DIR, STATE_PATH = "data-path", "data-dir", "state-path"
 KEEP_STATE_DAYS = "keep-state-days"
 ALLOW_CODE, ALLOW_DOWNLOAD, BACKBONE = "allow-code", "allow-download", "backbone"
 RESIDENT, RESIDENT_IDLE = "resident", "resident-idle"
+SECURE_NODES = "secure-nodes"
 CLIENT_FOLDER = "client-{}"
 """Name of a client's folder, where a node has one for each."""
 OWNERS = frozenset(
     {
         PARTITION_ID, NUM_PARTITIONS, DATA_PATH, DATA_DIR, STATE_PATH, KEEP_STATE_DAYS, ALLOW_CODE,
         ALLOW_DOWNLOAD, BACKBONE, RESIDENT, RESIDENT_IDLE, CLIENTS,
+        SECURE_NODES,
     }
 )  # fmt: skip
 """What a node's owner can say; all other keys are for simulations."""
@@ -64,6 +66,9 @@ class NodeConfig:
     """Seconds without a message after which that process ends."""
     clients: tuple[int, ...] = ()
     """Clients whose data lie in a folder each, below data-path; () for one client, or shares of a deal."""
+    secure_nodes: int | None = None
+    """Nodes that a sum must be of, at least, in which its clients' updates leave it; None is that they may
+    leave it without secure aggregation."""
 
     @staticmethod
     def from_flower(given: Mapping[str, object]) -> "NodeConfig":
@@ -94,6 +99,7 @@ class NodeConfig:
             )
             or IDLE,
             clients=clients,
+            secure_nodes=_positive(SECURE_NODES, _typed(given, SECURE_NODES, int, "a whole number")),
         )
 
     @property

@@ -10,6 +10,8 @@ RUN = re.compile(r".+-[0-9a-f]{8}")
 """A run's folder: its name, and its token."""
 STATES = "[0-9][0-9][0-9]/client-*"
 FILES = ("round-*.safetensors", "*.partial")
+OPENED = "opened-sums-*.json"
+"""What nodes remember of secure aggregation."""
 DAY = 24 * 60 * 60
 
 
@@ -41,6 +43,9 @@ def _drop(run: Path) -> bool:
         for emptied in (folder, folder.parent):
             with suppress(OSError):  # something else lies in it
                 emptied.rmdir()
+    opened = list(run.glob(OPENED))
+    for file in opened:
+        file.unlink(missing_ok=True)
     with suppress(OSError):
         run.rmdir()
-    return bool(clients)
+    return bool(clients or opened)

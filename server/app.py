@@ -4,8 +4,9 @@ import math
 import re
 import time
 import traceback
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import closing
+from functools import partial
 from logging import CRITICAL, INFO, WARNING
 from pathlib import Path
 from typing import Any
@@ -38,7 +39,7 @@ from server.mean import takes_the_mean
 from server.node_clients import NodeClients
 from server.node_refusal import Refusals
 from server.node_registry import NodeRegistry
-from server.plan import Plan, expected_of, make_plan, pace_of, requests_of, weight_types_of
+from server.plan import Plan, expected_of, make_plan, metrics_of, pace_of, requests_of, weight_types_of
 from server.resume import check_engine_used, checkpoint_to_resume
 from server.rounds import RoundLoop
 from server.run_folder import RunFolder, new_folder, write_json
@@ -52,6 +53,8 @@ from server.run_schema import (
     PartitionCounts,
     RunResult,
 )
+from server.secure_cohort import SecureCohortGrid
+from server.secure_options import check_secure_nodes
 from server.step_back import run_or_step_back
 from server.strategy import cohort_size, evaluating_size, sampled_size
 from server.transfer import Transfer
@@ -157,6 +160,8 @@ def _prepare(
     fixed = _begin_with(plan.transfer, state, folder) if plan.transfer else {}
     folder.nodes = sorted(node_registry.machines)
     log(INFO, "%d clients on %d nodes", num_clients, len(node_registry.partitions))
+    if plan.config.secure_aggregation:
+        check_secure_nodes(len(node_registry.partitions))
     if plan.task_config.engine == "auto":
         log(INFO, 'engine = "auto" is "%s": %s', plan.engine.name, plan.engine.why)
     for level, line in plan.task.notes():
@@ -186,7 +191,7 @@ def _prepare(
         plan.config,
         plan.task_config.seed,
         plan.strategy,
-        CohortGrid(
+        _cohort_grid(plan)(
             grid,
             node_registry,
             node_timeout=plan.config.node_timeout,
@@ -218,6 +223,18 @@ def _prepare(
 def _share_a_disk(grid: Grid) -> bool:
     """Return whether nodes are simulated: workers of one machine or cluster, with one disk under them."""
     return simulated_by_flower(grid) or getattr(grid, "interchangeable_nodes", False)
+
+
+def _cohort_grid(plan: Plan) -> Callable[..., CohortGrid]:
+    """Return what makes the cohort grid that the run asks for."""
+    if not plan.config.secure_aggregation:
+        return CohortGrid
+    return partial(
+        SecureCohortGrid,
+        threshold=plan.config.secure_threshold,
+        metrics=metrics_of(plan),
+        patience=plan.config.node_timeout,
+    )
 
 
 def _registry(plan: Plan, errors: ErrorLog, labels: tuple[str, ...], *, has_trained: bool) -> NodeRegistry:

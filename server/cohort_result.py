@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from flwr.app import Error, Message, RecordDict
+from flwr.app import Error, Message, MetricRecord, RecordDict
 from flwr.common.constant import ErrorCode
 from numpy.typing import NDArray
 
@@ -13,6 +13,7 @@ from server.requests import Request, Wave
 from server.tally import Sums
 from server.traffic import Traffic
 from strategies.rule import Arrays
+from strategies.secure.masked_reply import Together
 from strategies.wire.arrays import hold
 from strategies.wire.exact_sum import ExactSum
 from strategies.wire.reply import ARRAYS, METRICS, ClientFailure, ClientReply, NodeReply
@@ -32,6 +33,15 @@ class Outcome:
     failed: Sequence[tuple[ClientFailure, Request]]
     sums: Sums | None = None
     """What the clients trained, added up; the answers then hold no arrays."""
+    together: Together | None = None
+    """What the clients told in a masked sum; the answers then hold no metrics either."""
+
+    @property
+    def num_examples(self) -> int:
+        """Examples of the clients that answered, as often as they count."""
+        if self.together is not None:
+            return self.together.num_examples
+        return int(sum(reply.weight(NUM_EXAMPLES) * len(to.messages) for reply, to in self.answers))
 
     def restored(self, training: bool) -> list[Message]:
         """Return the replies, one for each message; none of another kind of question."""
@@ -110,7 +120,7 @@ class CohortResult:
             mean=mean,
             clients=sorted(reply.client for reply, request in answers for _ in request.messages),
             failures=[*traffic.failures, *sorted((each for each, _ in failed), key=lambda each: each.client)],
-            num_examples=int(sum(reply.weight(NUM_EXAMPLES) * len(to.messages) for reply, to in answers)),
+            num_examples=sum(outcome.num_examples for outcome in outcomes),
             statistics=_mean_statistics(outcomes),
             partial_metrics=partial,
             bytes_down=traffic.down,
@@ -156,6 +166,9 @@ def _reply(outcomes: Sequence[Outcome], weighted_by: str, mean: Arrays) -> Messa
         (answer for outcome in outcomes for answer in outcome.answers), key=lambda answer: answer[0].client
     )
     metrics = [reply.metrics for reply, to in answers for _ in to.messages]
+    if (together := outcomes[0].together) is not None:
+        content = RecordDict({ARRAYS: hold(mean), METRICS: MetricRecord({**together.metrics})})
+        return Message(content, reply_to=answers[0][1].messages[0])
     return mean_reply(metrics, weighted_by, mean, answers[0][1].messages[0])
 
 

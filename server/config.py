@@ -89,6 +89,12 @@ class ServerConfig(Config):
     oversample: Annotated[float, Field(ge=1)] = 1.0
     """Times as many clients are asked to train as clients-per-round or fraction-train say; on real nodes a
     round ends when these have answered. Above 1 for real nodes only."""
+    secure_aggregation: bool = False
+    """Whether nodes mask what they reply in training, so that the server sees the sum of all nodes alone; see
+    docs/secure-aggregation.md."""
+    secure_threshold: Annotated[float, Field(gt=0.5, le=1)] = 0.6
+    """Share of a round's nodes that must stay until its end, or its sum cannot be opened and the round is
+    short, with secure-aggregation."""
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:

@@ -36,6 +36,7 @@ from server.pace import Pace, TimedRounds
 from server.real_arrivals import RealArrivals
 from server.rehearsal import rehearse
 from server.requests import Requests
+from server.secure_options import check_secure
 from server.simulated_time import Schedule
 from server.starting_point import starting_point
 from server.strategy import (
@@ -55,8 +56,9 @@ from server.strategy import (
 )
 from server.transfer import Transfer, take_over
 from strategies.declaration import chain_of, declaration_of, weight_keys
-from strategies.rule import RECEIVED
+from strategies.rule import PERSONAL, RECEIVED
 from strategies.wire.form import ARRAYS
+from strategies.wire.reply_metrics import NUM_EXAMPLES
 
 
 @dataclass(frozen=True)
@@ -112,6 +114,8 @@ def make_plan(run_config: RunConfig, *, real_nodes: bool = False) -> Plan:
     check_max_update_norm(strategy, statistics, task_config.max_update_norm)
     if config.buffer_size:
         check_asynchronous(strategy, statistics)
+    if config.secure_aggregation:
+        check_secure(strategy, config, task_config)
     if statistics and attackers(task_config):
         log(WARNING, "Attacks and robust strategies concern parameters; statistics are averaged beside them")
     tell_what_clients_remember(strategy, task_config, task, model, away=bool(config.availability))
@@ -176,6 +180,13 @@ def _work_of(plan: Plan, client: int) -> int:
         plan.partition[client], config.local_test_fraction, config.seed, client, plan.dataset.ordered
     )
     return len(rows) * config.local_epochs
+
+
+def metrics_of(plan: Plan) -> list[str]:
+    """Return the metrics of training that every client may tell, whether or not it has them in a round."""
+    losses = [objective.name for objective in plan.task.objectives]
+    personal = bool(declaration_of(plan.strategy).personal_rules)
+    return [NUM_EXAMPLES, *losses, *([PERSONAL + name for name in losses] if personal else [])]
 
 
 def expected_of(plan: Plan) -> Expected:

@@ -66,7 +66,7 @@ def checked_reply(
     ValueError for what concerns the whole node.
     """
     reply = NodeReply.unpack(content, len(asked.clients))
-    _check_answered(reply, asked)
+    check_answered(reply, asked)
     summed = reply.total is not None or reply.statistics is not None
     replies, failures, forms = [], list(reply.failures), asked.forms
     for each in reply.replies:
@@ -79,7 +79,7 @@ def checked_reply(
             failures.append(ClientFailure(each.client, why, traceback_of(error)))
     if reply.total is not None:
         check_total(reply.total, _weights(replies, asked, asked.weighted_by), forms)
-        _check_aux(reply.total.shapes, asked.expected)
+        check_aux(reply.total.shapes, asked.expected)
         if asked.expected.max_update_norm < math.inf:
             check_norm(reply.total, _starts(replies, asked), asked.expected.max_update_norm)
     statistics = asked.statistics if reply.replies else {}
@@ -106,7 +106,7 @@ def _why(error: Exception) -> str:
     return str(error) if type(error) is ValueError else line_of(error)
 
 
-def _check_answered(reply: NodeReply, asked: Asked) -> None:
+def check_answered(reply: NodeReply, asked: Asked) -> None:
     """Raise ValueError where a node does not answer for each of its clients, and for no other, once.
 
     And for sums that nobody has asked for.
@@ -147,7 +147,7 @@ def _checked_client(
     codec = CODECS[asked.expected.compression].keys if asked.expected.compression else ()
     _check_records(others, {ARRAYS, *codec}, ArrayRecord)
     # Before they are decoded: each name costs as much memory as its weight, and a few bytes of the message.
-    _check_aux([name for record in others.values() for name in record], asked.expected)
+    check_aux([name for record in others.values() for name in record], asked.expected)
     sent = _sent(asked.wave.requests[each.client])
     record = decoded(others, sent) if codec else others[ARRAYS]
     content: dict[str, ArrayRecord | MetricRecord | ConfigRecord] = {
@@ -192,7 +192,7 @@ def _checked_arrays(record: ArrayRecord, sent: ArrayRecord, expected: Expected, 
     return hold({name: arrays[name] for name in order})
 
 
-def _check_aux(names: Collection[str], expected: Expected) -> None:
+def check_aux(names: Collection[str], expected: Expected) -> None:
     """Raise ValueError for aux tensors where rules reply none, and for more kinds of them than rules have."""
     beside = [name for name in names if "/" in name]
     if beside and not expected.aux:

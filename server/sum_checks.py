@@ -26,7 +26,7 @@ def check_total(total: ExactSum, weights: Sequence[float], forms: Forms) -> None
     """
     if sorted(total.weights) != list(weights):
         raise ValueError("its sum is weighted by other numbers than its clients tell")
-    _check_shapes(total, forms)
+    check_shapes(total.shapes, forms)
     high = total.by_name(total.high)
     check_forms(high, forms)
     _check_parts(total, high, {key: forms[key.rpartition("/")[2]] for key in high})
@@ -73,11 +73,11 @@ def _length(arrays: Arrays) -> float:
     return math.sqrt(sum(float(each @ each) for each in flat))
 
 
-def _check_shapes(total: ExactSum, forms: Forms) -> None:
+def check_shapes(shapes: Mapping[str, tuple[int, ...]], forms: Forms) -> None:
     """Raise ValueError for other shapes than the weights have, before anything is made of them."""
-    if missing := sorted(forms.keys() - total.shapes.keys()):
+    if missing := sorted(forms.keys() - shapes.keys()):
         raise ValueError(f"it replies a part of the weights, without {missing[0]}")
-    for key, shape in total.shapes.items():
+    for key, shape in shapes.items():
         name = key.rpartition("/")[2]
         if name not in forms:
             raise ValueError(f"it replies {key}, and there is no weight {name}")

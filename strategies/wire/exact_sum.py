@@ -104,7 +104,7 @@ class ExactSum:
             self.high.flags.writeable = False
             return
         self._expect(other.shapes)
-        other = other._in_order_of(self.shapes)
+        other = other.in_order_of(self.shapes)
         self.weights += other.weights
         held, block = self._to_be_written(), self._memory()
         for start in range(0, held.size, BLOCK):
@@ -179,7 +179,7 @@ class ExactSum:
             self._block = np.empty((ROWS, size))
         return self._block
 
-    def _in_order_of(self, names: Iterable[str]) -> "ExactSum":
+    def in_order_of(self, names: Iterable[str]) -> "ExactSum":
         """Return the same sum, with the arrays in this order."""
         order = list(names)
         if list(self.shapes) == order:
