@@ -245,3 +245,44 @@ def test_another_user_of_the_machine_starts_nothing(federation: Federation) -> N
         assert answer("/v1/fleet/pull-messages") == 401, "not signed"
     finally:
         os.seteuid(0)
+
+
+@pytest.mark.bar
+def test_nodes_with_other_labels_and_several_clients_end_in_the_hash_of_the_simulation(
+    federation: Federation, tmp_path: Path
+) -> None:
+    hosted = {0: "0, 3", 1: "1", 2: "2"}
+    for client, kind in enumerate(("PER", "LOC", "ORG", "PER")):  # the fourth one lives with the first
+        folder = tmp_path / f"host-{client % 3}" / f"client-{client}" / "tagged"
+        folder.mkdir(parents=True)
+        for half in ("train", "test"):
+            (folder / f"{half}.txt").write_text(f"Ann{client} B-{kind}\nsat O\n\n" * 6, encoding="utf-8")
+    config: dict[str, Value] = {
+        "task": "ner",  # from scratch: its tokens are learned from the server's sentences
+        "dataset": "conll:tagged",
+        "data-dir": str(tmp_path / "host-0" / "client-0"),
+        "num-clients": 4,
+        "num-server-rounds": 2,
+        "partitioner": "iid",
+        "batch-size": 4,
+    }
+    simulated = {**defaults(), **config, "run-dir": str(tmp_path / "simulated")}
+    grid = InProcessGrid(simulated, len(NODES))
+    for node, context in grid.contexts.items():
+        context.node_config |= {"data-path": str(tmp_path / f"host-{node}"), "clients": hosted[node]}
+    run_server(grid, simulated)
+    expected = result_of(tmp_path / "simulated")["weights_sha256"]
+
+    for node in NODES:
+        options = ("--data-path", tmp_path / f"host-{node}", "-c", f"clients={hosted[node]}")
+        federation.start_node(node, *options, "-c", "resident=true")
+    assert federation.flwr_run({**config, "run-dir": str(tmp_path / "deployed")}) == expected
+    agreed = json.loads((tmp_path / "deployed" / "labels.json").read_text(encoding="utf-8"))
+    assert agreed["labels"] == ["LOC", "ORG", "PER"]
+    lines = (tmp_path / "deployed" / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    rows = [json.loads(line) for line in lines]
+    assert [row["clients"] for row in rows[1:]] == [[0, 1, 2, 3]] * 2
+    assert rows[1]["bytes"]["left"]["descriptions"] > 0
+    assert rows[2]["bytes"]["left"]["updates"] == rows[2]["bytes"]["up"] > 0
+    for node in NODES:
+        done("stop", federation.folder / f"node-{node}")
