@@ -356,3 +356,20 @@ def test_an_older_run_says_what_its_nodes_moved_and_nothing_of_its_clients(tmp_p
     assert "MB to / from clients 0" not in text
     assert "MB to / from nodes 2.00 / 4.00" in text
     assert "MB a round, to and from clients" not in text
+
+
+def test_what_left_the_nodes_is_said_by_kind(tmp_path: Path) -> None:
+    moved = {"down": 2_000_000, "up": 7_500}
+    rounds = [
+        metrics_line(1, bytes=moved | {"left": {"updates": 7_500, "metrics": 400, "descriptions": 100}}),
+        metrics_line(2, bytes=moved | {"left": {"updates": 1_500, "metrics": 500}}),
+    ]
+    run = write_run(tmp_path / "a", rounds=rounds)
+    text = Page(write_report([run])).text
+    assert "What left the nodes" in text
+    assert "updates 9,000 90.0 % what single clients have trained" in text
+    assert "metrics 900 9.0 % losses, metrics and numbers of examples" in text
+    assert "descriptions 100 1.0 % what nodes say of themselves" in text
+    assert "sums" not in text.partition("What left the nodes")[2].partition("Every round")[0]
+    assert "examples, client state 0 0.0 % no message holds them" in text
+    assert "What left the nodes" not in Page(write_report([write_run(tmp_path / "b")])).text

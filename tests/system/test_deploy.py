@@ -274,6 +274,8 @@ def test_nodes_with_other_labels_and_several_clients_end_in_the_hash_of_the_simu
     expected = result_of(tmp_path / "simulated")["weights_sha256"]
 
     for node in NODES:
+        if (federation.folder / f"node-{node}" / "running.json").exists():  # another test's
+            done("stop", federation.folder / f"node-{node}")
         options = ("--data-path", tmp_path / f"host-{node}", "-c", f"clients={hosted[node]}")
         federation.start_node(node, *options, "-c", "resident=true")
     assert federation.flwr_run({**config, "run-dir": str(tmp_path / "deployed")}) == expected
