@@ -33,7 +33,7 @@ def class_names(
     for a class that is not named.
     """
     named = named_classes(given)
-    names = named or tuple(known) or tuple(sorted(found, key=_in_order))
+    names = named or tuple(known) or tuple(sorted(found, key=in_order))
     if strange := sorted(set(found).difference(names)):
         advice = "name it too" if named else "hold out another split, or name all of them in classes"
         says = "classes names" if named else "says that there are"
@@ -51,5 +51,6 @@ def named_classes(given: object) -> tuple[str, ...]:
     return names
 
 
-def _in_order(name: str) -> tuple[int, int, str]:
+def in_order(name: str) -> tuple[int, int, str]:
+    """Return what classes are sorted by of which nobody has said the order: whole numbers before names."""
     return (0, int(name), name) if name.isascii() and name.isdigit() else (1, 0, name)

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from models.data.dataset import Dataset
+from models.data.held_out import in_order
 from models.data.tag_schemes import OUTSIDE
 
 MOST, LONGEST = 1_000, 200
@@ -18,6 +19,9 @@ class Labels:
     """Option of its loader that names all labels, in the order of their numbers."""
     numbered: bool = False
     """Whether a label is called by its number, as in a file of arrays, where all up to the largest are."""
+
+    numbers_first: bool = False
+    """Whether whole numbers among the names come first, by size."""
 
     def check(self, names: Sequence[object]) -> None:
         """Raise ValueError for names that no labels may have: other machines say anything."""
@@ -57,7 +61,7 @@ class Labels:
         if self.numbered:
             return tuple(map(str, range(max(map(int, together), default=-1) + 1)))
         self.check([*together])
-        return tuple(sorted(together))
+        return tuple(sorted(together, key=in_order) if self.numbers_first else sorted(together))
 
 
 def labels_of(dataset: Dataset) -> tuple[str, ...]:

@@ -141,6 +141,13 @@ def mixed_arrays(folder: Path, names: str, seed: int) -> None:
     np.savez(folder / "scans.npz", image=image, label=np.resize([*map(int, names.split())], 12))
 
 
+def mixed_table(folder: Path, names: str, seed: int) -> None:
+    rows = [f"Ann{seed} saw {name} today,{name}" for name in names.split()] * 4
+    for half in ("train", "test"):
+        (folder / "notes").mkdir(exist_ok=True)
+        (folder / "notes" / f"{half}.csv").write_text("\n".join(["text,label", *rows]), encoding="utf-8")
+
+
 def mixed_sentences(folder: Path, names: str, seed: int) -> None:
     tagged = [f"Ann{seed} B-{name}\nsat O\n" for name in names.split()]
     for half in ("train", "test"):
@@ -175,39 +182,42 @@ LABELS_OF = {
     "images:scans": ("cat dog", "fox", "dog hen"),
     "npz:scans.npz": ("0 1", "3", "1 11"),
     "conll:tagged": ("PER LOC", "ORG", "LOC"),
+    "csv:notes": ("2 10", "fox", "1 2"),
 }
 """What each of three nodes has; the server has what the first has."""
 UNION = {
     "images:scans": ("cat", "dog", "fox", "hen"),
     "npz:scans.npz": tuple(map(str, range(12))),
     "conll:tagged": ("LOC", "ORG", "PER"),
+    "csv:notes": ("1", "2", "10", "fox"),
 }
 ADDED: dict[str, dict[str, list[str]]] = {
     "images:scans": {"node 1": ["fox"], "node 2": ["hen"]},
     "npz:scans.npz": {"node 1": ["2", "3"], "node 2": [*map(str, range(2, 12))]},
     "conll:tagged": {"node 1": ["ORG"]},
+    "csv:notes": {"node 1": ["fox"], "node 2": ["1"]},
 }
+
+
+MADE_OF: dict[str, tuple[Callable[[Path, str, int], None], dict[str, Any]]] = {
+    "images": (mixed_pictures, {"dataset_options": "size = 8, channels = 1", "num_server_rounds": 2}),
+    "npz": (mixed_arrays, {"num_server_rounds": 1}),
+    # From scratch: the tokens are learned from the server's sentences.
+    "conll": (mixed_sentences, {"task": "ner", "num_server_rounds": 1}),
+    "csv": (mixed_table, {"task": "text-classify", "num_server_rounds": 1}),
+}
+"""Who writes a machine's data (folder, labels, seed), and what a run that learns from it needs."""
 
 
 @pytest.fixture(params=LABELS_OF)
 def mixed(tiny: Callable[..., dict[str, Value]], tmp_path: Path, request: pytest.FixtureRequest) -> Mixed:
     dataset = str(request.param)
-    write = {"images": mixed_pictures, "npz": mixed_arrays, "conll": mixed_sentences}[
-        dataset.partition(":")[0]
-    ]
+    write, given = MADE_OF[dataset.partition(":")[0]]
     for number, name in enumerate(("server", "node-0", "node-1", "node-2")):
         (tmp_path / name).mkdir()
         write(tmp_path / name, LABELS_OF[dataset][max(number - 1, 0)], number)
-    given: dict[str, Any] = {"dataset": dataset, "num_clients": 3, "num_server_rounds": 2, "batch_size": 4}
-    given |= {"data_dir": str(tmp_path / "server"), "partitioner": "iid"}
-    if dataset.startswith("images"):
-        given["dataset_options"] = "size = 8, channels = 1"
-    if dataset.startswith("conll"):
-        given |= {
-            "task": "ner",
-            "num_server_rounds": 1,
-        }  # from scratch: the tokens are learned from the server's sentences
-    return Mixed(tiny(**given), tmp_path)
+    alike = {"num_clients": 3, "batch_size": 4, "data_dir": str(tmp_path / "server"), "partitioner": "iid"}
+    return Mixed(tiny(dataset=dataset, **alike, **given), tmp_path)
 
 
 def result(folder: Path) -> dict[str, Any]:

@@ -22,6 +22,8 @@ def test_a_union_is_in_the_order_of_one_place_that_has_them_all() -> None:
     assert NAMED.union(told) == ("10", "9", "Ox", "cat", "dog", "fox", "é")
     assert NAMED.union(reversed(told)) == NAMED.union(told)
     assert NUMBERED.union([("0", "1"), ("0", "11")]) == tuple(map(str, range(12)))
+    numbers_first = Labels("classes", numbers_first=True)
+    assert numbers_first.union([("fox", "10"), ("2",)]) == ("2", "10", "fox")
     assert NUMBERED.union([()]) == NAMED.union([]) == ()
 
 
