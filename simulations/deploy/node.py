@@ -51,7 +51,9 @@ def node_config(
             raise unknown("key of a node config", key, OWNERS)
         # Flower starts the node's processes in other folders.
         config[key] = os.path.abspath(value) if key == DATA_DIR and isinstance(value, str) else value
-    NodeConfig.from_flower(config)  # as the node will read it
+    for client, place in NodeConfig.from_flower(config).folders:  # as the node will read it
+        if not os.access(place, os.R_OK):
+            raise UserError(f"{place}, the folder of client {client}, is not there, or cannot be read")
     return config
 
 

@@ -23,14 +23,16 @@ def test_what_a_node_is_told_comes_out_of_flowers_parser_as_it_went_in(
 ) -> None:
     data = tmp_path / 'a folder with "quotes", = and \\n'
     data.mkdir()
-    more = ["backbone=b c", "resident-idle=5", "resident=true", "data-dir=raw"]
+    for client in (0, 3, 4):
+        (data / f"client-{client}").mkdir()
+    more = ["backbone=b c", "resident-idle=5", "resident=true", "data-dir=raw", "clients=0,3-4"]
     config = node.node_config(folder, 2, 3, str(data), keep_state_days=30, more=more)
     read = parse_config_args([node.in_words(config)])
     assert read == config
     assert {"backbone": "b c", "resident-idle": 5, "resident": True}.items() <= read.items()
     assert NodeConfig.from_flower(read) == NodeConfig(
         2, 3, str(data), folder.states, 30, str(Path("raw").absolute()), backbone="b c", resident=True,
-        resident_idle=5,
+        resident_idle=5, clients=(0, 3, 4),
     )  # fmt: skip
 
 
@@ -56,6 +58,12 @@ def test_numbers_and_folders_that_cannot_be(folder: Folder) -> None:
             node.node_config(folder, 0, 3, more=[word])
     with pytest.raises(UserError, match="partition-id has an option of its own"):
         node.node_config(folder, 0, 3, more=["partition-id=2"])
+    data = folder.path / "data"
+    data.mkdir()
+    with pytest.raises(
+        UserError, match="data/client-3, the folder of client 3, is not there, or cannot be read"
+    ):
+        node.node_config(folder, 0, 3, str(data), more=["clients=3"])
     with pytest.raises(UserError, match=r"data-path may hold no quote .*: Flower cannot take it"):
         node.in_words({"data-path": "it's"})
 
