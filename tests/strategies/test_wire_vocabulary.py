@@ -4,13 +4,19 @@ from typing import Any
 
 import pytest
 from flwr.app import ConfigRecord, MetricRecord, RecordDict
+from flwr.common.serde import recorddict_from_proto, recorddict_to_proto
+from flwr.proto.recorddict_pb2 import RecordDict as ProtoRecordDict
 
 from strategies.wire.vocabulary import Vocabulary
 
 
 def test_names_travel_in_their_order() -> None:
     for said in (Vocabulary(("dog", "cat")), Vocabulary(tokens=("a", "b", "ab"), merges=("a", "b"))):
-        assert Vocabulary.unpack(RecordDict({**said.pack()})) == said
+        records = RecordDict({**said.pack()})
+        assert Vocabulary.unpack(records) == said
+        as_it_travels = recorddict_to_proto(records).SerializeToString()
+        read = recorddict_from_proto(ProtoRecordDict.FromString(as_it_travels))
+        assert Vocabulary.unpack(read) == said
     assert Vocabulary().pack() == {}
     assert Vocabulary.unpack(RecordDict()) == Vocabulary()
 
