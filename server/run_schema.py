@@ -62,10 +62,11 @@ class RunFile(BaseModel):
 LEAVES = {
     "updates": "what single clients have trained, and what a strategy has them reply beside it",
     "sums": "what the clients of a node have trained, added up",
+    "masked": "what the clients of a node have trained, added up and masked (secure aggregation)",
     "statistics": "what no optimizer trains, such as BatchNorm's means, added up",
     "metrics": "losses, metrics and numbers of examples, of each client",
     "failures": "why clients failed: a line and a traceback",
-    "lists": "which record is whose, shapes, seconds, and hashes of what clients keep",
+    "lists": "which record is whose, shapes, seconds, hashes of what clients keep, keys and shares of masks",
     "descriptions": "what nodes say of themselves: shapes and names of labels, numbers of examples, machine",
 }
 """Kind of what leaves nodes -> what that is."""

@@ -7,13 +7,15 @@ from dataclasses import dataclass, field
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 
 from server.run_schema import LEAVES
+from strategies.secure import masked_reply
+from strategies.secure.wire import SECURE
 from strategies.wire.arrays import num_message_bytes
 from strategies.wire.records import PLAN, num_value_bytes, records_of
 from strategies.wire.reply import FAILURES, METRICS, STATISTICS_SUM, SUM, ClientFailure
 
-UPDATES, SUMS, STATISTICS, TOLD, WHY, LISTS, DESCRIPTIONS = LEAVES
-OF_ARRAYS = UPDATES, SUMS, STATISTICS
-OF_RECORDS = {SUM: SUMS, STATISTICS_SUM: STATISTICS}
+UPDATES, SUMS, MASKED, STATISTICS, TOLD, WHY, LISTS, DESCRIPTIONS = LEAVES
+OF_ARRAYS = UPDATES, SUMS, MASKED, STATISTICS
+OF_RECORDS = {SUM: SUMS, STATISTICS_SUM: STATISTICS, masked_reply.MASKED: MASKED}
 OF_PLAN = {METRICS: TOLD, FAILURES: WHY}
 
 
@@ -54,7 +56,7 @@ def left_in(content: RecordDict) -> Counter[str]:
             for name, value in record.items():
                 found[OF_PLAN.get(name, LISTS)] += _size(value)
         else:
-            found[TOLD] += _size_of_record(record)
+            found[LISTS if key == SECURE else TOLD] += _size_of_record(record)
     return found
 
 
