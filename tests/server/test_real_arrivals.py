@@ -293,6 +293,20 @@ def test_what_was_under_way_is_asked_first_after_a_resume(monkeypatch: pytest.Mo
     assert again.pace.again == []
 
 
+def test_a_run_that_steps_back_drops_what_was_under_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    of = three(monkeypatch, buffer_size=2)
+    of.grid.slow = {12}
+    of.round(1)
+    of.pace.restore({"clock": {"drawn": 7}, "oldest": []}, {})
+    assert of.clients.busy.reserved == {}
+    assert sorted(replied(of.round(1))) == [0, 1], "node 12 is busy with what nobody waits for"
+    (late,) = of.grid._answers
+    of.grid.slow = set()
+    of.round(2)
+    assert sorted(each.metadata.dst_node_id for each in of.grid.sent[-3:]) == [10, 11, 12]
+    assert late not in of.grid._answers
+
+
 @pytest.mark.parametrize(
     ("memory", "said"),
     [
