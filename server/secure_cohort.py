@@ -23,7 +23,7 @@ from server.reply_checks import Asked
 from server.requests import Wave
 from server.secure_round import SecureRound, StoppedError
 from server.tally import Sums
-from server.traffic import Traffic
+from server.traffic import Traffic, left_in
 from strategies.secure import wire
 from strategies.secure.keys import KEY
 from strategies.secure.masked_reply import Together, together_of
@@ -110,14 +110,14 @@ class SecureCohortGrid(CohortGrid):
         secure = SecureRound.begin(wave, info, timeout, hosted, partitions, starts, self.threshold)
         together = None
         try:
-            self._agree(secure)
+            self._agree(secure, traffic)
             self._collect(secure, traffic, statistics)
-            together = self._open(secure)
+            together = self._open(secure, traffic)
         except StoppedError as error:
             secure.stop(str(error))
         return together, [*secure.parts.values(), *left_out]
 
-    def _agree(self, secure: SecureRound) -> None:
+    def _agree(self, secure: SecureRound, traffic: Traffic) -> None:
         """Pass on the nodes' keys, and take the shares that they deal."""
         if len(secure.hosted) < 2:
             raise StoppedError(
@@ -140,10 +140,10 @@ class SecureCohortGrid(CohortGrid):
         def take_dealt(node: int, record: ConfigRecord) -> None:
             session.take_dealt(places[node], wire.dealt_of(record))
 
-        _take(secure, self._stage(secure, secure.staying, begin), take_keys)
+        _take(secure, self._stage(secure, secure.staying, begin, traffic), take_keys)
         secure.expect(secure.staying, "told their keys")
         deal = wire.asked(wire.DEAL, session.name, mask_keys=session.mask_keys, seal_keys=session.seal_keys)
-        _take(secure, self._stage(secure, secure.staying, deal), take_dealt)
+        _take(secure, self._stage(secure, secure.staying, deal, traffic), take_dealt)
         secure.expect(secure.staying, "dealt shares")
 
     def _collect(self, secure: SecureRound, traffic: Traffic, statistics: ArrayRecord | None) -> None:
@@ -177,13 +177,13 @@ class SecureCohortGrid(CohortGrid):
                 secure.add(node, *found[0])
             del returned, found
 
-    def _open(self, secure: SecureRound) -> Together:
+    def _open(self, secure: SecureRound, traffic: Traffic) -> Together:
         """Have the masks taken off the sum, and return what it says."""
         usual, alive = secure.settle()
         session, places = secure.session, sorted(secure.places[node] for node in alive)
         dead = sorted(session.dealt.keys() - set(places))
         request, wrong = wire.asked(wire.OPEN, session.name, alive=places, dead=dead), []
-        for node, said in self._stage(secure, alive, request):
+        for node, said in self._stage(secure, alive, request, traffic):
             try:
                 if isinstance(said, str):
                     raise ValueError(said)
@@ -211,7 +211,9 @@ class SecureCohortGrid(CohortGrid):
         given = secure.info.weighted_by, statistics or {}, self.requests.weights, self.expected
         return Asked(secure.wave, secure.hosted[node], *given)
 
-    def _stage(self, secure: SecureRound, nodes: Sequence[int], record: ConfigRecord) -> Said:
+    def _stage(
+        self, secure: SecureRound, nodes: Sequence[int], record: ConfigRecord, traffic: Traffic
+    ) -> Said:
         """Ask nodes for something other than training."""
         messages = {
             node: Message(RecordDict({wire.SECURE: record}), node, MessageType.QUERY) for node in nodes
@@ -223,6 +225,7 @@ class SecureCohortGrid(CohortGrid):
                 yield node, one_line(returned.error.reason)
             else:
                 try:
+                    traffic.left += left_in(returned.content)
                     found: ConfigRecord | str = wire.record_of(returned.content)
                 except Exception as error:  # a node may send anything
                     found = _said(error)
