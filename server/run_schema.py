@@ -62,8 +62,8 @@ class RunFile(BaseModel):
 LEAVES = {
     "updates": "what single clients have trained, and what a strategy has them reply beside it",
     "sums": "what the clients of a node have trained, added up",
-    "masked": "what the clients of a node have trained, added up and masked (secure aggregation)",
     "statistics": "what no optimizer trains, such as BatchNorm's means, added up",
+    "masked": "what secure aggregation adds up over all nodes: noise, until it is the sum of all",
     "metrics": "losses, metrics and numbers of examples, of each client",
     "failures": "why clients failed: a line and a traceback",
     "lists": "which record is whose, shapes, seconds, hashes of what clients keep, keys and shares of masks",

@@ -7,15 +7,15 @@ from dataclasses import dataclass, field
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 
 from server.run_schema import LEAVES
-from strategies.secure import masked_reply
+from strategies.secure.masked_reply import MASKED
 from strategies.secure.wire import SECURE
 from strategies.wire.arrays import num_message_bytes
 from strategies.wire.records import PLAN, num_value_bytes, records_of
 from strategies.wire.reply import FAILURES, METRICS, STATISTICS_SUM, SUM, ClientFailure
 
-UPDATES, SUMS, MASKED, STATISTICS, TOLD, WHY, LISTS, DESCRIPTIONS = LEAVES
-OF_ARRAYS = UPDATES, SUMS, MASKED, STATISTICS
-OF_RECORDS = {SUM: SUMS, STATISTICS_SUM: STATISTICS, masked_reply.MASKED: MASKED}
+UPDATES, SUMS, STATISTICS, NOISE, TOLD, WHY, LISTS, DESCRIPTIONS = LEAVES
+OF_ARRAYS = UPDATES, SUMS, STATISTICS, NOISE
+OF_RECORDS = {SUM: SUMS, STATISTICS_SUM: STATISTICS, MASKED: NOISE}
 OF_PLAN = {METRICS: TOLD, FAILURES: WHY}
 
 
@@ -54,9 +54,13 @@ def left_in(content: RecordDict) -> Counter[str]:
             found[OF_RECORDS.get(key, UPDATES)] += sum(map(num_message_bytes, record.values()))
         elif key == PLAN:
             for name, value in record.items():
-                found[OF_PLAN.get(name, LISTS)] += _size(value)
+                # Beside a masked vector no client tells metrics of its own.
+                kind = LISTS if name == METRICS and MASKED in content else OF_PLAN.get(name, LISTS)
+                found[kind] += _size(value)
+        elif key == SECURE and isinstance(record, ConfigRecord):
+            found[LISTS] += _size_of_record(record)
         else:
-            found[LISTS if key == SECURE else TOLD] += _size_of_record(record)
+            found[TOLD] += _size_of_record(record)
     return found
 
 

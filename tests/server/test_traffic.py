@@ -5,6 +5,8 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 
 from server.run_schema import LEAVES
 from server.traffic import left_in
+from strategies.secure.masked_reply import pack, vector_of
+from strategies.wire.exact_sum import ExactSum
 from strategies.wire.reply import NodeReply
 
 W = np.arange(6, dtype=np.float32)
@@ -45,3 +47,14 @@ def test_what_clients_have_found_on_their_own_examples() -> None:
     assert left_in(reply.pack())["metrics"] == len('[[0, {"num-examples": 7}]]') + len("loss") + 2 * 8
     strange = RecordDict({"x": ArrayRecord({"a": Array(W)}), "y": ConfigRecord({"z": b"12345"})})
     assert left_in(strange) == {"updates": len(Array(W).data), "metrics": 1 + 5}
+
+
+def test_what_is_masked() -> None:
+    reply = NodeReply(total=ExactSum(), weighted_by="num-examples")
+    reply.add(0, told(7), {"w": W})
+    content = pack(reply, *vector_of(reply, lambda client: 1, ["loss"]))
+    left = left_in(content)
+    texts = [*content.config_records["secure"].items(), *content.config_records["plan"].items()]
+    assert left["masked"] == len(content.array_records["masked"]["vector"].data) > 16 * (6 + 2 + 2)
+    assert {kind for kind in left if left[kind]} == {"masked", "lists", "failures"}  # "[]", as of every reply
+    assert left["lists"] >= sum(len(value) for _, value in texts if isinstance(value, str)) - len("[]")
