@@ -149,7 +149,7 @@ class NodeRegistry:
                 self._refuse(sighting, str(said), said.whole, said.place)
             elif why := self._misfit(sighting, said):
                 place = said.partition_id, said.num_partitions
-                self._refuse(sighting, why, said.model_dump_json(), place, listed=said.clients)
+                self._refuse(sighting, why, said.model_dump_json(), place)
             else:
                 self._claims.append(Claim(sighting, said, time.monotonic()))
         if not self.num_partitions:
@@ -196,7 +196,7 @@ class NodeRegistry:
     def leave_out(self, node: int, why: str) -> None:
         """Leave a node out that was accepted."""
         claim = self.accepted.pop(node)
-        self._refuse(claim.sighting, why, why, self._place(claim), listed=claim.said.clients)
+        self._refuse(claim.sighting, why, why, self._place(claim))
 
     def close_labels(self) -> None:
         """Take no other labels than the server's from now on; a node that has fewer of them is told all."""
@@ -309,19 +309,16 @@ class NodeRegistry:
                     why,
                     claim.said.model_dump_json(),
                     self._place(claim),
-                    listed=claim.said.clients,
                 )
             elif claim.partition not in holders and (why := self._claimed_twice(claim)):
-                self._refuse(claim.sighting, why, why, self._place(claim), listed=claim.said.clients)
+                self._refuse(claim.sighting, why, why, self._place(claim))
             elif claim.partition not in holders:
                 holders[claim.partition] = claim
                 self._accept(claim)
             elif self._sightings.lives_since(holders[claim.partition].sighting.node, claim.since):
                 holder = holders[claim.partition].sighting.called
                 why = f"its clients are those of {holder}, which is there: give each its own partition-id"
-                self._refuse(
-                    claim.sighting, why, why, self._place(claim), listed=claim.said.clients, rival=True
-                )
+                self._refuse(claim.sighting, why, why, self._place(claim), rival=True)
             else:
                 waiting.append(claim)
         if self.num_partitions:
@@ -354,15 +351,15 @@ class NodeRegistry:
                 examples,
             )
 
-    def _not_its_own(self, sighting: Sighting, claimed: Sequence[int]) -> str:
+    def _not_its_own(self, sighting: Sighting, clients: Sequence[int]) -> str:
         """Return why a node may not host the clients that it claims; "" where it may."""
-        return "" if self.interchangeable else self.may_host.why_not(sighting.public_key, claimed)
+        return "" if self.interchangeable else self.may_host.why_not(sighting.public_key, clients)
 
     def _misfit(self, sighting: Sighting, said: NodeDescription) -> str:
         """Return why a node cannot take part; "" for one that can."""
         try:
-            claimed = said.clients or clients_of((said.partition_id, said.num_partitions), self.num_clients)
-            return self._not_its_own(sighting, claimed) or misfit(said, self)
+            clients = said.clients or clients_of((said.partition_id, said.num_partitions), self.num_clients)
+            return self._not_its_own(sighting, clients) or misfit(said, self)
         except Exception as error:  # a node may say anything
             return f"what it says of itself cannot be read: {line_of(error)}"
 
@@ -373,15 +370,14 @@ class NodeRegistry:
         whole: str,
         place: tuple[int, int] | None,
         *,
-        listed: Sequence[int] = (),
         rival: bool = False,
     ) -> None:
         """Leave a node out, or end the run, as its user wants it.
 
         Simulated nodes are all alike, so that there is none to go on with.
         """
-        if others := self._not_its_own(sighting, listed or clients_of(place, self.num_clients)):
-            why, rival = others, True  # else its words would count as those of the node whose place it claims
+        # One that may not host the clients of a number does not speak for the node that has that number.
+        rival = rival or bool(self._not_its_own(sighting, clients_of(place, self.num_clients)))
         why, whole = plain_line(why), shortened(whole)  # the node's own words may be among them
         refusal = Refusal(sighting, why, whole, place, time.monotonic(), rival)
         if self.interchangeable or (self.unfit == "stop" and not self.begun):

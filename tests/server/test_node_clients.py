@@ -106,14 +106,14 @@ def test_a_node_that_claims_anothers_clients_is_left_out_by_name_and_the_run_goe
     listed: Listed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Although it answers first, and whether or not it fits otherwise."""
-    broken = NodeError("its data is gone", "", (0, 2)).pack()
-    for impostor in (node(0, 2), node(0, 2, data="other"), lambda _: broken):
+    lister = node(7, 8, own_data=True, clients=(0,))
+    for impostor in (lister, node(0, 2), node(0, 2, data="other")):
         listed.write(b="0", c="1")
         known, grid = knowing(listed, {17: impostor, 42: node(0, 2), 900: node(1, 2)}, monkeypatch)
         assert known.partitions == {42: 0, 900: 1}
         (refusal,) = known.refusals.now.values()
         said = f"it claims client 0, which its key {A} was not given, and another was"
-        assert refusal.line == f"node 17 with partition-id 0 cannot take part: {said}"
+        assert refusal.line.endswith(f" cannot take part: {said}")
         # Nor does it get them when the other has gone, until the owner says so.
         grid.forget(42)
         known.update(grid)
@@ -129,10 +129,13 @@ def test_a_node_that_claims_anothers_clients_is_left_out_by_name_and_the_run_goe
 def test_an_impostor_does_not_keep_the_run_from_waiting_for_the_node_it_poses_as(
     listed: Listed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    broken = NodeError("its data is gone", "", (0, 2)).pack()
     listed.write(c="0")
-    known, _ = knowing(listed, {17: node(0, 2, data="other"), 900: node(1, 2)}, monkeypatch)
-    assert known.missing == [0]
-    assert not known.refusals.places(2)
+    for impostor in (node(0, 2, data="other"), lambda _: broken):
+        known, _ = knowing(listed, {17: impostor, 900: node(1, 2)}, monkeypatch)
+        assert known.missing == [0]
+        assert not known.refusals.places(2)
+        assert known.why_away(0) == "its node has not connected"
 
 
 def test_a_node_that_lists_its_clients_is_held_to_what_it_lists(

@@ -68,7 +68,7 @@ class Federation:
             env={**os.environ, "FLWR_HOME": str(self.folder / "server" / "flwr")},
             capture_output=True,
             text=True,
-            timeout=300,
+            timeout=600,
             check=False,
             encoding="utf-8",
         )
