@@ -87,24 +87,18 @@ def test_small_images_are_not_shrunk_at_first(
 @pytest.mark.parametrize(
     ("name", "features"),
     [
-        ("alexnet", (256, 7, 7)),
         ("convnext_tiny", (768, 1, 1)),
-        ("densenet121", (1024, 1, 1)),
         ("efficientnet_b0", (1280, 2, 2)),
         ("googlenet", (1024, 4, 4)),
-        ("mnasnet0_5", (1280, 1, 1)),
         ("mobilenet_v2", (1280, 1, 1)),
-        ("mobilenet_v3_small", (576, 2, 2)),
         ("regnet_y_400mf", (440, 2, 2)),
-        (SMALL, (1024, 1, 1)),
         ("squeezenet1_1", (512, 8, 8)),
         ("swin_t", (768, 1, 1)),
         ("vgg11_bn", (512, 1, 1)),
         ("vit_b_16", (768, 1, 1)),
-        ("wide_resnet50_2", (2048, 4, 4)),
     ],
 )
-def test_one_of_every_family_classifies_small_images(name: str, features: tuple[int, int, int]) -> None:
+def test_other_families_classify_small_images(name: str, features: tuple[int, int, int]) -> None:
     network = NamedNetwork(name, (1, 32, 32), "")
     # On shapes alone, but for a RegNet, which computes its widths by tensors.
     with torch.device("cpu" if name.startswith("regnet") else "meta"):
