@@ -29,11 +29,11 @@ def class_names(
     """Return the classes in the order of their numbers, of data in which some were `found`.
 
     `given` is the option `classes`, `known` what the data itself says of them; without either they are those
-    that there are, whole numbers by size before names. Raises UserError, in which the data is called `owner`,
-    for a class that is not named.
+    that there are, in the order of their names, as machines agree on it. Raises UserError, in which the data
+    is called `owner`, for a class that is not named.
     """
     named = named_classes(given)
-    names = named or tuple(known) or tuple(sorted(found, key=_in_order))
+    names = named or tuple(known) or tuple(sorted(found))
     if strange := sorted(set(found).difference(names)):
         advice = "name it too" if named else "hold out another split, or name all of them in classes"
         says = "classes names" if named else "says that there are"
@@ -49,7 +49,3 @@ def named_classes(given: object) -> tuple[str, ...]:
             f"classes must be a list of names such as ['cat', 'dog'], each once, got {shown(given)}"
         )
     return names
-
-
-def _in_order(name: str) -> tuple[int, int, str]:
-    return (0, int(name), name) if name.isascii() and name.isdigit() else (1, 0, name)
