@@ -16,7 +16,7 @@ from models.data.pictures import Half, Shape, picture_dataset
 from models.data.series import HORIZON, WINDOW
 from models.data.table import PART, Part, Table
 from models.data.table_arrow import named_cells, need
-from models.data.tables import CLIENT, LABEL, TEXT, VALUE, Meaning, Names, make_dataset
+from models.data.tables import CLIENT, LABEL, OF_SERIES, SERIES, TEXT, VALUE, Meaning, Names, make_dataset
 from models.data.tag_schemes import is_tag, to_iob2
 from models.data.tagged_sentences import Sentence, dataset_of, named_types
 
@@ -80,6 +80,23 @@ class Extra:
     tags: str
     types: Sequence[str]
 
+    @property
+    def of_pictures(self) -> list[str]:
+        """Options of pictures that were given."""
+        usual = Shape()
+        given = {
+            "image": self.image,
+            "size": self.shape.size != usual.size,
+            "channels": self.shape.channels != usual.channels,
+        }
+        return [name for name, is_given in given.items() if is_given]
+
+    @property
+    def of_sentences(self) -> list[str]:
+        """Options of tagged sentences that were given."""
+        given = {"words": self.words, "tags": self.tags, "types": self.types}
+        return [name for name, is_given in given.items() if is_given]
+
 
 def load_hf(
     config: TaskConfig,
@@ -118,10 +135,22 @@ def load_hf(
     columns = tables[0].columns
     table_like = time or value or text
     if words or tags or (not (image or table_like) and {WORDS, TAGS} <= set(columns)):
+        given = meaning.given(*OF_SERIES, "text", "label", "classes")
+        _refuse("tagged sentences", [*given, *extra.of_pictures])
         return _tagged(config.dataset, tables, extra)
     if image or (IMAGE in columns and not table_like and VALUE not in columns and TEXT not in columns):
+        _refuse("pictures", [*meaning.given(*OF_SERIES, "text"), *extra.of_sentences])
         return _pictures(config.dataset, tables, extra, meaning)
+    _refuse("a table", [*extra.of_pictures, *extra.of_sentences])
+    if meaning.kind(columns) == SERIES and not test_split:
+        tables = tables[:1]  # whose last fifth is held out
     return make_dataset(config.dataset, tables, meaning)
+
+
+def _refuse(what: str, given: Sequence[str]) -> None:
+    """Raise UserError for options that data of its kind does not have."""
+    if given:
+        raise UserError(f"dataset-options must be those of {what}, as the columns are, got {given[0]}")
 
 
 def files_of_hf(config: TaskConfig) -> list[Path]:

@@ -20,6 +20,8 @@ from models.data.table_json import JsonTable
 from models.data.text_tables import read_text
 
 SERIES, PLAIN_TEXT = "series", "text"
+OF_SERIES = ("time", "value", "time_format", "window", "horizon", "max_step")
+"""Options of series alone."""
 ALSO = (KIND, PLAIN_TEXT)
 """What a table may hold beside series."""
 Names = str | Sequence[str]
@@ -50,8 +52,7 @@ class Meaning:
         It is text where `text` or `label` are named, or where a column is called so and none is called as the
         value of a series; else series. Text without a column of labels has no classes.
         """
-        of_series = self._given("time", "value", "time_format", "window", "horizon", "max_step")
-        of_text = self._given("text", "label", "classes")
+        of_series, of_text = self.given(*OF_SERIES), self.given("text", "label", "classes")
         if of_series and of_text:
             raise UserError(
                 f"dataset-options must be of series or of labelled texts, got {of_series[0]} and {of_text[0]}"
@@ -59,9 +60,10 @@ class Meaning:
         called_so = TEXT in columns and VALUE not in columns
         if not (of_text or (called_so and not of_series)):
             return SERIES
-        return KIND if self._given("label", "classes") or LABEL in columns else PLAIN_TEXT
+        return KIND if self.given("label", "classes") or LABEL in columns else PLAIN_TEXT
 
-    def _given(self, *names: str) -> list[str]:
+    def given(self, *names: str) -> list[str]:
+        """Return which of these options differ from their defaults."""
         usual = {field.name: field.default for field in fields(self)}
         return [name for name in names if getattr(self, name) != usual[name]]
 

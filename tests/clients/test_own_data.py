@@ -65,6 +65,7 @@ def text(folder: Path, number: int) -> None:
 
 
 def letters(folder: Path, number: int) -> None:
+    """Write texts of two classes, one of which the first node alone has."""
     rows = [f"text {place},{'yes' if place % 2 or number else 'no'}" for place in range(12)]
     (folder / "letters.csv").write_text("letter,wish\n" + "\n".join(rows), encoding="latin-1")
 
@@ -95,7 +96,7 @@ def pairs(folder: Path, number: int) -> None:
             "text-classify",
             "csv:letters.csv",
             letters,
-            "text = 'letter', label = 'wish', classes = ['no', 'yes'], encoding = 'latin-1'",
+            "text = 'letter', label = 'wish', encoding = 'latin-1'",
         ),
     ],
 )

@@ -163,9 +163,22 @@ def test_tagged_sentences(tmp_path: Path) -> None:
         load("hf:news", tmp_path, tags="tokens", words="ner_tags")
 
 
+def test_options_of_another_kind(tmp_path: Path) -> None:
+    datasets.DatasetDict({"train": split()}).save_to_disk(tmp_path / "letters")
+    with pytest.raises(UserError, match="must be those of a table, as the columns are, got size"):
+        load("hf:letters", tmp_path, size=8)
+    with pytest.raises(UserError, match="must be those of pictures, as the columns are, got window"):
+        load("hf:letters", tmp_path, image="text", window=8)
+    with pytest.raises(UserError, match="must be those of tagged sentences, as the columns are, got label"):
+        load("hf:letters", tmp_path, words="text", label="label")
+    with pytest.raises(UserError, match="row 1: text must be a picture, as a feature of the type Image is"):
+        load("hf:letters", tmp_path, image="text")
+
+
 def test_series_of_a_dataset(tmp_path: Path) -> None:
     rows = {"time": [*range(20)], "value": [*np.arange(20.0)], "client": ["a"] * 20}
-    datasets.Dataset.from_dict(rows).save_to_disk(tmp_path / "sales")
+    sales = datasets.Dataset.from_dict(rows)
+    datasets.DatasetDict({"train": sales, "test": sales}).save_to_disk(tmp_path / "sales")
     assert load("hf:sales", tmp_path, window=5).test["target"].tolist() == [16, 17, 18, 19]
 
 

@@ -14,8 +14,9 @@ from models.core.toml import quoted
 from models.data import labelled_text, large, table, text
 from models.data.data_files import data_files
 from models.data.dataset import Dataset
-from models.data.datasets import load_dataset
+from models.data.datasets import find_source, load_dataset
 from models.data.labelled_text import read_texts
+from models.data.labels import labels_of
 
 ROWS = [(f"text {number} ü", "no" if number % 3 else "yes", f"client {number % 2}") for number in range(20)]
 
@@ -93,10 +94,13 @@ def test_a_folder_holds_the_halves(tmp_path: Path) -> None:
     ]
 
 
-def test_whole_numbers_are_sorted_by_size(tmp_path: Path) -> None:
+def test_classes_are_in_the_order_in_which_machines_agree_on_them(tmp_path: Path) -> None:
     rows = [(f"{number}", f"{number}") for number in [*range(12)] * 2]
-    dataset = load(f"csv:{write(tmp_path / 'a.csv', 'text,label', rows)}")
-    assert dataset.classes == tuple(map(str, range(12)))
+    path = write(tmp_path / "a.csv", "text,label", rows)
+    dataset = load(f"csv:{path}")
+    labels = find_source("csv:X").labels
+    assert labels
+    assert dataset.classes == labels.union([[f"{number}"] for number in range(12)]) == labels_of(dataset)
     assert all(text == label for text, label in read(dataset.train, dataset))
 
 
