@@ -42,7 +42,7 @@ def test_a_slow_node_holds_up_nobody(tmp_path: Path) -> None:
             flower.supernode(f"node{place}", f'{numbers} resident=true allow-code="waiting"')
         arguments = flower.env, flower.home, flower.port, "--run-config", str(scenario)
         stream = pool.submit(flwr_run, stage(tmp_path / "app"), *arguments)
-        wait_for(lambda: len(rows_in(run_dir)) == 3 or stream.done(), 120, told)
+        wait_for(lambda: len(rows_in(run_dir)) == 3 or stream.done(), 240, told)
         (tmp_path / "1-1").touch()  # in the home folder of these programs
         log = stream.result()
 
