@@ -338,7 +338,7 @@ def test_seconds_that_are_gone_before_the_work_begins_count() -> None:
     context = Context(1, 0, node, RecordDict(), {**defaults()})
 
     def load(*_: object) -> Any:
-        return SimpleNamespace(engine="loop")
+        return SimpleNamespace(engine="loop", apart={})
 
     work = NodeWork.begin(content, "train", context, load=load, spent=70.0)
     assert 29 < work.deadline.left <= 30
