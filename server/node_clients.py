@@ -3,7 +3,6 @@
 import base64
 import hashlib
 import os
-import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,12 +11,11 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_public_key
 
 from models.core.errors import UserError, shown
+from models.core.number_ranges import read_ranges
 from models.core.toml import toml_file
 
 FILE = "POLYFED_NODE_CLIENTS"
 """Variable of the SuperLink's environment that names the file; `polyfed deploy server` sets it."""
-LARGEST = 2**53
-"""No number of a client is larger."""
 SHOWN = 5
 """Clients that a reason lists."""
 
@@ -71,14 +69,10 @@ class NodeClients:
 
 def client_ranges(text: str, what: str) -> tuple[range, ...]:
     """Return the numbers that a text such as "0-3,7" stands for; UserError, with `what` it is, for others."""
-    found = []
-    for part in text.split(","):
-        match = re.fullmatch(r"\s*([0-9]{1,16})(?:-([0-9]{1,16}))?\s*", part)
-        first, last = (int(match[1]), int(match[2] or match[1])) if match else (1, 0)
-        if not first <= last <= LARGEST:
-            raise UserError(f"{what} must be numbers as in 0-3,7, got {shown(text)}")
-        found.append(range(first, last + 1))
-    return tuple(found)
+    try:
+        return read_ranges(text)
+    except ValueError as error:
+        raise UserError(f"{what} must be numbers as in 0-3,7, got {shown(text)}") from error
 
 
 def fingerprint(line: bytes) -> str:
