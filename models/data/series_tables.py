@@ -106,7 +106,10 @@ def _finite(table: Table, part: Part, column: str, decimal: str) -> Numbers:
     """Return the values of a column; UserError for one that is no finite number."""
     found = _numbers(part.cells[column], decimal)
     for row in np.flatnonzero(~np.isfinite(found)).tolist():
-        raise table.refuse(part.place[row], column, "a finite number", part.cells[column][row])
+        allowed = "a finite number"
+        if decimal != ".":
+            allowed += f" with {decimal!r} before its fraction and nothing between its thousands"
+        raise table.refuse(part.place[row], column, allowed, part.cells[column][row])
     return found
 
 
@@ -122,18 +125,23 @@ def _check_times(table: Table, columns: SeriesColumns, rows: _Rows, order: NDArr
 
 
 def _numbers(cells: Sequence[Any], decimal: str = ".") -> Numbers:
-    """Return the numbers that cells are, or stand for; NaN for one that is none."""
-    if decimal != ".":
-        cells = [cell.replace(decimal, ".") if isinstance(cell, str) else cell for cell in cells]
-    if all(type(cell) is str for cell in cells):
+    """Return the numbers that cells are, or stand for; NaN for one that is none.
+
+    Beside another `decimal` a point stands between thousands, and Python's "_" is in no number of a table.
+    """
+    if decimal == "." and all(type(cell) is str for cell in cells) and "_" not in "".join(cells):
         with suppress(ValueError):
             return np.array([*map(float, cells)], dtype=np.float64)
-    return np.array([_number(cell) for cell in cells], dtype=np.float64)
+    return np.array([_number(cell, decimal) for cell in cells], dtype=np.float64)
 
 
-def _number(cell: Any) -> float:
+def _number(cell: Any, decimal: str) -> float:
+    if isinstance(cell, bool) or (
+        isinstance(cell, str) and ("_" in cell or (decimal != "." and "." in cell))
+    ):
+        return np.nan
     try:
-        return np.nan if isinstance(cell, bool) else float(cell)
+        return float(cell.replace(decimal, ".") if isinstance(cell, str) else cell)
     except (TypeError, ValueError, OverflowError):
         return np.nan
 

@@ -180,6 +180,7 @@ def test_dates_in_a_form_of_their_own(tmp_path: Path) -> None:
         ([HEADER, "1,1,a", "2,1,b", "3,1,a"], "{}, line 4: time must be another than in all other rows of"),
         ([HEADER, "1,1,a", "high,2,a"], "{}, line 3: value must be a finite number, got 'high'"),
         ([HEADER, "1,1,a", "inf,2,a"], "{}, line 3: value must be a finite number, got 'inf'"),
+        ([HEADER, "1,1,a", "1_000,2,a"], "{}, line 3: value must be a finite number, got '1_000'"),
         ([HEADER, "1,1,a", "nan,2,a"], "{}, line 3: value must be a finite number, got 'nan'"),
         (
             [HEADER, "1,2024-01-01,a", "1,noon,a"],
@@ -200,6 +201,12 @@ def test_what_is_refused(tmp_path: Path, lines: list[str], message: str) -> None
     with pytest.raises(UserError, match=message.format(path)) as error:
         load(path)
     assert "\n" not in str(error.value)
+
+
+def test_thousands_are_no_fractions(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.csv", ["time;value;client", "1;980;a", "2;990,5;a", "3;1.010;a", "4;1.020;a"])
+    with pytest.raises(UserError, match=r"line 4: value must be a finite number with ',' .*, got '1\.010'"):
+        load(path, "delimiter = ';', decimal = ','")
 
 
 @pytest.mark.parametrize(
