@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,6 +50,13 @@ class _Rows:
     value: Sequence[Numbers]
 
 
+class _NoNumber(NamedTuple):
+    """A time that is no number."""
+
+    place: int
+    given: Any
+
+
 def read_series(name: str, table: Table, columns: SeriesColumns, cut: Cut) -> Dataset:
     """Cut the series of a table, whose rows may come unsorted, into examples.
 
@@ -63,9 +70,9 @@ def read_series(name: str, table: Table, columns: SeriesColumns, cut: Cut) -> Da
         )
     table.check_columns(columns.needed)
     rows = _read(table, columns, dates=bool(columns.time_format))
-    if rows is None:  # some time is no number
-        rows = _read(table, columns, dates=True)
-    assert rows is not None
+    if isinstance(rows, _NoNumber):
+        rows = _read(table, columns, dates=True, first=rows)
+    assert isinstance(rows, _Rows)
     order = np.lexsort((rows.time, rows.client))  # of equal times, the first in the file stays first
     _check_times(table, columns, rows, order)
     starts = np.searchsorted(rows.client[order], np.arange(len(rows.names) + 1))
@@ -78,8 +85,13 @@ def read_series(name: str, table: Table, columns: SeriesColumns, cut: Cut) -> Da
     return windows_of(name, series, unit="", dates=rows.dates, cut=cut)
 
 
-def _read(table: Table, columns: SeriesColumns, dates: bool) -> _Rows | None:
-    """Read a table as numbers; None where its times are not all numbers, and may be dates."""
+def _read(
+    table: Table, columns: SeriesColumns, dates: bool, first: _NoNumber | None = None
+) -> _Rows | _NoNumber:
+    """Read a table as numbers; the first time that is none where not all are, and they may be dates.
+
+    `first` is that time of a reading before: it is what is wrong where numbers stand beside it.
+    """
     numbers: dict[str, int] = {}
     client: list[NDArray[np.int32]] = []
     time: list[Numbers] = []
@@ -88,9 +100,10 @@ def _read(table: Table, columns: SeriesColumns, dates: bool) -> _Rows | None:
         for column, into in zip(columns.value, value, strict=True):
             found = _finite(table, part, column, columns.decimal)
             into.append(found)
-        times = _days(table, part, columns) if dates else _numbers(part.cells[columns.time], columns.decimal)
-        if not np.isfinite(times).all():
-            return None
+        cells = part.cells[columns.time]
+        times = _days(table, part, columns, first) if dates else _numbers(cells, columns.decimal)
+        for row in np.flatnonzero(~np.isfinite(times)).tolist():
+            return _NoNumber(part.place[row], cells[row])
         time.append(times)
         names = [*map(str, part.cells[columns.client])] if columns.client else [""] * len(part.place)
         for each in dict.fromkeys(names):
@@ -146,8 +159,11 @@ def _number(cell: Any, decimal: str) -> float:
         return np.nan
 
 
-def _days(table: Table, part: Part, columns: SeriesColumns) -> Numbers:
-    """Return dates as days since 1970; those without a zone are taken as UTC."""
+def _days(table: Table, part: Part, columns: SeriesColumns, first: _NoNumber | None = None) -> Numbers:
+    """Return dates as days since 1970; those without a zone are taken as UTC.
+
+    Where a number stands among them, UserError for the `first` time that is none.
+    """
     import pandas as pd
 
     cells = part.cells[columns.time]
@@ -171,6 +187,9 @@ def _days(table: Table, part: Part, columns: SeriesColumns) -> Numbers:
             if columns.time_format
             else "a number in every row or a date as in ISO 8601 (or set time_format = '%d.%m.%Y', say)"
         )
-        raise table.refuse(part.place[row], columns.time, allowed, cells[row])
+        place, given = part.place[row], cells[row]
+        if first and np.isfinite(_number(given, columns.decimal)):
+            place, given = first
+        raise table.refuse(place, columns.time, allowed, given)
     days: Numbers = ((parsed - pd.Timestamp(0, tz="UTC")) / pd.Timedelta(days=1)).to_numpy()
     return days

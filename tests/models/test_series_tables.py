@@ -186,6 +186,7 @@ def test_dates_in_a_form_of_their_own(tmp_path: Path) -> None:
             [HEADER, "1,2024-01-01,a", "1,noon,a"],
             "{}, line 3: time must be a number in every row or a date as",
         ),
+        ([HEADER, "1,1,a", "1,2,a", "1,3O,a", "1,4,a"], "{}, line 4: time must be a number .*got '3O'"),
         ([HEADER, "1,01/02/2024,a"], "{}, line 2: time must be a number .*got '01/02/2024'"),
         ([HEADER, "1,2024-02-30,a"], "{}, line 2: time must be a number .*got '2024-02-30'"),
         (
