@@ -258,7 +258,10 @@ def _pixels(table: HubTable, column: str, shape: Shape) -> Iterator[NDArray[np.u
         for place, cell in zip(part.place, part.cells[column], strict=True):
             if not hasattr(cell, "convert"):  # no picture of Pillow's
                 raise table.refuse(place, column, "a picture, as a feature of the type Image is", cell)
-            yield shape.pixels(cell)
+            try:
+                yield shape.pixels(cell)
+            except (OSError, ValueError) as error:
+                raise table.refuse(place, column, f"a picture that can be read ({error})", cell) from error
 
 
 def _tagged(name: str, tables: Sequence[Table], extra: Extra) -> Dataset:

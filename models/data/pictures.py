@@ -38,12 +38,17 @@ class Shape:
         require(1 <= self.size <= 1024, "size", "1 to 1024", self.size)
 
     def pixels(self, picture: "Image") -> NDArray[np.uint8]:
-        """Return a picture as (C, H, W)."""
-        from PIL import Image
+        """Return a picture as (C, H, W): as it is turned for the eye, on white where one sees through it.
 
-        scaled = picture.convert(MODES[self.channels]).resize(
-            (self.size, self.size), Image.Resampling.BILINEAR
-        )
+        Raises ValueError for pixels of 32 bits, of which nobody has said what white is.
+        """
+        from PIL import Image, ImageOps
+
+        seen = _in_8_bits(ImageOps.exif_transpose(picture))
+        if seen.has_transparency_data:
+            seen = seen.convert("RGBA")
+            seen = Image.alpha_composite(Image.new("RGBA", seen.size, "white"), seen).convert("RGB")
+        scaled = seen.convert(MODES[self.channels]).resize((self.size, self.size), Image.Resampling.BILINEAR)
         pixels = np.asarray(scaled, dtype=np.uint8)
         return pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
 
@@ -53,6 +58,19 @@ class Shape:
         for row, pixels in enumerate(pictures):
             column[row] = pixels
         return column
+
+
+def _in_8_bits(picture: "Image") -> "Image":
+    """Return a picture of 16 bits of grey in 8; ValueError for one of 32."""
+    from PIL import Image
+
+    if picture.mode in ("I", "F"):
+        raise ValueError(
+            f"its pixels are numbers of 32 bits, mode {picture.mode}: save it with 8 or 16 bits of grey"
+        )
+    if not picture.mode.startswith("I;16"):
+        return picture
+    return Image.fromarray(np.rint(np.asarray(picture) / 257).astype(np.uint8))
 
 
 def picture_dataset(

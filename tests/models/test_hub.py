@@ -144,6 +144,17 @@ def test_pictures_with_labels(tmp_path: Path) -> None:
     assert torch.equal(label, shade.long() // 10 % 2)
 
 
+def test_a_picture_of_32_bits_is_refused_by_its_row(tmp_path: Path) -> None:
+    shades = [Image.new("L", (2, 2)), Image.new("F", (2, 2), 0.5)]
+    features = datasets.Features({"image": datasets.Image(), "label": datasets.Value("int64")})
+    rows = {"image": shades, "label": [0, 1]}
+    datasets.Dataset.from_dict(rows, features=features).save_to_disk(tmp_path / "scans")
+    with pytest.raises(
+        UserError, match=r"row 2: image must be a picture that can be read \(its pixels are nu"
+    ):
+        load("hf:scans", tmp_path)
+
+
 def test_tagged_sentences(tmp_path: Path) -> None:
     names = ["O", "B-LOC", "I-LOC"]
     features = datasets.Features(

@@ -179,6 +179,38 @@ def test_tables_that_do_not_fit(tmp_path: Path, lines: str, why: str) -> None:
         load("images:a.csv", tmp_path)
 
 
+def test_pictures_of_other_kinds_keep_what_one_sees(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    grey = np.array([[0, 257], [32768, 65535]], np.uint16)
+    Image.fromarray(grey).save(tmp_path / "a" / "0.png")
+    Image.fromarray(grey).save(tmp_path / "a" / "1.tif")
+    drawing = np.zeros((2, 2, 4), np.uint8)
+    drawing[0, 0, 3] = 255  # black, on black that is transparent
+    Image.fromarray(drawing).save(tmp_path / "a" / "2.png")
+    Image.fromarray(drawing).convert("LA").save(tmp_path / "a" / "3.png")
+    palette = Image.fromarray(np.array([[1, 0], [0, 0]], np.uint8), "L").convert("P")
+    palette.save(tmp_path / "a" / "4.png", transparency=0)
+    turned = Image.Exif()
+    turned[0x0112] = 3  # upside down
+    Image.fromarray(np.array([[0, 1], [2, 3]], np.uint8)).save(tmp_path / "a" / "5.png", exif=turned)
+    dataset = load("images:.", tmp_path, size=2, channels=1)
+    seen = torch.cat([dataset.train["image"], dataset.test["image"]])[:, 0].flatten(1).tolist()
+    black_on_white = [0, 255, 255, 255]
+    assert sorted(seen) == sorted(
+        [[0, 1, 128, 255]] * 2 + [black_on_white] * 2 + [[1, 255, 255, 255], [3, 2, 1, 0]]
+    )
+
+
+@pytest.mark.parametrize(("kind", "mode"), [(np.int32, "I"), (np.float32, "F")])
+def test_pictures_of_32_bits_are_refused(tmp_path: Path, kind: type, mode: str) -> None:
+    (tmp_path / "a").mkdir()
+    Image.fromarray(np.ones((2, 2), kind)).save(tmp_path / "a" / "0.tif")
+    with pytest.raises(
+        UserError, match=rf"a/0.tif is no .* \(its pixels are numbers of 32 bits, mode {mode}: "
+    ):
+        load("images:.", tmp_path)
+
+
 def test_pictures_beside_folders_of_them(tmp_path: Path) -> None:
     paint(tmp_path / "cat", [1])
     paint(tmp_path / "rome" / "cat", [1])
