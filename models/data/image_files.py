@@ -18,6 +18,8 @@ from models.data.table_csv import CsvTable
 
 ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp")
 """Of files that are taken for pictures, in any case."""
+FORMATS = ("PNG", "JPEG", "BMP", "GIF", "TIFF", "WEBP")
+"""What such files may hold. Pillow would read others by programs of their own, as EPS by Ghostscript."""
 HALVES = ("train", "test")
 FILE, LABEL, CLIENT = "file", "label", "client"
 """Columns of a table of pictures."""
@@ -158,7 +160,7 @@ def _pixels(path: Path, shape: Shape) -> NDArray[np.uint8]:
     from PIL import Image
 
     try:
-        with Image.open(path) as opened:
+        with Image.open(path, formats=FORMATS) as opened:
             return shape.pixels(opened)
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:  # as Pillow has it
+    except (OSError, ValueError, SyntaxError, NotImplementedError, Image.DecompressionBombError) as error:
         raise UserError(f"{path} is no picture that can be read ({' '.join(str(error).split())})") from error

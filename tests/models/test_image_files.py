@@ -179,6 +179,16 @@ def test_tables_that_do_not_fit(tmp_path: Path, lines: str, why: str) -> None:
         load("images:a.csv", tmp_path)
 
 
+def test_no_other_formats_are_opened(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    Image.new("L", (2, 2)).save(tmp_path / "a" / "0.png", format="EPS")
+    with pytest.raises(UserError, match=r"a/0.png is no picture .* \(cannot identify image file"):
+        load("images:.", tmp_path)
+    Image.new("L", (2, 2)).save(tmp_path / "a" / "0.png", format="PPM")
+    with pytest.raises(UserError, match=r"a/0.png is no picture .* \(cannot identify image file"):
+        load("images:.", tmp_path)
+
+
 def test_pictures_of_other_kinds_keep_what_one_sees(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
     grey = np.array([[0, 257], [32768, 65535]], np.uint16)
