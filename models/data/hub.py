@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from models.core.config import TaskConfig
 from models.core.errors import UserError, shown
 from models.data.dataset import Dataset
-from models.data.held_out import class_names, tenth
+from models.data.held_out import class_names, named_classes, tenth
+from models.data.names import class_name, label_text
 from models.data.pictures import Half, Shape, picture_dataset
 from models.data.series import HORIZON, WINDOW
 from models.data.table import PART, Part, Table
@@ -235,9 +236,18 @@ def _pictures(name: str, tables: Sequence[HubTable], extra: Extra, meaning: Mean
     labels = []
     for table in tables:
         table.check_columns([image, label])
-        labels.append([str(cell) for part in table.filled([label]) for cell in part.cells[label]])
+        labels.append(
+            [
+                class_name(table, place, label, cell)
+                for part in table.filled([label])
+                for place, cell in zip(part.place, part.cells[label], strict=True)
+            ]
+        )
     found = {each for of_half in labels for each in of_half}
-    classes = class_names(name, found, meaning.classes, tables[0].classes(label))
+    given, known = (
+        [*map(label_text, each)] for each in (named_classes(meaning.classes), tables[0].classes(label))
+    )
+    classes = class_names(name, found, given, known)
     number = {each: place for place, each in enumerate(classes)}
     halves: list[Half] = [
         (

@@ -12,6 +12,7 @@ from models.core.errors import UserError
 from models.core.paths import leads_out
 from models.data.dataset import Dataset
 from models.data.held_out import class_names, named_classes
+from models.data.names import class_name, label_text
 from models.data.pictures import Half, Shape, picture_dataset
 from models.data.source import source_path
 from models.data.table_csv import CsvTable
@@ -63,7 +64,10 @@ def load_image_folder(
     if not all(halves):
         raise UserError(f"{path} holds no pictures: list one in each line below the first")
     found = sorted({picture.label for half in halves for picture in half})
-    names = class_names(path, found, named_classes(classes) or found)  # folders by name, as ever
+    given = named_classes(classes)
+    if tables:
+        given = tuple(map(label_text, given))
+    names = class_names(path, found, given or found)  # folders by name, as ever
     owners = [picture.client for picture in halves[0]]
     loaded = [_read(half, names, shape) for half in halves]
     return picture_dataset(config.dataset, loaded, names, owners if any(owners) else ())
@@ -127,14 +131,14 @@ def _listed(table: CsvTable, columns: Sequence[str]) -> Iterator[Picture]:
     table.check_columns(needed)
     for part in table.filled(needed):
         for row, place in enumerate(part.place):
-            named, *others = (part.cells[column][row].strip() for column in needed)
+            named, of_class, *owner = (part.cells[column][row].strip() for column in needed)
             if leads_out(named):
                 raise table.refuse(place, file, "a path below the folder of this file, without '..'", named)
             path = table.path.parent / named
             if not _is_picture(path):
                 allowed = f"the path of a picture that is there, below {table.path.parent}"
                 raise table.refuse(place, file, allowed, named)
-            yield Picture(path, *others)
+            yield Picture(path, class_name(table, place, label, of_class), *owner)
 
 
 def _below(folder: Path) -> list[Path]:

@@ -13,13 +13,12 @@ from models.core.errors import UserError
 from models.data.dataset import Dataset, Examples
 from models.data.held_out import class_names, tenth
 from models.data.large import zeros
+from models.data.names import class_name, label_text
 from models.data.table import Part, Table
 
 KIND = "labelled-text"
 LONGEST = 2**16
 """Bytes of a text: all take the place of the longest."""
-LONGEST_NAME = 100
-"""Characters of a class's name, which metrics are called by."""
 MOST_CLASSES = 1000
 FILL = 0
 """In the places behind a text's last byte; text holds no such byte."""
@@ -71,7 +70,8 @@ def read_labelled_text(
         table.check_columns(each.needed)
         surveys.append(_survey(table, each))
     found = {each for survey in surveys for each in survey.names}
-    names = class_names(tables[0].name, found, classes, tables[0].classes(columns.label))
+    given, known = ([*map(label_text, each)] for each in (classes, tables[0].classes(columns.label)))
+    names = class_names(tables[0].name, found, given, known)
     halves = [_kept(*each, names) for each in zip(tables, surveys, of_tables, strict=True)]
     train_rows = np.arange(len(surveys[0].label))
     if len(halves) == 1:
@@ -123,10 +123,7 @@ def _survey(table: Table, columns: TextColumns) -> _Survey:
         texts = encoded_texts(table, part, columns.text, LONGEST)
         longest = max(longest, *map(len, texts))
         for place, cell in zip(part.place, part.cells[columns.label], strict=True):
-            called = str(cell).strip()
-            if not (called.isprintable() and len(called) <= LONGEST_NAME) or isinstance(cell, dict | list):
-                allowed = f"the name of a class, of at most {LONGEST_NAME} printable characters"
-                raise table.refuse(place, columns.label, allowed, cell)
+            called = class_name(table, place, columns.label, cell)
             label.append(numbers.setdefault(called, len(numbers)))
             if len(numbers) > MOST_CLASSES:
                 raise table.refuse(place, columns.label, f"one of at most {MOST_CLASSES} classes", cell)

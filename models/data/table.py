@@ -1,6 +1,7 @@
 """Tables of rows, in whatever file they lie: read part by part, so that a file need not fit the memory."""
 
 import codecs
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -95,10 +96,14 @@ def _first_empty(cells: Sequence[Any]) -> int:
     with suppress(TypeError):  # of what is no text
         if all(map(str.strip, cells)):
             return -1
-    empty = (
-        row for row, cell in enumerate(cells) if cell is None or (isinstance(cell, str) and not cell.strip())
-    )
-    return next(empty, -1)
+    return next((row for row, cell in enumerate(cells) if is_empty(cell)), -1)
+
+
+def is_empty(cell: Any) -> bool:
+    """Return whether a value is not filled in: nothing, blanks, or the NaN that pandas writes for nothing."""
+    if isinstance(cell, str):
+        return not cell.strip()
+    return cell is None or (isinstance(cell, float) and math.isnan(cell))
 
 
 def in_parts(rows: Iterator[tuple[int, Sequence[Any]]], columns: Sequence[str]) -> Iterator[Part]:

@@ -84,7 +84,7 @@ def test_series_with_dates_in_a_parquet_file(tmp_path: Path) -> None:
     ("column", "why"),
     [
         ([1.0, None], "{}, row 2: value must be filled in, or the row left out, got None"),
-        ([1.0, float("nan")], "{}, row 2: value must be a finite number, got nan"),
+        ([1.0, float("nan")], "{}, row 2: value must be filled in, or the row left out, got nan"),
         (["1", "high"], "{}, row 2: value must be a finite number, got 'high'"),
         ([[1.0], [2.0]], r"{}, row 1: value must be a finite number, got \[1.0\]"),
     ],
@@ -142,6 +142,19 @@ def test_pictures_with_labels(tmp_path: Path) -> None:
     label = torch.cat([half["label"] for half in (dataset.train, dataset.test)])
     assert sorted(shade.tolist()) == [*range(0, 100, 10)]
     assert torch.equal(label, shade.long() // 10 % 2)
+
+
+def test_numbers_of_classes_are_one_in_both_halves(tmp_path: Path) -> None:
+    halves = {}
+    for half, labels in (("train", [0, 1, 2]), ("test", [0.0, 1.0, 2.0])):
+        kind = datasets.Value("float64" if half == "test" else "int64")
+        features = datasets.Features({"image": datasets.Image(), "label": kind})
+        rows = {"image": [Image.new("L", (2, 2))] * 3, "label": labels}
+        halves[half] = datasets.Dataset.from_dict(rows, features=features)
+    datasets.DatasetDict(halves).save_to_disk(tmp_path / "digits")
+    dataset = load("hf:digits", tmp_path)
+    assert dataset.classes == ("0", "1", "2")
+    assert dataset.test["label"].tolist() == [0, 1, 2]
 
 
 def test_a_picture_of_32_bits_is_refused_by_its_row(tmp_path: Path) -> None:

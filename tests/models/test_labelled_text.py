@@ -94,6 +94,18 @@ def test_a_folder_holds_the_halves(tmp_path: Path) -> None:
     ]
 
 
+def test_a_number_is_one_class_however_it_is_written(tmp_path: Path) -> None:
+    write(tmp_path / "train.csv", "text,label", [("a", "0"), ("b", "1"), ("c", " 2")])
+    write(tmp_path / "test.csv", "text,label", [("d", "0.0"), ("e", "1.0"), ("f", "1.5")])
+    dataset = load(f"csv:{tmp_path}")
+    assert dataset.classes == ("0", "1", "2", "1.5")
+    assert dataset.test["label"].tolist() == [0, 1, 3]
+    assert load(f"csv:{tmp_path}", classes=["0.0", "1.0", "2.0", "1.5"]).classes == ("0", "1", "2", "1.5")
+    rows = [{"text": "a", "label": label} for label in (1, 1.0, "1.0", True, "true", -1.0, "-1")]
+    (tmp_path / "a.json").write_text(json.dumps(rows), encoding="utf-8")
+    assert load(f"json:{tmp_path / 'a.json'}").classes == ("1", "-1", "true")
+
+
 def test_classes_are_in_the_order_in_which_machines_agree_on_them(tmp_path: Path) -> None:
     rows = [(f"{number}", f"{number}") for number in [*range(12)] * 2]
     path = write(tmp_path / "a.csv", "text,label", rows)
@@ -153,6 +165,7 @@ GOOD = '{"text": "a", "label": "b"}'
         (GOOD + "\n[1]", {}, r"{}, line 2: no JSON object \(it is '\[1\]'\)"),
         (f"[{GOOD},\n 7]", {}, r"{}, line 2: no JSON object \(the list's item 2 is '7'\)"),
         (GOOD + '\n{"text": "a"}', {}, "{}, line 2: label must be filled in, or the row left out, got None"),
+        (GOOD + '\n{"text": "a", "label": NaN}', {}, "{}, line 2: label must be filled in, or .*, got nan"),
         (GOOD + '\n{"text": 3, "label": 1}', {}, "{}, line 2: text must be a text, got 3"),
         (GOOD + '\n{"text": "a\\u0000", "label": 1}', {}, "{}, line 2: text must be without a zero byte"),
         (GOOD + '\n{"text": "\\ud800", "label": 1}', {}, "{}, line 2: text must be whole characters"),
