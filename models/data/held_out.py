@@ -9,6 +9,8 @@ from models.core.errors import UserError, shown
 
 TEST_FRACTION = 0.1
 """Part of the rows that is held out."""
+HELD_OUT = ("test", "val", "valid", "validation", "dev")
+"""What the held-out half beside "train" may be called; the first of them that there is."""
 
 Rows = NDArray[np.int64]
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from models.core.config import TaskConfig
 from models.core.errors import UserError, shown
 from models.data.dataset import Dataset
-from models.data.held_out import class_names, named_classes, tenth
+from models.data.held_out import HELD_OUT, class_names, named_classes, tenth
 from models.data.names import class_name, label_text
 from models.data.pictures import Half, Shape, picture_dataset
 from models.data.series import HORIZON, WINDOW
@@ -26,8 +26,6 @@ from models.data.tagged_sentences import Sentence, dataset_of, named_types
 IMAGE, WORDS, TAGS = "image", "tokens", "ner_tags"
 """Names of columns, where nobody gives others."""
 TRAIN = "train"
-HELD_OUT = ("test", "validation", "valid", "dev")
-"""Splits that are held out, the first that there is, where nobody names one."""
 _OF_HUB = "hf://datasets/"
 """Before a name: it is no folder, whatever lies in the current one."""
 _SAVED = ("dataset_dict.json", "state.json")

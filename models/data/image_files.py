@@ -11,7 +11,7 @@ from models.core.config import TaskConfig
 from models.core.errors import UserError
 from models.core.paths import leads_out
 from models.data.dataset import Dataset
-from models.data.held_out import class_names, named_classes
+from models.data.held_out import HELD_OUT, class_names, named_classes
 from models.data.names import class_name, label_text
 from models.data.pictures import Half, Shape, picture_dataset
 from models.data.source import source_path
@@ -21,7 +21,7 @@ ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp")
 """Of files that are taken for pictures, in any case."""
 FORMATS = ("PNG", "JPEG", "BMP", "GIF", "TIFF", "WEBP")
 """What such files may hold. Pillow would read others by programs of their own, as EPS by Ghostscript."""
-HALVES = ("train", "test")
+TRAIN = "train"
 FILE, LABEL, CLIENT = "file", "label", "client"
 """Columns of a table of pictures."""
 
@@ -47,12 +47,13 @@ def load_image_folder(
 ) -> Dataset:
     """Return the pictures of "images:PATH", a folder of pictures or a CSV file that lists them.
 
-    A folder holds CLASS/PICTURE or CLIENT/CLASS/PICTURE, or that below train and test. A CSV file has the
-    columns `file` (a path below the CSV file's own folder), `label` and, where there are clients, `client`;
-    in a folder train.csv and test.csv are the halves. Pictures of any size are scaled to `size` x `size`
-    pixels of `channels` channels (1 or 3). `classes` names the classes, in the order of their numbers, where
-    one machine may lack some of them. Without a half of its own a tenth is held out. Raises UserError for a
-    folder without pictures, a class that is not named, and a file that is no picture.
+    A folder holds CLASS/PICTURE or CLIENT/CLASS/PICTURE, or that below train and test (or another of
+    HELD_OUT). A CSV file has the columns `file` (a path below the CSV file's own folder), `label` and, where
+    there are clients, `client`; in a folder train.csv and test.csv are the halves. Pictures of any size are
+    scaled to `size` x `size` pixels of `channels` channels (1 or 3). `classes` names the classes, in the
+    order of their numbers, where one machine may lack some of them. Without a half of its own a tenth is held
+    out. Raises UserError for a folder without pictures, a class that is not named, and a file that is no
+    picture.
     """
     shape, path = Shape(size, channels), source_path(config)
     tables = _tables(path)
@@ -87,8 +88,9 @@ def _tables(path: Path) -> list[Path]:
     """Return the tables that list pictures; none for a folder of classes."""
     if path.suffix.lower() == ".csv" and path.is_file():
         return [path]
-    both = [path / f"{half}.csv" for half in HALVES]
-    return both if all(each.is_file() for each in both) else []
+    train, held_out = path / f"{TRAIN}.csv", [path / f"{half}.csv" for half in HELD_OUT]
+    found = [each for each in held_out if each.is_file()]
+    return [train, found[0]] if train.is_file() and found else []
 
 
 def _folders(config: TaskConfig, path: Path) -> list[Path]:
@@ -98,8 +100,17 @@ def _folders(config: TaskConfig, path: Path) -> list[Path]:
             f"dataset {config.dataset!r} must name a folder of pictures, or a CSV file that lists them, got "
             f"{path}"
         )
-    parts = [path / half for half in HALVES if (path / half).is_dir()]
-    return parts if len(parts) == len(HALVES) else [path]
+    train, held_out = path / TRAIN, [path / half for half in HELD_OUT if (path / half).is_dir()]
+    if not train.is_dir():
+        return [path]
+    if held_out:
+        return [train, held_out[0]]
+    if not _pictures(train):  # else it is a class of that name
+        raise UserError(
+            f"{path} must hold a folder {' or '.join(HELD_OUT)} beside {TRAIN}, with pictures to hold out: "
+            f"add one, or name {train}, of which a tenth is held out"
+        )
+    return [path]
 
 
 def _found(folder: Path) -> Iterator[Picture]:

@@ -6,12 +6,10 @@ from pathlib import Path
 
 from models.core.config import TaskConfig, require
 from models.data.dataset import Dataset
+from models.data.held_out import HELD_OUT
 from models.data.parallel_files import Line, Reading, corpora, read_corpus
 from models.data.parallel_text import Pair, dataset_of
 from models.data.source import source_path
-
-HELD_OUT = ("test", "valid", "dev")
-"""Stems of files in a folder that are held out, the first of them that there is."""
 
 
 def load_parallel(
@@ -30,9 +28,9 @@ def load_parallel(
 
     `source` and `target` are the endings of line-aligned files, as "de" and "en" of news.de and news.en;
     `source_column`, `target_column` and `client_column` are those of tables. Clients are natural by their
-    column, or by the files of a folder, of which "test" (or "valid", or "dev") is held out. Without such a
-    file, pairs are held out by a hash of their source, so that no source is on both sides. Raises UserError,
-    with file and line, for what is no parallel text.
+    column, or by the files of a folder, of which "test" (or another of HELD_OUT) is held out. Without
+    such a file, pairs are held out by a hash of their source, so that no source is on both sides. Raises
+    UserError, with file and line, for what is no parallel text.
     """
     require(0 < test_fraction < 1, "test_fraction", "> 0 and < 1", test_fraction)
     how = Reading(source, target, source_column, target_column, client_column, max_bytes, skip_longer)

@@ -8,7 +8,7 @@ from typing import Any
 from models.core.config import TaskConfig, require
 from models.core.errors import UserError, shown
 from models.data.dataset import Dataset
-from models.data.held_out import named_classes
+from models.data.held_out import HELD_OUT, named_classes
 from models.data.labelled_text import KIND, TextColumns, read_labelled_text
 from models.data.series import HORIZON, WINDOW, Cut
 from models.data.series_tables import SeriesColumns, read_series
@@ -27,8 +27,6 @@ ALSO = (KIND, PLAIN_TEXT)
 Names = str | Sequence[str]
 TEXT, LABEL, TIME, VALUE, CLIENT = "text", "label", "time", "value", "client"
 """Names of columns, where nobody gives others."""
-HELD_OUT = ("test", "valid", "validation")
-"""What the file of the held-out rows may be called."""
 
 
 @dataclass(frozen=True)

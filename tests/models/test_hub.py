@@ -114,6 +114,8 @@ def test_what_save_to_disk_wrote(tmp_path: Path) -> None:
     }
     with pytest.raises(UserError, match="test_split must be one of train, validation, got 'tset'"):
         load("hf:letters", tmp_path, test_split="tset")
+    datasets.DatasetDict({"train": split(), "val": split(3)}).save_to_disk(tmp_path / "others")
+    assert len(load("hf:others", tmp_path).test) == 3
 
 
 def test_a_folder_of_files_and_one_file(tmp_path: Path) -> None:

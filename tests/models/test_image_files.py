@@ -54,6 +54,28 @@ def test_a_folder_for_each_half_and_class(tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.parametrize("name", ["val", "valid", "validation", "dev"])
+def test_the_held_out_half_by_any_of_its_names(tmp_path: Path, name: str) -> None:
+    paint(tmp_path / "train" / "cat", [10, 20], "L")
+    paint(tmp_path / name / "cat", [30], "L")
+    dataset = load("images:.", tmp_path, size=2, channels=1)
+    assert [half["image"][:, 0, 0, 0].tolist() for half in (dataset.train, dataset.test)] == [[10, 20], [30]]
+    assert (dataset.classes, dataset.client) == (("cat",), None)
+    (tmp_path / "train.csv").write_text("file,label\ntrain/cat/01.png,a", encoding="utf-8")
+    (tmp_path / f"{name}.csv").write_text("file,label\ntrain/cat/00.png,a", encoding="utf-8")
+    load_dataset.cache_clear()
+    assert load("images:.", tmp_path, size=2, channels=1).test["image"][:, 0, 0, 0].tolist() == [10]
+
+
+def test_a_training_half_alone_is_no_client(tmp_path: Path) -> None:
+    paint(tmp_path / "train" / "cat", [10, 20])
+    with pytest.raises(UserError, match=r"must hold a folder test or val or .* beside train, with pictures"):
+        load("images:.", tmp_path)
+    paint(tmp_path / "vehicles" / "train", [10] * 9)
+    paint(tmp_path / "vehicles" / "car", [20] * 9)
+    assert load("images:vehicles", tmp_path).classes == ("car", "train")
+
+
 def test_without_halves_a_tenth_is_held_out(tmp_path: Path) -> None:
     paint(tmp_path / "a", range(15), "L")
     paint(tmp_path / "b", range(100, 105), "L")

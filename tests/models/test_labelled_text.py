@@ -106,6 +106,14 @@ def test_a_number_is_one_class_however_it_is_written(tmp_path: Path) -> None:
     assert load(f"json:{tmp_path / 'a.json'}").classes == ("1", "-1", "true")
 
 
+@pytest.mark.parametrize("name", ["val", "dev"])
+def test_the_held_out_rows_by_other_names(tmp_path: Path, name: str) -> None:
+    write(tmp_path / "train.csv", "text,label", [("a", "yes"), ("b", "no")])
+    write(tmp_path / f"{name}.csv", "text,label", [("c", "yes"), ("d", "no")])
+    dataset = load(f"csv:{tmp_path}")
+    assert read(dataset.test, dataset) == [("c", "yes"), ("d", "no")]
+
+
 def test_classes_are_in_the_order_in_which_machines_agree_on_them(tmp_path: Path) -> None:
     rows = [(f"{number}", f"{number}") for number in [*range(12)] * 2]
     path = write(tmp_path / "a.csv", "text,label", rows)
@@ -202,7 +210,7 @@ def test_a_text_that_is_too_long(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 def test_a_folder_without_the_halves(tmp_path: Path) -> None:
     write(tmp_path / "train.csv", "text,label", [("a", "b")])
     with pytest.raises(
-        UserError, match=r"must be a csv file, or a folder with train.csv and test.csv or valid"
+        UserError, match=r"must be a csv file, or a folder with train.csv and test.csv or val.csv or valid"
     ):
         load(f"csv:{tmp_path}")
 

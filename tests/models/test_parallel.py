@@ -90,6 +90,11 @@ def test_a_folder_of_tables(tmp_path: Path) -> None:
     dataset = load(tmp_path)
     assert dataset.client_names == ("a", "b")
     assert pairs(dataset.test) == [("drei", "three")]
+    write(tmp_path, val_tsv=["vier\tfour"])
+    load_dataset.cache_clear()
+    dataset = load(tmp_path)
+    assert dataset.client_names == ("a", "b")
+    assert pairs(dataset.test) == [("vier", "four")]
 
 
 def test_what_is_empty_on_both_sides_is_no_pair_and_a_byte_order_mark_no_text(tmp_path: Path) -> None:
