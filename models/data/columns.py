@@ -103,6 +103,10 @@ def _check_clients(owner: str, dataset: Dataset) -> None:
         raise UserError(
             f"{owner}: client_names must name each of the {highest + 1} clients, got {len(names)} names"
         )
+    if strange := [name for name in names if not name.isprintable()]:
+        raise UserError(
+            f"{owner}: client_names must be of printable characters, got {strange[0][:60]!r}; rename it"
+        )
 
 
 def _check_entry(owner: str, entry: Entry, dataset: Dataset) -> None:

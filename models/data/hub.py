@@ -12,7 +12,7 @@ from models.core.config import TaskConfig
 from models.core.errors import UserError, shown
 from models.data.dataset import Dataset
 from models.data.held_out import HELD_OUT, class_names, named_classes, tenth
-from models.data.names import class_name, label_text
+from models.data.names import class_name, client_names, label_text
 from models.data.pictures import Half, Shape, picture_dataset
 from models.data.series import HORIZON, WINDOW
 from models.data.table import PART, Part, Table
@@ -254,9 +254,8 @@ def _pictures(name: str, tables: Sequence[HubTable], extra: Extra, meaning: Mean
         )
         for table, of_half in zip(tables, labels, strict=True)
     ]
-    owners = (
-        [str(cell) for part in tables[0].filled([client]) for cell in part.cells[client]] if client else []
-    )
+    parts = tables[0].parts([client]) if client else ()
+    owners = [each for part in parts for each in client_names(tables[0], part, client)]
     return picture_dataset(name, halves, classes, owners)
 
 

@@ -12,7 +12,7 @@ from models.core.errors import UserError
 from models.core.paths import leads_out
 from models.data.dataset import Dataset
 from models.data.held_out import HELD_OUT, class_names, named_classes
-from models.data.names import class_name, label_text
+from models.data.names import class_name, client_names, label_text
 from models.data.pictures import Half, Shape, picture_dataset
 from models.data.source import source_path
 from models.data.table_csv import CsvTable
@@ -141,15 +141,16 @@ def _listed(table: CsvTable, columns: Sequence[str]) -> Iterator[Picture]:
     needed = [file, label, *([client] if client != CLIENT or client in table.columns else [])]
     table.check_columns(needed)
     for part in table.filled(needed):
-        for row, place in enumerate(part.place):
-            named, of_class, *owner = (part.cells[column][row].strip() for column in needed)
+        owners = client_names(table, part, client) if client in needed else [""] * len(part.place)
+        for place, owner, *cells in zip(part.place, owners, part.cells[file], part.cells[label], strict=True):
+            named, of_class = map(str.strip, cells)
             if leads_out(named):
                 raise table.refuse(place, file, "a path below the folder of this file, without '..'", named)
             path = table.path.parent / named
             if not _is_picture(path):
                 allowed = f"the path of a picture that is there, below {table.path.parent}"
                 raise table.refuse(place, file, allowed, named)
-            yield Picture(path, class_name(table, place, label, of_class), *owner)
+            yield Picture(path, class_name(table, place, label, of_class), owner)
 
 
 def _below(folder: Path) -> list[Path]:

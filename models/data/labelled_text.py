@@ -13,7 +13,7 @@ from models.core.errors import UserError
 from models.data.dataset import Dataset, Examples
 from models.data.held_out import class_names, tenth
 from models.data.large import zeros
-from models.data.names import class_name, label_text
+from models.data.names import class_name, client_names, label_text
 from models.data.table import Part, Table
 
 KIND = "labelled-text"
@@ -128,7 +128,8 @@ def _survey(table: Table, columns: TextColumns) -> _Survey:
             if len(numbers) > MOST_CLASSES:
                 raise table.refuse(place, columns.label, f"one of at most {MOST_CLASSES} classes", cell)
         if columns.client:
-            client += [clients.setdefault(str(cell), len(clients)) for cell in part.cells[columns.client]]
+            owners = client_names(table, part, columns.client)
+            client += [clients.setdefault(each, len(clients)) for each in owners]
     if len(label) < 2:
         raise UserError(f"{table.name} must hold two texts or more, got {len(label)}")
     order = sorted(clients)

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from models.core.config import require
 from models.core.errors import UserError
+from models.data.names import LONGEST_CLIENT, is_client
 from models.data.parallel_text import EMPTY
 
 TABLE = ".tsv"
@@ -155,6 +156,11 @@ def _table(file: Path, how: Reading) -> Iterator[tuple[str, Line]]:
         if how.client_column and not texts[2]:
             raise UserError(
                 f"{file}, line {number}: the client in column {how.client_column} is empty: name it"
+            )
+        if how.client_column and not is_client(texts[2]):
+            raise UserError(
+                f"{file}, line {number}: the client in column {how.client_column} must be a name of at most "
+                f"{LONGEST_CLIENT} printable characters, got {texts[2][:60]!r}"
             )
         yield f"{file}, line {number}", Line(*texts)
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -92,9 +92,12 @@ def picture_dataset(
         for images, labels in halves
     )
     owner: Indices | None = None
-    names: Any = ()
+    names: Sequence[str] = ()
     if client:
-        names, owner = np.unique(np.array(client)[train_rows], return_inverse=True)
+        owners = [client[row] for row in train_rows.tolist()]
+        names = sorted(set(owners))
+        number = {name: place for place, name in enumerate(names)}
+        owner = np.array([number[each] for each in owners], dtype=np.int64)
     return Dataset(
         name,
         "images",
@@ -103,7 +106,7 @@ def picture_dataset(
         label="label",
         classes=classes,
         client=owner,
-        client_names=tuple(map(str, names)),
+        client_names=tuple(names),
         info={"max_value": 255},
     )
 

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from models.core.errors import UserError, shown
 from models.data.dataset import Dataset
+from models.data.names import client_names
 from models.data.series import Cut, Series, windows_of
 from models.data.table import Part, Table
 
@@ -105,7 +106,7 @@ def _read(
         for row in np.flatnonzero(~np.isfinite(times)).tolist():
             return _NoNumber(part.place[row], cells[row])
         time.append(times)
-        names = [*map(str, part.cells[columns.client])] if columns.client else [""] * len(part.place)
+        names = client_names(table, part, columns.client) if columns.client else [""] * len(part.place)
         for each in dict.fromkeys(names):
             numbers.setdefault(each, len(numbers))
         client.append(np.array([*map(numbers.__getitem__, names)], dtype=np.int32))

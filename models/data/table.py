@@ -70,12 +70,15 @@ class Table(ABC):
     def filled(self, columns: Sequence[str]) -> Iterator[Part]:
         """Yield what `parts` does; UserError for the first value that is not filled in."""
         for part in self.parts(columns):
-            for column in columns:
-                cells = part.cells[column]
-                if (empty := _first_empty(cells)) >= 0:
-                    allowed = "filled in, or the row left out"
-                    raise self.refuse(part.place[empty], column, allowed, cells[empty])
+            self.check_filled(part, columns)
             yield part
+
+    def check_filled(self, part: Part, columns: Sequence[str]) -> None:
+        """Raise UserError for the first value of a part that is not filled in."""
+        for column in columns:
+            cells = part.cells[column]
+            if (empty := _first_empty(cells)) >= 0:
+                raise self.refuse(part.place[empty], column, "filled in, or the row left out", cells[empty])
 
     def refuse(self, place: int, column: str, allowed: str, given: object) -> UserError:
         """Return the error for the value of a column in a row."""

@@ -3,12 +3,12 @@
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
 from models.core.errors import UserError
-from models.data.table import Part, Table, check_encoding, in_parts, other_encoding
+from models.data.table import PART, Part, Table, check_encoding, in_parts, other_encoding
 
 
 class JsonTable(Table):
@@ -23,8 +23,8 @@ class JsonTable(Table):
 
     @cached_property
     def columns(self) -> Sequence[str]:
-        """Return the names in the first object."""
-        return list(next(self._objects(), (1, {}))[1])
+        """Return the names in the first objects, each of which may lack some."""
+        return list(dict.fromkeys(name for _, row in islice(self._objects(), PART) for name in row))
 
     def parts(self, columns: Sequence[str]) -> Iterator[Part]:
         """Yield the objects."""

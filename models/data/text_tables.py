@@ -7,7 +7,8 @@ from typing import Any
 from models.core.errors import UserError
 from models.data.dataset import Dataset
 from models.data.labelled_text import TextColumns, encoded_texts
-from models.data.table import Part, Table
+from models.data.names import client_names
+from models.data.table import Part, Table, is_empty
 from models.data.text import windows_of
 
 
@@ -26,9 +27,13 @@ def _documents(table: Table, columns: TextColumns) -> dict[str, bytes]:
     table.check_columns(named)
     found: dict[str, list[bytes]] = {}
     for part in table.parts(named):
-        rows = [row for row in range(len(part.place)) if any(part.cells[each][row] for each in columns.text)]
+        rows = [
+            row
+            for row in range(len(part.place))
+            if not all(is_empty(part.cells[each][row]) for each in columns.text)
+        ]
         chosen = Part([part.place[row] for row in rows], {each: _at(part, each, rows) for each in named})
-        owners = map(str, chosen.cells[columns.client]) if columns.client else [table.name] * len(rows)
+        owners = client_names(table, chosen, columns.client) if columns.client else [table.name] * len(rows)
         for owner, content in zip(owners, encoded_texts(table, chosen, columns.text), strict=True):
             found.setdefault(owner, []).append(content)
     if not found:

@@ -276,6 +276,11 @@ def test_physics_are_named() -> None:
             "clients must be numbered 0 to n - 1, each with a training example, got some of 0 to 2",
         ),
         (np.array([0, 0, 1, 1]), ("a",), "client_names must name each of the 2 clients, got 1 names"),
+        (
+            np.array([0, 0, 1, 1]),
+            ("a", "b\udcff"),
+            r"client_names must be of printable characters, got 'b\udcff'; rename it",
+        ),
     ],
 )
 def test_natural_clients_that_are_refused(client: Any, names: tuple[str, ...], message: str) -> None:

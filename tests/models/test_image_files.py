@@ -161,6 +161,12 @@ def test_a_table_lists_pictures(tmp_path: Path) -> None:
     assert {file.name for file in data_files(config)} >= {"train.csv", "scans/00.png"}
 
 
+def test_a_folder_whose_name_is_no_text_is_refused(tmp_path: Path) -> None:
+    paint(tmp_path / "rome\udcff" / "cat", [10] * 9)
+    with pytest.raises(UserError, match="client_names must be of printable characters, got 'rome"):
+        load("images:.", tmp_path)
+
+
 def test_what_does_not_fit_into_the_memory_is_mapped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     paint(tmp_path / "a", range(15), "L")
     whole = load("images:.", tmp_path, channels=1, size=4)
@@ -189,6 +195,7 @@ def test_what_does_not_fit_into_the_memory_is_mapped(tmp_path: Path, monkeypatch
             "file,label\nx/00.png,a\nx/7.png,a",
             "line 3: file must be the path of a picture that is there, below",
         ),
+        ("file,label,client\nx/00.png,a,b\tc", "line 2: client must be the name of a client, of at most 200"),
         ("file,label\nx/00.png,", "line 2: label must be filled in, or the row left out, got ''"),
         ("path,label\nx/00.png,a", "needs the columns file, label, and lacks file: it has 'path,label'"),
         ("file,label", "holds no pictures"),

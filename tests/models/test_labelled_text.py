@@ -114,6 +114,49 @@ def test_the_held_out_rows_by_other_names(tmp_path: Path, name: str) -> None:
     assert read(dataset.test, dataset) == [("c", "yes"), ("d", "no")]
 
 
+def test_clients_are_named_as_they_are_read(tmp_path: Path) -> None:
+    rows = [{"text": "a", "label": 1}, {"text": "b", "label": 2, "client": " a "}]
+    path = tmp_path / "a.json"
+    path.write_text(json.dumps(rows), encoding="utf-8")
+    with pytest.raises(
+        UserError, match=f"{path}, line 1: client must be filled in, or the row left out, got N"
+    ):
+        load(f"json:{path}")  # a name that the first object lacks is a column
+    rows[0]["client"] = "a"
+    path.write_text(json.dumps(rows * 9), encoding="utf-8")
+    load_dataset.cache_clear()
+    assert load(f"json:{path}").client_names == ("a",)
+
+
+@pytest.mark.parametrize("label", [{}, {"label": "x"}])
+@pytest.mark.parametrize(
+    ("client", "why"),
+    [
+        (None, "filled in, or the row left out, got None"),
+        (" ", "filled in, or the row left out, got ' '"),
+        (float("nan"), "filled in, or the row left out, got nan"),
+        ("a\ud800", "the name of a client, of at most 200 printable characters, got"),
+        ("a\nb", "the name of a client, of at most 200 printable characters, got"),
+        ("a" * 201, "the name of a client, of at most 200 printable characters, got"),
+        ([1], "the name of a client, of at most 200 printable characters, got"),
+    ],
+)
+def test_clients_that_are_none(tmp_path: Path, label: dict[str, str], client: Any, why: str) -> None:
+    path = tmp_path / "a.json"
+    rows = [{"text": "a", "client": "a", **label}, {"text": "b", "client": client, **label}]
+    path.write_text(json.dumps(rows), encoding="utf-8")
+    with pytest.raises(UserError, match=f"{path}, line 2: client must be {why}"):
+        load(f"json:{path}")
+
+
+def test_a_row_without_a_text_needs_no_client(tmp_path: Path) -> None:
+    rows = [{"text": "a" * 20, "client": "a"}, {"text": " "}, {"text": None}, {"text": float("nan")}]
+    (tmp_path / "a.json").write_text(json.dumps(rows), encoding="utf-8")
+    dataset = load(f"json:{tmp_path / 'a.json'}")
+    assert (dataset.kind, dataset.client_names) == ("text", ("a",))
+    assert "".join(text.read(dataset.train["text"]) + text.read(dataset.test["text"])) == "a" * 20
+
+
 def test_classes_are_in_the_order_in_which_machines_agree_on_them(tmp_path: Path) -> None:
     rows = [(f"{number}", f"{number}") for number in [*range(12)] * 2]
     path = write(tmp_path / "a.csv", "text,label", rows)

@@ -97,6 +97,14 @@ def test_a_folder_of_tables(tmp_path: Path) -> None:
     assert pairs(dataset.test) == [("vier", "four")]
 
 
+def test_a_client_without_a_name_is_refused_by_its_line(tmp_path: Path) -> None:
+    write(tmp_path, a_tsv=["eins\tone\ta", "zwei\ttwo\ta\x07"])
+    with pytest.raises(
+        UserError, match=r"a.tsv, line 2: the client in column 3 must be a name of at most 200"
+    ):
+        load(tmp_path, "client_column = 3")
+
+
 def test_what_is_empty_on_both_sides_is_no_pair_and_a_byte_order_mark_no_text(tmp_path: Path) -> None:
     write(
         tmp_path,
