@@ -29,9 +29,9 @@ class Wrong(NamedTuple):
     options: Mapping[str, Any] = {}
 
 
-def picture(side: int = 4) -> bytes:
+def picture(side: int = 4, mode: str = "L") -> bytes:
     file = BytesIO()
-    Image.new("L", (side, side)).save(file, "png")
+    Image.new(mode, (side, side)).save(file, "png" if mode == "L" else "tiff")
     return file.getvalue()
 
 
@@ -46,6 +46,8 @@ PNG = picture()
 WRONG: Mapping[str, Mapping[str, Wrong]] = {
     "## Your own pictures": {
         "a file that is no picture": Wrong({"scans/dog/broken.jpg": "no picture"}, "images:scans"),
+        "pixels of 32 bits": Wrong({"scans/cat/1.tif": picture(mode="F")}, "images:scans"),
+        "`train` with nothing to hold out": Wrong({"scans/train/cat/1.png": PNG}, "images:scans"),
         "`DIR` without pictures": Wrong({"scans/notes.txt": ""}, "images:scans"),
         "pictures beside folders of them": Wrong(
             {"scans/cat/1.png": PNG, "scans/rome/cat/1.png": PNG}, "images:scans"
@@ -81,6 +83,14 @@ WRONG: Mapping[str, Mapping[str, Wrong]] = {
         ),
         "a text where a number should be": Wrong(
             {"prices.csv": "value,time,client\n1,1,a\nhigh,2,a"}, "csv:prices.csv"
+        ),
+        "thousands beside `decimal = ','`": Wrong(
+            {"prices.csv": "value;time;client\n980;1;a\n1.010;2;a"},
+            "csv:prices.csv",
+            {"delimiter": ";", "decimal": ","},
+        ),
+        "a client that is none": Wrong(
+            {"prices.csv": 'value,time,client\n1,1,a\n1,2,"a\tb"'}, "csv:prices.csv"
         ),
         "an empty value": Wrong({"prices.csv": "value,time,client\n1,1,a\n,2,a"}, "csv:prices.csv"),
         "a date of another form": Wrong(
