@@ -149,7 +149,8 @@ def load_vocabulary(name: str) -> Vocabulary:
         raise UserError(f"backbone {shown(name)}: {file} is no tokenizer ({error})") from error
     tokenizer.no_padding()
     tokenizer.no_truncation()
-    return TokenizerVocabulary(tokenizer.get_vocab_size(), tokenizer=tokenizer)
+    # Not how many tokens there are: their numbers may have holes.
+    return TokenizerVocabulary(1 + max(tokenizer.get_vocab().values(), default=-1), tokenizer=tokenizer)
 
 
 def _minilm() -> Path:
