@@ -116,9 +116,13 @@ class TokenizerVocabulary(Vocabulary):
         return hashlib.sha256(self.tokenizer.to_str().encode()).hexdigest()
 
     def encode(self, text: Tensor) -> Tensor:
-        """Return what the tokenizer makes of texts, without what it puts around them."""
+        """Return what the tokenizer makes of texts, without what it puts around them; L is 1 or more."""
         encodings = self.tokenizer.encode_batch(read(text), add_special_tokens=False)
-        rows = [torch.tensor([number + 1 for number in each.ids], dtype=torch.int64) for each in encodings]
+        # It may find no token in any of the texts.
+        rows = [
+            torch.tensor([number + 1 for number in each.ids] or [PAD], dtype=torch.int64)
+            for each in encodings
+        ]
         return pad_sequence(rows, batch_first=True, padding_value=PAD)
 
     def decode(self, tokens: Sequence[int]) -> str:
