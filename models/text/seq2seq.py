@@ -14,7 +14,7 @@ from models.data.parallel_text import read
 from models.task import Batch, Metrics, Objective, OptimizerChoice, Task
 from models.text.encoder_decoder import DECODERS, LUONG, EncoderDecoder
 from models.text.length_buckets import bucketed_by
-from models.text.teacher_forcing import cross_entropy, forced, num_tokens, summed
+from models.text.teacher_forcing import cross_entropy, forced, losses_of, num_tokens
 from models.text.translation_scores import TOKENIZERS, bleu, bleu_counts, chrf, chrf_counts
 from models.text.vocabulary import BYTES, load_vocabulary
 from models.text.word_for_word import learn_words, translate_words
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 BASELINE = "word-for-word-bleu"
 MAPS, ROWS = 2, 12
 """Texts whose attention a figure shows, and those that its table has."""
+LOG_PROBS = 2**24
+"""Log-probabilities that an evaluation computes at a time, unless those of a single text are more."""
 
 
 class Translation(Task):
@@ -165,7 +167,12 @@ class Translation(Task):
         total, count = 0.0, 0
         for rows in torch.arange(len(data)).split(EVALUATION_BATCH):
             batch = self.batch(data.at(rows), torch.Generator())
-            log_probs = model(batch["source"].to(device), batch["inputs"].to(device)).cpu().double()
-            total += float(summed(log_probs, batch["labels"]))
+            at_once = max(1, LOG_PROBS // (batch["labels"].shape[1] * self.writer.vocabulary.size))
+            parts = (batch[name].split(at_once) for name in ("source", "inputs", "labels"))
+            losses = []
+            for source, inputs, labels in zip(*parts, strict=True):
+                log_probs = model(source.to(device), inputs.to(device))
+                losses.append(losses_of(log_probs, labels.to(device)).cpu())
+            total += float(torch.cat(losses).double().sum())
             count += num_tokens(batch)
         return total, count
