@@ -17,7 +17,7 @@ from models.text.length_buckets import bucketed_by
 from models.text.teacher_forcing import cross_entropy, forced, losses_of, num_tokens
 from models.text.translation_scores import TOKENIZERS, bleu, bleu_counts, chrf, chrf_counts
 from models.text.vocabulary import BYTES, load_vocabulary
-from models.text.word_for_word import learn_words, translate_words
+from models.text.word_for_word import learn_words, sample, translate_words
 from models.text.writer import EVALUATION_BATCH, Writer
 
 if TYPE_CHECKING:
@@ -45,7 +45,8 @@ class Translation(Task):
     `bleu_tokenizer`, how BLEU finds words: "13a", "intl", "zh", "char" or "none" of sacrebleu.
 
     Metrics: `bleu` and `chrf` are those of sacrebleu on the whole corpus, from merged counts, 0 to 100;
-    `word-for-word-bleu`, what a dictionary of single words reaches that is made of the training pairs;
+    `word-for-word-bleu`, what a dictionary of single words reaches that is made of the training pairs, of at
+    most 10,000;
     `exact-match`, the part of the texts that are the reference; `length-ratio`, words written to those of the
     references; `loss`, nats a token where the tokens before it are given.
     """
@@ -158,8 +159,10 @@ class Translation(Task):
 
     @cached_property
     def _dictionary(self) -> dict[str, str]:
-        """Source word -> target word, of the training pairs."""
-        return learn_words(*(read(self.dataset.train[side]) for side in ("source", "target")))
+        """Source word -> target word, of a sample of the training pairs."""
+        sides = [self.dataset.train[side] for side in ("source", "target")]
+        rows = sample(*sides)
+        return learn_words(*(read(side[rows]) for side in sides))
 
     def _loss(self, model: nn.Module, data: Examples) -> tuple[float, int]:
         """Return the loss summed over the tokens of all targets, and how many they are."""
