@@ -1,6 +1,7 @@
 """What data of one's own leaves open: which rows are held out, and which number a class has."""
 
 import hashlib
+import unicodedata
 from collections.abc import Collection, Iterable, Sequence
 
 import numpy as np
@@ -41,11 +42,11 @@ def class_names(
     """Return the classes in the order of their numbers, of data in which some were `found`.
 
     `given` is the option `classes`, `known` what the data itself says of them; without either they are those
-    that there are, whole numbers by size before names. Raises UserError, in which the data is called `owner`,
-    for a class that is not named.
+    that there are, whole numbers by size before names. All are as `label_name` has them. Raises UserError, in
+    which the data is called `owner`, for a class that is not named.
     """
     named = named_classes(given)
-    names = named or tuple(known) or tuple(sorted(found, key=in_order))
+    names = named or tuple(map(label_name, known)) or tuple(sorted(found, key=in_order))
     if strange := sorted(set(found).difference(names)):
         advice = "name it too" if named else "hold out another split, or name all of them in classes"
         says = "classes names" if named else "says that there are"
@@ -55,12 +56,21 @@ def class_names(
 
 def named_classes(given: object) -> tuple[str, ...]:
     """Return the classes that the option `classes` names; () where it names none."""
-    names = tuple(given) if isinstance(given, list | tuple) else (None,)
-    if not all(isinstance(name, str) for name in names) or len(set(names)) < len(names):
+    given_names = tuple(given) if isinstance(given, list | tuple) else (None,)
+    names = tuple(label_name(name) for name in given_names if isinstance(name, str))
+    if len(set(names)) < len(given_names):
         raise UserError(
             f"classes must be a list of names such as ['cat', 'dog'], each once, got {shown(given)}"
         )
     return names
+
+
+def label_name(text: str) -> str:
+    """Return the name of a label as all machines write it, in Unicode's form NFC.
+
+    Two texts that look alike are the same name then: macOS has made "é" of two signs in the names of folders.
+    """
+    return unicodedata.normalize("NFC", text)
 
 
 def in_order(name: str) -> tuple[int, int, str]:

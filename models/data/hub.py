@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from models.core.config import TaskConfig
 from models.core.errors import UserError, shown
 from models.data.dataset import Dataset
-from models.data.held_out import class_names, hold_out
+from models.data.held_out import class_names, hold_out, label_name
 from models.data.pictures import Half, Shape, picture_dataset
 from models.data.series import HORIZON, WINDOW
 from models.data.table import PART, Part, Table
@@ -235,7 +235,7 @@ def _pictures(name: str, tables: Sequence[HubTable], extra: Extra, meaning: Mean
     labels = []
     for table in tables:
         table.check_columns([image, label])
-        labels.append([str(cell) for part in table.filled([label]) for cell in part.cells[label]])
+        labels.append([label_name(str(cell)) for part in table.filled([label]) for cell in part.cells[label]])
     found = {each for of_half in labels for each in of_half}
     classes = class_names(name, found, meaning.classes, tables[0].classes(label))
     number = {each: place for place, each in enumerate(classes)}

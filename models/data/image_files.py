@@ -11,7 +11,7 @@ from models.core.config import TaskConfig
 from models.core.errors import UserError
 from models.core.paths import leads_out
 from models.data.dataset import Dataset
-from models.data.held_out import class_names, named_classes
+from models.data.held_out import class_names, label_name, named_classes
 from models.data.pictures import Half, Shape, picture_dataset
 from models.data.source import source_path
 from models.data.table_csv import CsvTable
@@ -115,7 +115,7 @@ def _found(folder: Path) -> Iterator[Picture]:
     for each in inner:
         for label in clients[each] if of_clients else [each]:
             for path in _pictures(label):
-                yield Picture(path, label.name, each.name if of_clients else "")
+                yield Picture(path, label_name(label.name), each.name if of_clients else "")
 
 
 def _listed(table: CsvTable, columns: Sequence[str]) -> Iterator[Picture]:
@@ -125,14 +125,14 @@ def _listed(table: CsvTable, columns: Sequence[str]) -> Iterator[Picture]:
     table.check_columns(needed)
     for part in table.filled(needed):
         for row, place in enumerate(part.place):
-            named, *others = (part.cells[column][row].strip() for column in needed)
+            named, called, *owner = (part.cells[column][row].strip() for column in needed)
             if leads_out(named):
                 raise table.refuse(place, file, "a path below the folder of this file, without '..'", named)
             path = table.path.parent / named
             if not _is_picture(path):
                 allowed = f"the path of a picture that is there, below {table.path.parent}"
                 raise table.refuse(place, file, allowed, named)
-            yield Picture(path, *others)
+            yield Picture(path, label_name(called), *owner)
 
 
 def _below(folder: Path) -> list[Path]:

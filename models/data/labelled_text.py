@@ -11,7 +11,7 @@ from torch import Tensor
 
 from models.core.errors import UserError
 from models.data.dataset import Dataset, Examples
-from models.data.held_out import class_names, hold_out
+from models.data.held_out import class_names, hold_out, label_name
 from models.data.large import take_rows, zeros
 from models.data.table import Part, Table
 
@@ -124,7 +124,7 @@ def _survey(table: Table, columns: TextColumns) -> _Survey:
         texts = encoded_texts(table, part, columns.text, LONGEST)
         longest = max(longest, *map(len, texts))
         for place, cell in zip(part.place, part.cells[columns.label], strict=True):
-            called = str(cell).strip()
+            called = label_name(str(cell).strip())
             if not (called.isprintable() and len(called) <= LONGEST_NAME) or isinstance(cell, dict | list):
                 allowed = f"the name of a class, of at most {LONGEST_NAME} printable characters"
                 raise table.refuse(place, columns.label, allowed, cell)
