@@ -94,6 +94,24 @@ def test_any_columns_by_name_in_any_encoding(tmp_path: Path) -> None:
     assert dataset.client_names == ("client 0", "client 1")
 
 
+def test_quotes_that_are_parts_of_texts(tmp_path: Path) -> None:
+    rows = [('"Well', "a"), ("plain", "b"), ('he said"', "a"), ('"so" it is', "b"), ('""', "a")]
+    path = write(tmp_path / "a.tsv", "text\tlabel", rows, "\t")
+    with pytest.raises(UserError, match=r"no row of a CSV file .*; where quotes are .*, set quote = '' in"):
+        load(f"csv:{path}", delimiter="\t")
+    dataset = load(f"csv:{path}", delimiter="\t", quote="")
+    assert sorted([*read(dataset.train, dataset), *read(dataset.test, dataset)]) == sorted(rows)
+    with pytest.raises(
+        UserError, match="quote must be '\"', or '' where quotes are parts of values, got \"'\""
+    ):
+        load(f"csv:{path}", quote="'")
+    between = write(tmp_path / "b.csv", "text,label", [('"two\nlines, ""one"" text"', "a"), ("x", "b")])
+    assert {
+        *read_texts(load(f"csv:{between}").train["text"]),
+        *read_texts(load(f"csv:{between}").test["text"]),
+    } == {'two\nlines, "one" text', "x"}
+
+
 @pytest.mark.parametrize("as_list", [True, False])
 def test_json_lines_and_one_list(tmp_path: Path, as_list: bool) -> None:
     rows = [{"text": text, "label": len(text) % 2 * 10, "more": [1]} for text, _, _ in ROWS]
