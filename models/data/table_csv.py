@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from functools import cached_property
 from operator import itemgetter
 from pathlib import Path
+from typing import Literal
 
 from models.core.config import require
 from models.core.errors import UserError
@@ -28,7 +29,7 @@ class CsvTable(Table):
         require(quote in (QUOTE, ""), "quote", f"{QUOTE!r}, or '' where quotes are parts of values", quote)
         self.path, self.name = path, str(path)
         self.encoding, self.delimiter = check_encoding(encoding), delimiter
-        self.quoting = csv.QUOTE_MINIMAL if quote else csv.QUOTE_NONE
+        self.quote = quote
 
     @cached_property
     def columns(self) -> Sequence[str]:
@@ -56,7 +57,8 @@ class CsvTable(Table):
         before = csv.field_size_limit(LONGEST_CELL)
         try:
             with self.path.open(encoding=self.encoding, newline="") as file:
-                reader = csv.reader(file, strict=True, delimiter=self.delimiter, quoting=self.quoting)
+                quoting: Literal[0, 3] = csv.QUOTE_MINIMAL if self.quote else csv.QUOTE_NONE
+                reader = csv.reader(file, strict=True, delimiter=self.delimiter, quoting=quoting)
                 header = [name.strip() for name in next(reader, [])]
                 yield 1, header
                 number = reader.line_num
