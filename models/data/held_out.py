@@ -1,6 +1,8 @@
 """What data of one's own leaves open: which rows are held out, and which number a class has."""
 
-from collections.abc import Collection, Sequence
+import hashlib
+import unicodedata
+from collections.abc import Collection, Iterable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,14 +17,25 @@ HELD_OUT = ("test", "val", "valid", "validation", "dev")
 Rows = NDArray[np.int64]
 
 
-def tenth(num_rows: int) -> tuple[Rows, Rows]:
-    """Return the rows to train on, and the tenth that is held out, both in their order.
+def hold_out(contents: Iterable[bytes]) -> tuple[Rows, Rows]:
+    """Return the rows to train on, and about a tenth that is held out, both in their order.
 
-    They are drawn alike on every machine: rows of one class may follow one another in time.
+    A hash of a row's content decides, so that equal ones are never on both sides, and lie on the same side on
+    every machine. Where fortune would hold out none or all, it is one content, or all but one. Only where all
+    are equal is a tenth of them held out all the same.
     """
-    rows = np.random.default_rng(0).permutation(num_rows)
-    num_test = max(round(TEST_FRACTION * num_rows), 1)
-    return np.sort(rows[num_test:]), np.sort(rows[:num_test])
+    shares = np.fromiter(map(share, contents), np.float64)
+    smallest, largest = shares.min(initial=1), shares.max(initial=0)
+    if smallest == largest:
+        test = np.arange(len(shares)) < max(round(TEST_FRACTION * len(shares)), 1)
+    else:
+        test = ((shares < TEST_FRACTION) | (shares == smallest)) & (shares != largest)
+    return np.flatnonzero(~test), np.flatnonzero(test)
+
+
+def share(content: bytes) -> float:
+    """Return a number from 0 to 1 that follows from a content alone."""
+    return int.from_bytes(hashlib.sha256(content).digest()[:6], "big") / 2**48
 
 
 def class_names(
@@ -31,11 +44,11 @@ def class_names(
     """Return the classes in the order of their numbers, of data in which some were `found`.
 
     `given` is the option `classes`, `known` what the data itself says of them; without either they are those
-    that there are, whole numbers by size before names. Raises UserError, in which the data is called `owner`,
-    for a class that is not named.
+    that there are, whole numbers by size before names. All are as `label_name` has them. Raises UserError, in
+    which the data is called `owner`, for a class that is not named.
     """
     named = named_classes(given)
-    names = named or tuple(known) or tuple(sorted(found, key=in_order))
+    names = named or tuple(map(label_name, known)) or tuple(sorted(found, key=in_order))
     if strange := sorted(set(found).difference(names)):
         advice = "name it too" if named else "hold out another split, or name all of them in classes"
         says = "classes names" if named else "says that there are"
@@ -45,12 +58,21 @@ def class_names(
 
 def named_classes(given: object) -> tuple[str, ...]:
     """Return the classes that the option `classes` names; () where it names none."""
-    names = tuple(given) if isinstance(given, list | tuple) else (None,)
-    if not all(isinstance(name, str) for name in names) or len(set(names)) < len(names):
+    given_names = tuple(given) if isinstance(given, list | tuple) else (None,)
+    names = tuple(label_name(name) for name in given_names if isinstance(name, str))
+    if len(set(names)) < len(given_names):
         raise UserError(
             f"classes must be a list of names such as ['cat', 'dog'], each once, got {shown(given)}"
         )
     return names
+
+
+def label_name(text: str) -> str:
+    """Return the name of a label as all machines write it, in Unicode's form NFC.
+
+    Two texts that look alike are the same name then: macOS has made "é" of two signs in the names of folders.
+    """
+    return unicodedata.normalize("NFC", text)
 
 
 def in_order(name: str) -> tuple[int, int, str]:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from models.core.config import TaskConfig
 from models.core.errors import UserError, shown
 from models.data.dataset import Dataset
-from models.data.held_out import HELD_OUT, class_names, named_classes, tenth
+from models.data.held_out import HELD_OUT, class_names, hold_out, named_classes
 from models.data.names import class_name, client_names, label_text
 from models.data.pictures import Half, Shape, picture_dataset
 from models.data.series import HORIZON, WINDOW
@@ -272,7 +272,7 @@ def _pixels(table: HubTable, column: str, shape: Shape) -> Iterator[NDArray[np.u
 
 
 def _tagged(name: str, tables: Sequence[Table], extra: Extra) -> Dataset:
-    """Return sentences of words and their tags; of one split alone, a tenth is held out."""
+    """Return sentences of words and their tags; of one split alone, about a tenth is held out."""
     words, tags = extra.words or WORDS, extra.tags or TAGS
     halves = []
     for table in tables:
@@ -287,7 +287,8 @@ def _tagged(name: str, tables: Sequence[Table], extra: Extra) -> Dataset:
         )
     if len(halves) == 1:
         whole = halves[0]
-        halves = [[whole[row] for row in rows] for rows in tenth(len(whole))]
+        contents = ("\0".join(sentence.words).encode(errors="surrogatepass") for sentence in whole)
+        halves = [[whole[row] for row in rows] for rows in hold_out(contents)]
     return dataset_of(name, *halves, types=named_types(extra.types))
 
 

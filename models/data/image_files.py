@@ -11,7 +11,7 @@ from models.core.config import TaskConfig
 from models.core.errors import UserError
 from models.core.paths import leads_out
 from models.data.dataset import Dataset
-from models.data.held_out import HELD_OUT, class_names, named_classes
+from models.data.held_out import HELD_OUT, class_names, label_name, named_classes
 from models.data.names import class_name, client_names, label_text
 from models.data.pictures import Half, Shape, picture_dataset
 from models.data.source import source_path
@@ -132,7 +132,7 @@ def _found(folder: Path) -> Iterator[Picture]:
     for each in inner:
         for label in clients[each] if of_clients else [each]:
             for path in _pictures(label):
-                yield Picture(path, label.name, each.name if of_clients else "")
+                yield Picture(path, label_name(label.name), each.name if of_clients else "")
 
 
 def _listed(table: CsvTable, columns: Sequence[str]) -> Iterator[Picture]:

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from models.core.errors import UserError
 from models.data.dataset import Dataset, Examples
-from models.data.held_out import class_names, tenth
-from models.data.large import zeros
+from models.data.held_out import class_names, hold_out
+from models.data.large import take_rows, zeros
 from models.data.names import class_name, client_names, label_text
 from models.data.table import Part, Table
 
@@ -59,7 +59,7 @@ class _Survey:
 def read_labelled_text(
     name: str, tables: Sequence[Table], columns: TextColumns, classes: Sequence[str]
 ) -> Dataset:
-    """Return the texts of one table, of which a tenth is held out, or of one for each half.
+    """Return the texts of one table, of which about a tenth is held out, or of one for each half.
 
     Each table is read twice: to number its classes and to know the longest text, then to keep the texts.
     `classes` names the classes in the order of their numbers; unless given, they are those that there are.
@@ -75,8 +75,9 @@ def read_labelled_text(
     halves = [_kept(*each, names) for each in zip(tables, surveys, of_tables, strict=True)]
     train_rows = np.arange(len(surveys[0].label))
     if len(halves) == 1:
-        train_rows, test_rows = tenth(len(train_rows))
-        halves = [(text[rows], label[rows]) for text, label in halves for rows in (train_rows, test_rows)]
+        text, label = halves[0]
+        train_rows, test_rows = hold_out(row.tobytes().rstrip(bytes([FILL])) for row in text)
+        halves = [(take_rows(text, rows), label[rows]) for rows in (train_rows, test_rows)]
     if not columns.client:
         return dataset_of(name, halves, names)
     clients, client = np.unique(surveys[0].client[train_rows], return_inverse=True)

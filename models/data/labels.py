@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from models.data.dataset import Dataset
-from models.data.held_out import in_order
+from models.data.held_out import in_order, label_name
 from models.data.tag_schemes import OUTSIDE
 
 MOST, LONGEST = 1_000, 200
@@ -57,7 +57,7 @@ class Labels:
         together: set[str] = set()
         for names in told:
             self.check(names)
-            together.update(names)
+            together.update(map(label_name, names))
         if self.numbered:
             return tuple(map(str, range(max(map(int, together), default=-1) + 1)))
         self.check([*together])

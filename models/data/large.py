@@ -13,6 +13,8 @@ from models.data.cache import cache_folder
 
 IN_MEMORY = 2**30
 """Bytes of the largest array that is not mapped."""
+_COPIED = 2**24
+"""Bytes that are copied at a time."""
 
 
 def zeros(shape: Sequence[int], dtype: DTypeLike) -> NDArray[Any]:
@@ -34,3 +36,12 @@ def zeros(shape: Sequence[int], dtype: DTypeLike) -> NDArray[Any]:
         else:
             file.truncate(size)
         return np.memmap(file, dtype, "r+", shape=tuple(shape))
+
+
+def take_rows(array: NDArray[Any], rows: NDArray[np.int64]) -> NDArray[Any]:
+    """Return a copy of some rows of an array, which need not fit into the memory either."""
+    chosen = zeros((len(rows), *array.shape[1:]), array.dtype)
+    at_once = max(1, _COPIED // max(1, array[:1].nbytes))
+    for start in range(0, len(rows), at_once):
+        chosen[start : start + at_once] = array[rows[start : start + at_once]]
+    return chosen

@@ -3,6 +3,7 @@
 import re
 from typing import Any
 
+from models.data.held_out import label_name
 from models.data.table import Part, Table
 
 LONGEST_CLASS = 100
@@ -25,7 +26,7 @@ def label_text(cell: Any) -> str:
     if isinstance(cell, bool):
         return str(cell).lower()  # as JSON has it
     name = str(int(cell) if isinstance(cell, float) and cell.is_integer() else cell).strip()
-    return name.removesuffix(".0") if re.fullmatch(r"-?[0-9]+\.0", name) else name
+    return label_name(name.removesuffix(".0") if re.fullmatch(r"-?[0-9]+\.0", name) else name)
 
 
 def client_names(table: Table, part: Part, column: str) -> list[str]:

@@ -1,12 +1,11 @@
 """Parallel text of one's own: line-aligned files as OPUS, Moses and WMT ship them, or tables with tabs."""
 
-import hashlib
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from models.core.config import TaskConfig, require
 from models.data.dataset import Dataset
-from models.data.held_out import HELD_OUT
+from models.data.held_out import HELD_OUT, share
 from models.data.parallel_files import Line, Reading, corpora, read_corpus
 from models.data.parallel_text import Pair, dataset_of
 from models.data.source import source_path
@@ -69,11 +68,11 @@ def held_out(sources: Collection[str], fraction: float) -> set[str]:
 
     Where fortune would hold out none or all, it is one, or all but one.
     """
-    share = {source: _share(source) for source in sources}
-    chosen = {source for source in sources if share[source] < fraction}
+    shares = {source: share(source.encode()) for source in sources}
+    chosen = {source for source in sources if shares[source] < fraction}
     if sources and not chosen:
-        return {min(share, key=share.__getitem__)}
-    return chosen if len(chosen) < len(share) else chosen - {max(share, key=share.__getitem__)}
+        return {min(shares, key=shares.__getitem__)}
+    return chosen if len(chosen) < len(shares) else chosen - {max(shares, key=shares.__getitem__)}
 
 
 def _halves(lines: Mapping[str, list[Line]], fraction: float) -> tuple[list[Line], list[Line]]:
@@ -85,8 +84,3 @@ def _halves(lines: Mapping[str, list[Line]], fraction: float) -> tuple[list[Line
     sources = held_out({line.source for line in every}, fraction)
     train, test = ([line for line in every if (line.source in sources) is side] for side in (False, True))
     return train, test
-
-
-def _share(source: str) -> float:
-    """Return a number from 0 to 1 that follows from a text alone."""
-    return int.from_bytes(hashlib.sha256(source.encode()).digest()[:6], "big") / 2**48

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from models.core.config import require
 from models.data.dataset import Dataset, Examples, Indices
-from models.data.held_out import tenth
-from models.data.large import zeros
+from models.data.held_out import hold_out
+from models.data.large import take_rows, zeros
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -79,14 +79,15 @@ def picture_dataset(
     classes: tuple[str, ...],
     client: Sequence[str] = (),
 ) -> Dataset:
-    """Return training and held-out pictures; of one half alone, a tenth is held out.
+    """Return training and held-out pictures; of one half alone, about a tenth is held out.
 
     `client` names the owner of each picture of the first half, or is () where none has one.
     """
     train_rows = np.arange(len(halves[0][1]))
     if len(halves) == 1:
-        train_rows, test_rows = tenth(len(train_rows))
-        halves = [_rows(halves[0], rows) for rows in (train_rows, test_rows)]
+        images, labels = halves[0]
+        train_rows, test_rows = hold_out(picture.tobytes() for picture in images)
+        halves = [(take_rows(images, rows), labels[rows]) for rows in (train_rows, test_rows)]
     train, test = (
         Examples({"image": torch.from_numpy(images), "label": torch.from_numpy(labels)})
         for images, labels in halves
@@ -109,11 +110,3 @@ def picture_dataset(
         client_names=tuple(names),
         info={"max_value": 255},
     )
-
-
-def _rows(half: Half, rows: NDArray[np.int64]) -> Half:
-    images, labels = half
-    chosen = zeros((len(rows), *images.shape[1:]), np.uint8)
-    for place, row in enumerate(rows.tolist()):
-        chosen[place] = images[row]
-    return chosen, labels[rows]

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from functools import cached_property
 from operator import itemgetter
 from pathlib import Path
+from typing import Literal
 
 from models.core.config import require
 from models.core.errors import UserError
@@ -13,15 +14,22 @@ from models.data.table import Part, Table, check_encoding, in_parts, other_encod
 LONGEST_CELL = 2**24
 """Characters of a value; Python's own limit of 2^17 is less than a long text."""
 
+QUOTE = '"'
+
 
 class CsvTable(Table):
-    """A CSV file whose first line names the columns; an empty line is no row."""
+    """A CSV file whose first line names the columns; an empty line is no row.
 
-    def __init__(self, path: Path, encoding: str = "utf-8", delimiter: str = ",") -> None:
+    A value between quotes may hold delimiters and the ends of lines, unless `quote` is "".
+    """
+
+    def __init__(self, path: Path, encoding: str = "utf-8", delimiter: str = ",", quote: str = QUOTE) -> None:
         fits = len(delimiter) == 1 and delimiter not in '\r\n"\0 '
         require(fits, "delimiter", r"one sign such as ',', ';' or a tab (\"\\t\")", delimiter)
+        require(quote in (QUOTE, ""), "quote", f"{QUOTE!r}, or '' where quotes are parts of values", quote)
         self.path, self.name = path, str(path)
         self.encoding, self.delimiter = check_encoding(encoding), delimiter
+        self.quote = quote
 
     @cached_property
     def columns(self) -> Sequence[str]:
@@ -49,7 +57,8 @@ class CsvTable(Table):
         before = csv.field_size_limit(LONGEST_CELL)
         try:
             with self.path.open(encoding=self.encoding, newline="") as file:
-                reader = csv.reader(file, strict=True, delimiter=self.delimiter)
+                quoting: Literal[0, 3] = csv.QUOTE_MINIMAL if self.quote else csv.QUOTE_NONE
+                reader = csv.reader(file, strict=True, delimiter=self.delimiter, quoting=quoting)
                 header = [name.strip() for name in next(reader, [])]
                 yield 1, header
                 number = reader.line_num
@@ -63,7 +72,10 @@ class CsvTable(Table):
         except UnicodeError as error:
             raise other_encoding(self.name, self.encoding, error) from error
         except csv.Error as error:
-            raise UserError(f"{self.path}, line {number + 1}: no row of a CSV file ({error})") from error
+            raise UserError(
+                f"{self.path}, line {number + 1}: no row of a CSV file ({error}); where quotes are parts of "
+                "the values, set quote = '' in dataset-options of csv"
+            ) from error
         except OSError as error:
             raise UserError(f"{self.path} cannot be read ({error.strerror}): give a CSV file") from error
         finally:

@@ -15,7 +15,7 @@ from models.data.series_tables import SeriesColumns, read_series
 from models.data.source import source_path
 from models.data.table import Table
 from models.data.table_arrow import ParquetTable
-from models.data.table_csv import CsvTable
+from models.data.table_csv import QUOTE, CsvTable
 from models.data.table_json import JsonTable
 from models.data.text_tables import read_text
 
@@ -81,14 +81,18 @@ def load_csv(
     encoding: str = "utf-8",
     delimiter: str = ",",
     decimal: str = ".",
+    quote: str = QUOTE,
 ) -> Dataset:
     """Return what "csv:PATH" holds: the series or the texts of a file with a line of names first.
 
-    See `load_table` for the options that all tables have. `decimal` is the sign before a number's fraction.
+    See `load_table` for the options that all tables have. `decimal` is the sign before a number's fraction;
+    `quote` stands around values that hold a delimiter or the end of a line, "" = quotes are parts of values.
     """
     require(decimal in (".", ","), "decimal", "'.' or ','", decimal)
     meaning = Meaning(time, value, time_format, window, horizon, max_step, text, label, classes, client)
-    return load_table(config, "csv", lambda path: CsvTable(path, encoding, delimiter), meaning, decimal)
+    return load_table(
+        config, "csv", lambda path: CsvTable(path, encoding, delimiter, quote), meaning, decimal
+    )
 
 
 def load_json(

@@ -3,6 +3,8 @@
 import re
 from collections.abc import Sequence
 
+from models.data.held_out import label_name
+
 OUTSIDE = "O"
 _PREFIXED = re.compile(r"[BIESLU]-.+")
 _BRACKETS = re.compile(r"(?:\((?P<type>[^()*\s]+))?\*?(?P<closes>\))?")
@@ -20,10 +22,10 @@ def to_iob2(tags: Sequence[str]) -> list[str]:
     It reads IOB1 (Ramshaw & Marcus 1995, I- begins an entity unless one of its type stands before it), IOB2,
     BIOES or IOBES (S- is an entity of one word, E- the last of several), BILOU (U-, L-), and the brackets of
     CoNLL-2012. One rule serves all: a word begins an entity where its prefix says so, or where no entity of
-    its type is open.
+    its type is open. Types come as `label_name` has them.
     """
     converted, open_type = [], ""
-    for tag in tags:
+    for tag in map(label_name, tags):
         if found := _bracket(tag):
             kind, begins, ends = found["type"] or open_type, bool(found["type"]), bool(found["closes"])
         else:

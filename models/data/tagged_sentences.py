@@ -10,6 +10,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from models.core.errors import UserError, shown
 from models.data.dataset import Dataset, Examples
+from models.data.held_out import label_name
 from models.data.tag_schemes import OUTSIDE
 
 NO_WORD = -1
@@ -73,7 +74,7 @@ def named_types(given: Sequence[str]) -> Sequence[str]:
     """Return what the option `types` names; UserError where it is no list of names."""
     if not (isinstance(given, list | tuple) and all(isinstance(name, str) for name in given)):
         raise UserError(f"types must be a list of entity types such as ['PER', 'LOC'], got {shown(given)}")
-    return given
+    return [label_name(name) for name in given]
 
 
 def read(numbers: Tensor, length: Tensor, meanings: Sequence[str]) -> list[list[str]]:

@@ -14,10 +14,10 @@ from models.data.parallel_text import read
 from models.task import Batch, Metrics, Objective, OptimizerChoice, Task
 from models.text.encoder_decoder import DECODERS, LUONG, EncoderDecoder
 from models.text.length_buckets import bucketed_by
-from models.text.teacher_forcing import cross_entropy, forced, num_tokens, summed
+from models.text.teacher_forcing import cross_entropy, forced, losses_of, num_tokens
 from models.text.translation_scores import TOKENIZERS, bleu, bleu_counts, chrf, chrf_counts
 from models.text.vocabulary import BYTES, load_vocabulary
-from models.text.word_for_word import learn_words, translate_words
+from models.text.word_for_word import learn_words, sample, translate_words
 from models.text.writer import EVALUATION_BATCH, Writer
 
 if TYPE_CHECKING:
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 BASELINE = "word-for-word-bleu"
 MAPS, ROWS = 2, 12
 """Texts whose attention a figure shows, and those that its table has."""
+LOG_PROBS = 2**24
+"""Log-probabilities that an evaluation computes at a time, unless those of a single text are more."""
 
 
 class Translation(Task):
@@ -43,7 +45,8 @@ class Translation(Task):
     `bleu_tokenizer`, how BLEU finds words: "13a", "intl", "zh", "char" or "none" of sacrebleu.
 
     Metrics: `bleu` and `chrf` are those of sacrebleu on the whole corpus, from merged counts, 0 to 100;
-    `word-for-word-bleu`, what a dictionary of single words reaches that is made of the training pairs;
+    `word-for-word-bleu`, what a dictionary of single words reaches that is made of the training pairs, of at
+    most 10,000;
     `exact-match`, the part of the texts that are the reference; `length-ratio`, words written to those of the
     references; `loss`, nats a token where the tokens before it are given.
     """
@@ -156,8 +159,10 @@ class Translation(Task):
 
     @cached_property
     def _dictionary(self) -> dict[str, str]:
-        """Source word -> target word, of the training pairs."""
-        return learn_words(*(read(self.dataset.train[side]) for side in ("source", "target")))
+        """Source word -> target word, of a sample of the training pairs."""
+        sides = [self.dataset.train[side] for side in ("source", "target")]
+        rows = sample(*sides)
+        return learn_words(*(read(side[rows]) for side in sides))
 
     def _loss(self, model: nn.Module, data: Examples) -> tuple[float, int]:
         """Return the loss summed over the tokens of all targets, and how many they are."""
@@ -165,7 +170,12 @@ class Translation(Task):
         total, count = 0.0, 0
         for rows in torch.arange(len(data)).split(EVALUATION_BATCH):
             batch = self.batch(data.at(rows), torch.Generator())
-            log_probs = model(batch["source"].to(device), batch["inputs"].to(device)).cpu().double()
-            total += float(summed(log_probs, batch["labels"]))
+            at_once = max(1, LOG_PROBS // (batch["labels"].shape[1] * self.writer.vocabulary.size))
+            parts = (batch[name].split(at_once) for name in ("source", "inputs", "labels"))
+            losses = []
+            for source, inputs, labels in zip(*parts, strict=True):
+                log_probs = model(source.to(device), inputs.to(device))
+                losses.append(losses_of(log_probs, labels.to(device)).cpu())
+            total += float(torch.cat(losses).double().sum())
             count += num_tokens(batch)
         return total, count

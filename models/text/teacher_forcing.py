@@ -33,6 +33,12 @@ def summed(log_probs: Tensor, labels: Tensor) -> Tensor:
     return F.nll_loss(log_probs.flatten(0, 1), labels.flatten(), ignore_index=PAD, reduction="sum")
 
 
+def losses_of(log_probs: Tensor, labels: Tensor) -> Tensor:
+    """(B, T, V), (B, T) -> what `summed` is the sum of (B, T): of PAD, 0."""
+    chosen = log_probs.gather(2, labels.unsqueeze(2)).squeeze(2)
+    return -chosen.where(labels != PAD, 0)
+
+
 def num_tokens(batch: Batch) -> int:
     """Return how many tokens of a batch the loss is the mean of."""
     return int((batch["labels"] != PAD).sum())

@@ -116,9 +116,13 @@ class TokenizerVocabulary(Vocabulary):
         return hashlib.sha256(self.tokenizer.to_str().encode()).hexdigest()
 
     def encode(self, text: Tensor) -> Tensor:
-        """Return what the tokenizer makes of texts, without what it puts around them."""
+        """Return what the tokenizer makes of texts, without what it puts around them; L is 1 or more."""
         encodings = self.tokenizer.encode_batch(read(text), add_special_tokens=False)
-        rows = [torch.tensor([number + 1 for number in each.ids], dtype=torch.int64) for each in encodings]
+        # It may find no token in any of the texts.
+        rows = [
+            torch.tensor([number + 1 for number in each.ids] or [PAD], dtype=torch.int64)
+            for each in encodings
+        ]
         return pad_sequence(rows, batch_first=True, padding_value=PAD)
 
     def decode(self, tokens: Sequence[int]) -> str:
@@ -149,7 +153,8 @@ def load_vocabulary(name: str) -> Vocabulary:
         raise UserError(f"backbone {shown(name)}: {file} is no tokenizer ({error})") from error
     tokenizer.no_padding()
     tokenizer.no_truncation()
-    return TokenizerVocabulary(tokenizer.get_vocab_size(), tokenizer=tokenizer)
+    # Not how many tokens there are: their numbers may have holes.
+    return TokenizerVocabulary(1 + max(tokenizer.get_vocab().values(), default=-1), tokenizer=tokenizer)
 
 
 def _minilm() -> Path:

@@ -1,7 +1,30 @@
 """The simplest translation there is: each word by itself, in the order of the source."""
 
+import hashlib
 from collections import Counter
 from collections.abc import Sequence
+from heapq import nsmallest
+
+import torch
+from torch import Tensor
+
+MOST_PAIRS = 10_000
+"""Pairs that words are learned from: what pairs of words take grows with them, in each process."""
+
+
+def sample(source: Tensor, target: Tensor) -> Tensor:
+    """Return the rows of at most MOST_PAIRS pairs, UTF-8 with zeros behind (N, S) and (N, T).
+
+    They are those of the smallest hashes, so that neither their places nor the machine decides.
+    """
+    if len(source) <= MOST_PAIRS:
+        return torch.arange(len(source))
+    texts = (
+        b"\0".join(row.tobytes().rstrip(b"\0") for row in pair)
+        for pair in zip(source.numpy(), target.numpy(), strict=True)
+    )
+    hashes = ((hashlib.sha256(text).digest(), row) for row, text in enumerate(texts))
+    return torch.tensor(sorted(row for _, row in nsmallest(MOST_PAIRS, hashes)))
 
 
 def learn_words(sources: Sequence[str], targets: Sequence[str]) -> dict[str, str]:

@@ -129,7 +129,7 @@ def test_a_folder_of_files_and_one_file(tmp_path: Path) -> None:
     assert dataset.classes == ("blame", "praise")
     assert texts_of(dataset) == [*EXPECTED, *EXPECTED[:2]]
     dataset = load("hf:some/train.jsonl", tmp_path, text="said", label="kind")
-    assert (len(dataset.train), len(dataset.test)) == (18, 2)
+    assert (len(dataset.train), len(dataset.test)) == (17, 3)
 
 
 def test_pictures_with_labels(tmp_path: Path) -> None:

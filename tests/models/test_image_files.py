@@ -80,10 +80,19 @@ def test_without_halves_a_tenth_is_held_out(tmp_path: Path) -> None:
     paint(tmp_path / "a", range(15), "L")
     paint(tmp_path / "b", range(100, 105), "L")
     dataset = load("images:.", tmp_path, channels=1, size=4)
-    assert dataset.train["image"].shape == (18, 1, 4, 4)
+    assert dataset.train["image"].shape == (17, 1, 4, 4)
     shades = [each["image"][:, 0, 0, 0].tolist() for each in (dataset.train, dataset.test)]
     assert sorted([*shades[0], *shades[1]]) == [*range(15), *range(100, 105)]
     assert list(dataset.train["label"].tolist()) == [int(shade >= 100) for shade in shades[0]]
+
+
+def test_equal_pictures_are_on_one_side(tmp_path: Path) -> None:
+    paint(tmp_path / "a", [*range(10)] * 4, "L")
+    dataset = load("images:.", tmp_path, channels=1, size=4)
+    train, test = ({*half["image"][:, 0, 0, 0].tolist()} for half in (dataset.train, dataset.test))
+    assert train | test == {*range(10)}
+    assert test
+    assert not train & test
 
 
 def test_a_machine_that_lacks_a_class_numbers_them_as_all_do(tmp_path: Path) -> None:
@@ -283,8 +292,8 @@ def test_arrays_of_one_half(tmp_path: Path) -> None:
     colour = np.stack([GREY, GREY + 100, GREY + 200], axis=-1)
     np.savez(tmp_path / "x.npz", image=colour, label=LABELS)
     dataset = load("npz:x.npz", tmp_path)
-    assert (len(dataset.train), len(dataset.test)) == (18, 2)
-    assert dataset.train["image"].shape == (18, 3, 3, 5)
+    assert (len(dataset.train), len(dataset.test)) == (19, 1)
+    assert dataset.train["image"].shape == (19, 3, 3, 5)
     for half in (dataset.train, dataset.test):
         shades = half["image"][:, :, 0, 0].tolist()
         assert [[each[0], each[0] + 100, each[0] + 200] for each in shades] == shades

@@ -15,6 +15,7 @@ from models.data import labelled_text, large, table, text
 from models.data.data_files import data_files
 from models.data.dataset import Dataset
 from models.data.datasets import find_source, load_dataset
+from models.data.held_out import hold_out
 from models.data.labelled_text import read_texts
 from models.data.labels import labels_of
 
@@ -42,12 +43,37 @@ def test_columns_that_are_called_so_need_no_options(tmp_path: Path) -> None:
     dataset = load(f"csv:{write(tmp_path / 'a.csv', 'text,label,client', ROWS)}")
     assert (dataset.kind, dataset.label, dataset.classes) == ("labelled-text", "label", ("no", "yes"))
     train, test = (read(half, dataset) for half in (dataset.train, dataset.test))
-    assert (len(train), len(test)) == (18, 2)
+    assert (len(train), len(test)) == (17, 3)
     assert sorted([*train, *test]) == sorted((text, label) for text, label, _ in ROWS)
     assert dataset.client_names == ("client 0", "client 1")
     of_text = {text: client for text, _, client in ROWS}
     assert dataset.client is not None
     assert [dataset.client_names[number] for number in dataset.client] == [of_text[text] for text, _ in train]
+
+
+def test_equal_texts_are_on_one_side_on_every_machine(tmp_path: Path) -> None:
+    rows = [(f"text {number % 10}", f"{number % 3}") for number in range(200)]
+    dataset = load(f"csv:{write(tmp_path / 'a.csv', 'text,label', rows)}")
+    train, test = (set(read_texts(half["text"])) for half in (dataset.train, dataset.test))
+    assert len(train | test) == 10
+    assert test == {"text 6"}
+    # Another machine has other rows, in another order and with a longer text.
+    longer = load(f"csv:{write(tmp_path / 'b.csv', 'text,label', [*rows[100::-1], ('longer ' * 9, '0')])}")
+    assert test <= set(read_texts(longer.test["text"]))
+    assert train <= set(read_texts(longer.train["text"]))
+
+
+def test_about_a_tenth_is_held_out_and_never_none_or_all() -> None:
+    train, test = hold_out(f"{number}".encode() for number in range(10_000))
+    assert sorted([*train, *test]) == [*range(10_000)]
+    assert 900 < len(test) < 1100
+    for size in range(2, 30):
+        train, test = hold_out([b"%d" % number for number in range(size)])
+        assert len(train) + len(test) == size
+        assert min(len(train), len(test)) >= 1
+    train, test = hold_out([b"alike"] * 20)
+    assert (train.tolist(), test.tolist()) == ([*range(2, 20)], [0, 1])
+    assert [len(rows) for rows in hold_out([])] == [0, 0]
 
 
 def test_any_columns_by_name_in_any_encoding(tmp_path: Path) -> None:
@@ -66,6 +92,24 @@ def test_any_columns_by_name_in_any_encoding(tmp_path: Path) -> None:
     both = [*read(dataset.train, dataset), *read(dataset.test, dataset)]
     assert sorted(both) == sorted((f"{text} more", label) for text, label, _ in ROWS)
     assert dataset.client_names == ("client 0", "client 1")
+
+
+def test_quotes_that_are_parts_of_texts(tmp_path: Path) -> None:
+    rows = [('"Well', "a"), ("plain", "b"), ('he said"', "a"), ('"so" it is', "b"), ('""', "a")]
+    path = write(tmp_path / "a.tsv", "text\tlabel", rows, "\t")
+    with pytest.raises(UserError, match=r"no row of a CSV file .*; where quotes are .*, set quote = '' in"):
+        load(f"csv:{path}", delimiter="\t")
+    dataset = load(f"csv:{path}", delimiter="\t", quote="")
+    assert sorted([*read(dataset.train, dataset), *read(dataset.test, dataset)]) == sorted(rows)
+    with pytest.raises(
+        UserError, match="quote must be '\"', or '' where quotes are parts of values, got \"'\""
+    ):
+        load(f"csv:{path}", quote="'")
+    between = write(tmp_path / "b.csv", "text,label", [('"two\nlines, ""one"" text"', "a"), ("x", "b")])
+    assert {
+        *read_texts(load(f"csv:{between}").train["text"]),
+        *read_texts(load(f"csv:{between}").test["text"]),
+    } == {'two\nlines, "one" text', "x"}
 
 
 @pytest.mark.parametrize("as_list", [True, False])
@@ -173,11 +217,15 @@ def test_what_does_not_fit_into_the_memory_is_mapped(tmp_path: Path, monkeypatch
     monkeypatch.setattr(large, "IN_MEMORY", 10)
     monkeypatch.setattr(table, "PART", 3)
     monkeypatch.setenv("POLYFED_CACHE", str(tmp_path / "cache"))
-    made = []
+    made, taken = [], []
     monkeypatch.setattr(labelled_text, "zeros", lambda *of: made.append(large.zeros(*of)) or made[-1])
+    monkeypatch.setattr(
+        labelled_text, "take_rows", lambda *of: taken.append(large.take_rows(*of)) or taken[-1]
+    )
+    monkeypatch.setattr(large, "_COPIED", 30)
     load_dataset.cache_clear()
     mapped = load(f"csv:{path}")
-    assert isinstance(made[0], np.memmap)
+    assert [isinstance(each, np.memmap) for each in (*made, *taken)] == [True] * 3  # with both halves
     for half in ("train", "test"):
         for column in ("text", "label"):
             assert torch.equal(getattr(mapped, half)[column], getattr(whole, half)[column])

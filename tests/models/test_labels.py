@@ -51,6 +51,32 @@ def test_a_label_that_is_called_by_its_number(name: str) -> None:
         NUMBERED.union([("0",), (name,)])
 
 
+NFC, NFD = "caf\u00e9", "cafe\u0301"
+
+
+def test_names_that_look_alike_are_one(tmp_path: Path) -> None:
+    assert NAMED.union([(NFC,), (NFD, "tea")]) == (NFC, "tea")
+    lines = ["text,label", *(f"text {number},{(NFC, NFD)[number % 2]}" for number in range(20))]
+    (tmp_path / "a.csv").write_text("\n".join(lines), encoding="utf-8")
+    (tmp_path / "pictures.csv").write_text(f"file,label\n0.png,{NFC}\n1.png,{NFD}", encoding="utf-8")
+    (tmp_path / "scans" / NFD).mkdir(parents=True)
+    for place in (tmp_path, tmp_path / "scans" / NFD):
+        for shade in range(2):
+            Image.new("L", (4, 4), shade).save(place / f"{shade}.png")
+    for half, name in (("train", NFC), ("test", NFD)):
+        (tmp_path / f"{half}.txt").write_text(f"Ann B-{name}\nsat I-{name}\n", encoding="utf-8")
+    for name, option in (
+        ("csv:a.csv", "classes"),
+        ("images:pictures.csv", "classes"),
+        ("images:scans", "classes"),
+        ("conll:.", "types"),
+    ):
+        assert labels_of(load(name, tmp_path, "")) == (NFC,)
+        assert labels_of(load(name, tmp_path, f"{option} = ['{NFD}', 'tea']")) == (NFC, "tea")
+    with pytest.raises(UserError, match=r"classes must be a list of names such as .*, each once"):
+        load("csv:a.csv", tmp_path, f"classes = ['{NFD}', '{NFC}']")
+
+
 def test_too_many_labels_together() -> None:
     with pytest.raises(ValueError, match="labels must be at most 1000 together, got 1200"):
         NAMED.union([[f"a{number}" for number in range(600)], [f"b{number}" for number in range(600)]])

@@ -190,6 +190,15 @@ def test_spectral_norms_of_a_discriminator_are_one() -> None:
     assert list(judge.buffers()) == []
 
 
+def test_a_spectral_norm_of_zeros_is_zeros() -> None:
+    layer = nn.Linear(3, 2)
+    nn.init.zeros_(layer.weight)
+    layer = with_spectral_norm(nn.Sequential(layer))[0]
+    layer(torch.ones(1, 3)).sum().backward()
+    assert layer.weight.tolist() == [[0, 0, 0], [0, 0, 0]]
+    assert layer.parametrizations.weight.original.grad.isfinite().all()
+
+
 def test_a_spectral_norm_makes_scale_meaningless() -> None:
     plain, normed = gan(), gan(spectral_norm=True)
     model = build_model(normed, 1)

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from finished import Make, finish
+from tokenizers import Tokenizer, models, pre_tokenizers
 from torch import Tensor, nn
 
 from models.core.config import TaskConfig
@@ -15,9 +16,10 @@ from models.core.errors import UserError
 from models.data.parallel_text import EMPTY, Pair, dataset_of
 from models.registry import load_task
 from models.task import merge_metrics
+from models.text import seq2seq
 from models.text.attention import Memory
 from models.text.seq2seq import Translation
-from models.text.teacher_forcing import cross_entropy
+from models.text.teacher_forcing import cross_entropy, summed
 from simulations.scenario import load_scenario
 
 BEGIN, END, SIZE = 256, 257, 258
@@ -114,6 +116,50 @@ def test_clients_merge_to_what_all_their_texts_have() -> None:
     merged, whole = (task().ratios(metrics) for metrics in (merge_metrics(parts), evaluate(pairs)))
     assert {**merged, "loss": 0} == {**whole, "loss": 0}
     assert merged["loss"] == pytest.approx(whole["loss"])
+
+
+def of_words(folder: Path, pairs: list[Pair], **options: Any) -> Translation:
+    """Return a task whose tokens are 300 words."""
+    words = {"[UNK]": 0, **{f"w{number}": number for number in range(1, 300)}}
+    tokenizer = Tokenizer(models.WordLevel(words, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.save(str(folder / "tokenizer.json"))
+    return task(pairs, backbone=str(folder), embedding_size=4, hidden_size=4, **options)
+
+
+@torch.no_grad()
+def test_a_source_in_which_a_tokenizer_finds_no_token(tmp_path: Path) -> None:
+    made = of_words(tmp_path, [Pair("\t", "w1 w2"), Pair(" ", "w3")], copy=True)
+    data, generator, model = made.dataset.train, torch.Generator(), made.build()
+    assert made.batch(data, generator)["source"].tolist() == [[0], [0]]
+    assert made.evaluate(model, data, generator)["loss"][1] == 3 + 2
+    assert made.figures(model, data, generator).keys() == {"translations", "attention"}
+
+
+@torch.no_grad()
+def test_an_evaluation_holds_few_log_probabilities_at_a_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = of_words(tmp_path, [Pair(f"w{n}", f"w{n + 1} " * (1 + n % 3)) for n in range(1, 71)])
+    data, shapes = made.dataset.train, []
+    model = made.build()
+    model.register_forward_hook(lambda _, inputs, output: shapes.append(tuple(output.shape)))
+    whole = made.evaluate(model, data, torch.Generator())["loss"]
+    assert shapes == [(64, 4, 303), (6, 4, 303)]
+    # Those of the labels as 64-bit numbers, and nothing else, are what the sum is of.
+    batches = [made.batch(data.at(rows), torch.Generator()) for rows in torch.arange(70).split(64)]
+    log_probs = [model(batch["source"], batch["inputs"]).double() for batch in batches]
+    sums = [float(summed(each, batch["labels"])) for each, batch in zip(log_probs, batches, strict=True)]
+    assert whole[0] == pytest.approx(sum(sums), rel=1e-14)
+    shapes.clear()
+    monkeypatch.setattr(seq2seq, "LOG_PROBS", 20 * 4 * 303 + 1)
+    parted = made.evaluate(model, data, torch.Generator())["loss"]
+    assert shapes == [*[(20, 4, 303)] * 3, (4, 4, 303), (6, 4, 303)]
+    assert parted == (pytest.approx(whole[0]), whole[1])
+    monkeypatch.setattr(seq2seq, "LOG_PROBS", 1)
+    shapes.clear()
+    made.evaluate(model, data, torch.Generator())
+    assert shapes == [(1, 4, 303)] * 70
 
 
 @torch.no_grad()

