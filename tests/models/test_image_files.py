@@ -12,7 +12,7 @@ from PIL import Image
 from models.core.config import TaskConfig
 from models.core.errors import UserError
 from models.core.toml import quoted
-from models.data import large, npz_files, pictures
+from models.data import cache, large, npz_files, pictures
 from models.data.data_files import data_files
 from models.data.dataset import Dataset
 from models.data.datasets import load_dataset
@@ -135,8 +135,25 @@ def test_a_table_lists_pictures(tmp_path: Path) -> None:
     assert dataset.train["label"].tolist() == [0, 1, 0]
     assert dataset.client_names == ("a", "b")
     assert (dataset.test["label"].tolist(), len(dataset.test)) == ([0], 1)
-    config = TaskConfig(dataset="images:train.csv", data_dir=str(tmp_path))
-    assert {file.name for file in data_files(config)} >= {"train.csv", "scans/00.png"}
+    paint(tmp_path / "beside", [40], "L")
+    config = TaskConfig(dataset="images:train.csv", data_dir=str(tmp_path), dataset_options=quoted(given))
+    scans = ["scans/00.png", "scans/01.png", "scans/02.png"]
+    assert [file.name for file in data_files(config)] == [*scans, "train.csv"]
+
+
+def test_pictures_behind_a_link_are_seen_to_change(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(cache.VARIABLE, str(tmp_path / "cache"))
+    paint(tmp_path / "elsewhere", [10, 20], "L")
+    paint(tmp_path / "data" / "a", [30, 40], "L")
+    (tmp_path / "data" / "b").symlink_to(tmp_path / "elsewhere")
+    config = TaskConfig(dataset="images:data", data_dir=str(tmp_path))
+    assert [file.name for file in data_files(config)] == ["a/00.png", "a/01.png", "b/00.png", "b/01.png"]
+    for shades in ([10, 20], [50, 60]):
+        paint(tmp_path / "elsewhere", shades, "L")
+        load_dataset.cache_clear()
+        dataset = load("images:data", tmp_path, channels=1)
+        found = torch.cat([half["image"][:, 0, 0, 0] for half in (dataset.train, dataset.test)])
+        assert sorted(found.tolist()) == sorted([30, 40, *shades])
 
 
 def test_what_does_not_fit_into_the_memory_is_mapped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
