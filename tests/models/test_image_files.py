@@ -1,5 +1,6 @@
 """Pictures of one's own: a folder a class, or arrays in a file of NumPy's."""
 
+import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -293,3 +294,62 @@ def test_arrays_that_do_not_fit(tmp_path: Path, arrays: dict, options: dict[str,
     np.savez(tmp_path / "x.npz", **arrays)
     with pytest.raises(UserError, match=why):
         load("npz:x.npz", tmp_path, **options)
+
+
+def header(shape: str, kind: str = "|u1") -> bytes:
+    """Return an array of NumPy's that claims a shape, and holds nothing."""
+    text = f"{{'descr': '{kind}', 'fortran_order': False, 'shape': {shape}, }}".encode()
+    return b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text
+
+
+@pytest.mark.parametrize(
+    ("changed", "why"),
+    [
+        (
+            {"label": header("(1000000000000,)", "<i8")},
+            r"label says that it is int64 \(1000000000000,\), and hol",
+        ),
+        ({"image": header(f"(1, {2**40}, {2**40}, 1)")}, "image says that it is uint8 "),
+        (
+            {"image": header("(100000000, 32, 32)")},
+            r"image says that it is uint8 \(100000000, 32, 32\), and hol",
+        ),
+        ({"image": header("(-1, -8, 32)")}, "image says that it is uint8 "),
+        (
+            {"image": b"\x93NUMPY\x01\x00\x03\x00((("},
+            r"cannot be read \(.+\): it must hold arrays of numbers",
+        ),
+        ({"image": b"hello"}, r"cannot be read \(.+\): it must hold arrays of numbers"),
+    ],
+)
+def test_what_a_header_claims_is_not_believed(tmp_path: Path, changed: dict[str, bytes], why: str) -> None:
+    with zipfile.ZipFile(tmp_path / "x.npz", "w") as archive:
+        for name in ("image", "label"):
+            content = changed.get(name, header("(0,)", "<i8"))
+            archive.writestr(f"{name}.npy", content)
+    with pytest.raises(UserError, match=why):
+        load("npz:x.npz", tmp_path)
+
+
+def test_archives_that_numpy_did_not_write(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "x.npz", "w") as archive:
+        archive.writestr("image", b"")
+        archive.writestr("label", b"")
+    with pytest.raises(UserError, match="image and label; it holds nothing"):
+        load("npz:x.npz", tmp_path)
+    np.savez(tmp_path / "x.npz", image=GREY, label=LABELS)
+    content = (tmp_path / "x.npz").read_bytes()
+    entry, one = b"PK\x01\x02", b"PK\x03\x04"
+    encrypted = bytearray(content)
+    unknown = bytearray(content)
+    for sign, flags in ((entry, 8), (one, 6)):
+        place = content.find(sign)
+        while place >= 0:
+            encrypted[place + flags] |= 1
+            unknown[place + flags + 2] = 77
+            place = content.find(sign, place + 1)
+    for changed, why in ((encrypted, "password required"), (unknown, "compression method is not supported")):
+        (tmp_path / "x.npz").write_bytes(changed)
+        load_dataset.cache_clear()
+        with pytest.raises(UserError, match=f"x.npz cannot be read .*{why}.* it must hold arrays of numbers"):
+            load("npz:x.npz", tmp_path)
