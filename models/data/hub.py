@@ -16,7 +16,7 @@ from models.data.hub_places import SAVED, Places, files_below, load_folder, load
 from models.data.pictures import Half, Shape, picture_dataset
 from models.data.series import HORIZON, WINDOW
 from models.data.table import PART, Part, Table
-from models.data.table_arrow import named_cells, need
+from models.data.table_arrow import named_cells, need, python_cells
 from models.data.tables import CLIENT, LABEL, OF_SERIES, SERIES, TEXT, VALUE, Meaning, Names, make_dataset
 from models.data.tag_schemes import is_tag, to_iob2
 from models.data.tagged_sentences import Sentence, dataset_of, named_types
@@ -53,9 +53,10 @@ class HubTable(Table):
         first = 1
         chosen = self.split.select_columns(list(dict.fromkeys(columns)))
         for stored in chosen.with_format("arrow").iter(size):
-            rows, num = stored.to_pydict(), stored.num_rows
-            yield Part(range(first, first + num), {each: self._cells(rows[each], each) for each in columns})
-            first += num
+            place = range(first, first + stored.num_rows)
+            first += stored.num_rows
+            cells = {each: python_cells(self, each, place, stored.column(each)) for each in columns}
+            yield Part(place, {each: self._cells(cells[each], each) for each in columns})
 
     def classes(self, column: str) -> tuple[str, ...]:
         """Return the names of a ClassLabel's numbers, also of those in lists."""

@@ -16,6 +16,8 @@ from models.data.table import Part, Table
 # pandas is imported where it is used: it costs every worker a part of a second.
 
 Numbers = NDArray[np.float64]
+_YEARS = (1678, 2261)
+"""Whole years of which pandas counts the nanoseconds."""
 
 
 @dataclass(frozen=True)
@@ -164,5 +166,10 @@ def _days(table: Table, part: Part, columns: SeriesColumns) -> Numbers:
             else "a number in every row or a date as in ISO 8601 (or set time_format = '%d.%m.%Y', say)"
         )
         raise table.refuse(part.place[row], columns.time, allowed, cells[row])
-    days: Numbers = ((parsed - pd.Timestamp(0, tz="UTC")) / pd.Timedelta(days=1)).to_numpy()
+    try:
+        days: Numbers = ((parsed - pd.Timestamp(0, tz="UTC")) / pd.Timedelta(days=1)).to_numpy()
+    except (pd.errors.OutOfBoundsDatetime, OverflowError) as error:  # it counts nanoseconds
+        row = int(np.argmax(~parsed.dt.year.between(*_YEARS).to_numpy()))
+        allowed = f"a date of the years {_YEARS[0]} to {_YEARS[1]}"
+        raise table.refuse(part.place[row], columns.time, allowed, cells[row]) from error
     return days

@@ -81,6 +81,25 @@ def test_series_with_dates_in_a_parquet_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("time", "allowed"),
+    [
+        (pyarrow.array([5, 2**62], pyarrow.timestamp("us")), "1 to 9999, got 'date value out of range'$"),
+        (
+            pyarrow.array([5, 2**30], pyarrow.int32()).cast(pyarrow.date32()),
+            "1 to 9999, got 'days=1073741824",
+        ),
+        (pyarrow.array([5, 2**35], pyarrow.timestamp("s")), r"1678 to 2261, got datetime.datetime\(3058,"),
+    ],
+)
+def test_dates_of_a_far_year(tmp_path: Path, time: Any, allowed: str) -> None:
+    table = pyarrow.table({"time": time, "value": [1.0, 2.0], "client": ["a", "a"]})
+    parquet.write_table(table, tmp_path / "a.parquet")
+    for name in ("parquet:a.parquet", "hf:a.parquet"):
+        with pytest.raises(UserError, match=f"row 2: time must be a date of the years {allowed}"):
+            load(name, tmp_path)
+
+
+@pytest.mark.parametrize(
     ("column", "why"),
     [
         ([1.0, None], "{}, row 2: value must be filled in, or the row left out, got None"),

@@ -12,6 +12,7 @@ from models.core.errors import UserError
 from models.data.agreed_labels import labelled, open_labels
 from models.data.dataset import Dataset
 from models.data.datasets import load_dataset
+from models.data.held_out import class_names
 from models.data.labels import Labels, labels_of
 
 NAMED, NUMBERED = Labels("classes"), Labels("classes", numbered=True)
@@ -49,6 +50,12 @@ def test_names_that_no_labels_may_have(names: list[Any], why: str) -> None:
 def test_a_label_that_is_called_by_its_number(name: str) -> None:
     with pytest.raises(ValueError, match=r"a label must be a whole number (from 0 on|below 1000)|printable"):
         NUMBERED.union([("0",), (name,)])
+
+
+def test_numbers_of_any_length_are_sorted_by_size() -> None:
+    long = "1" + "0" * 5000
+    names = ["b", long, "10", "010", "9", "0", "00", "a"]
+    assert class_names("data", names, ()) == ("0", "00", "9", "010", "10", long, "a", "b")
 
 
 def test_too_many_labels_together() -> None:
