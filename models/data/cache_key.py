@@ -29,7 +29,9 @@ def cache_key(
     if source.parsed_with is None:
         return None
     try:
-        files = [] if source.packaged else _files(source, as_loaded)
+        # Options may say where files are named, as the columns of a table of pictures do.
+        with_options = as_loaded.model_copy(update={"dataset_options": config.dataset_options})
+        files = [] if source.packaged else _files(source, with_options)
         versions = {name: version(name) for name in sorted({*_ALWAYS, *source.parsed_with})}
         code = [_code_of_this_folder(), _sha256(_module_file(source.load))]
     except (OSError, UserError, PackageNotFoundError):  # the loader says what is wrong
@@ -50,7 +52,7 @@ def _files(source: Source, config: TaskConfig) -> list[tuple[Any, ...]]:
     """Return what tells files apart: their hashes, or where they are too large, their places and times."""
     paths = source.files_of(config)
     return [
-        (*file,) if file.sha256 else (str(path.resolve()), file.num_bytes, path.stat().st_mtime_ns)
+        (*file,) if file.sha256 else (file.name, str(path.resolve()), file.num_bytes, path.stat().st_mtime_ns)
         for path, file in zip(paths, hash_files(paths), strict=True)
     ]
 

@@ -75,6 +75,9 @@ def label_name(text: str) -> str:
     return unicodedata.normalize("NFC", text)
 
 
-def in_order(name: str) -> tuple[int, int, str]:
+def in_order(name: str) -> tuple[int, int, str, str]:
     """Return what classes are sorted by of which nobody has said the order: whole numbers before names."""
-    return (0, int(name), name) if name.isascii() and name.isdigit() else (1, 0, name)
+    if not (name.isascii() and name.isdigit()):
+        return 1, 0, "", name
+    digits = name.lstrip("0")  # compared as texts: of thousands of digits Python makes no number
+    return 0, len(digits), digits, name

@@ -12,11 +12,12 @@ from models.core.config import TaskConfig
 from models.core.errors import UserError, shown
 from models.data.dataset import Dataset
 from models.data.held_out import HELD_OUT, class_names, hold_out, named_classes
+from models.data.hub_places import SAVED, Places, files_below, load_folder, load_saved
 from models.data.names import class_name, client_names, label_text
 from models.data.pictures import Half, Shape, picture_dataset
 from models.data.series import HORIZON, WINDOW
 from models.data.table import PART, Part, Table
-from models.data.table_arrow import named_cells, need
+from models.data.table_arrow import named_cells, need, python_cells
 from models.data.tables import CLIENT, LABEL, OF_SERIES, SERIES, TEXT, VALUE, Meaning, Names, make_dataset
 from models.data.tag_schemes import is_tag, to_iob2
 from models.data.tagged_sentences import Sentence, dataset_of, named_types
@@ -28,8 +29,6 @@ IMAGE, WORDS, TAGS = "image", "tokens", "ner_tags"
 TRAIN = "train"
 _OF_HUB = "hf://datasets/"
 """Before a name: it is no folder, whatever lies in the current one."""
-_SAVED = ("dataset_dict.json", "state.json")
-"""Files by which a folder tells that `save_to_disk` wrote it."""
 _READERS = {".csv": "csv", ".json": "json", ".jsonl": "json", ".parquet": "parquet"}
 """Ending of a file -> what the library reads it with."""
 _PICTURES_AT_ONCE = 256
@@ -40,8 +39,8 @@ class HubTable(Table):
 
     counts = "row"
 
-    def __init__(self, name: str, split: Any) -> None:
-        self.name, self.split = name, split
+    def __init__(self, name: str, split: Any, places: Places) -> None:
+        self.name, self.split, self.places = name, split, places
 
     @property
     def columns(self) -> Sequence[str]:
@@ -49,18 +48,37 @@ class HubTable(Table):
         return list(self.split.column_names)
 
     def parts(self, columns: Sequence[str], size: int = PART) -> Iterator[Part]:
-        """Yield the rows, at most `size` at a time."""
+        """Yield the rows, at most `size` at a time: as they are stored, no file that one names is read."""
         first = 1
-        for rows in self.split.select_columns(list(dict.fromkeys(columns))).iter(size):
-            num = len(rows[columns[0]])
-            yield Part(range(first, first + num), {each: self._cells(rows[each], each) for each in columns})
-            first += num
+        chosen = self.split.select_columns(list(dict.fromkeys(columns)))
+        for stored in chosen.with_format("arrow").iter(size):
+            place = range(first, first + stored.num_rows)
+            first += stored.num_rows
+            cells = {each: python_cells(self, each, place, stored.column(each)) for each in columns}
+            yield Part(place, {each: self._cells(cells[each], each) for each in columns})
 
     def classes(self, column: str) -> tuple[str, ...]:
         """Return the names of a ClassLabel's numbers, also of those in lists."""
         feature = self.split.features.get(column)
         names = getattr(getattr(feature, "feature", feature), "names", None)
         return tuple(names) if names else ()
+
+    def picture(self, place: int, column: str, cell: Any) -> Any:
+        """Return what a cell holds as a picture; UserError where it is none, or lies elsewhere."""
+        import datasets
+        from PIL.Image import DecompressionBombError
+
+        feature = self.split.features[column]
+        if not (isinstance(feature, datasets.Image) and isinstance(cell, dict)):
+            raise self.refuse(place, column, "a picture, as a feature of the type Image is", cell)
+        path = cell.get("path")
+        if cell.get("bytes") is None and not (path and self.places.has(path)):
+            raise self.refuse(place, column, "a picture in the dataset itself, not a file elsewhere", path)
+        try:
+            return datasets.Image(mode=feature.mode).decode_example(cell)
+        except (OSError, ValueError, SyntaxError, DecompressionBombError) as error:  # as Pillow has it
+            why = " ".join(str(error).split())[:100]
+            raise self.refuse(place, column, "a picture that can be read", why) from error
 
     def _cells(self, cells: Sequence[Any], column: str) -> Sequence[Any]:
         names = self.classes(column)
@@ -157,7 +175,7 @@ def files_of_hf(config: TaskConfig) -> list[Path]:
     path = _own_path(config)
     if path is None:
         return []
-    return [path] if path.is_file() else sorted(each for each in path.rglob("*") if each.is_file())
+    return files_below(path)
 
 
 def _own_path(config: TaskConfig) -> Path | None:
@@ -168,22 +186,23 @@ def _own_path(config: TaskConfig) -> Path | None:
 
 def _splits(config: TaskConfig, subset: str, train: str, test: str) -> list[HubTable]:
     """Return the split to train on and, where there is one, that to hold out."""
-    found = _load(config, subset)
+    places = Places.of(_own_path(config))
+    found = _load(config, subset, places)
     if not isinstance(found, Mapping):
         if test:
             raise UserError(
                 f"dataset {config.dataset!r} has no splits, so test_split must be '', got {test!r}"
             )
-        return [HubTable(config.dataset, found)]
+        return [HubTable(config.dataset, found, places)]
     held_out = test or next((name for name in HELD_OUT if name in found), "")
     for option, name in (("train_split", train), ("test_split", held_out)):
         if name and name not in found:
             raise UserError(f"{option} must be one of {', '.join(found)}, got {shown(name)}")
     names = [train, held_out] if held_out and held_out != train else [train]
-    return [HubTable(f"{config.dataset} ({name})", found[name]) for name in names]
+    return [HubTable(f"{config.dataset} ({name})", found[name], places) for name in names]
 
 
-def _load(config: TaskConfig, subset: str) -> Any:
+def _load(config: TaskConfig, subset: str, places: Places) -> Any:
     """Return what the library loads: a dataset, or one a split."""
     import datasets
 
@@ -203,9 +222,9 @@ def _load(config: TaskConfig, subset: str) -> Any:
             return datasets.load_dataset(f"{_OF_HUB}{name}", subset or None)
         if path.is_file():
             return _one_file(path)
-        if any((path / each).is_file() for each in _SAVED):
-            return datasets.load_from_disk(str(path))
-        return datasets.load_dataset(str(path), subset or None)
+        if any((path / each).is_file() for each in SAVED):
+            return load_saved(path, places)
+        return load_folder(path, subset, places)
     except UserError:
         raise
     except Exception as error:  # the library raises whatever what it reads with does
@@ -263,10 +282,9 @@ def _pixels(table: HubTable, column: str, shape: Shape) -> Iterator[NDArray[np.u
     """Yield each picture of a column as (C, H, W)."""
     for part in table.parts([column], _PICTURES_AT_ONCE):
         for place, cell in zip(part.place, part.cells[column], strict=True):
-            if not hasattr(cell, "convert"):  # no picture of Pillow's
-                raise table.refuse(place, column, "a picture, as a feature of the type Image is", cell)
+            picture = table.picture(place, column, cell)
             try:
-                yield shape.pixels(cell)
+                yield shape.pixels(picture)
             except (OSError, ValueError) as error:
                 raise table.refuse(place, column, f"a picture that can be read ({error})", cell) from error
 

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from models.core.config import TaskConfig
+from models.core.config import TaskConfig, parse_options
 from models.core.errors import UserError
 from models.core.paths import leads_out
 from models.data.dataset import Dataset
@@ -56,17 +56,12 @@ def load_image_folder(
     picture.
     """
     shape, path = Shape(size, channels), source_path(config)
-    tables = _tables(path)
-    if tables:
-        columns = (file, label, client)
-        halves = [list(_listed(CsvTable(each, encoding, delimiter), columns)) for each in tables]
-    else:
-        halves = [list(_found(half)) for half in _folders(config, path)]
+    halves = _halves(config, path, (file, label, client), encoding, delimiter)
     if not all(halves):
         raise UserError(f"{path} holds no pictures: list one in each line below the first")
     found = sorted({picture.label for half in halves for picture in half})
     given = named_classes(classes)
-    if tables:
+    if _tables(path):
         given = tuple(map(label_text, given))
     names = class_names(path, found, given or found)  # folders by name, as ever
     owners = [picture.client for picture in halves[0]]
@@ -75,13 +70,26 @@ def load_image_folder(
 
 
 def files_of_image_folder(config: TaskConfig) -> list[Path]:
-    """Return the files that such a dataset is read from."""
+    """Return the files that such a dataset is read from: tables and pictures, and nothing beside them."""
     path = source_path(config)
     tables = _tables(path)
-    folder = path if path.is_dir() else path.parent
     if not (tables or path.is_dir()):
         return []
-    return sorted({*tables, *(each for each in folder.rglob("*") if _is_picture(each))})
+    given = parse_options("dataset-options", config.dataset_options)
+    columns = [given.get(name, name) for name in (FILE, LABEL, CLIENT)]
+    how = {name: given[name] for name in ("encoding", "delimiter") if name in given}
+    halves = _halves(config, path, columns, **how)
+    return sorted({*tables, *(picture.path for half in halves for picture in half)})
+
+
+def _halves(
+    config: TaskConfig, path: Path, columns: Sequence[str], encoding: str = "utf-8", delimiter: str = ","
+) -> list[list[Picture]]:
+    """Return the pictures of the one half that there is, or of both."""
+    tables = _tables(path)
+    if tables:
+        return [list(_listed(CsvTable(each, encoding, delimiter), columns)) for each in tables]
+    return [list(_found(half)) for half in _folders(config, path)]
 
 
 def _tables(path: Path) -> list[Path]:

@@ -1,5 +1,7 @@
 """Labelled pictures as arrays in a file of NumPy's, read a part at a time."""
 
+import math
+import tokenize
 import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -25,8 +27,23 @@ NAMES: Sequence[Mapping[str, str]] = (
 )
 """What the arrays of training pictures may be called; those held out by "test" in the place of "train"."""
 VALIDATION = ("", "train", "test")
+_ENDING = ".npy"
+"""Of arrays in the file."""
 _AT_ONCE = 2**24
 """Bytes of pictures that are read at a time."""
+_LONGEST = {zipfile.ZIP_DEFLATED: 1032, zipfile.ZIP_BZIP2: 2**20, zipfile.ZIP_LZMA: 2**20}
+"""Way to compress -> bytes that one byte can stand for; NumPy itself uses the first, or none."""
+_OF_ARRAYS = (
+    ValueError,  # as of arrays of objects, which are pickled
+    RuntimeError,  # of a password, or a way to compress that zipfile does not know
+    MemoryError,
+    OverflowError,
+    tokenize.TokenError,  # NumPy's, of a header
+)
+"""What reading an archive raises that holds no arrays, beside what reading any file does."""
+
+Header = tuple[tuple[int, ...], bool, np.dtype[Any]]
+"""Shape of an array, whether its columns lie together, and its type."""
 
 
 def load_npz(config: TaskConfig, classes: Sequence[str] = (), validation: str = "") -> Dataset:
@@ -45,10 +62,11 @@ def load_npz(config: TaskConfig, classes: Sequence[str] = (), validation: str = 
     try:
         with zipfile.ZipFile(path) as archive:
             halves = _halves(path, archive, validation)
-    except ValueError as error:  # as of arrays of objects, which are pickled
-        if isinstance(error, UserError):
-            raise
-        raise UserError(f"{path} cannot be read ({error}): it must hold arrays of numbers") from error
+    except UserError:
+        raise
+    except _OF_ARRAYS as error:
+        why = " ".join(str(error).split())[:200] or type(error).__name__
+        raise UserError(f"{path} cannot be read ({why}): it must hold arrays of numbers") from error
     largest = max(int(labels.max(initial=0)) for _, labels in halves)
     require(largest < MOST_LABELS, "labels", f"< {MOST_LABELS}", largest)
     names = named_classes(classes) or tuple(str(label) for label in range(largest + 1))
@@ -58,7 +76,7 @@ def load_npz(config: TaskConfig, classes: Sequence[str] = (), validation: str = 
 
 
 def _halves(path: Path, archive: zipfile.ZipFile, validation: str) -> list[Half]:
-    held = {name.removesuffix(".npy") for name in archive.namelist()}
+    held = {name.removesuffix(_ENDING) for name in archive.namelist() if name.endswith(_ENDING)}
     for names in NAMES:
         if not set(names.values()) <= held:
             continue
@@ -107,7 +125,8 @@ def _half(path: Path, archive: zipfile.ZipFile, parts: Sequence[Mapping[str, str
 
 
 def _labels(path: Path, archive: zipfile.ZipFile, names: Mapping[str, str]) -> NDArray[Any]:
-    with archive.open(f"{names['label']}.npy") as member:
+    _header(archive, names["label"])
+    with archive.open(names["label"] + _ENDING) as member:
         labels: NDArray[Any] = npy.read_array(member, allow_pickle=False)
     if labels.dtype.kind not in "iu" or labels.min(initial=0) < 0:
         raise UserError(
@@ -119,10 +138,7 @@ def _labels(path: Path, archive: zipfile.ZipFile, names: Mapping[str, str]) -> N
 
 def _shape(path: Path, archive: zipfile.ZipFile, name: str) -> tuple[int, int, int, int]:
     """Return (N, H, W, C) of an array of pictures, of which nothing else is read."""
-    with archive.open(f"{name}.npy") as member:
-        shape, _, dtype = _header(member)
-    if dtype.hasobject:
-        raise ValueError(f"{name} is an array of objects")
+    shape, _, dtype = _header(archive, name)
     whole = (*shape, 1) if len(shape) == 3 else shape
     if dtype != np.uint8 or len(whole) != 4 or whole[3] > 4:
         raise UserError(f"{path}: {name} must be uint8 of (N, H, W) or (N, H, W, C), got {dtype} {shape}")
@@ -132,12 +148,12 @@ def _shape(path: Path, archive: zipfile.ZipFile, name: str) -> tuple[int, int, i
 
 def _fill(images: NDArray[np.uint8], archive: zipfile.ZipFile, name: str, shape: Sequence[int]) -> None:
     """Read pictures (N, H, W, C) into (N, C, H, W), some at a time."""
-    with archive.open(f"{name}.npy") as member:
-        _, fortran, _ = _header(member)
+    _, fortran, _ = _header(archive, name)
+    with archive.open(name + _ENDING) as member:
         if fortran:  # whose pictures do not lie one after the other
-            member.seek(0)
             images[:] = npy.read_array(member, allow_pickle=False).reshape(shape).transpose(0, 3, 1, 2)
             return
+        _read_header(member)
         each = int(np.prod(shape[1:]))
         at_once = max(_AT_ONCE // max(each, 1), 1)
         for first in range(0, shape[0], at_once):
@@ -149,7 +165,26 @@ def _fill(images: NDArray[np.uint8], archive: zipfile.ZipFile, name: str, shape:
             images[first : first + num] = pictures.transpose(0, 3, 1, 2)
 
 
-def _header(member: Any) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+def _header(archive: zipfile.ZipFile, name: str) -> Header:
+    """Return what the header of an array says, once the file is as long as that needs."""
+    with archive.open(name + _ENDING) as member:
+        shape, fortran, dtype = _read_header(member)
+    if dtype.hasobject:
+        raise ValueError(f"{name} is an array of objects")
+    needed, held = math.prod(shape) * dtype.itemsize, _most_bytes(archive, name + _ENDING)
+    if min(shape, default=0) < 0 or needed > held:
+        raise ValueError(f"{name} says that it is {dtype} {shape}, and holds {held:,} bytes at most")
+    return shape, fortran, dtype
+
+
+def _most_bytes(archive: zipfile.ZipFile, member: str) -> int:
+    """Return how long a member can be: what the archive says of it is no more to be believed."""
+    info = archive.getinfo(member)
+    whole = Path(str(archive.filename)).stat().st_size
+    return min(info.file_size, _LONGEST.get(info.compress_type, 1) * min(info.compress_size, whole))
+
+
+def _read_header(member: Any) -> Header:
     """Return shape, whether columns lie together, and type of an array in NumPy's format."""
     version = npy.read_magic(member)
     read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0

@@ -45,6 +45,10 @@ class Reading:
         require(
             not self.source or self.source != self.target, "target", "another ending than source", self.target
         )
+        for name in ("source", "target"):
+            ending = getattr(self, name)
+            fits = not set(ending) & set("/\\\0")
+            require(fits, name, "an ending of files such as 'de', without / and \\", ending)
         for name, least in (
             ("source_column", 1),
             ("target_column", 1),
@@ -62,7 +66,7 @@ def corpora(path: Path, how: Reading) -> Mapping[str, Sequence[Path]]:
     if path.is_file():
         return {path.stem: [path]}
     if path.is_dir() and not how.source:
-        tables = {file.stem: [file] for file in sorted(path.glob(f"*{TABLE}"))}
+        tables = {file.stem: [file] for file in _seen(path, TABLE)}
         if not tables:
             raise UserError(
                 f"{path} holds no table with the ending {TABLE}: put some there, or name the endings of "
@@ -71,7 +75,7 @@ def corpora(path: Path, how: Reading) -> Mapping[str, Sequence[Path]]:
         return tables
     if path.is_dir():
         sides = [
-            {file.name.removesuffix(f".{ending}"): file for file in path.glob(f"*.{ending}")}
+            {file.name.removesuffix(f".{ending}"): file for file in _seen(path, f".{ending}")}
             for ending in (how.source, how.target)
         ]
         for name in sorted(sides[0].keys() ^ sides[1].keys()):
@@ -90,6 +94,13 @@ def corpora(path: Path, how: Reading) -> Mapping[str, Sequence[Path]]:
     if not all(file.is_file() for file in pair):
         raise _no_twin(path, how)
     return {path.name: pair}
+
+
+def _seen(folder: Path, ending: str) -> list[Path]:
+    """Return what ends so in a folder and is not hidden, as of editors and file managers."""
+    return sorted(
+        file for file in folder.iterdir() if file.name.endswith(ending) and not file.name.startswith(".")
+    )
 
 
 def _no_twin(stem: Path, how: Reading) -> UserError:

@@ -17,6 +17,8 @@ from models.data.table import Part, Table
 # pandas is imported where it is used: it costs every worker a part of a second.
 
 Numbers = NDArray[np.float64]
+_YEARS = (1678, 2261)
+"""Whole years of which pandas counts the nanoseconds."""
 
 
 @dataclass(frozen=True)
@@ -192,5 +194,10 @@ def _days(table: Table, part: Part, columns: SeriesColumns, first: _NoNumber | N
         if first and np.isfinite(_number(given, columns.decimal)):
             place, given = first
         raise table.refuse(place, columns.time, allowed, given)
-    days: Numbers = ((parsed - pd.Timestamp(0, tz="UTC")) / pd.Timedelta(days=1)).to_numpy()
+    try:
+        days: Numbers = ((parsed - pd.Timestamp(0, tz="UTC")) / pd.Timedelta(days=1)).to_numpy()
+    except (pd.errors.OutOfBoundsDatetime, OverflowError) as error:  # it counts nanoseconds
+        row = int(np.argmax(~parsed.dt.year.between(*_YEARS).to_numpy()))
+        allowed = f"a date of the years {_YEARS[0]} to {_YEARS[1]}"
+        raise table.refuse(part.place[row], columns.time, allowed, cells[row]) from error
     return days

@@ -41,10 +41,10 @@ class ParquetTable(Table):
                 place = range(first, first + batch.num_rows)
                 first += batch.num_rows
                 if batch.num_rows:
-                    yield Part(place, {column: self._cells(batch, column) for column in columns})
+                    yield Part(place, {column: self._cells(batch, column, place) for column in columns})
 
-    def _cells(self, batch: Any, column: str) -> Sequence[Any]:
-        return named_cells(batch.column(column).to_pylist(), self.classes(column))
+    def _cells(self, batch: Any, column: str, place: Sequence[int]) -> Sequence[Any]:
+        return named_cells(python_cells(self, column, place, batch.column(column)), self.classes(column))
 
     def classes(self, column: str) -> tuple[str, ...]:
         """Return the names of a ClassLabel's numbers, as Hugging Face's `datasets` writes them."""
@@ -67,6 +67,19 @@ class ParquetTable(Table):
             raise UserError(
                 f"{self.path} is no Parquet file that can be read ({' '.join(str(error).split())[:200]})"
             ) from error
+
+
+def python_cells(table: Table, column: str, place: Sequence[int], stored: Any) -> list[Any]:
+    """Return the values of a column of Arrow's; UserError for a date that Python cannot hold."""
+    try:
+        return list(stored.to_pylist())
+    except OverflowError:
+        for row, cell in zip(place, stored, strict=True):
+            try:
+                cell.as_py()
+            except OverflowError as error:
+                raise table.refuse(row, column, "a date of the years 1 to 9999", str(error)) from error
+        raise
 
 
 def named_cells(cells: Sequence[Any], names: Sequence[str]) -> Sequence[Any]:

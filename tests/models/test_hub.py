@@ -81,6 +81,25 @@ def test_series_with_dates_in_a_parquet_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("time", "allowed"),
+    [
+        (pyarrow.array([5, 2**62], pyarrow.timestamp("us")), "1 to 9999, got 'date value out of range'$"),
+        (
+            pyarrow.array([5, 2**30], pyarrow.int32()).cast(pyarrow.date32()),
+            "1 to 9999, got 'days=1073741824",
+        ),
+        (pyarrow.array([5, 2**35], pyarrow.timestamp("s")), r"1678 to 2261, got datetime.datetime\(3058,"),
+    ],
+)
+def test_dates_of_a_far_year(tmp_path: Path, time: Any, allowed: str) -> None:
+    table = pyarrow.table({"time": time, "value": [1.0, 2.0], "client": ["a", "a"]})
+    parquet.write_table(table, tmp_path / "a.parquet")
+    for name in ("parquet:a.parquet", "hf:a.parquet"):
+        with pytest.raises(UserError, match=f"row 2: time must be a date of the years {allowed}"):
+            load(name, tmp_path)
+
+
+@pytest.mark.parametrize(
     ("column", "why"),
     [
         ([1.0, None], "{}, row 2: value must be filled in, or the row left out, got None"),
@@ -168,6 +187,79 @@ def test_a_picture_of_32_bits_is_refused_by_its_row(tmp_path: Path) -> None:
         UserError, match=r"row 2: image must be a picture that can be read \(its pixels are nu"
     ):
         load("hf:scans", tmp_path)
+
+
+def test_a_picture_that_lies_elsewhere_is_not_read(tmp_path: Path) -> None:
+    other = tmp_path / "other.png"
+    Image.new("L", (4, 4), 7).save(other)
+    features = datasets.Features({"image": datasets.Image(), "label": datasets.Value("string")})
+    cells = pyarrow.array([{"bytes": None, "path": str(other)}] * 4)
+    table = pyarrow.table({"image": cells, "label": ["a", "b"] * 2}).cast(features.arrow_schema)
+    (tmp_path / "own").mkdir()
+    parquet.write_table(
+        table.replace_schema_metadata(features.arrow_schema.metadata), tmp_path / "own" / "a.parquet"
+    )
+    with pytest.raises(UserError, match=r"image must be a picture in the dataset itself, not a file elsewh"):
+        load("hf:own", tmp_path)
+
+
+def test_a_folder_of_pictures(tmp_path: Path) -> None:
+    for number in range(4):
+        (tmp_path / "own" / "ab"[number % 2]).mkdir(parents=True, exist_ok=True)
+        Image.new("L", (4, 4), number).save(tmp_path / "own" / "ab"[number % 2] / f"{number}.png")
+    dataset = load("hf:own", tmp_path, size=2, channels=1)
+    shades = torch.cat([half["image"][:, 0, 0, 0] for half in (dataset.train, dataset.test)])
+    assert sorted(shades.tolist()) == [0, 1, 2, 3]
+
+
+def test_a_picture_of_too_many_pixels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    features = datasets.Features({"image": datasets.Image(), "label": datasets.ClassLabel(names=NAMES)})
+    rows = {"image": [Image.new("L", (5, 5))] * 2, "label": [0, 1]}
+    datasets.Dataset.from_dict(rows, features=features).save_to_disk(tmp_path / "own")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10)
+    with pytest.raises(UserError, match=r"row 1: image must be a picture that can be read, got 'Image size"):
+        load("hf:own", tmp_path)
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "data_files: ../x.csv",
+        "data_files: [{split: train, path: [a.csv, /etc/x.csv]}]",
+        "data_files: file:/etc/x.csv",
+        "data_files: https://example.org/x.csv",
+        "data_dir: ..",
+        "data_files: linked/x.csv",
+    ],
+)
+def test_a_folder_that_names_files_elsewhere(tmp_path: Path, said: str) -> None:
+    (tmp_path / "own").mkdir()
+    (tmp_path / "own" / "linked").symlink_to(tmp_path)
+    for place in (tmp_path / "x.csv", tmp_path / "own" / "a.csv"):
+        place.write_text("text,label\na,b\nc,d\n", encoding="utf-8")
+    readme = f"---\nconfigs:\n- config_name: default\n  {said}\n---\n"
+    for name in ("README.md", ".huggingface.yaml"):
+        text = readme if name == "README.md" else readme.replace("---\n", "")
+        (tmp_path / "own" / name).write_text(text, encoding="utf-8")
+        with pytest.raises(UserError, match="own must name files below itself, which are no links to folder"):
+            load("hf:own", tmp_path)
+        (tmp_path / "own" / name).unlink()
+    (tmp_path / "own" / "README.md").write_text(readme.replace(said, "data_files: ./a.csv"), encoding="utf-8")
+    assert len(load("hf:own", tmp_path).train) == 1
+
+
+def test_a_saved_dataset_that_names_files_elsewhere(tmp_path: Path) -> None:
+    split().save_to_disk(tmp_path / "other")
+    split().save_to_disk(tmp_path / "own")
+    state = json.loads((tmp_path / "own" / "state.json").read_text(encoding="utf-8"))
+    state["_data_files"][0]["filename"] = f"../other/{state['_data_files'][0]['filename']}"
+    (tmp_path / "own" / "state.json").write_text(json.dumps(state), encoding="utf-8")
+    with pytest.raises(UserError, match="own must name files below itself"):
+        load("hf:own", tmp_path)
+    (tmp_path / "sets").mkdir()
+    (tmp_path / "sets" / "dataset_dict.json").write_text('{"splits": ["../other"]}', encoding="utf-8")
+    with pytest.raises(UserError, match="sets must name files below itself"):
+        load("hf:sets", tmp_path)
 
 
 def test_tagged_sentences(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Pictures of one's own: a folder a class, or arrays in a file of NumPy's."""
 
+import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from PIL import Image
 from models.core.config import TaskConfig
 from models.core.errors import UserError
 from models.core.toml import quoted
-from models.data import large, npz_files, pictures
+from models.data import cache, large, npz_files, pictures
 from models.data.data_files import data_files
 from models.data.dataset import Dataset
 from models.data.datasets import load_dataset
@@ -166,8 +167,25 @@ def test_a_table_lists_pictures(tmp_path: Path) -> None:
     assert dataset.train["label"].tolist() == [0, 1, 0]
     assert dataset.client_names == ("a", "b")
     assert (dataset.test["label"].tolist(), len(dataset.test)) == ([0], 1)
-    config = TaskConfig(dataset="images:train.csv", data_dir=str(tmp_path))
-    assert {file.name for file in data_files(config)} >= {"train.csv", "scans/00.png"}
+    paint(tmp_path / "beside", [40], "L")
+    config = TaskConfig(dataset="images:train.csv", data_dir=str(tmp_path), dataset_options=quoted(given))
+    scans = ["scans/00.png", "scans/01.png", "scans/02.png"]
+    assert [file.name for file in data_files(config)] == [*scans, "train.csv"]
+
+
+def test_pictures_behind_a_link_are_seen_to_change(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(cache.VARIABLE, str(tmp_path / "cache"))
+    paint(tmp_path / "elsewhere", [10, 20], "L")
+    paint(tmp_path / "data" / "a", [30, 40], "L")
+    (tmp_path / "data" / "b").symlink_to(tmp_path / "elsewhere")
+    config = TaskConfig(dataset="images:data", data_dir=str(tmp_path))
+    assert [file.name for file in data_files(config)] == ["a/00.png", "a/01.png", "b/00.png", "b/01.png"]
+    for shades in ([10, 20], [50, 60]):
+        paint(tmp_path / "elsewhere", shades, "L")
+        load_dataset.cache_clear()
+        dataset = load("images:data", tmp_path, channels=1)
+        found = torch.cat([half["image"][:, 0, 0, 0] for half in (dataset.train, dataset.test)])
+        assert sorted(found.tolist()) == sorted([30, 40, *shades])
 
 
 def test_a_folder_whose_name_is_no_text_is_refused(tmp_path: Path) -> None:
@@ -356,3 +374,62 @@ def test_arrays_that_do_not_fit(tmp_path: Path, arrays: dict, options: dict[str,
     np.savez(tmp_path / "x.npz", **arrays)
     with pytest.raises(UserError, match=why):
         load("npz:x.npz", tmp_path, **options)
+
+
+def header(shape: str, kind: str = "|u1") -> bytes:
+    """Return an array of NumPy's that claims a shape, and holds nothing."""
+    text = f"{{'descr': '{kind}', 'fortran_order': False, 'shape': {shape}, }}".encode()
+    return b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text
+
+
+@pytest.mark.parametrize(
+    ("changed", "why"),
+    [
+        (
+            {"label": header("(1000000000000,)", "<i8")},
+            r"label says that it is int64 \(1000000000000,\), and hol",
+        ),
+        ({"image": header(f"(1, {2**40}, {2**40}, 1)")}, "image says that it is uint8 "),
+        (
+            {"image": header("(100000000, 32, 32)")},
+            r"image says that it is uint8 \(100000000, 32, 32\), and hol",
+        ),
+        ({"image": header("(-1, -8, 32)")}, "image says that it is uint8 "),
+        (
+            {"image": b"\x93NUMPY\x01\x00\x03\x00((("},
+            r"cannot be read \(.+\): it must hold arrays of numbers",
+        ),
+        ({"image": b"hello"}, r"cannot be read \(.+\): it must hold arrays of numbers"),
+    ],
+)
+def test_what_a_header_claims_is_not_believed(tmp_path: Path, changed: dict[str, bytes], why: str) -> None:
+    with zipfile.ZipFile(tmp_path / "x.npz", "w") as archive:
+        for name in ("image", "label"):
+            content = changed.get(name, header("(0,)", "<i8"))
+            archive.writestr(f"{name}.npy", content)
+    with pytest.raises(UserError, match=why):
+        load("npz:x.npz", tmp_path)
+
+
+def test_archives_that_numpy_did_not_write(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "x.npz", "w") as archive:
+        archive.writestr("image", b"")
+        archive.writestr("label", b"")
+    with pytest.raises(UserError, match="image and label; it holds nothing"):
+        load("npz:x.npz", tmp_path)
+    np.savez(tmp_path / "x.npz", image=GREY, label=LABELS)
+    content = (tmp_path / "x.npz").read_bytes()
+    entry, one = b"PK\x01\x02", b"PK\x03\x04"
+    encrypted = bytearray(content)
+    unknown = bytearray(content)
+    for sign, flags in ((entry, 8), (one, 6)):
+        place = content.find(sign)
+        while place >= 0:
+            encrypted[place + flags] |= 1
+            unknown[place + flags + 2] = 77
+            place = content.find(sign, place + 1)
+    for changed, why in ((encrypted, "password required"), (unknown, "compression method is not supported")):
+        (tmp_path / "x.npz").write_bytes(changed)
+        load_dataset.cache_clear()
+        with pytest.raises(UserError, match=f"x.npz cannot be read .*{why}.* it must hold arrays of numbers"):
+            load("npz:x.npz", tmp_path)

@@ -12,6 +12,7 @@ from models.core.errors import UserError
 from models.data.agreed_labels import labelled, open_labels
 from models.data.dataset import Dataset
 from models.data.datasets import load_dataset
+from models.data.held_out import class_names
 from models.data.labels import Labels, labels_of
 
 NAMED, NUMBERED = Labels("classes"), Labels("classes", numbered=True)
@@ -75,6 +76,12 @@ def test_names_that_look_alike_are_one(tmp_path: Path) -> None:
         assert labels_of(load(name, tmp_path, f"{option} = ['{NFD}', 'tea']")) == (NFC, "tea")
     with pytest.raises(UserError, match=r"classes must be a list of names such as .*, each once"):
         load("csv:a.csv", tmp_path, f"classes = ['{NFD}', '{NFC}']")
+
+
+def test_numbers_of_any_length_are_sorted_by_size() -> None:
+    long = "1" + "0" * 5000
+    names = ["b", long, "10", "010", "9", "0", "00", "a"]
+    assert class_names("data", names, ()) == ("0", "00", "9", "010", "10", long, "a", "b")
 
 
 def test_too_many_labels_together() -> None:

@@ -105,6 +105,14 @@ def test_a_client_without_a_name_is_refused_by_its_line(tmp_path: Path) -> None:
         load(tmp_path, "client_column = 3")
 
 
+def test_hidden_files_are_nobody_s(tmp_path: Path) -> None:
+    write(tmp_path, a_de=GERMAN, a_en=ENGLISH, _b_de=["eins"], _b_en=["one"])
+    dataset = load(tmp_path, ALIGNED)
+    assert sorted(pairs(dataset.train) + pairs(dataset.test)) == sorted(zip(GERMAN, ENGLISH, strict=True))
+    write(tmp_path, a_tsv=["eins\tone", "zwei\ttwo"], _b_tsv=["no table"])
+    assert len(load(tmp_path).train) == 1
+
+
 def test_what_is_empty_on_both_sides_is_no_pair_and_a_byte_order_mark_no_text(tmp_path: Path) -> None:
     write(
         tmp_path,
@@ -165,6 +173,16 @@ WRONG: dict[str, tuple[dict[str, list[str]], str, str]] = {
         r"holds no table with the ending \.tsv: put some there, or name the endings of line-aligned files",
     ),
     "one-ending": ({"train_de": GERMAN}, "source = 'de'", "^source must be set where target is, or neither"),
+    "a-folder-as-an-ending": (
+        {"train_de": GERMAN, "train_en": ENGLISH},
+        "source = 'x/de', target = 'en'",
+        r"^source must be an ending of files such as 'de', without / and \\, got 'x/de'$",
+    ),
+    "signs-for-any-folder": (
+        {"train_de": GERMAN, "train_en": ENGLISH},
+        "source = 'de', target = '**/en'",
+        r"^target must be an ending of files such as 'de', without / and \\, got '\*\*/en'$",
+    ),
     "one-column-twice": (
         {"train_tsv": ["eins\tone"]},
         "client_column = 2",

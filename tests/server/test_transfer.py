@@ -1,6 +1,7 @@
 """Beginning with the weights of an earlier run, and freezing some of them."""
 
 import json
+import re
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -26,6 +27,7 @@ from models.task import Objective, Task
 from server.plan import make_plan
 from server.starting_point import StartingPoint
 from server.transfer import Transfer, take_over
+from server.weights_file import read_weights
 from simulations.report.page import write_report
 from simulations.scenario import defaults, load_scenario
 
@@ -129,6 +131,42 @@ def test_a_file_of_torch_that_is_more_than_weights_is_not_run(
     assert "\n" not in str(error.value)
     assert "weights_only" not in str(error.value)
     assert "unpickled" not in capsys.readouterr().out
+
+
+STRANGE: dict[str, tuple[object, str]] = {
+    "expanded": ({"w": torch.zeros(1).expand(10**8)}, "got 400,000,000 bytes of 4)"),
+    "meta": ({"w": torch.empty(3, device="meta")}, "got one on the device meta)"),
+    "number": ({1: torch.ones(1), "1": torch.zeros(1)}, "names of weights must be texts, got 1)"),
+}
+
+
+@pytest.mark.parametrize("what", STRANGE)
+def test_tensors_of_torch_that_are_no_plain_weights(tmp_path: Path, what: str) -> None:
+    held, why = STRANGE[what]
+    torch.save(held, tmp_path / "w.pt")
+    with pytest.raises(UserError, match=re.escape(why)):
+        read_weights(tmp_path / "w.pt")
+
+
+@pytest.mark.filterwarnings("ignore:torch.quantize_per_tensor", "ignore:.*TypedStorage")
+def test_a_quantized_tensor_is_no_plain_weight(tmp_path: Path) -> None:
+    torch.save({"w": torch.quantize_per_tensor(torch.ones(2), 0.1, 0, torch.qint8)}, tmp_path / "w.pt")
+    with pytest.raises(UserError, match="got a nested, sparse or quantized one"):
+        read_weights(tmp_path / "w.pt")
+
+
+def test_a_part_of_a_larger_tensor_is_a_plain_weight(tmp_path: Path) -> None:
+    torch.save({"w": torch.arange(6.0).view(2, 3).T[1:]}, tmp_path / "w.pt")
+    assert read_weights(tmp_path / "w.pt")["w"].tolist() == [[1, 4], [2, 5]]
+
+
+@pytest.mark.parametrize("content", [b"epoch,loss\n1,0.5\n", b"hello world", b"", b"\x80\x02.", b"R."])
+def test_what_torch_did_not_write_is_one_line(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "w.pt").write_bytes(content)
+    with pytest.raises(
+        UserError, match=r"^init-from .*w\.pt cannot be read \(\S.*\): give another run or file$"
+    ):
+        read_weights(tmp_path / "w.pt")
 
 
 def test_half_precision_is_loaded_in_the_models_own(of_four_classes: Path, tmp_path: Path) -> None:
