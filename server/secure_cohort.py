@@ -7,13 +7,15 @@ Where fewer than a threshold stay, nothing is opened, and all clients of the rou
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from logging import WARNING
 from typing import Any
 
 from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, RecordDict
 from flwr.common.constant import ErrorCode
 
 from models.core.errors import UserError
-from models.core.tracebacks import line_of
+from models.core.log import log
+from models.core.tracebacks import line_of, plain_line
 from server.cohort import LOST, OUT_OF_TIME, CohortGrid
 from server.cohort_result import Outcome
 from server.exchange import exchange, one_line
@@ -190,6 +192,13 @@ class SecureCohortGrid(CohortGrid):
                 session.take_told(secure.places[node], wire.told_of(said), places)
             except Exception as error:  # a node may send anything; its vector counts all the same
                 wrong.append(f"node {secure.number(node)}: {_said(error)}")
+                log(
+                    WARNING,
+                    "Node %d does not help to open the sum of round %d: %s",
+                    secure.number(node),
+                    secure.info.server_round,
+                    plain_line(_said(error)),
+                )
         asked, vector = self._asked(secure, alive[0]), secure.vectors[usual]
         clients = sum(asked.times(each.client) for node in alive for each in secure.parts[node].replies)
         try:

@@ -11,6 +11,7 @@ from finished import result_of
 from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, RecordDict
 
 from clients.answers import answer
+from clients.reply import send_reply
 from clients.secure_stages import MEMORY, Opened
 from models.core.config import Value
 from models.core.errors import UserError
@@ -141,6 +142,48 @@ def test_sums_of_a_round_are_told_apart_by_their_nodes_and_clients(tmp_path: Pat
             Opened(tmp_path / "run", 3).note(1, nodes, clients)
 
 
+def test_a_vector_of_other_clients_does_not_leave_a_node_a_second_time(
+    tiny: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The others cannot see of whom it is, and would open the sum without the node's consent."""
+    config = tiny(num_clients=6, secure_aggregation=True, num_server_rounds=2, evaluate_every=0)
+    run(config)
+    (tmp_path / "run" / "checkpoints" / "round-000002.safetensors").unlink()  # as if killed before it
+    for record in (tmp_path / "run").glob("opened-sums*"):
+        record.unlink()  # of a server that asks all the same
+    def failing(worker: Any, request: Any, *more: Any) -> None:
+        if request.client == 4:
+            raise ValueError("not now")
+        send_reply(worker, request, *more)
+
+    monkeypatch.setattr("clients.train.send_reply", failing)
+    grid = Watched({**config, "resume": True}, 3, set())
+    with pytest.raises(RunFailedError, match="all 6 clients of round 2 failed"):
+        run_server(grid, {**config, "resume": True})
+    assert sum(MASKED in each.content for each in grid.answered) == 2
+    log = (tmp_path / "run" / "run.log").read_text(encoding="utf-8")
+    assert "a vector of round 2 was masked before, of other clients of this node" in log
+    assert "Node 0 does not help to open the sum of round 2: a sum of round 2 was opened before" in log
+
+
+def test_a_node_notes_its_clients_before_their_vector_leaves(tmp_path: Path) -> None:
+    Opened(tmp_path, 3).note_masked(1, [3, 8])
+    Opened(tmp_path, 3).note_masked(1, [8, 3])  # done again, as it was
+    Opened(tmp_path, 3).note_masked(2, [3])
+    with pytest.raises(ValueError, match="a vector of round 1 was masked before, of other clients"):
+        Opened(tmp_path, 3).note_masked(1, [3])
+
+
+@pytest.mark.parametrize("content", ["[]", "{", '{"1": 2}'])
+def test_broken_notes_of_a_node_are_named(tmp_path: Path, content: str) -> None:
+    opened = Opened(tmp_path, 3)
+    opened.path.write_text(content, encoding="utf-8")
+    for note in (lambda: opened.note(1, [0], [3]), lambda: opened.note_masked(1, [3])):
+        with pytest.raises(ValueError, match=r"opened-sums-3\.json must hold a JSON object of texts"):
+            note()
+    assert opened.path.read_text(encoding="utf-8") == content
+
+
 @pytest.mark.parametrize(
     ("options", "why"),
     [
@@ -218,6 +261,10 @@ def test_a_nodes_owner_lets_it_reply_in_large_sums_alone(tiny: Make) -> None:
         (
             {"stage": "begin", "session": "s", "numbers": [0, 1], "threshold": 2, "round": 1},
             "its session must be",
+        ),
+        (
+            {"stage": "begin", "session": b"s", "numbers": [*range(1001)], "threshold": 501, "round": 1},
+            "its numbers must be at most 1000 numbers",
         ),
     ],
 )
