@@ -21,6 +21,7 @@ from server.cohort_result import Outcome
 from server.exchange import exchange, one_line
 from server.masked_checks import check_together, checked_masked
 from server.node_replies import read_reply
+from server.opened_sums import OpenedSum, OpenedSums
 from server.reply_checks import Asked
 from server.requests import Wave
 from server.secure_round import SecureRound, StoppedError
@@ -41,14 +42,22 @@ class SecureCohortGrid(CohortGrid):
     """A cohort grid whose nodes mask what they reply."""
 
     def __init__(
-        self, *given: Any, threshold: float, metrics: Sequence[str], patience: float, **more: Any
+        self,
+        *given: Any,
+        threshold: float,
+        metrics: Sequence[str],
+        patience: float,
+        opened: OpenedSums,
+        **more: Any,
     ) -> None:
         """Take, beside the cohort grid's own, the share of nodes that must stay, and names of metrics.
 
-        `patience` is how many seconds a node may take for a stage in which it does not train.
+        `patience` is how many seconds a node may take for a stage in which it does not train, and `opened`
+        the sums that the run has opened.
         """
         super().__init__(*given, **more)
         self.threshold, self.metrics, self.patience = threshold, tuple(metrics), patience
+        self.opened = opened
         self._trained = 0
         """The round that was trained last."""
 
@@ -72,6 +81,7 @@ class SecureCohortGrid(CohortGrid):
         self._trained = info.server_round
         repeated = [client for client, request in asked.items() for _ in request.messages[1:]]
         info = replace(info, repeated=tuple(repeated))
+        again = self.opened.of(info.server_round) is not None
         together, parts = None, [NodeReply.of_failed_node(list(asked), OUT_OF_TIME)]
         if timeout > 0:
             together, parts = self._train(wave, info, timeout, traffic, statistics)
@@ -84,6 +94,7 @@ class SecureCohortGrid(CohortGrid):
             [(failure, asked[failure.client]) for part in parts for failure in part.failures],
             Sums(together.total, together.statistics) if together else None,
             together,
+            again,
         )
 
     def _refused(self) -> UserError:
@@ -109,15 +120,17 @@ class SecureCohortGrid(CohortGrid):
         left_out = self._left_out(sorted(wave.requests.keys() - sent_to), connected)
         starts = {node: self.node_registry.start_of(node) for node in hosted}
         partitions = self.node_registry.partitions
-        secure = SecureRound.begin(wave, info, timeout, hosted, partitions, starts, self.threshold)
+        before = self.opened.of(info.server_round)
+        secure = SecureRound.begin(wave, info, timeout, hosted, partitions, starts, self.threshold, before)
         together = None
         try:
+            secure.expect_as_before(secure.hosted)
             self._agree(secure, traffic)
             self._collect(secure, traffic, statistics)
             together = self._open(secure, traffic)
         except StoppedError as error:
             secure.stop(str(error))
-        return together, [*secure.parts.values(), *left_out]
+        return together, [*secure.parts.values(), *secure.aside, *left_out]
 
     def _agree(self, secure: SecureRound, traffic: Traffic) -> None:
         """Pass on the nodes' keys, and take the shares that they deal."""
@@ -182,6 +195,7 @@ class SecureCohortGrid(CohortGrid):
     def _open(self, secure: SecureRound, traffic: Traffic) -> Together:
         """Have the masks taken off the sum, and return what it says."""
         usual, alive = secure.settle()
+        self._note_opened(secure, alive)
         session, places = secure.session, sorted(secure.places[node] for node in alive)
         dead = sorted(session.dealt.keys() - set(places))
         request, wrong = wire.asked(wire.OPEN, session.name, alive=places, dead=dead), []
@@ -215,6 +229,17 @@ class SecureCohortGrid(CohortGrid):
         # Strategies go by the order of weights.
         order = dict.fromkeys([*asked.forms, *together.total.shapes])
         return replace(together, total=together.total.in_order_of(order))
+
+    def _note_opened(self, secure: SecureRound, alive: Sequence[int]) -> None:
+        """Note of whom the sum is, so that a resumed run opens the same; raise StoppedError for another."""
+        clients = {
+            node: sorted(each.client for each in secure.parts[node].replies)
+            for node in sorted(alive, key=secure.number)
+        }
+        secure.expect_as_before(clients)
+        if secure.before is None:
+            named = {secure.number(node): hosted for node, hosted in clients.items()}
+            self.opened.note(secure.info.server_round, OpenedSum(secure.session.threshold, named))
 
     def _asked(self, secure: SecureRound, node: int, statistics: Mapping[str, Any] | None = None) -> Asked:
         given = secure.info.weighted_by, statistics or {}, self.requests.weights, self.expected

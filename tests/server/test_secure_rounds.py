@@ -16,6 +16,7 @@ from clients.secure_stages import MEMORY, Opened
 from models.core.config import Value
 from models.core.errors import UserError
 from server.errors import RunFailedError
+from server.opened_sums import OpenedSum, OpenedSums
 from simulations.runtime.in_process import InProcessGrid, run_in_process, run_server
 from strategies.secure import wire
 from strategies.secure.masked_reply import MASKED
@@ -142,6 +143,45 @@ def test_sums_of_a_round_are_told_apart_by_their_nodes_and_clients(tmp_path: Pat
             Opened(tmp_path / "run", 3).note(1, nodes, clients)
 
 
+def test_rounds_that_are_done_again_are_of_the_same_nodes_who_may_be_away_for_ever(
+    tiny: Make, tmp_path: Path
+) -> None:
+    """A node is away in three rounds, and back as they are done again; then another one is away."""
+    config = tiny(
+        num_clients=3, secure_aggregation=True, num_server_rounds=1, keep_checkpoints=9, evaluate_every=0
+    )
+    run(config)
+    again = {**config, "resume": True, "num-server-rounds": 4}
+    wanted, _ = run(again, failing={1})
+    checkpoints = tmp_path / "run" / "checkpoints"
+
+    def lose() -> None:
+        for path in checkpoints.glob("round-00000[234].safetensors"):
+            path.unlink()
+
+    lose()
+    assert run(again)[0] == wanted
+    assert [each["clients"] for each in lines(config)][1:] == [[0, 2]] * 3
+    log = (tmp_path / "run" / "run.log").read_text(encoding="utf-8")
+    assert "Round 3: client 1 failed: round 3 was done before without it, and secure aggregation" in log
+    lose()
+    why = "client 0: the reply of its node .* its sum was opened before the run was resumed, and no other"
+    with pytest.raises(RunFailedError, match=why):
+        run(again, failing={0})
+    lose()
+    run({**again, "short-rounds": "skip", "num-server-rounds": 5}, failing={0})
+    assert [each["clients"] for each in lines(config)][1:] == [[], [], [], [1, 2]]
+
+
+def test_sums_are_read_again_as_they_were_noted(tmp_path: Path) -> None:
+    path, opened = tmp_path / "opened-sums.jsonl", OpenedSum(2, {0: (3, 8), 4: (5,)})
+    OpenedSums(path).note(1, opened)
+    path.write_bytes(path.read_bytes() + b"\n[2, 3, [[0, [")  # killed
+    OpenedSums(path).note(3, opened)
+    found = OpenedSums(path)
+    assert [found.of(server_round) for server_round in (1, 2, 3)] == [opened, None, opened]
+
+
 def test_a_vector_of_other_clients_does_not_leave_a_node_a_second_time(
     tiny: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -149,8 +189,9 @@ def test_a_vector_of_other_clients_does_not_leave_a_node_a_second_time(
     config = tiny(num_clients=6, secure_aggregation=True, num_server_rounds=2, evaluate_every=0)
     run(config)
     (tmp_path / "run" / "checkpoints" / "round-000002.safetensors").unlink()  # as if killed before it
-    for record in (tmp_path / "run").glob("opened-sums*"):
+    for record in (tmp_path / "run").glob("opened-sums.jsonl"):
         record.unlink()  # of a server that asks all the same
+
     def failing(worker: Any, request: Any, *more: Any) -> None:
         if request.client == 4:
             raise ValueError("not now")
@@ -213,7 +254,7 @@ def test_a_single_node_is_told_that_there_is_nothing_to_add_up(tiny: Make) -> No
         run_in_process(tiny(secure_aggregation=True))
 
 
-def test_a_strategy_that_asks_clients_by_itself_is_refused(tiny: Make) -> None:
+def test_a_strategy_that_asks_clients_by_itself_is_refused(tiny: Make, tmp_path: Path) -> None:
     from server.secure_cohort import SecureCohortGrid
 
     config = tiny(secure_aggregation=True)
@@ -221,7 +262,12 @@ def test_a_strategy_that_asks_clients_by_itself_is_refused(tiny: Make) -> None:
     from server.node_registry import NodeRegistry
 
     cohort = SecureCohortGrid(
-        grid, NodeRegistry(2, "", (), interchangeable=True), threshold=0.6, metrics=(), patience=1.0
+        grid,
+        NodeRegistry(2, "", (), interchangeable=True),
+        threshold=0.6,
+        metrics=(),
+        patience=1.0,
+        opened=OpenedSums(tmp_path / "opened-sums.jsonl"),
     )
     with pytest.raises(UserError, match="asks for what single clients reply, which secure-aggregation hides"):
         cohort.send_and_receive([])
