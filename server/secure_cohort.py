@@ -163,8 +163,7 @@ class SecureCohortGrid(CohortGrid):
 
     def _collect(self, secure: SecureRound, traffic: Traffic, statistics: ArrayRecord | None) -> None:
         """Have the nodes train, and add up their masked vectors."""
-        info = replace(secure.info, seconds_left=secure.left)
-        wait = info.seconds_left + self.round_grace
+        info, wait = replace(secure.info, seconds_left=secure.seconds), secure.seconds + self.round_grace
         wanted = forms_of(statistics) if statistics else {}
         messages = {}
         for node in secure.staying:

@@ -1,7 +1,6 @@
 """One round under secure aggregation, as it goes on: who takes part, who has gone, and what has come."""
 
 import secrets
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -28,8 +27,8 @@ class SecureRound:
 
     wave: Wave
     info: RoundInfo
-    until: float
-    """When the clients' time is over, on the monotonic clock."""
+    seconds: float
+    """That the clients have, from when the nodes have dealt their shares: one that hangs costs them none."""
     hosted: dict[int, list[int]]
     """Node -> the clients that it is asked for."""
     session: Session
@@ -81,7 +80,7 @@ class SecureRound:
         return SecureRound(
             wave,
             info,
-            time.monotonic() + seconds,
+            seconds,
             {node: hosted[node] for node in nodes},
             Session(name, numbers, before.threshold if before else threshold_of(share, len(nodes))),
             {node: place for place, node in enumerate(nodes, start=1)},
@@ -89,11 +88,6 @@ class SecureRound:
             before,
             aside,
         )
-
-    @property
-    def left(self) -> float:
-        """Seconds that the clients have left."""
-        return max(self.until - time.monotonic(), 0.0)
 
     @property
     def staying(self) -> list[int]:

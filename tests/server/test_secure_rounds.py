@@ -22,6 +22,7 @@ from strategies.secure import wire
 from strategies.secure.masked_reply import MASKED
 from strategies.wire.identity import let_messages_be_made
 from strategies.wire.records import GROUPS, PLAN
+from strategies.wire.request import unpack_requests
 
 Make = Callable[..., dict[str, Value]]
 SAME = ("server_round", "clients", "central", "failures", "lists")
@@ -345,21 +346,45 @@ def test_vectors_that_are_not_as_asked_fail_their_node_by_name(tiny: Make, tmp_p
     assert line["clients"] == [0, 3, 4]
 
 
+class Silent(InProcessGrid):
+    """Nodes that answer later, as real ones do; one says nothing at one stage."""
+
+    waits_by_itself = False
+    stage = wire.OPEN
+
+    def answer(self, messages: list[Message], timeout: float | None) -> list[Message]:
+        return [self._answer(message) for message in messages if not self.is_silent(message)]
+
+    def is_silent(self, message: Message) -> bool:
+        record = message.content.config_records.get(wire.SECURE, ConfigRecord())
+        return message.metadata.dst_node_id == 1 and record.get(wire.STAGE) == self.stage
+
+
 def test_a_node_that_does_not_tell_its_shares_is_in_the_sum_all_the_same(tiny: Make, tmp_path: Path) -> None:
-    """Over a grid that answers later, as real nodes do: it is waited for as long as node-timeout says."""
-
-    class Silent(InProcessGrid):
-        waits_by_itself = False
-
-        def answer(self, messages: list[Message], timeout: float | None) -> list[Message]:
-            return [self._answer(message) for message in messages if not self.is_silent(message)]
-
-        def is_silent(self, message: Message) -> bool:
-            record = message.content.config_records.get(wire.SECURE, ConfigRecord())
-            return message.metadata.dst_node_id == 1 and record.get(wire.STAGE) == wire.OPEN
-
+    """It is waited for as long as node-timeout says."""
     given: dict[str, Value] = {"num_server_rounds": 1, "evaluate_every": 0}
     wanted, _ = run(tiny(**given, run_dir=str(tmp_path / "plain")))
     config = tiny(**given, secure_aggregation=True, node_timeout=0.5)
     run_server(Silent(config, 3), config)
     assert result_of(tmp_path / "run")["weights_sha256"] == wanted
+
+
+def test_a_node_that_hangs_before_the_training_costs_the_other_clients_no_time(tiny: Make) -> None:
+    given: list[float] = []
+
+    class Hangs(Silent):
+        stage = wire.BEGIN
+
+        def is_silent(self, message: Message) -> bool:
+            if message.metadata.message_type == MessageType.TRAIN:
+                content = {key: each for key, each in message.content.items() if key != wire.SECURE}
+                given.append(unpack_requests(RecordDict(content))[0].seconds_left)
+            return super().is_silent(message)
+
+    config = tiny(
+        num_clients=3, secure_aggregation=True, num_server_rounds=1, evaluate_every=0, node_timeout=0.2
+    )
+    run_server(Hangs(config, 3), config)
+    assert given == [3600.0, 3600.0]  # round-timeout
+    (line,) = lines(config)
+    assert line["clients"] == [0, 2]
