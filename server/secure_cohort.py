@@ -134,6 +134,11 @@ class SecureCohortGrid(CohortGrid):
 
     def _agree(self, secure: SecureRound, traffic: Traffic) -> None:
         """Pass on the nodes' keys, and take the shares that they deal."""
+        if len(secure.hosted) > wire.MOST_NODES:
+            raise StoppedError(
+                f"secure aggregation adds up what at most {wire.MOST_NODES} nodes reply, and the clients of "
+                f"round {secure.info.server_round} live on {len(secure.hosted)}: lower clients-per-round"
+            )
         if len(secure.hosted) < 2:
             raise StoppedError(
                 "secure aggregation adds up what several nodes reply, and the clients of round "
@@ -150,7 +155,7 @@ class SecureCohortGrid(CohortGrid):
 
         def take_keys(node: int, record: ConfigRecord) -> None:
             keys = [wire.text(record, key, KEY) for key in ("mask_key", "seal_key")]
-            session.mask_keys[places[node]], session.seal_keys[places[node]] = keys
+            session.take_keys(places[node], *keys)
 
         def take_dealt(node: int, record: ConfigRecord) -> None:
             session.take_dealt(places[node], wire.dealt_of(record))
@@ -220,7 +225,9 @@ class SecureCohortGrid(CohortGrid):
             check_together(together, clients, secure.info.weighted_by, self.expected)
         except ValueError as error:
             raise StoppedError(
-                "; ".join([f"the sum of all nodes cannot be used: {error}", *wrong])
+                "; ".join(
+                    [f"the sum of all nodes cannot be used: {error}", *session.suspects().values(), *wrong]
+                )
             ) from error
         if not together.weight:
             why = f"it has no examples, as all that answered ({secure.info.weighted_by} is 0)"

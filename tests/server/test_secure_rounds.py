@@ -388,3 +388,33 @@ def test_a_node_that_hangs_before_the_training_costs_the_other_clients_no_time(t
     assert given == [3600.0, 3600.0]  # round-timeout
     (line,) = lines(config)
     assert line["clients"] == [0, 2]
+
+
+@pytest.mark.parametrize(
+    ("stage", "change", "why"),
+    [
+        (wire.BEGIN, {"seal_key": "mask_key"}, "its two public keys are the same"),
+        (wire.BEGIN, {"mask_key": bytes(32)}, "one of its public keys is none"),
+        (wire.DEAL, {"seed_tags": [bytes(32)] * 5}, "node 1 has dealt other shares than it said, by nodes"),
+    ],
+)
+def test_who_spoils_a_round_is_named(
+    tiny: Make, tmp_path: Path, stage: str, change: dict[str, Any], why: str
+) -> None:
+    class Spoils(Watched):
+        def _answer(self, message: Message) -> Message:
+            asked = message.content.config_records.get(wire.SECURE, ConfigRecord())
+            reply = super()._answer(message)
+            if message.metadata.dst_node_id == 1 and asked.get(wire.STAGE) == stage:
+                record = reply.content.config_records[wire.SECURE]
+                for key, value in change.items():
+                    record[key] = record[value] if isinstance(value, str) else value
+            return reply
+
+    config = tiny(
+        num_clients=5, secure_aggregation=True, num_server_rounds=1, evaluate_every=0, short_rounds="skip"
+    )
+    run_server(Spoils(config, 5, set()), config)
+    assert why in (tmp_path / "run" / "run.log").read_text(encoding="utf-8")
+    (line,) = lines(config)
+    assert line["clients"] == ([0, 2, 3, 4] if stage == wire.BEGIN else [])
