@@ -6,7 +6,7 @@ from pathlib import Path
 from flwr.app import ConfigRecord, Context, RecordDict
 
 from clients.node_config import NodeConfig
-from clients.secure_stages import LAST_ROUND, ROUND, is_secure, remember, remembered
+from clients.secure_stages import LAST_ROUND, ROUND, Opened, is_secure, remember, remembered
 from models.core.errors import UserError
 from strategies.secure import masked_reply, wire
 from strategies.secure.fixed_point import LARGEST
@@ -52,8 +52,12 @@ class Masking:
         times = {each.client: each.times for each in requests}
         most = LARGEST / len(self.member.numbers)
         layout, vector = masked_reply.vector_of(reply, lambda client: times[client], self.names, most)
-        self.member.mask(vector)
         clients = sorted(each.client for each in reply.replies)
+        # Before there is a vector: another one may be refused here alone, as the others do not know of whom
+        # this one is.
+        own = self.member.numbers[self.member.place - 1]
+        Opened(folder, own).note_masked(self.server_round, clients)
+        self.member.mask(vector)
         remember(self.context, self.member, self.server_round, str(folder), clients)
         return masked_reply.pack(reply, layout, vector)
 

@@ -10,7 +10,7 @@ RUN = re.compile(r".+-[0-9a-f]{8}")
 """A run's folder: its name, and its token."""
 STATES = "[0-9][0-9][0-9]/client-*"
 FILES = ("round-*.safetensors", "*.partial")
-OPENED = "opened-sums-*.json"
+OPENED = ("opened-sums-*.json", "opened-sums-*.partial")
 """What nodes remember of secure aggregation."""
 DAY = 24 * 60 * 60
 
@@ -43,7 +43,7 @@ def _drop(run: Path) -> bool:
         for emptied in (folder, folder.parent):
             with suppress(OSError):  # something else lies in it
                 emptied.rmdir()
-    opened = list(run.glob(OPENED))
+    opened = [file for pattern in OPENED for file in run.glob(pattern)]
     for file in opened:
         file.unlink(missing_ok=True)
     with suppress(OSError):

@@ -3,8 +3,8 @@
 It imports no torch, so that a process of its own answers soon; see clients/masking.py for the training.
 
 The keys and shares of a session lie in Flower's context, in the memory of the SuperNode, and die with it.
-What must outlive it is which sums were opened: one of other nodes or clients in the same round would tell
-their difference. That lies beside the clients' state on the node's disk.
+What must outlive it is of whom the sums were that this node has masked and opened: one of other nodes or
+clients in the same round would tell their difference. That lies beside the clients' state on the node's disk.
 """
 
 import hashlib
@@ -27,6 +27,8 @@ ROUND, FOLDER, CLIENTS = "round", "folder", "clients"
 """What is kept beside the session: which round it is of, where client state lies, who is in the sum."""
 LAST_ROUND = 10**9
 """No run has more rounds."""
+MOST_CLIENTS = 2**53
+"""No node has more."""
 
 
 def is_secure(content: RecordDict) -> bool:
@@ -73,7 +75,7 @@ def _open(record: ConfigRecord, context: Context) -> RecordDict:
     member, kept = remembered(context, record)
     alive, dead = wire.numbers(record, "alive"), wire.numbers(record, "dead")
     told = member.tell(alive, dead)
-    clients = wire.numbers(kept, CLIENTS)
+    clients = wire.numbers(kept, CLIENTS, MOST_CLIENTS)
     opened = Opened(Path(str(kept[FOLDER])), member.numbers[member.place - 1])
     opened.note(
         wire.whole(kept, ROUND, 0, LAST_ROUND), [member.numbers[place - 1] for place in alive], clients
@@ -83,27 +85,58 @@ def _open(record: ConfigRecord, context: Context) -> RecordDict:
 
 
 class Opened:
-    """Remembers, on disk, of whom the sums were that a node has helped to open in a run."""
+    """Remembers, on disk, of whom the sums were that a node has masked, and helped to open, in a run.
+
+    A run that is resumed does rounds again. Training repeats itself: the same sum tells nothing new.
+    """
 
     def __init__(self, folder: Path, number: int) -> None:
         self.path = folder / f"opened-sums-{number}.json"
 
-    def note(self, server_round: int, nodes: Sequence[int], clients: Sequence[int]) -> None:
-        """Note a sum of these nodes, and of these clients here; raise ValueError where another was opened.
+    def note_masked(self, server_round: int, clients: Sequence[int]) -> None:
+        """Note of which clients here a vector is about to leave; raise ValueError where others' has left.
 
-        A run that is resumed does rounds again. Training repeats itself: the same sum tells nothing new.
+        Once it is on its way the others may open its sum, whether or not this node is asked to.
         """
-        sums: dict[str, str] = json.loads(self.path.read_text(encoding="utf-8")) if self.path.exists() else {}
-        of = hashlib.sha256(json.dumps([sorted(nodes), sorted(clients)]).encode()).hexdigest()
-        if sums.setdefault(str(server_round), of) != of:
-            raise ValueError(
-                f"a sum of round {server_round} was opened before, of other nodes or clients: a second one "
-                "would tell their difference"
-            )
+        self._note(
+            f"{server_round} masked",
+            [sorted(clients)],
+            f"a vector of round {server_round} was masked before, of other clients of this node: a second "
+            "one could tell their difference",
+        )
+
+    def note(self, server_round: int, nodes: Sequence[int], clients: Sequence[int]) -> None:
+        """Note a sum of these nodes, and of these clients here; raise ValueError where another was opened."""
+        self._note(
+            str(server_round),
+            [sorted(nodes), sorted(clients)],
+            f"a sum of round {server_round} was opened before, of other nodes or clients: a second one "
+            "would tell their difference",
+        )
+
+    def _note(self, key: str, of: list[list[int]], refusal: str) -> None:
+        notes = self._read()
+        digest = hashlib.sha256(json.dumps(of).encode()).hexdigest()
+        if notes.setdefault(key, digest) != digest:
+            raise ValueError(refusal)
         self.path.parent.mkdir(parents=True, exist_ok=True)
         partial = self.path.with_suffix(".partial")
-        partial.write_text(json.dumps(sums), encoding="utf-8")
+        partial.write_text(json.dumps(notes), encoding="utf-8")
         partial.replace(self.path)
+
+    def _read(self) -> dict[str, str]:
+        if not self.path.exists():
+            return {}
+        try:
+            notes = json.loads(self.path.read_text(encoding="utf-8"))
+        except ValueError:
+            notes = None
+        if not (isinstance(notes, dict) and all(isinstance(each, str) for each in notes.values())):
+            raise ValueError(
+                f"{self.path} must hold a JSON object of texts, and is broken, so it is not known which sums "
+                "were opened: put it back, or start another run"
+            )
+        return notes
 
 
 def remember(

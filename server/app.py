@@ -39,6 +39,7 @@ from server.mean import takes_the_mean
 from server.node_clients import NodeClients
 from server.node_refusal import Refusals
 from server.node_registry import NodeRegistry
+from server.opened_sums import OpenedSums
 from server.plan import Plan, expected_of, make_plan, metrics_of, pace_of, requests_of, weight_types_of
 from server.resume import check_engine_used, checkpoint_to_resume
 from server.rounds import RoundLoop
@@ -47,6 +48,7 @@ from server.run_log import run_log
 from server.run_schema import (
     CLIENTS,
     LAST_MODEL,
+    OPENED_SUMS,
     PARTITION,
     START_MODEL,
     TRANSFER,
@@ -191,7 +193,7 @@ def _prepare(
         plan.config,
         plan.task_config.seed,
         plan.strategy,
-        _cohort_grid(plan)(
+        _cohort_grid(plan, folder)(
             grid,
             node_registry,
             node_timeout=plan.config.node_timeout,
@@ -225,7 +227,7 @@ def _share_a_disk(grid: Grid) -> bool:
     return simulated_by_flower(grid) or getattr(grid, "interchangeable_nodes", False)
 
 
-def _cohort_grid(plan: Plan) -> Callable[..., CohortGrid]:
+def _cohort_grid(plan: Plan, folder: RunFolder) -> Callable[..., CohortGrid]:
     """Return what makes the cohort grid that the run asks for."""
     if not plan.config.secure_aggregation:
         return CohortGrid
@@ -234,6 +236,7 @@ def _cohort_grid(plan: Plan) -> Callable[..., CohortGrid]:
         threshold=plan.config.secure_threshold,
         metrics=metrics_of(plan),
         patience=plan.config.node_timeout,
+        opened=OpenedSums(folder.path / OPENED_SUMS),
     )
 
 

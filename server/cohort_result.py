@@ -35,6 +35,8 @@ class Outcome:
     """What the clients trained, added up; the answers then hold no arrays."""
     together: Together | None = None
     """What the clients told in a masked sum; the answers then hold no metrics either."""
+    again: bool = False
+    """Whether it is of a round whose masked sum was opened before: no other clients can answer."""
 
     @property
     def num_examples(self) -> int:
@@ -84,6 +86,8 @@ class CohortResult:
     """Seconds that the busiest node computed."""
     seconds: float = 0.0
     """Seconds of the whole exchange."""
+    again: bool = False
+    """Whether a masked sum of the round was opened before the run was resumed."""
 
     @staticmethod
     def of(
@@ -130,6 +134,7 @@ class CohortResult:
             left=traffic.left,
             node_seconds=traffic.node_seconds,
             seconds=seconds,
+            again=any(outcome.again for outcome in outcomes),
         )
 
 

@@ -7,18 +7,21 @@ Where fewer than a threshold stay, nothing is opened, and all clients of the rou
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from logging import WARNING
 from typing import Any
 
 from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, RecordDict
 from flwr.common.constant import ErrorCode
 
 from models.core.errors import UserError
-from models.core.tracebacks import line_of
+from models.core.log import log
+from models.core.tracebacks import line_of, plain_line
 from server.cohort import LOST, OUT_OF_TIME, CohortGrid
 from server.cohort_result import Outcome
 from server.exchange import exchange, one_line
 from server.masked_checks import check_together, checked_masked
 from server.node_replies import read_reply
+from server.opened_sums import OpenedSum, OpenedSums
 from server.reply_checks import Asked
 from server.requests import Wave
 from server.secure_round import SecureRound, StoppedError
@@ -39,14 +42,22 @@ class SecureCohortGrid(CohortGrid):
     """A cohort grid whose nodes mask what they reply."""
 
     def __init__(
-        self, *given: Any, threshold: float, metrics: Sequence[str], patience: float, **more: Any
+        self,
+        *given: Any,
+        threshold: float,
+        metrics: Sequence[str],
+        patience: float,
+        opened: OpenedSums,
+        **more: Any,
     ) -> None:
         """Take, beside the cohort grid's own, the share of nodes that must stay, and names of metrics.
 
-        `patience` is how many seconds a node may take for a stage in which it does not train.
+        `patience` is how many seconds a node may take for a stage in which it does not train, and `opened`
+        the sums that the run has opened.
         """
         super().__init__(*given, **more)
         self.threshold, self.metrics, self.patience = threshold, tuple(metrics), patience
+        self.opened = opened
         self._trained = 0
         """The round that was trained last."""
 
@@ -70,6 +81,7 @@ class SecureCohortGrid(CohortGrid):
         self._trained = info.server_round
         repeated = [client for client, request in asked.items() for _ in request.messages[1:]]
         info = replace(info, repeated=tuple(repeated))
+        again = self.opened.of(info.server_round) is not None
         together, parts = None, [NodeReply.of_failed_node(list(asked), OUT_OF_TIME)]
         if timeout > 0:
             together, parts = self._train(wave, info, timeout, traffic, statistics)
@@ -82,6 +94,7 @@ class SecureCohortGrid(CohortGrid):
             [(failure, asked[failure.client]) for part in parts for failure in part.failures],
             Sums(together.total, together.statistics) if together else None,
             together,
+            again,
         )
 
     def _refused(self) -> UserError:
@@ -107,18 +120,25 @@ class SecureCohortGrid(CohortGrid):
         left_out = self._left_out(sorted(wave.requests.keys() - sent_to), connected)
         starts = {node: self.node_registry.start_of(node) for node in hosted}
         partitions = self.node_registry.partitions
-        secure = SecureRound.begin(wave, info, timeout, hosted, partitions, starts, self.threshold)
+        before = self.opened.of(info.server_round)
+        secure = SecureRound.begin(wave, info, timeout, hosted, partitions, starts, self.threshold, before)
         together = None
         try:
+            secure.expect_as_before(secure.hosted)
             self._agree(secure, traffic)
             self._collect(secure, traffic, statistics)
             together = self._open(secure, traffic)
         except StoppedError as error:
             secure.stop(str(error))
-        return together, [*secure.parts.values(), *left_out]
+        return together, [*secure.parts.values(), *secure.aside, *left_out]
 
     def _agree(self, secure: SecureRound, traffic: Traffic) -> None:
         """Pass on the nodes' keys, and take the shares that they deal."""
+        if len(secure.hosted) > wire.MOST_NODES:
+            raise StoppedError(
+                f"secure aggregation adds up what at most {wire.MOST_NODES} nodes reply, and the clients of "
+                f"round {secure.info.server_round} live on {len(secure.hosted)}: lower clients-per-round"
+            )
         if len(secure.hosted) < 2:
             raise StoppedError(
                 "secure aggregation adds up what several nodes reply, and the clients of round "
@@ -135,7 +155,7 @@ class SecureCohortGrid(CohortGrid):
 
         def take_keys(node: int, record: ConfigRecord) -> None:
             keys = [wire.text(record, key, KEY) for key in ("mask_key", "seal_key")]
-            session.mask_keys[places[node]], session.seal_keys[places[node]] = keys
+            session.take_keys(places[node], *keys)
 
         def take_dealt(node: int, record: ConfigRecord) -> None:
             session.take_dealt(places[node], wire.dealt_of(record))
@@ -148,8 +168,7 @@ class SecureCohortGrid(CohortGrid):
 
     def _collect(self, secure: SecureRound, traffic: Traffic, statistics: ArrayRecord | None) -> None:
         """Have the nodes train, and add up their masked vectors."""
-        info = replace(secure.info, seconds_left=secure.left)
-        wait = info.seconds_left + self.round_grace
+        info, wait = replace(secure.info, seconds_left=secure.seconds), secure.seconds + self.round_grace
         wanted = forms_of(statistics) if statistics else {}
         messages = {}
         for node in secure.staying:
@@ -180,6 +199,7 @@ class SecureCohortGrid(CohortGrid):
     def _open(self, secure: SecureRound, traffic: Traffic) -> Together:
         """Have the masks taken off the sum, and return what it says."""
         usual, alive = secure.settle()
+        self._note_opened(secure, alive)
         session, places = secure.session, sorted(secure.places[node] for node in alive)
         dead = sorted(session.dealt.keys() - set(places))
         request, wrong = wire.asked(wire.OPEN, session.name, alive=places, dead=dead), []
@@ -190,6 +210,13 @@ class SecureCohortGrid(CohortGrid):
                 session.take_told(secure.places[node], wire.told_of(said), places)
             except Exception as error:  # a node may send anything; its vector counts all the same
                 wrong.append(f"node {secure.number(node)}: {_said(error)}")
+                log(
+                    WARNING,
+                    "Node %d does not help to open the sum of round %d: %s",
+                    secure.number(node),
+                    secure.info.server_round,
+                    plain_line(_said(error)),
+                )
         asked, vector = self._asked(secure, alive[0]), secure.vectors[usual]
         clients = sum(asked.times(each.client) for node in alive for each in secure.parts[node].replies)
         try:
@@ -198,7 +225,9 @@ class SecureCohortGrid(CohortGrid):
             check_together(together, clients, secure.info.weighted_by, self.expected)
         except ValueError as error:
             raise StoppedError(
-                "; ".join([f"the sum of all nodes cannot be used: {error}", *wrong])
+                "; ".join(
+                    [f"the sum of all nodes cannot be used: {error}", *session.suspects().values(), *wrong]
+                )
             ) from error
         if not together.weight:
             why = f"it has no examples, as all that answered ({secure.info.weighted_by} is 0)"
@@ -206,6 +235,17 @@ class SecureCohortGrid(CohortGrid):
         # Strategies go by the order of weights.
         order = dict.fromkeys([*asked.forms, *together.total.shapes])
         return replace(together, total=together.total.in_order_of(order))
+
+    def _note_opened(self, secure: SecureRound, alive: Sequence[int]) -> None:
+        """Note of whom the sum is, so that a resumed run opens the same; raise StoppedError for another."""
+        clients = {
+            node: sorted(each.client for each in secure.parts[node].replies)
+            for node in sorted(alive, key=secure.number)
+        }
+        secure.expect_as_before(clients)
+        if secure.before is None:
+            named = {secure.number(node): hosted for node, hosted in clients.items()}
+            self.opened.note(secure.info.server_round, OpenedSum(secure.session.threshold, named))
 
     def _asked(self, secure: SecureRound, node: int, statistics: Mapping[str, Any] | None = None) -> Asked:
         given = secure.info.weighted_by, statistics or {}, self.requests.weights, self.expected

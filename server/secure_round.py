@@ -1,10 +1,10 @@
 """One round under secure aggregation, as it goes on: who takes part, who has gone, and what has come."""
 
 import secrets
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from server.opened_sums import OpenedSum
 from server.requests import Wave
 from strategies.secure.keys import KEY
 from strategies.secure.masked_reply import Layout
@@ -12,6 +12,9 @@ from strategies.secure.modular import Limbs, add
 from strategies.secure.session import Session, threshold_of
 from strategies.wire.reply import NodeReply
 from strategies.wire.request import RoundInfo
+
+NOT_IN_IT = "round {} was done before without it, and secure aggregation opens no other sum of it"
+"""Why a client may not take part."""
 
 
 class StoppedError(Exception):
@@ -24,8 +27,8 @@ class SecureRound:
 
     wave: Wave
     info: RoundInfo
-    until: float
-    """When the clients' time is over, on the monotonic clock."""
+    seconds: float
+    """That the clients have, from when the nodes have dealt their shares: one that hangs costs them none."""
     hosted: dict[int, list[int]]
     """Node -> the clients that it is asked for."""
     session: Session
@@ -33,6 +36,10 @@ class SecureRound:
     """Node -> its place."""
     starts: dict[int, str]
     """Node -> which start of it takes part."""
+    before: OpenedSum | None = None
+    """The sum that was opened where this round was done before."""
+    aside: list[NodeReply] = field(default_factory=list)
+    """Of clients that may not be in that sum."""
     parts: dict[int, NodeReply] = field(default_factory=dict)
     """Node -> what it has replied, or why it drops out."""
     vectors: dict[Layout, Limbs] = field(default_factory=dict)
@@ -49,24 +56,38 @@ class SecureRound:
         partitions: Mapping[int, int],
         starts: Mapping[int, str],
         share: float,
+        before: OpenedSum | None = None,
     ) -> "SecureRound":
-        """Return a round of the nodes that host clients of it, in the order of their partition-ids."""
+        """Return a round of the nodes that host clients of it, in the order of their partition-ids.
+
+        Clients that were not in the sum that was opened `before` have failed.
+        """
+        aside = []
+        if before is not None:
+            wanted = {node: before.clients.get(partitions[node], ()) for node in hosted}
+            aside = [
+                NodeReply.of_failed_node(others, NOT_IN_IT.format(info.server_round)).on_node(node)
+                for node, clients in hosted.items()
+                if (others := [client for client in clients if client not in wanted[node]])
+            ]
+            hosted = {
+                node: again
+                for node, clients in hosted.items()
+                if (again := [client for client in clients if client in wanted[node]])
+            }
         nodes = sorted(hosted, key=lambda node: partitions[node])
         name, numbers = secrets.token_bytes(KEY), tuple(partitions[node] for node in nodes)
         return SecureRound(
             wave,
             info,
-            time.monotonic() + seconds,
+            seconds,
             {node: hosted[node] for node in nodes},
-            Session(name, numbers, threshold_of(share, len(nodes))),
+            Session(name, numbers, before.threshold if before else threshold_of(share, len(nodes))),
             {node: place for place, node in enumerate(nodes, start=1)},
             dict(starts),
+            before,
+            aside,
         )
-
-    @property
-    def left(self) -> float:
-        """Seconds that the clients have left."""
-        return max(self.until - time.monotonic(), 0.0)
 
     @property
     def staying(self) -> list[int]:
@@ -95,6 +116,24 @@ class SecureRound:
             raise StoppedError(
                 f"{len(nodes)} of {len(self.hosted)} nodes have {done}, and secure aggregation takes "
                 f"{self.session.threshold} (secure-threshold): nothing was opened; {first}"
+            )
+
+    def expect_as_before(self, clients: Mapping[int, Sequence[int]]) -> None:
+        """Raise StoppedError where the sum of these nodes' clients was not the one that was opened before."""
+        if self.before is None:
+            return
+        now = {self.number(node): tuple(hosted) for node, hosted in clients.items()}
+        wanted = {number: tuple(hosted) for number, hosted in self.before.clients.items()}
+        if now != wanted:
+            missing = [
+                each
+                for number, hosted in wanted.items()
+                for each in hosted
+                if each not in now.get(number, ())
+            ]
+            raise StoppedError(
+                f"the sum of round {self.info.server_round} was opened before, and clients {missing}, which "
+                "were in it, cannot be had now: no other sum may be opened"
             )
 
     def add(self, node: int, layout: Layout, vector: Limbs) -> None:

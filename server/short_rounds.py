@@ -10,6 +10,10 @@ from server.errors import RunFailedError
 
 MOST = 3
 """Rounds in a row that may be left out."""
+AGAIN = (
+    "; its sum was opened before the run was resumed, and no other one may be: resume when the nodes of that "
+    'sum are there, or leave the round out (short-rounds = "skip")'
+)
 
 
 class ShortRounds:
@@ -29,8 +33,9 @@ class ShortRounds:
             return False
         said = self._said(server_round, cohort, answered)
         if not self.skip:
-            raise RunFailedError(said)
-        self.in_a_row += 1
+            raise RunFailedError(said + (AGAIN if cohort.again else ""))
+        # Of a round that is done again no other sum can be had: that says nothing of the rounds to come.
+        self.in_a_row += not cohort.again
         if self.in_a_row == MOST:
             raise RunFailedError(f"{MOST} rounds in a row were too short: {said}")
         log(WARNING, "Round %d leaves the model as it was: %s", server_round, said)

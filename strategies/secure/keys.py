@@ -44,6 +44,14 @@ def shared_key(private: bytes, public: bytes, purpose: bytes, session: bytes) ->
     return HKDF(SHA256(), KEY, salt=session, info=purpose + both).derive(agreed)
 
 
+def check_public(public: bytes) -> None:
+    """Raise ValueError for a public key that agrees on no secret with anybody (RFC 7748, section 6.1)."""
+    try:
+        X25519PrivateKey.generate().exchange(X25519PublicKey.from_public_bytes(public))
+    except ValueError as error:
+        raise ValueError("one of its public keys is none: it agrees on no secret with anybody's") from error
+
+
 def seed_key(seed: bytes, session: bytes) -> bytes:
     """Return the key of the mask that a node adds by itself."""
     return HKDF(SHA256(), KEY, salt=session, info=SEEDING).derive(seed)

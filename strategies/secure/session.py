@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from strategies.secure import shares
-from strategies.secure.keys import MASKING, public_key, put_mask, seed_key, shared_key
+from strategies.secure.keys import MASKING, check_public, public_key, put_mask, seed_key, shared_key
 from strategies.secure.member import OWN_KEY, OWN_SEED, Dealt, Told, commitment
 from strategies.secure.modular import Limbs
 
@@ -32,10 +32,21 @@ class Session:
     """Place -> what it has dealt; who has dealt something may be in the sum."""
     told: dict[int, Told] = field(default_factory=dict)
     """Place -> the shares that it tells in the end."""
+    disputed: dict[int, list[int]] = field(default_factory=dict)
+    """Place -> those whose shares of that node's secrets are not the ones that it said it dealt."""
 
     def sealed_for(self, place: int) -> dict[int, bytes]:
         """Return place -> what that node has sealed for this one."""
         return {each: dealt.sealed[place] for each, dealt in self.dealt.items() if each != place}
+
+    def take_keys(self, place: int, mask_key: bytes, seal_key: bytes) -> None:
+        """Note a node's public keys; raise ValueError for such as all other nodes would refuse."""
+        told = [*self.mask_keys.values(), *self.seal_keys.values(), mask_key, seal_key]
+        if len(set(told)) < len(told):
+            raise ValueError("its two public keys are the same, or one of them is another node's")
+        for key in (mask_key, seal_key):
+            check_public(key)
+        self.mask_keys[place], self.seal_keys[place] = mask_key, seal_key
 
     def take_dealt(self, place: int, dealt: Dealt) -> None:
         """Note what a node has dealt; raise ValueError where it is not for all that have told their keys."""
@@ -51,12 +62,25 @@ class Session:
         if told.seeds.keys() != set(alive) or told.keys.keys() != self.dealt.keys() - set(alive):
             raise ValueError("it tells shares of other nodes than it was asked for")
         of_seeds = [(owner, OWN_SEED, share) for owner, share in told.seeds.items()]
+        wrong: dict[int, str] = {}
         for owner, what, share in [*of_seeds, *((owner, OWN_KEY, each) for owner, each in told.keys.items())]:
             tags = self.dealt[owner].seed_tags if what == OWN_SEED else self.dealt[owner].key_tags
             if shares.tag(self.name, owner, place, what, share) != tags[place]:
+                self.disputed.setdefault(owner, []).append(place)
                 number = self.numbers[owner - 1]
-                raise ValueError(f"its share of the {what} of node {number} is not the one that it was dealt")
+                wrong[owner] = f"its share of the {what} of node {number} is not the one that it was dealt"
+        if wrong:
+            raise ValueError("; ".join(wrong.values()))
         self.told[place] = told
+
+    def suspects(self) -> dict[int, str]:
+        """Return place -> what is said of a node whose shares several others say are not those it dealt."""
+        numbers = {place: [self.numbers[each - 1] for each in by] for place, by in self.disputed.items()}
+        return {
+            place: f"node {self.numbers[place - 1]} has dealt other shares than it said, by nodes {by}"
+            for place, by in numbers.items()
+            if len(by) > 1
+        }
 
     def unmask(self, numbers: Limbs, alive: Iterable[int]) -> None:
         """Take the masks off the sum of the vectors of those alive; raise ValueError where that cannot be."""

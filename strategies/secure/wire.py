@@ -20,7 +20,8 @@ STAGE, SESSION, ERROR = "stage", "session", "error"
 BEGIN, DEAL, MASK, OPEN = "begin", "deal", "mask", "open"
 """What a node is asked."""
 LONGEST_SEALED = 1_000
-MOST_NODES = 100_000
+MOST_NODES = 1_000
+"""Nodes of a session: each deals a share to each other one, and its work grows with their number."""
 
 Places = Mapping[int, bytes]
 
@@ -60,13 +61,13 @@ def text(record: ConfigRecord, key: str, size: int | None = None, most: int = LO
     return value
 
 
-def numbers(record: ConfigRecord, key: str) -> list[int]:
-    """Return a list of whole numbers, each once."""
+def numbers(record: ConfigRecord, key: str, most: int = MOST_NODES) -> list[int]:
+    """Return a list of at most so many whole numbers, each once."""
     value = record.get(key)
     if not (isinstance(value, list) and all(type(each) is int and 0 <= each < 2**53 for each in value)):
         raise ValueError(f"its {key} must be a list of whole numbers, got {value!r:.80}")
-    if len(set(value)) < len(value) or len(value) > MOST_NODES:
-        raise ValueError(f"its {key} must be at most {MOST_NODES} numbers, each once, got {value!r:.80}")
+    if len(set(value)) < len(value) or len(value) > most:
+        raise ValueError(f"its {key} must be at most {most} numbers, each once, got {value!r:.80}")
     return list(value)  # type: ignore[arg-type]  # which was checked
 
 

@@ -39,6 +39,16 @@ def test_runs_that_no_longer_go_on_are_removed(tmp_path: Path) -> None:
     assert drop_old_states(tmp_path / "none", 30) == []
 
 
+def test_notes_of_opened_sums_go_too_whole_or_not(tmp_path: Path) -> None:
+    run = tmp_path / "cnn-0123abcd"
+    run.mkdir()
+    for ending in ("json", "partial"):
+        (run / f"opened-sums-2.{ending}").touch()
+    set_age(run, 31)
+    assert drop_old_states(tmp_path, 30) == [run]
+    assert not run.exists()
+
+
 def test_what_is_not_ours_stays(tmp_path: Path) -> None:
     write_run(tmp_path, "pictures", 99)  # no token in its name
     for name in ("holiday-0123abcd", "cnn-4567cdef"):

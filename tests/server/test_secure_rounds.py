@@ -11,15 +11,18 @@ from finished import result_of
 from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, RecordDict
 
 from clients.answers import answer
+from clients.reply import send_reply
 from clients.secure_stages import MEMORY, Opened
 from models.core.config import Value
 from models.core.errors import UserError
 from server.errors import RunFailedError
+from server.opened_sums import OpenedSum, OpenedSums
 from simulations.runtime.in_process import InProcessGrid, run_in_process, run_server
 from strategies.secure import wire
 from strategies.secure.masked_reply import MASKED
 from strategies.wire.identity import let_messages_be_made
 from strategies.wire.records import GROUPS, PLAN
+from strategies.wire.request import unpack_requests
 
 Make = Callable[..., dict[str, Value]]
 SAME = ("server_round", "clients", "central", "failures", "lists")
@@ -141,6 +144,88 @@ def test_sums_of_a_round_are_told_apart_by_their_nodes_and_clients(tmp_path: Pat
             Opened(tmp_path / "run", 3).note(1, nodes, clients)
 
 
+def test_rounds_that_are_done_again_are_of_the_same_nodes_who_may_be_away_for_ever(
+    tiny: Make, tmp_path: Path
+) -> None:
+    """A node is away in three rounds, and back as they are done again; then another one is away."""
+    config = tiny(
+        num_clients=3, secure_aggregation=True, num_server_rounds=1, keep_checkpoints=9, evaluate_every=0
+    )
+    run(config)
+    again = {**config, "resume": True, "num-server-rounds": 4}
+    wanted, _ = run(again, failing={1})
+    checkpoints = tmp_path / "run" / "checkpoints"
+
+    def lose() -> None:
+        for path in checkpoints.glob("round-00000[234].safetensors"):
+            path.unlink()
+
+    lose()
+    assert run(again)[0] == wanted
+    assert [each["clients"] for each in lines(config)][1:] == [[0, 2]] * 3
+    log = (tmp_path / "run" / "run.log").read_text(encoding="utf-8")
+    assert "Round 3: client 1 failed: round 3 was done before without it, and secure aggregation" in log
+    lose()
+    why = "client 0: the reply of its node .* its sum was opened before the run was resumed, and no other"
+    with pytest.raises(RunFailedError, match=why):
+        run(again, failing={0})
+    lose()
+    run({**again, "short-rounds": "skip", "num-server-rounds": 5}, failing={0})
+    assert [each["clients"] for each in lines(config)][1:] == [[], [], [], [1, 2]]
+
+
+def test_sums_are_read_again_as_they_were_noted(tmp_path: Path) -> None:
+    path, opened = tmp_path / "opened-sums.jsonl", OpenedSum(2, {0: (3, 8), 4: (5,)})
+    OpenedSums(path).note(1, opened)
+    path.write_bytes(path.read_bytes() + b"\n[2, 3, [[0, [")  # killed
+    OpenedSums(path).note(3, opened)
+    found = OpenedSums(path)
+    assert [found.of(server_round) for server_round in (1, 2, 3)] == [opened, None, opened]
+
+
+def test_a_vector_of_other_clients_does_not_leave_a_node_a_second_time(
+    tiny: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The others cannot see of whom it is, and would open the sum without the node's consent."""
+    config = tiny(num_clients=6, secure_aggregation=True, num_server_rounds=2, evaluate_every=0)
+    run(config)
+    (tmp_path / "run" / "checkpoints" / "round-000002.safetensors").unlink()  # as if killed before it
+    for record in (tmp_path / "run").glob("opened-sums.jsonl"):
+        record.unlink()  # of a server that asks all the same
+
+    def failing(worker: Any, request: Any, *more: Any) -> None:
+        if request.client == 4:
+            raise ValueError("not now")
+        send_reply(worker, request, *more)
+
+    monkeypatch.setattr("clients.train.send_reply", failing)
+    grid = Watched({**config, "resume": True}, 3, set())
+    with pytest.raises(RunFailedError, match="all 6 clients of round 2 failed"):
+        run_server(grid, {**config, "resume": True})
+    assert sum(MASKED in each.content for each in grid.answered) == 2
+    log = (tmp_path / "run" / "run.log").read_text(encoding="utf-8")
+    assert "a vector of round 2 was masked before, of other clients of this node" in log
+    assert "Node 0 does not help to open the sum of round 2: a sum of round 2 was opened before" in log
+
+
+def test_a_node_notes_its_clients_before_their_vector_leaves(tmp_path: Path) -> None:
+    Opened(tmp_path, 3).note_masked(1, [3, 8])
+    Opened(tmp_path, 3).note_masked(1, [8, 3])  # done again, as it was
+    Opened(tmp_path, 3).note_masked(2, [3])
+    with pytest.raises(ValueError, match="a vector of round 1 was masked before, of other clients"):
+        Opened(tmp_path, 3).note_masked(1, [3])
+
+
+@pytest.mark.parametrize("content", ["[]", "{", '{"1": 2}'])
+def test_broken_notes_of_a_node_are_named(tmp_path: Path, content: str) -> None:
+    opened = Opened(tmp_path, 3)
+    opened.path.write_text(content, encoding="utf-8")
+    for note in (lambda: opened.note(1, [0], [3]), lambda: opened.note_masked(1, [3])):
+        with pytest.raises(ValueError, match=r"opened-sums-3\.json must hold a JSON object of texts"):
+            note()
+    assert opened.path.read_text(encoding="utf-8") == content
+
+
 @pytest.mark.parametrize(
     ("options", "why"),
     [
@@ -170,7 +255,7 @@ def test_a_single_node_is_told_that_there_is_nothing_to_add_up(tiny: Make) -> No
         run_in_process(tiny(secure_aggregation=True))
 
 
-def test_a_strategy_that_asks_clients_by_itself_is_refused(tiny: Make) -> None:
+def test_a_strategy_that_asks_clients_by_itself_is_refused(tiny: Make, tmp_path: Path) -> None:
     from server.secure_cohort import SecureCohortGrid
 
     config = tiny(secure_aggregation=True)
@@ -178,7 +263,12 @@ def test_a_strategy_that_asks_clients_by_itself_is_refused(tiny: Make) -> None:
     from server.node_registry import NodeRegistry
 
     cohort = SecureCohortGrid(
-        grid, NodeRegistry(2, "", (), interchangeable=True), threshold=0.6, metrics=(), patience=1.0
+        grid,
+        NodeRegistry(2, "", (), interchangeable=True),
+        threshold=0.6,
+        metrics=(),
+        patience=1.0,
+        opened=OpenedSums(tmp_path / "opened-sums.jsonl"),
     )
     with pytest.raises(UserError, match="asks for what single clients reply, which secure-aggregation hides"):
         cohort.send_and_receive([])
@@ -219,6 +309,10 @@ def test_a_nodes_owner_lets_it_reply_in_large_sums_alone(tiny: Make) -> None:
             {"stage": "begin", "session": "s", "numbers": [0, 1], "threshold": 2, "round": 1},
             "its session must be",
         ),
+        (
+            {"stage": "begin", "session": b"s", "numbers": [*range(1001)], "threshold": 501, "round": 1},
+            "its numbers must be at most 1000 numbers",
+        ),
     ],
 )
 def test_what_a_server_asks_is_read_by_type(tiny: Make, record: dict[str, Any], why: str) -> None:
@@ -252,21 +346,75 @@ def test_vectors_that_are_not_as_asked_fail_their_node_by_name(tiny: Make, tmp_p
     assert line["clients"] == [0, 3, 4]
 
 
+class Silent(InProcessGrid):
+    """Nodes that answer later, as real ones do; one says nothing at one stage."""
+
+    waits_by_itself = False
+    stage = wire.OPEN
+
+    def answer(self, messages: list[Message], timeout: float | None) -> list[Message]:
+        return [self._answer(message) for message in messages if not self.is_silent(message)]
+
+    def is_silent(self, message: Message) -> bool:
+        record = message.content.config_records.get(wire.SECURE, ConfigRecord())
+        return message.metadata.dst_node_id == 1 and record.get(wire.STAGE) == self.stage
+
+
 def test_a_node_that_does_not_tell_its_shares_is_in_the_sum_all_the_same(tiny: Make, tmp_path: Path) -> None:
-    """Over a grid that answers later, as real nodes do: it is waited for as long as node-timeout says."""
-
-    class Silent(InProcessGrid):
-        waits_by_itself = False
-
-        def answer(self, messages: list[Message], timeout: float | None) -> list[Message]:
-            return [self._answer(message) for message in messages if not self.is_silent(message)]
-
-        def is_silent(self, message: Message) -> bool:
-            record = message.content.config_records.get(wire.SECURE, ConfigRecord())
-            return message.metadata.dst_node_id == 1 and record.get(wire.STAGE) == wire.OPEN
-
+    """It is waited for as long as node-timeout says."""
     given: dict[str, Value] = {"num_server_rounds": 1, "evaluate_every": 0}
     wanted, _ = run(tiny(**given, run_dir=str(tmp_path / "plain")))
     config = tiny(**given, secure_aggregation=True, node_timeout=0.5)
     run_server(Silent(config, 3), config)
     assert result_of(tmp_path / "run")["weights_sha256"] == wanted
+
+
+def test_a_node_that_hangs_before_the_training_costs_the_other_clients_no_time(tiny: Make) -> None:
+    given: list[float] = []
+
+    class Hangs(Silent):
+        stage = wire.BEGIN
+
+        def is_silent(self, message: Message) -> bool:
+            if message.metadata.message_type == MessageType.TRAIN:
+                content = {key: each for key, each in message.content.items() if key != wire.SECURE}
+                given.append(unpack_requests(RecordDict(content))[0].seconds_left)
+            return super().is_silent(message)
+
+    config = tiny(
+        num_clients=3, secure_aggregation=True, num_server_rounds=1, evaluate_every=0, node_timeout=0.2
+    )
+    run_server(Hangs(config, 3), config)
+    assert given == [3600.0, 3600.0]  # round-timeout
+    (line,) = lines(config)
+    assert line["clients"] == [0, 2]
+
+
+@pytest.mark.parametrize(
+    ("stage", "change", "why"),
+    [
+        (wire.BEGIN, {"seal_key": "mask_key"}, "its two public keys are the same"),
+        (wire.BEGIN, {"mask_key": bytes(32)}, "one of its public keys is none"),
+        (wire.DEAL, {"seed_tags": [bytes(32)] * 5}, "node 1 has dealt other shares than it said, by nodes"),
+    ],
+)
+def test_who_spoils_a_round_is_named(
+    tiny: Make, tmp_path: Path, stage: str, change: dict[str, Any], why: str
+) -> None:
+    class Spoils(Watched):
+        def _answer(self, message: Message) -> Message:
+            asked = message.content.config_records.get(wire.SECURE, ConfigRecord())
+            reply = super()._answer(message)
+            if message.metadata.dst_node_id == 1 and asked.get(wire.STAGE) == stage:
+                record = reply.content.config_records[wire.SECURE]
+                for key, value in change.items():
+                    record[key] = record[value] if isinstance(value, str) else value
+            return reply
+
+    config = tiny(
+        num_clients=5, secure_aggregation=True, num_server_rounds=1, evaluate_every=0, short_rounds="skip"
+    )
+    run_server(Spoils(config, 5, set()), config)
+    assert why in (tmp_path / "run" / "run.log").read_text(encoding="utf-8")
+    (line,) = lines(config)
+    assert line["clients"] == ([0, 2, 3, 4] if stage == wire.BEGIN else [])

@@ -351,6 +351,37 @@ def test_a_node_that_deals_shares_of_another_secret_is_named() -> None:
         gone.opened()
 
 
+def test_keys_that_all_nodes_would_refuse_are_refused_of_the_one_that_tells_them() -> None:
+    run = Run()
+    mask_key, seal_key = run.members[1].public_keys()
+    run.session.take_keys(1, mask_key, seal_key)
+    fresh = public_key(new_key())
+    for keys, why in (
+        ((fresh, fresh), "its two public keys are the same, or one of them is another node's"),
+        ((fresh, mask_key), "its two public keys are the same, or one of them is another node's"),
+        ((bytes(32), fresh), "one of its public keys is none"),
+        ((fresh, bytes([1, *bytes(31)])), "one of its public keys is none"),
+    ):
+        with pytest.raises(ValueError, match=why):
+            run.session.take_keys(2, *keys)
+    assert run.session.mask_keys == {1: mask_key}
+
+
+def test_who_deals_several_others_wrong_shares_is_named() -> None:
+    run = Run()
+    run.deal()
+    wrong = dict.fromkeys(run.session.mask_keys, bytes(32))
+    run.session.dealt[4] = replace(run.session.dealt[4], seed_tags=wrong)
+    run.mask()
+    alive = sorted(run.masked)
+    for place in (1, 2):
+        assert run.session.suspects() == {}
+        with pytest.raises(ValueError, match="its share of the seed of node 13 is not the one that it was"):
+            run.session.take_told(place, run.members[place].tell(alive, []), alive)
+    said = "node 13 has dealt other shares than it said, by nodes [10, 11]"
+    assert run.session.suspects() == {4: said}
+
+
 def test_a_node_sees_where_the_server_tells_other_keys() -> None:
     run = Run()
     run.deal()
