@@ -275,8 +275,8 @@ def _vocabulary(plan: Plan, labels: tuple[str, ...]) -> Vocabulary:
     except ValueError as error:
         task, dataset = plan.task_config.task, plan.task_config.dataset
         raise UserError(
-            f"what task {task!r} makes of dataset {dataset!r} cannot be told to nodes ({error}): give another "
-            "dataset, or shorten its names"
+            f"what task {task!r} makes of dataset {dataset!r} cannot be told to nodes ({error}): give "
+            "another dataset, or shorten its names"
         ) from error
     return vocabulary
 
