@@ -152,3 +152,34 @@ def test_a_node_that_lists_its_clients_is_held_to_what_it_lists(
     known, _ = knowing(listed, {17: other_data, 42: node(1, 2, own_data=True, clients=(0,))}, monkeypatch)
     (refusal,) = known.refusals.now.values()
     assert "it claims" not in refusal.reason
+
+
+def test_a_partition_id_is_only_a_name_of_a_node_that_lists_its_clients(
+    listed: Listed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever comes first, and whether or not the others list theirs, it keeps nobody out."""
+    listed.write(a="2", b="0", c="1")
+    lister = node(0, 3, own_data=True, clients=(2,))
+    for clients in ((), (0,)):
+        owner = node(0, 3, own_data=True, clients=clients)
+        nodes = {17: lister, 42: owner, 900: node(1, 3, own_data=True, clients=(1,) if clients else ())}
+        for order in ((17, 42, 900), (900, 42, 17), (42, 17, 900)):
+            grid = BeatingGrid({each: nodes[each] for each in order}, monkeypatch)
+            grid.keys = dict(zip((17, 42, 900), KEYS, strict=True))
+            known = node_registry(num_clients=3, may_host=NodeClients(listed.file))
+            before = grid.now
+            known.wait_for_all(grid, timeout=500)
+            assert grid.now == before
+            assert not known.refusals.now
+            assert known.hosts() == (0, 1, 2)
+            assert known.assign(range(3), nodes) == {42: [0], 900: [1], 17: [2]}
+            # Each is known again by its own clients.
+            grid.start(17, lister)
+            grid.sleep(2.0)
+            known.update(grid)
+            assert known.assign(range(3), nodes) == {42: [0], 900: [1], 17: [2]}
+            grid.forget(42)
+            grid.sleep(2.0)
+            known.update(grid)
+            assert known.hosts() == (1, 2)
+            assert known.why_away(0) in ("its node has gone", "no node says that it lives there")
