@@ -161,7 +161,7 @@ class NodeRegistry:
                 self._refuse(sighting, str(said), said.whole, said.place)
             elif why := self._misfit(sighting, said):
                 place = said.partition_id, said.num_partitions
-                self._refuse(sighting, why, said.model_dump_json(), place)
+                self._refuse(sighting, why, said.model_dump_json(), place, clients=said.clients)
             else:
                 self._claims.append(Claim(sighting, said, time.monotonic()))
         if not self.num_partitions:
@@ -206,20 +206,17 @@ class NodeRegistry:
         return said
 
     def leave_out(self, node: int, why: str) -> None:
-        """Leave a node out that was accepted."""
+        """Leave a node out that was accepted, before round 1; or end the run, as its user wants it."""
         claim = self.accepted.pop(node)
-        self._refuse(claim.sighting, why, why, self._place(claim))
+        self._refuse(claim.sighting, why, why, self._place(claim), clients=claim.said.clients, first=True)
 
     def close_labels(self) -> None:
         """Take no other labels than the server's from now on; a node that has fewer of them is told all."""
-        if (
-            self.open_labels
-            and self.own_data
-            and self.examples
-            and self.open_labels.fit(self.examples.classes)
-        ):
-            self.vocabulary = replace(self.vocabulary, labels=self.examples.classes)
-            self._questions.vocabulary = self.vocabulary
+        told = self.open_labels and self.examples and self.open_labels.fit(self.examples.classes)
+        if told and self.examples and (self.own_data or not self.interchangeable):
+            self._questions.vocabulary = replace(self.vocabulary, labels=self.examples.classes)
+            if self.own_data:  # else with requests from when one comes that needs them
+                self.vocabulary = self._questions.vocabulary
         self.open_labels = None
 
     def ask_anew(
@@ -323,10 +320,11 @@ class NodeRegistry:
                     why,
                     claim.said.model_dump_json(),
                     self._place(claim),
+                    clients=claim.said.clients,
                 )
             elif not (holder := self._holder(claim, namesakes.get(claim.partition, ()))):
                 if why := self._claimed_twice(claim):
-                    self._refuse(claim.sighting, why, why, self._place(claim))
+                    self._refuse(claim.sighting, why, why, self._place(claim), clients=claim.said.clients)
                 else:
                     self._accept(claim)
                     namesakes.setdefault(claim.partition, []).append(claim)
@@ -381,7 +379,8 @@ class NodeRegistry:
         self.accepted[claim.sighting.node] = claim
         self._hosting.take_in(claim.said, claim.place)
         self._ever.add(claim.place)
-        self.own_data |= claim.said.own_data
+        if claim.said.own_data:
+            self.own_data, self.vocabulary = True, self._questions.vocabulary
         self.machines.add(plain_line(claim.said.machine))
         if self.begun:
             log(INFO, "%s takes part with %s", claim.sighting.called, self._named(claim))
@@ -415,17 +414,21 @@ class NodeRegistry:
         whole: str,
         place: tuple[int, int] | None,
         *,
+        clients: Sequence[int] = (),
         rival: bool = False,
+        first: bool = False,
     ) -> None:
-        """Leave a node out, or end the run, as its user wants it.
+        """Leave a node out, which may list its clients, or end the run, as its user wants it.
 
-        Simulated nodes are all alike, so that there is none to go on with.
+        `first` is one of those that were waited for before round 1. Simulated nodes are all alike, so that
+        there is none to go on with.
         """
-        # One that may not host the clients of a number does not speak for the node that has that number.
-        rival = rival or bool(self._not_its_own(sighting, clients_of(place, self.num_clients)))
+        # One that may not host the clients that it claims does not speak for the node that has its number.
+        clients = clients or clients_of(place, self.num_clients)
+        rival = rival or bool(self._not_its_own(sighting, clients))
         why, whole = plain_line(why), shortened(whole)  # the node's own words may be among them
         refusal = Refusal(sighting, why, whole, place, time.monotonic(), rival)
-        if self.interchangeable or (self.unfit == "stop" and not self.begun):
+        if self.interchangeable or (self.unfit == "stop" and (first or not self.begun)):
             error = RunFailedError(
                 f"a node cannot take part: {why}" if self.interchangeable else refusal.line
             )

@@ -183,3 +183,18 @@ def test_a_partition_id_is_only_a_name_of_a_node_that_lists_its_clients(
             known.update(grid)
             assert known.hosts() == (1, 2)
             assert known.why_away(0) in ("its node has gone", "no node says that it lives there")
+
+
+def test_a_node_that_lists_its_own_clients_and_does_not_fit_is_not_waited_for(
+    listed: Listed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Although its number would stand for a client of another key."""
+    listed.write(a="1", b="0")
+    other_model = node(0, 2, own_data=True, clients=(1,), state=("another",))
+    grid = BeatingGrid({17: other_model, 42: node(1, 2, own_data=True, clients=(0,))}, monkeypatch)
+    grid.keys = {17: KEYS[0], 42: KEYS[1]}
+    known, before = node_registry(num_clients=2, may_host=NodeClients(listed.file)), grid.now
+    known.wait_for_all(grid, timeout=500, min_clients=1)
+    assert grid.now == before
+    assert known.partitions == {42: 1}
+    assert known.refusals.places(2).keys() == {0}
