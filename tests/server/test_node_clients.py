@@ -64,7 +64,16 @@ def test_a_key_that_was_given_none_hosts_what_nobody_was_given(listed: Listed) -
 
 def test_without_a_list_everybody_hosts_what_it_claims(listed: Listed) -> None:
     assert NodeClients().why_not(KEYS[0], range(4)) == ""
-    assert listed.why_not(0, 0, 1) == ""
+    assert listed.write().why_not(0, 0, 1) == ""
+
+
+def test_a_list_that_is_not_there_lets_nobody_in(listed: Listed, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert listed.why_not(0, 0, 1).startswith("nobody knows which clients it may host: the list of nodes'")
+    monkeypatch.setenv(FILE, str(listed.file))
+    with pytest.raises(UserError, match=r"clients\.toml is not there: put it back"):
+        NodeClients.of_environment()
+    listed.write()
+    assert NodeClients.of_environment().read() == {}
 
 
 def test_a_list_that_cannot_be_read_lets_nobody_in_and_says_so(
