@@ -45,6 +45,8 @@ ALONE = -1
 """In the place of a client's number, where a node has one client."""
 KEPT_ROWS = 2**20
 """About how many clients' rows a worker remembers, all clients together: 8 MB of their numbers."""
+SHOWN = 5
+"""Labels that an error lists of each client."""
 
 
 @dataclass(frozen=True)
@@ -210,7 +212,7 @@ def load_clients(
     """Load the data of clients that have a folder each; they take their turns with one model.
 
     Where their labels differ, the union counts, as between nodes. Raises UserError for a client whose data
-    makes another model than the first one's.
+    makes another model than the first one's, or has other labels where no union can be made.
     """
     datasets = _datasets(config, folders, tokens)
     labels, told = open_labels(config), [labels_of(dataset) for dataset in datasets]
@@ -221,6 +223,13 @@ def load_clients(
     worker = make_worker(config, first, own_data=True)
     apart = {folders[0][0]: worker}
     for (client, folder), dataset in zip(folders[1:], others, strict=True):
+        if labels_of(dataset) != labels_of(first):  # the same number would stand for another label
+            mine, theirs = _few(labels_of(dataset)), _few(labels_of(first))
+            raise UserError(
+                f"the data of client {client} in {folder} has the labels {mine}, and that of client "
+                f"{folders[0][0]} {theirs}: in dataset {config.dataset!r} all clients must have the same "
+                "ones, unless its Source says labels, by which they agree"
+            )
         task = load_task(config, dataset)
         state = describe_state(model_state(build_model(task, config.seed)))
         alike = state == describe_state(worker.initial) and [*task.agreed] == [*worker.task.agreed]
@@ -233,6 +242,10 @@ def load_clients(
             log(level, line)
         apart[client] = replace(worker, task=task, dataset=dataset)
     return replace(worker, apart=apart) if others else worker
+
+
+def _few(labels: tuple[str, ...]) -> str:
+    return f"{', '.join(labels[:SHOWN])}{', ...' if len(labels) > SHOWN else ''}" if labels else "none"
 
 
 def _datasets(

@@ -272,7 +272,16 @@ def _registry(plan: Plan, errors: ErrorLog, labels: tuple[str, ...], *, has_trai
 def _vocabulary(plan: Plan, labels: tuple[str, ...]) -> Vocabulary:
     """Return what nodes are told to read their own data with."""
     tokens = plan.task.learned_tokens()
-    return Vocabulary(labels, *((tokens.names, tokens.merges) if tokens else ()))
+    vocabulary = Vocabulary(labels, *((tokens.names, tokens.merges) if tokens else ()))
+    try:
+        vocabulary.check()
+    except ValueError as error:
+        task, dataset = plan.task_config.task, plan.task_config.dataset
+        raise UserError(
+            f"what task {task!r} makes of dataset {dataset!r} cannot be told to nodes ({error}): give "
+            "another dataset, or shorten its names"
+        ) from error
+    return vocabulary
 
 
 def _wanted(plan: Plan) -> dict[str, Any]:

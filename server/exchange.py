@@ -16,6 +16,7 @@ SHORTEST_PAUSE, LONGEST_PAUSE = 0.005, 0.25
 """Seconds between two looks for replies."""
 PART_OF_WAIT = 0.05
 """A pause is this part of the time waited so far: short rounds do not wait long, long ones poll little."""
+NOT_SENT = "its request could not be sent"
 MALFORMED = (
     ValueError, TypeError, LookupError, AttributeError, AssertionError, ArithmeticError, EOFError,
     RecursionError, MemoryError, DecodeError,
@@ -27,6 +28,8 @@ def exchange(
     grid: Grid, messages: Iterable[Message], timeout: float, gone: Callable[[], Container[int]] = tuple
 ) -> Iterator[Message]:
     """Push the messages and yield the replies as they arrive, those of `timeout` seconds.
+
+    What could not be sent, as what is too large for the SuperLink, is answered by an error at once.
 
     Meanwhile `gone` is asked which nodes have lost what they were sent: they are waited for no longer.
 
@@ -40,6 +43,8 @@ def exchange(
     pending = {message_id for message_id in grid.push_messages(asked) if message_id}
     sent = {message.metadata.message_id: message for message in asked}
     started = time.monotonic()
+    for message_id in [each for each in sent if each not in pending]:
+        yield Message(Error(ErrorCode.UNKNOWN, NOT_SENT), reply_to=sent[message_id])
     while pending:
         # Before the look: what has come by now counts, however long it takes to read it.
         waited = time.monotonic() - started

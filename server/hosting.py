@@ -8,7 +8,7 @@ from strategies.wire.node import NodeDescription
 
 @dataclass
 class Hosting:
-    """Where clients live. A node is called by its partition-id, of which a start of the run says how many."""
+    """Where clients live. A node is called by its place, which is its partition-id as a rule."""
 
     num_clients: int
     listed: dict[int, int] = field(default_factory=dict)
@@ -27,15 +27,14 @@ class Hosting:
         home = client % num_partitions
         return None if home in self.listing else home
 
-    def take_in(self, said: NodeDescription) -> None:
-        """Note what a node lists, instead of what it has listed before."""
-        node = said.partition_id
+    def take_in(self, said: NodeDescription, node: int) -> None:
+        """Note what a node lists that is called so, instead of what it has listed before."""
         self.listed = {client: home for client, home in self.listed.items() if home != node}
         self.listed |= dict.fromkeys(said.clients, node)
         self.listing = frozenset(self.listed.values())
 
     def shared(self, said: NodeDescription, other: NodeDescription) -> int | None:
-        """Return a client of two nodes with different numbers; None where each has its own."""
+        """Return a client of two nodes, one of which lists its clients; None where each has its own."""
         if not (said.clients or other.clients):
             return None
         if said.clients and other.clients:

@@ -40,8 +40,13 @@ class NodeClients:
 
     def read(self) -> dict[str, str]:
         """Return fingerprint -> clients, as they are written; UserError where they cannot be read."""
-        if self.file is None or not self.file.exists():
+        if self.file is None:
             return {}
+        if not self.file.exists():  # which lets nobody in: a mistyped path must not let in everybody
+            raise UserError(
+                f"the list of nodes' clients {self.file} is not there: put it back, give its path by the "
+                f"SuperLink's {FILE}, or make an empty file for no list"
+            )
         found = {key: str(text) for key, text in toml_file(self.file, "the list of nodes' clients").items()}
         for key, text in found.items():
             client_ranges(text, f"clients of {key} in {self.file}")

@@ -36,11 +36,23 @@ class Claim:
     said: NodeDescription
     since: float
     """When it said so, on the monotonic clock."""
+    moved_to: int | None = None
+    """Its place, where it lists its clients and another node has the place of its partition-id."""
 
     @property
     def partition(self) -> int:
-        """Its partition-id."""
+        """Its partition-id, which is only a name where it lists its clients."""
         return self.said.partition_id
+
+    @property
+    def place(self) -> int:
+        """What its clients' home is called: its partition-id, unless it was moved."""
+        return self.partition if self.moved_to is None else self.moved_to
+
+    @property
+    def own_name(self) -> object:
+        """What no other node is called: of those that list their clients, together with the key."""
+        return (self.partition, self.sighting.public_key) if self.said.clients else self.partition
 
 
 @dataclass
@@ -114,8 +126,8 @@ class NodeRegistry:
 
     @property
     def partitions(self) -> dict[int, int]:
-        """Node -> its partition-id, of those that take part and are there."""
-        return {node: claim.partition for node, claim in self.accepted.items()}
+        """Node -> its place, the partition-id as a rule, of those that take part and are there."""
+        return {node: claim.place for node, claim in self.accepted.items()}
 
     @property
     def missing(self) -> list[int]:
@@ -149,7 +161,7 @@ class NodeRegistry:
                 self._refuse(sighting, str(said), said.whole, said.place)
             elif why := self._misfit(sighting, said):
                 place = said.partition_id, said.num_partitions
-                self._refuse(sighting, why, said.model_dump_json(), place)
+                self._refuse(sighting, why, said.model_dump_json(), place, clients=said.clients)
             else:
                 self._claims.append(Claim(sighting, said, time.monotonic()))
         if not self.num_partitions:
@@ -170,15 +182,15 @@ class NodeRegistry:
         So it does not matter whether a node of another federation answers first, such as one of 0 of 1, which
         is complete by itself: those that are still being asked could be more than those that have answered.
         """
-        places: dict[int, set[int]] = {}
+        places: dict[int, set[object]] = {}
         for claim in self._claims:
-            places.setdefault(claim.said.num_partitions, set()).add(claim.partition)
+            places.setdefault(claim.said.num_partitions, set()).add(claim.own_name)
         for of, found in places.items():
             found.update(self.refusals.places(of))
         if not places:
             return
         most = max(places, key=lambda of: (len(places[of]), of))
-        if complete and not len(self._questions.open) < len(places[most]) == most:
+        if complete and not len(self._questions.open) < len(places[most]) >= most:
             return
         self.num_partitions = most
         self._settle()
@@ -194,20 +206,17 @@ class NodeRegistry:
         return said
 
     def leave_out(self, node: int, why: str) -> None:
-        """Leave a node out that was accepted."""
+        """Leave a node out that was accepted, before round 1; or end the run, as its user wants it."""
         claim = self.accepted.pop(node)
-        self._refuse(claim.sighting, why, why, self._place(claim))
+        self._refuse(claim.sighting, why, why, self._place(claim), clients=claim.said.clients, first=True)
 
     def close_labels(self) -> None:
         """Take no other labels than the server's from now on; a node that has fewer of them is told all."""
-        if (
-            self.open_labels
-            and self.own_data
-            and self.examples
-            and self.open_labels.fit(self.examples.classes)
-        ):
-            self.vocabulary = replace(self.vocabulary, labels=self.examples.classes)
-            self._questions.vocabulary = self.vocabulary
+        told = self.open_labels and self.examples and self.open_labels.fit(self.examples.classes)
+        if told and self.examples and (self.own_data or not self.interchangeable):
+            self._questions.vocabulary = replace(self.vocabulary, labels=self.examples.classes)
+            if self.own_data:  # else with requests from when one comes that needs them
+                self.vocabulary = self._questions.vocabulary
         self.open_labels = None
 
     def ask_anew(
@@ -298,7 +307,9 @@ class NodeRegistry:
 
     def _settle(self) -> None:
         """Accept the nodes that fit; refuse those whose places others have that live."""
-        holders = {claim.partition: claim for claim in self.accepted.values()}
+        namesakes: dict[int, list[Claim]] = {}
+        for claim in self.accepted.values():
+            namesakes.setdefault(claim.partition, []).append(claim)
         waiting = []
         for claim in self._claims if self.num_partitions else ():
             if claim.said.num_partitions != self.num_partitions:
@@ -309,20 +320,51 @@ class NodeRegistry:
                     why,
                     claim.said.model_dump_json(),
                     self._place(claim),
+                    clients=claim.said.clients,
                 )
-            elif claim.partition not in holders and (why := self._claimed_twice(claim)):
-                self._refuse(claim.sighting, why, why, self._place(claim))
-            elif claim.partition not in holders:
-                holders[claim.partition] = claim
-                self._accept(claim)
-            elif self._sightings.lives_since(holders[claim.partition].sighting.node, claim.since):
-                holder = holders[claim.partition].sighting.called
-                why = f"its clients are those of {holder}, which is there: give each its own partition-id"
+            elif not (holder := self._holder(claim, namesakes.get(claim.partition, ()))):
+                if why := self._claimed_twice(claim):
+                    self._refuse(claim.sighting, why, why, self._place(claim), clients=claim.said.clients)
+                else:
+                    self._accept(claim)
+                    namesakes.setdefault(claim.partition, []).append(claim)
+            elif self._sightings.lives_since(holder.sighting.node, claim.since):
+                called = holder.sighting.called
+                why = f"its clients are those of {called}, which is there: give each its own partition-id"
                 self._refuse(claim.sighting, why, why, self._place(claim), rival=True)
             else:
                 waiting.append(claim)
         if self.num_partitions:
             self._claims = waiting
+
+    def _holder(self, claim: Claim, namesakes: Iterable[Claim]) -> Claim | None:
+        """Return the one of those that take part that a node may be, started anew; None where there is none.
+
+        Nodes with different keys and clients are two nodes, if one of them lists its clients: whatever
+        partition-id it says, it keeps nobody out.
+        """
+        for other in namesakes:
+            same_key = claim.sighting.public_key == other.sighting.public_key
+            listing = claim.said.clients or other.said.clients
+            if same_key or not listing or self._hosting.shared(claim.said, other.said) is not None:
+                return other
+        return None
+
+    def _placed(self, claim: Claim) -> Claim:
+        """Return a node with its place, from which one that lists its clients makes way, for any other."""
+        if self.interchangeable:
+            return claim
+        there = next((each for each, place in self.partitions.items() if place == claim.partition), None)
+        if there is None:
+            return claim
+        beyond = max(self.num_partitions, *self.partitions.values()) + 1
+        free = [*self.awaited, *self.missing, beyond][0]
+        if claim.said.clients:
+            return replace(claim, moved_to=free)
+        moved = self.accepted[there] = replace(self.accepted[there], moved_to=free)
+        self._hosting.take_in(moved.said, free)
+        self._ever.add(free)
+        return claim
 
     def _claimed_twice(self, claim: Claim) -> str:
         """Return why a node cannot take part which lists a client of another node; "" where it does not."""
@@ -333,10 +375,12 @@ class NodeRegistry:
         return ""
 
     def _accept(self, claim: Claim) -> None:
+        claim = self._placed(claim)
         self.accepted[claim.sighting.node] = claim
-        self._hosting.take_in(claim.said)
-        self._ever.add(claim.partition)
-        self.own_data |= claim.said.own_data
+        self._hosting.take_in(claim.said, claim.place)
+        self._ever.add(claim.place)
+        if claim.said.own_data:
+            self.own_data, self.vocabulary = True, self._questions.vocabulary
         self.machines.add(plain_line(claim.said.machine))
         if self.begun:
             log(INFO, "%s takes part with %s", claim.sighting.called, self._named(claim))
@@ -370,17 +414,21 @@ class NodeRegistry:
         whole: str,
         place: tuple[int, int] | None,
         *,
+        clients: Sequence[int] = (),
         rival: bool = False,
+        first: bool = False,
     ) -> None:
-        """Leave a node out, or end the run, as its user wants it.
+        """Leave a node out, which may list its clients, or end the run, as its user wants it.
 
-        Simulated nodes are all alike, so that there is none to go on with.
+        `first` is one of those that were waited for before round 1. Simulated nodes are all alike, so that
+        there is none to go on with.
         """
-        # One that may not host the clients of a number does not speak for the node that has that number.
-        rival = rival or bool(self._not_its_own(sighting, clients_of(place, self.num_clients)))
+        # One that may not host the clients that it claims does not speak for the node that has its number.
+        clients = clients or clients_of(place, self.num_clients)
+        rival = rival or bool(self._not_its_own(sighting, clients))
         why, whole = plain_line(why), shortened(whole)  # the node's own words may be among them
         refusal = Refusal(sighting, why, whole, place, time.monotonic(), rival)
-        if self.interchangeable or (self.unfit == "stop" and not self.begun):
+        if self.interchangeable or (self.unfit == "stop" and (first or not self.begun)):
             error = RunFailedError(
                 f"a node cannot take part: {why}" if self.interchangeable else refusal.line
             )

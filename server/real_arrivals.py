@@ -100,6 +100,7 @@ class RealArrivals(AsynchronousRounds):
             to_come = under_way | {later.server_round for later, _ in self.updates[number:]}
             taken = self.buffer.take([place.client], server_round, weights, to_come)
             found += [(place, content) for _, content in taken]
+        self.buffer.trim(under_way)  # also where nothing has arrived
         return self.combined(server_round, found, cohort)
 
     def evaluates(self, client: int) -> bool:

@@ -13,7 +13,7 @@ from flwr.common.constant import ErrorCode
 
 from server.cohort import LOST, CohortGrid
 from server.cohort_result import CohortResult, Outcome
-from server.exchange import pause_after, pulled, unreadable
+from server.exchange import NOT_SENT, pause_after, pulled, unreadable
 from server.node_replies import fail_without_examples
 from server.reply_checks import Asked, agreeing
 from server.requests import Request, Wave
@@ -22,8 +22,6 @@ from server.turns import Clock, InFlight, Time
 from strategies.wire.reply import NodeReply
 from strategies.wire.reply_metrics import NUM_EXAMPLES
 from strategies.wire.request import RoundInfo
-
-NOT_SENT = "its request could not be sent"
 
 
 @dataclass(frozen=True)

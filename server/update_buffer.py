@@ -92,9 +92,13 @@ class UpdateBuffer:
                 continue
             scale = (1.0 + server_round - update.server_round) ** -self.exponent
             found.append((client, update.applied(self.began[update.server_round], weights, scale)))
+        self.trim(under_way)
+        return found
+
+    def trim(self, under_way: Collection[int] = ()) -> None:
+        """Keep no weights but those that updates here, or still `under_way`, began with."""
         needed = {update.server_round for update in self.updates.values()} | {*under_way}
         self.began = {number: each for number, each in self.began.items() if number in needed}
-        return found
 
     def own(self) -> None:
         """Hold copies: what waits is not to keep the messages alive that it came in."""

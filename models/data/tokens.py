@@ -7,6 +7,8 @@ TOKENS = "tokens"
 """Key in `Dataset.info` of the tokens that a task is to use instead of learning its own."""
 PADDING, UNKNOWN, BEGIN, END, MASK = SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 """The first tokens, which are no text."""
+LONGEST = 200
+"""Characters of a token: longer ones do not travel, so they are not learned."""
 
 
 @dataclass(frozen=True)

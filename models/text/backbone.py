@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from models.core.errors import UserError
-from models.data.tokens import BEGIN, END, MASK, PADDING, SPECIAL, UNKNOWN, LearnedTokens
+from models.data.tokens import BEGIN, END, LONGEST, MASK, PADDING, SPECIAL, UNKNOWN, LearnedTokens
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -220,7 +220,12 @@ def train_tokenizer(
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
     tokenizer.train_from_iterator(
         sentences,
-        trainers.BpeTrainer(vocab_size=vocabulary_size, special_tokens=[*SPECIAL], show_progress=False),
+        trainers.BpeTrainer(
+            vocab_size=vocabulary_size,
+            special_tokens=[*SPECIAL],
+            show_progress=False,
+            max_token_length=LONGEST,
+        ),
     )
     return _wrapped(tokenizer)
 

@@ -92,7 +92,7 @@ def server(folder: Path, host: str, port: int, code: Path | None, background: bo
 
     What starts runs on the same port answers its own user on its own machine alone.
     """
-    from simulations.deploy import addresses
+    from simulations.deploy import addresses, given_clients
     from simulations.deploy import server as of_server
     from simulations.deploy.folder import Folder
 
@@ -105,6 +105,7 @@ def server(folder: Path, host: str, port: int, code: Path | None, background: bo
         return
     address = addresses.joined(addresses.reached(host), port)
     of_server.write_connection(made, address)
+    given_clients.make(made, say)
     program = of_server.superlink(made, host, port, _code(code))
     say(f"$ {program.shown()}")
     say(f"runs start with: FLWR_HOME={made.home} flwr run . {of_server.CONNECTION} --stream")

@@ -2,16 +2,13 @@
 
 import json
 import os
-import secrets
 import subprocess
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 
-import tomli_w
-
 from models.core.errors import UserError
-from server.node_clients import NodeClients, client_ranges
-from simulations.deploy import asked, keys
+from server.node_clients import client_ranges
+from simulations.deploy import asked, given_clients, keys
 from simulations.deploy.folder import Folder
 from simulations.deploy.program import Program, flwr
 from simulations.deploy.server import CONNECTION
@@ -20,7 +17,6 @@ Say = Callable[[str], None]
 IN_USE = "Public key already in use"
 """Flower's words about a key that was registered once, also where it was taken out again."""
 TAKEN_OUT = " A key that was unregistered is never taken again: make another with polyfed deploy node-key"
-HEAD = "# Clients that a node's key may host, and no other node. `polyfed deploy register` writes it.\n"
 
 
 def register(folder: Folder, public: Path, name: str, clients: str, say: Say) -> int:
@@ -40,7 +36,7 @@ def register(folder: Folder, public: Path, name: str, clients: str, say: Say) ->
     else:
         say(f"node {number} is registered with the key {fingerprint} already")
     if clients:
-        _write(folder, {**NodeClients(folder.node_clients).read(), fingerprint: clients})
+        given_clients.write(folder, {**given_clients.given(folder), fingerprint: clients})
         say(f"node {number} may host clients {clients} alone, and no other node may host them")
     return number
 
@@ -49,17 +45,10 @@ def unregister(folder: Folder, number: int, say: Say) -> None:
     """Have the SuperLink of a folder take a node's key no longer."""
     gone = [node.key for node in asked.registered(folder) if node.number == number]
     _answer(flwr(["supernode", "unregister", str(number), CONNECTION], folder), say)
-    given = NodeClients(folder.node_clients).read()
+    given = given_clients.given(folder)
     if gone and gone[0] in given:
-        _write(folder, {key: clients for key, clients in given.items() if key != gone[0]})
+        given_clients.write(folder, {key: clients for key, clients in given.items() if key != gone[0]})
     say(f"node {number} is let in no longer")
-
-
-def _write(folder: Folder, clients: Mapping[str, str]) -> None:
-    """Write which clients keys may host, as a whole or not at all: a run may read it at any moment."""
-    new = folder.node_clients.with_name(f".{folder.node_clients.name}-{secrets.token_hex(4)}")
-    new.write_text(HEAD + tomli_w.dumps(dict(clients)), encoding="utf-8")
-    new.replace(folder.node_clients)
 
 
 def _answer(command: Program, say: Say) -> dict[str, str]:

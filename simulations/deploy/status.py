@@ -4,8 +4,7 @@ from collections.abc import Mapping
 
 from rich.console import Console
 
-from server.node_clients import NodeClients
-from simulations.deploy import asked, certificates
+from simulations.deploy import asked, certificates, given_clients
 from simulations.deploy.folder import Folder
 from simulations.terminal import Table
 
@@ -34,9 +33,7 @@ def show(folder: Folder, console: Console) -> bool:
                 say(certificates.check_dates(path, certificate))
     if up and not running.superlink:
         nodes, runs = asked.nodes(running, folder), asked.runs(running, folder)
-        console.print(
-            _nodes(nodes, NodeClients(folder.node_clients).read()) if nodes else "no node is registered"
-        )
+        console.print(_nodes(nodes, given_clients.given(folder)) if nodes else "no node is registered")
         console.print(_runs(runs) if runs else "no run was started")
     return up
 

@@ -24,6 +24,10 @@ class Vocabulary:
     merges: tuple[str, ...] = ()
     """How: the two parts of the first token that is put together, those of the second, and so on."""
 
+    def check(self) -> None:
+        """Raise ValueError for names that no node would take."""
+        Vocabulary.unpack(RecordDict({**self.pack()}))
+
     def pack(self) -> dict[str, ConfigRecord]:
         """Return the record that travels, by its key; none where there is nothing to say."""
         said = {name: [*getattr(self, name)] for name in MOST if getattr(self, name)}

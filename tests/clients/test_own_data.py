@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from flwr.app import Context, RecordDict
 from PIL import Image
 
@@ -16,6 +17,8 @@ from clients.simulated import SIMULATED
 from clients.worker import worker_of
 from models.core.config import TaskConfig, Value
 from models.core.errors import UserError
+from models.data.dataset import Dataset, Examples
+from models.data.datasets import Source
 from server.app import app as server_app
 from simulations.runtime.in_process import InProcessGrid
 
@@ -275,6 +278,31 @@ def test_a_node_may_host_several_clients_with_a_folder_each(mixed: Mixed) -> Non
     assert result(mixed.folder / "hosted")["weights_sha256"] == expected
     lines = (mixed.folder / "hosted" / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
     assert {tuple(json.loads(line)["clients"]) for line in lines[1:]} == {(0, 1, 2)}
+
+
+def pets(config: TaskConfig) -> Dataset:
+    """Return pictures of two kinds, whose names stand in a folder's file."""
+    names = tuple(Path(config.data_dir, "labels.txt").read_text(encoding="utf-8").split())
+    half = Examples({"image": torch.zeros(4, 1, 8, 8), "label": torch.tensor([0, 1, 0, 1])})
+    return Dataset("pets", "images", half, half, "label", names, info={"max_value": 1.0})
+
+
+PETS = Source("images", pets)
+"""Whose labels all machines must have alike."""
+
+
+def test_clients_of_one_node_must_have_the_same_labels_where_none_are_agreed_on(tmp_path: Path) -> None:
+    """Each of theirs has two, so that the model is the same, and what the numbers stand for is not."""
+    for client, names in ((0, "cat dog"), (1, "dog eel")):
+        (tmp_path / f"client-{client}").mkdir()
+        (tmp_path / f"client-{client}" / "labels.txt").write_text(names, encoding="utf-8")
+    node = NodeConfig.from_flower({"data-path": str(tmp_path), "clients": "0, 1"})
+    config = TaskConfig(dataset="test_own_data:PETS")
+    said = r"^the data of client 1 in .* has the labels dog, eel, and that of client 0 cat, dog: in dataset"
+    with pytest.raises(UserError, match=said):
+        worker_of(config, node)
+    (tmp_path / "client-1" / "labels.txt").write_text("cat dog", encoding="utf-8")
+    assert sorted(worker_of(config, node).apart) == [0, 1]
 
 
 def test_clients_of_one_node_must_have_data_for_one_model(tmp_path: Path) -> None:

@@ -4,8 +4,9 @@ import json
 
 import pytest
 
-from models.data.tokens import SPECIAL, LearnedTokens
+from models.data.tokens import LONGEST, SPECIAL, LearnedTokens
 from models.text.backbone import SCRATCH, load_backbone
+from strategies.wire.vocabulary import Vocabulary
 
 SENTENCES = ["Ann saw Paris", "Bob saw Berlin and Ann", "Paris is in France"] * 3
 
@@ -29,6 +30,18 @@ def test_tokens_that_were_told_are_those_that_were_learned() -> None:
     unknown = told.tokenizer.unk_token_id
     assert unknown in told.encode([["Köln"]])[0]["input_ids"].flatten().tolist()
     assert unknown not in told.encode([["Paris"]])[0]["input_ids"].flatten().tolist()
+
+
+def test_a_long_word_is_cut_into_tokens_that_travel() -> None:
+    long = "".join(map(chr, range(0x4E00, 0x4E00 + 250)))
+    learned = load_backbone(SCRATCH, [f"Ann saw {long}", f"{long} saw Ann"] * 3)
+    tokens = learned.learned_tokens()
+    assert tokens is not None
+    assert "▁saw" in tokens.names
+    # The trainer's limit is one more than the longest that it learns.
+    assert 100 < max(map(len, tokens.names)) <= LONGEST
+    Vocabulary(tokens=tokens.names, merges=tokens.merges).check()
+    assert "".join(learned.tokenizer.tokenize(long)) == f"▁{long}"
 
 
 @pytest.mark.parametrize(

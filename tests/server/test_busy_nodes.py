@@ -1,6 +1,7 @@
 """A node that has not answered in time gets no more work until it has."""
 
 import time
+from collections.abc import Iterable
 
 import pytest
 from flwr.app import Error, Message, RecordDict
@@ -76,6 +77,41 @@ def test_the_clients_of_a_busy_node_fail_until_it_is_done() -> None:
     assert result.clients == [0, 1, 2, 3]
     # The late answer is no answer of round 3, whose clients are asked anew.
     assert asked_in(scripted, 3) == {7: [0, 2], 8: [1, 3]}
+
+
+class Refusing(ScriptedGrid):
+    """A grid whose SuperLink takes no message of training, or those to one node alone, as Flower tells it."""
+
+    one = 0
+
+    def push_messages(self, messages: Iterable[Message]) -> list[str]:
+        asked = list(messages)
+        if asked and asked[0].metadata.message_type == "train":
+            for number, message in enumerate(asked):
+                message.metadata.__dict__["_message_id"] = f"unsent-{number}"
+            if not self.one:
+                return []  # HTTP 413
+            return [
+                super(Refusing, self).push_messages([each])[0]
+                if each.metadata.dst_node_id != self.one
+                else None  # type: ignore[misc]
+                for each in asked
+            ]
+        return super().push_messages(asked)
+
+
+@pytest.mark.parametrize("one", [0, 8])
+def test_what_could_not_be_sent_is_said_at_once_and_keeps_no_node_busy(one: int) -> None:
+    scripted = Refusing({7: hosting(0, 2), 8: hosting(1, 2)})
+    scripted.one = one
+    registry = NodeRegistry(4, "", (), interchangeable=False)
+    registry.wait_for_all(scripted, timeout=5)
+    grid = CohortGrid(scripted, registry, round_grace=600.0)
+    clients = (1, 3) if one else range(4)
+    for server_round in (1, 2):
+        result = ask(grid, server_round)
+        assert failures(result) == dict.fromkeys(clients, "its request could not be sent")
+        assert not grid.busy.unanswered
 
 
 def test_other_workers_take_over_where_they_can() -> None:

@@ -8,6 +8,7 @@ from flwr.app import Message, RecordDict
 from scripted_grid import Answer, ScriptedGrid
 
 from models.data.labels import Labels
+from server.errors import RunFailedError
 from server.label_agreement import union_of_labels
 from server.node_registry import NodeRegistry
 from strategies.wire.node import DataDescription, NodeDescription
@@ -88,6 +89,29 @@ def test_a_node_that_comes_late_is_told_the_labels_of_the_run() -> None:
         assert known.partitions == {17: 0, 42: 1, 900: 2}
         assert labels_in(grid.sent[-1].content) == labels
         assert not known.refusals.now
+
+
+def test_a_late_node_with_fewer_labels_is_the_first_with_data_of_its_own() -> None:
+    alike = NodeDescription(
+        partition_id=0, num_partitions=NODES, own_data=False, data="", state=("head (2,)",), examples=IMAGES
+    )
+    grid, known = ScriptedGrid({17: lambda _: alike.pack()}), asking()
+    assert agreed(grid, known, timeout=0.1) == ()
+    assert known.vocabulary_of_requests == Vocabulary(), "they know the labels of the data that all have"
+    grid.nodes[42] = node(1, "cat")
+    known.update(grid)
+    assert known.partitions == {17: 0, 42: 1}
+    assert not known.refusals.now
+    assert known.vocabulary_of_requests == Vocabulary(("cat", "dog"))
+
+
+@pytest.mark.parametrize("labels", [("cat", "cat"), tuple(f"x{number}" for number in range(999))])
+def test_with_unfit_nodes_stop_labels_that_cannot_be_taken_end_the_run(labels: tuple[str, ...]) -> None:
+    grid = ScriptedGrid({17: node(0, "cat", "hen"), 42: node(1, *labels), 900: node(2, "cat", "dog")})
+    with pytest.raises(
+        RunFailedError, match=r"^node 42 .*cannot take part: the labels of its data cannot be"
+    ):
+        agreed(grid, asking(unfit="stop"))
 
 
 def test_those_that_were_away_are_not_waited_for_twice(monkeypatch: pytest.MonkeyPatch) -> None:

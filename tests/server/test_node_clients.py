@@ -64,7 +64,16 @@ def test_a_key_that_was_given_none_hosts_what_nobody_was_given(listed: Listed) -
 
 def test_without_a_list_everybody_hosts_what_it_claims(listed: Listed) -> None:
     assert NodeClients().why_not(KEYS[0], range(4)) == ""
-    assert listed.why_not(0, 0, 1) == ""
+    assert listed.write().why_not(0, 0, 1) == ""
+
+
+def test_a_list_that_is_not_there_lets_nobody_in(listed: Listed, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert listed.why_not(0, 0, 1).startswith("nobody knows which clients it may host: the list of nodes'")
+    monkeypatch.setenv(FILE, str(listed.file))
+    with pytest.raises(UserError, match=r"clients\.toml is not there: put it back"):
+        NodeClients.of_environment()
+    listed.write()
+    assert NodeClients.of_environment().read() == {}
 
 
 def test_a_list_that_cannot_be_read_lets_nobody_in_and_says_so(
@@ -152,3 +161,49 @@ def test_a_node_that_lists_its_clients_is_held_to_what_it_lists(
     known, _ = knowing(listed, {17: other_data, 42: node(1, 2, own_data=True, clients=(0,))}, monkeypatch)
     (refusal,) = known.refusals.now.values()
     assert "it claims" not in refusal.reason
+
+
+def test_a_partition_id_is_only_a_name_of_a_node_that_lists_its_clients(
+    listed: Listed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever comes first, and whether or not the others list theirs, it keeps nobody out."""
+    listed.write(a="2", b="0", c="1")
+    lister = node(0, 3, own_data=True, clients=(2,))
+    for clients in ((), (0,)):
+        owner = node(0, 3, own_data=True, clients=clients)
+        nodes = {17: lister, 42: owner, 900: node(1, 3, own_data=True, clients=(1,) if clients else ())}
+        for order in ((17, 42, 900), (900, 42, 17), (42, 17, 900)):
+            grid = BeatingGrid({each: nodes[each] for each in order}, monkeypatch)
+            grid.keys = dict(zip((17, 42, 900), KEYS, strict=True))
+            known = node_registry(num_clients=3, may_host=NodeClients(listed.file))
+            before = grid.now
+            known.wait_for_all(grid, timeout=500)
+            assert grid.now == before
+            assert not known.refusals.now
+            assert known.hosts() == (0, 1, 2)
+            assert known.assign(range(3), nodes) == {42: [0], 900: [1], 17: [2]}
+            # Each is known again by its own clients.
+            grid.start(17, lister)
+            grid.sleep(2.0)
+            known.update(grid)
+            assert known.assign(range(3), nodes) == {42: [0], 900: [1], 17: [2]}
+            grid.forget(42)
+            grid.sleep(2.0)
+            known.update(grid)
+            assert known.hosts() == (1, 2)
+            assert known.why_away(0) in ("its node has gone", "no node says that it lives there")
+
+
+def test_a_node_that_lists_its_own_clients_and_does_not_fit_is_not_waited_for(
+    listed: Listed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Although its number would stand for a client of another key."""
+    listed.write(a="1", b="0")
+    other_model = node(0, 2, own_data=True, clients=(1,), state=("another",))
+    grid = BeatingGrid({17: other_model, 42: node(1, 2, own_data=True, clients=(0,))}, monkeypatch)
+    grid.keys = {17: KEYS[0], 42: KEYS[1]}
+    known, before = node_registry(num_clients=2, may_host=NodeClients(listed.file)), grid.now
+    known.wait_for_all(grid, timeout=500, min_clients=1)
+    assert grid.now == before
+    assert known.partitions == {42: 1}
+    assert known.refusals.places(2).keys() == {0}

@@ -143,6 +143,14 @@ def test_a_slow_node_is_not_waited_for_and_its_update_counts_by_its_age(
     assert set(of.pace.buffer.began) == {each.server_round for each in of.pace.clock.in_flight}
 
 
+def test_rounds_without_updates_leave_no_weights_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    nodes = {10 + place: adding(place, 3, lambda _: np.array([math.nan, 0.0])) for place in range(3)}
+    of = Federation(monkeypatch, nodes, 2)
+    for server_round in range(1, 5):
+        assert not replied(of.round(server_round))
+        assert not of.pace.buffer.began
+
+
 def test_a_client_that_is_under_way_is_not_asked_again_and_trains_on_a_model_once(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

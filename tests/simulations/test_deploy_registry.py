@@ -5,8 +5,7 @@ from pathlib import Path
 import pytest
 
 from models.core.errors import UserError
-from server.node_clients import NodeClients
-from simulations.deploy import asked, authority, keys, registry
+from simulations.deploy import asked, authority, given_clients, keys, registry
 from simulations.deploy.folder import Folder
 
 
@@ -43,7 +42,7 @@ def test_clients_are_written_by_key_and_go_with_it(tmp_path: Path, nodes: list[P
     a, b = (keys.read_public_line(path)[0] for path in nodes)
 
     def given() -> dict[str, str]:
-        return NodeClients(folder.node_clients).read()
+        return given_clients.given(folder)
 
     assert registry.register(folder, nodes[0], "", "", said.append) == 0
     assert not folder.node_clients.exists()
@@ -64,3 +63,18 @@ def test_numbers_that_cannot_be_register_nothing(tmp_path: Path, nodes: list[Pat
     with pytest.raises(UserError, match="--clients must be numbers as in 0-3,7, got '3-0'"):
         registry.register(folder, nodes[0], "", "3-0", silent)
     assert asked.registered(folder) == []
+
+
+def test_a_server_has_a_list_from_the_start(tmp_path: Path) -> None:
+    """Or a run would not know whether it was lost."""
+    folder, said = Folder.made(tmp_path / "server"), []
+    given_clients.make(folder, said.append)
+    assert (folder.node_clients.is_file(), given_clients.given(folder), said) == (True, {}, [])
+    given_clients.write(folder, {"SHA256:a": "0-3"})
+    given_clients.make(folder, said.append)
+    assert (given_clients.given(folder), said) == ({"SHA256:a": "0-3"}, [])
+    folder.node_clients.unlink()
+    folder.database.touch()
+    given_clients.make(folder, said.append)
+    assert [line.partition(" is not there")[0] for line in said] == [str(folder.node_clients)]
+    assert [each.name for each in folder.path.glob(".node-clients*")] == []
