@@ -76,6 +76,8 @@ def main(descriptor: int, modules: Sequence[str], said: Path) -> None:
 
 def prepare(modules: Sequence[str]) -> None:
     """Import what runs need, these modules too."""
+    # pandas imports pyarrow where that is installed, whose memory allocator would start a thread.
+    os.environ.setdefault("JE_ARROW_MALLOC_CONF", "background_thread:false")
     for name in (*PRELOADED, *modules):
         with suppress(Exception):  # a run that needs it says what is wrong with it
             import_module(name)

@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Self
 
 import httpx
 from flwr.cli.build import build_fab_from_disk
@@ -26,10 +27,10 @@ class Control:
     def __init__(self, client: ControlHttpClient) -> None:
         self._client = client
 
-    @staticmethod
-    def at(url: str) -> "Control":
+    @classmethod
+    def at(cls, url: str) -> Self:
         """Return that of the SuperLink at `url`, which has no TLS."""
-        return Control(ControlHttpClient(url))
+        return cls(ControlHttpClient(url))
 
     def start_run(
         self, app: Path, run_config: Mapping[str, Value], simulation: ResolvedSimulation | None = None

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from command_line import hear_ctrl_c
 from flwr.proto.control_pb2 import ListRunsRequest, StopRunRequest
+from flwr.supercore.control import ControlHttpClient
 from places import ROOT
 
 import simulations.runtime.flower
@@ -224,8 +225,8 @@ def test_a_run_that_flower_stops_says_so(tmp_path, short_tmp, monkeypatch):
     controls = []
 
     class Remembered(Control):
-        def __init__(self, url: str) -> None:
-            super().__init__(url)
+        def __init__(self, client: ControlHttpClient) -> None:
+            super().__init__(client)
             controls.append(self)
 
     def stop_it() -> None:
