@@ -3,7 +3,7 @@
 import math
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -226,28 +226,19 @@ class CohortGrid(Grid):
         enough: float,
     ) -> Outcome:
         """Ask clients once, and return what came of it."""
-        asked = wave.requests
-        repeated = [client for client, request in asked.items() for _ in request.messages[1:]]
-        info = replace(info, repeated=tuple(repeated))
+        info = replace(info, repeated=wave.repeated)
         info = info if wave.training else replace(info, weighted_by="")  # every client's metrics are wanted
         tally, sums = Tally(), None
         if timeout > 0:
             parts = self._ask_nodes(wave, info, timeout, traffic, statistics, tally, enough)
         else:
-            parts = [NodeReply.of_failed_node(list(asked), OUT_OF_TIME)]
+            parts = [NodeReply.of_failed_node(list(wave.requests), OUT_OF_TIME)]
         if wave.training:
             parts, sums = tally.settle(parts) if info.weighted_by else (agreeing(parts), None)
         self.take_down(parts, info.server_round if wave.training else None)
         if wave.training and not self.asynchronous:
             parts = fail_without_examples(parts, info.weighted_by or NUM_EXAMPLES)
-        replies = sorted((reply for part in parts for reply in part.replies), key=lambda each: each.client)
-        return Outcome(
-            wave,
-            parts,
-            [(reply, asked[reply.client]) for reply in replies],
-            [(failure, asked[failure.client]) for part in parts for failure in part.failures],
-            sums,
-        )
+        return Outcome.of(wave, parts, sums)
 
     def _ask_nodes(
         self,
@@ -283,41 +274,55 @@ class CohortGrid(Grid):
             own = NodeTally(info.weighted_by, lambda client: len(asked[client].messages))
             return tally.take(self.read(node, returned, node_asked, traffic, wait, own.take), own)
 
-        def gone() -> set[int]:
-            return {node for node, start in starts.items() if self.has_gone(node, start)}
-
         arrived: dict[int, NodeReply] = {}
-        lost: set[int] = set()
+        num_answered = 0
+        answers = self.answers(packed, starts, info.server_round, wait, lambda: num_answered >= enough)
+        for node, returned in answers:
+            if isinstance(returned, str):
+                arrived[node] = NodeReply.of_failed_node(assigned[node], returned).on_node(node)
+            else:
+                arrived[node] = read(node, returned)
+                num_answered += len(arrived[node].replies)
+            del returned  # it may hold as much as a model, and the next one takes time to come
+        sent_to = {client for clients in assigned.values() for client in clients}
+        parts = [arrived[node] for node in assigned]
+        return parts + self._left_out(sorted(asked.keys() - sent_to), connected)
 
-        def answered() -> int:
-            return sum(len(part.replies) for part in arrived.values())
+    def answers(
+        self,
+        messages: Mapping[int, Message],
+        starts: Mapping[int, str],
+        server_round: int,
+        wait: float,
+        enough: Callable[[], bool] = lambda: False,
+    ) -> Iterator[tuple[int, Message | str | None]]:
+        """Send nodes their messages; yield each node with its answer, as it comes.
 
-        node_of: dict[str, int] = {}
-        for returned in exchange(self.grid, packed.values(), wait, gone):
+        In the place of an answer there is LOST for a node that has gone, or was started anew (see `starts`),
+        None for one that has not answered within `wait` seconds, and NOT_NEEDED for one that is not waited
+        for, as there are `enough` others. Whoever has not answered is busy with the round from then on.
+        """
+        silent, node_of = dict.fromkeys(messages), dict[str, int]()
+
+        def gone() -> set[int]:
+            return {node for node in silent if self.has_gone(node, starts[node])}
+
+        for returned in exchange(self.grid, messages.values(), wait, gone):
             # Not by node: the SuperLink answers in its own name for a node that has gone. The messages have
             # their ids once they are sent.
-            node_of = node_of or {sent.metadata.message_id: node for node, sent in packed.items()}
+            node_of = node_of or {sent.metadata.message_id: node for node, sent in messages.items()}
             node = node_of[returned.metadata.reply_to_message_id]
-            if returned.has_error() and returned.error.code == ErrorCode.NODE_UNAVAILABLE:
-                lost.add(node)
-                continue
-            arrived[node] = read(node, returned)
-            del returned  # it may hold as much as a model, and the next one takes time to come
-            if answered() >= enough:
+            del silent[node]
+            is_lost = returned.has_error() and returned.error.code == ErrorCode.NODE_UNAVAILABLE
+            yield node, LOST if is_lost else returned
+            del returned
+            if enough():
                 break
-        lost |= gone()
-        parts = []
-        for node, clients in assigned.items():
-            if node in arrived:
-                parts.append(arrived[node])
-            elif node in lost:
-                parts.append(NodeReply.of_failed_node(clients, LOST).on_node(node))
-            else:
-                self.busy.add(node, packed[node].metadata.message_id, info.server_round, starts[node])
-                spare = NodeReply.of_failed_node(clients, NOT_NEEDED).on_node(node)
-                parts.append(spare if answered() >= enough else read(node, None))
-        sent_to = {client for clients in assigned.values() for client in clients}
-        return parts + self._left_out(sorted(asked.keys() - sent_to), connected)
+        lost = gone()
+        for node in silent:
+            if node not in lost:
+                self.busy.add(node, messages[node].metadata.message_id, server_round, starts[node])
+            yield node, LOST if node in lost else NOT_NEEDED if enough() else None
 
     def read(
         self,

@@ -38,6 +38,22 @@ class Outcome:
     again: bool = False
     """Whether it is of a round whose masked sum was opened before: no other clients can answer."""
 
+    @staticmethod
+    def of(
+        wave: Wave,
+        parts: Sequence[NodeReply],
+        sums: Sums | None = None,
+        together: Together | None = None,
+        *,
+        again: bool = False,
+    ) -> "Outcome":
+        """Return what the nodes' replies come to, with what each client was asked."""
+        asked = wave.requests
+        replies = sorted((reply for part in parts for reply in part.replies), key=lambda each: each.client)
+        answers = [(reply, asked[reply.client]) for reply in replies]
+        failed = [(failure, asked[failure.client]) for part in parts for failure in part.failures]
+        return Outcome(wave, parts, answers, failed, sums, together, again)
+
     @property
     def num_examples(self) -> int:
         """Examples of the clients that answered, as often as they count."""

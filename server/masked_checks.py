@@ -12,7 +12,7 @@ from strategies.secure import masked_reply
 from strategies.secure.masked_reply import MASKED, Layout, Together
 from strategies.secure.modular import Limbs
 from strategies.secure.wire import SECURE
-from strategies.wire.reply import NodeReply
+from strategies.wire.reply import ClientReply, NodeReply
 
 
 def checked_masked(content: RecordDict, asked: Asked) -> tuple[NodeReply, tuple[Layout, Limbs] | None]:
@@ -54,6 +54,6 @@ def check_together(together: Together, clients: int, weighted_by: str, expected:
             raise ValueError(f"{name} must be {least:g} to {most:g}, and is {mean:g} on average")
 
 
-def _tells(each: object) -> bool:
-    metrics, others = each.parts()  # type: ignore[attr-defined]
+def _tells(each: ClientReply) -> bool:
+    metrics, others = each.parts()
     return bool(metrics or others)

@@ -16,7 +16,7 @@ from server.cohort_result import CohortResult, Outcome
 from server.exchange import NOT_SENT, pause_after, pulled, unreadable
 from server.node_replies import fail_without_examples
 from server.reply_checks import Asked, agreeing
-from server.requests import Request, Wave
+from server.requests import Wave
 from server.sightings import PAUSE
 from server.turns import Clock, InFlight, Time
 from strategies.wire.reply import NodeReply
@@ -40,11 +40,6 @@ class UnderWay:
     """When, on the monotonic clock."""
     patience: float
     """Seconds that its answer is waited for."""
-
-    @property
-    def request(self) -> Request:
-        """What the client was asked."""
-        return self.asked.wave.requests[self.place.client]
 
 
 Arrival = tuple[UnderWay, NodeReply]
@@ -78,7 +73,9 @@ class RealTime(Time):
         """
         parts = agreeing([part for _, part in self._arrivals])
         parts = fail_without_examples(parts, self.weighted_by or NUM_EXAMPLES)
-        outcomes = [_outcome(each, part) for (each, _), part in zip(self._arrivals, parts, strict=True)]
+        outcomes = [
+            Outcome.of(each.asked.wave, [part]) for (each, _), part in zip(self._arrivals, parts, strict=True)
+        ]
         # What a node has done since earlier rounds is no part of this one's seconds.
         traffic = replace(self._traffic, node_seconds=min(self._traffic.node_seconds, seconds))
         updates = [
@@ -194,9 +191,3 @@ class RealTime(Time):
         if self._arrivals or waited > self._timeout + self.grid.round_grace:
             return False
         return bool(self.grid.node_registry.assign(waiting, self.grid.node_registry.accepted))
-
-
-def _outcome(each: UnderWay, part: NodeReply) -> Outcome:
-    request = each.request
-    answers = [(reply, request) for reply in part.replies]
-    return Outcome(each.asked.wave, [part], answers, [(failure, request) for failure in part.failures])

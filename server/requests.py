@@ -49,6 +49,11 @@ class Wave:
         """Whether the clients are asked to train."""
         return self.message_type == MessageType.TRAIN
 
+    @property
+    def repeated(self) -> tuple[int, ...]:
+        """The clients that are asked by several messages, once for each message but the first."""
+        return tuple(client for client, each in self.requests.items() for _ in each.messages[1:])
+
 
 class Requests:
     """Reads the messages of one strategy; warns once of each thing that nobody heeds."""

@@ -11,14 +11,13 @@ from logging import WARNING
 from typing import Any
 
 from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, RecordDict
-from flwr.common.constant import ErrorCode
 
 from models.core.errors import UserError
 from models.core.log import log
 from models.core.tracebacks import line_of, plain_line
-from server.cohort import LOST, OUT_OF_TIME, CohortGrid
+from server.cohort import OUT_OF_TIME, CohortGrid
 from server.cohort_result import Outcome
-from server.exchange import exchange, one_line
+from server.exchange import one_line
 from server.masked_checks import check_together, checked_masked
 from server.node_replies import read_reply
 from server.opened_sums import OpenedSum, OpenedSums
@@ -75,27 +74,17 @@ class SecureCohortGrid(CohortGrid):
         enough: float,
     ) -> Outcome:
         """Ask clients once, and return what came of it: one sum."""
-        asked = wave.requests
         if not wave.training or self._trained == info.server_round:
             raise self._refused()
         self._trained = info.server_round
-        repeated = [client for client, request in asked.items() for _ in request.messages[1:]]
-        info = replace(info, repeated=tuple(repeated))
+        info = replace(info, repeated=wave.repeated)
         again = self.opened.of(info.server_round) is not None
-        together, parts = None, [NodeReply.of_failed_node(list(asked), OUT_OF_TIME)]
+        together, parts = None, [NodeReply.of_failed_node(list(wave.requests), OUT_OF_TIME)]
         if timeout > 0:
             together, parts = self._train(wave, info, timeout, traffic, statistics)
         self.take_down(parts, info.server_round)
-        replies = sorted((reply for part in parts for reply in part.replies), key=lambda each: each.client)
-        return Outcome(
-            wave,
-            parts,
-            [(reply, asked[reply.client]) for reply in replies],
-            [(failure, asked[failure.client]) for part in parts for failure in part.failures],
-            Sums(together.total, together.statistics) if together else None,
-            together,
-            again,
-        )
+        sums = Sums(together.total, together.statistics) if together else None
+        return Outcome.of(wave, parts, sums, together, again=again)
 
     def _refused(self) -> UserError:
         return UserError(
@@ -274,31 +263,10 @@ class SecureCohortGrid(CohortGrid):
     def _answers(
         self, secure: SecureRound, messages: Mapping[int, Message], wait: float
     ) -> Iterator[tuple[int, Message | str]]:
-        """Yield what each node answers, or why it does not; who is not waited for to the end is busy."""
-
-        left, lost, node_of = dict(messages), set[int](), dict[str, int]()
-
-        def gone() -> set[int]:
-            return {node for node in left if self.has_gone(node, secure.starts[node])}
-
-        try:
-            for returned in exchange(self.grid, messages.values(), wait, gone):
-                node_of = node_of or {sent.metadata.message_id: node for node, sent in messages.items()}
-                node = node_of[returned.metadata.reply_to_message_id]
-                if returned.has_error() and returned.error.code == ErrorCode.NODE_UNAVAILABLE:
-                    lost.add(node)
-                    continue
-                left.pop(node)
-                yield node, returned
-                del returned  # it may hold as much as several models, and the next one takes time to come
-        finally:
-            lost |= gone()
-            for node in left.keys() - lost:
-                self.busy.add(
-                    node, left[node].metadata.message_id, secure.info.server_round, secure.starts[node]
-                )
-        for node in left:
-            yield node, LOST if node in lost else f"its node did not answer within {wait:g} s"
+        """Yield what each node answers, or why it does not."""
+        for node, returned in self.answers(messages, secure.starts, secure.info.server_round, wait):
+            yield node, f"its node did not answer within {wait:g} s" if returned is None else returned
+            del returned  # it may hold as much as several models, and the next one takes time to come
 
 
 def _take(secure: SecureRound, answers: Said, use: Callable[[int, ConfigRecord], None]) -> None:

@@ -148,8 +148,10 @@ def _numbers(metrics: Mapping[str, Any], weighted_by: str, names: Sequence[str])
     found = [weight, float(metrics[NUM_EXAMPLES])]
     for name in names:
         value = metrics.get(name)
-        has = isinstance(value, int | float) and math.isfinite(value)
-        found += [weight * float(value), weight] if has else [0.0, 0.0]  # type: ignore[arg-type]
+        if isinstance(value, int | float) and math.isfinite(value):
+            found += [weight * float(value), weight]
+        else:
+            found += [0.0, 0.0]
     return np.array(found)
 
 
