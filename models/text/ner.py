@@ -7,38 +7,31 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.core.config import require
 from models.data.dataset import Dataset, Examples
 from models.data.tag_schemes import OUTSIDE
 from models.data.tagged_sentences import read
-from models.data.tokens import TOKENS
-from models.task import Batch, Metrics, Objective
-from models.text.adapters import add_lora
-from models.text.backbone import SCRATCH, load_backbone
+from models.task import Batch, Metrics
+from models.text.backbone import SCRATCH
 from models.text.entities import entity_metrics
+from models.text.fine_tuned import FineTuned
 from models.text.length_buckets import by_length
 from models.text.pieces import OVERLAP, SPLIT, Piece, Sentences, encode, is_asked
-from models.text.sentence_task import SentenceTask
-from models.text.tokens import EVALUATION_BATCH, NOT_ASKED, logits_of, objective
+from models.text.tokens import EVALUATION_BATCH, NOT_ASKED, logits_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-_MODEL = "AutoModelForTokenClassification"
 
-
-class EntityRecognition(SentenceTask):
+class EntityRecognition(FineTuned):
     """Tag the words of a sentence with the entities that they belong to.
 
-    Options: `backbone`, "scratch" (a small BERT), "minilm", the absolute folder of a saved model, or a name
-    on the Hugging Face hub; `lora`, the rank of adapters (Hu et al. 2021, arXiv:2106.09685) that are trained
-    and sent with the head instead of the whole, 0 for none;
-    `strict`, whether an entity must begin with a B- tag. Those of `SentenceTask` too.
+    Options: `strict`, whether an entity must begin with a B- tag. Those of `FineTuned` too.
 
     Metrics: `loss` is the mean over the words that the network was asked about; an entity of words that were
     cut off counts as missed.
     """
 
+    auto = "AutoModelForTokenClassification"
     kind = "tagged-sentences"
     metric = "f1"
     metrics = ("precision", "recall", "f1-*", "precision-*", "recall-*", "loss")
@@ -54,33 +47,13 @@ class EntityRecognition(SentenceTask):
         overlap: int = OVERLAP,
         length_buckets: int = 0,
     ) -> None:
-        require(lora >= 0, "lora", ">= 0", lora)
-        self.lora, self.strict = lora, strict
+        self.strict = strict
         self.vocabulary: tuple[str, ...] = dataset.info["words"]
         self.tags: tuple[str, ...] = dataset.info["tags"]
         self.types = [tag[2:] for tag in self.tags if tag.startswith("B-")]
-        loaded = load_backbone(
-            backbone,
-            (" ".join(sentence) for sentence in self.words(dataset.train)),
-            tokens=dataset.info.get(TOKENS),
-            id2label=dict(enumerate(self.tags)),
-            label2id={tag: number for number, tag in enumerate(self.tags)},
+        super().__init__(
+            dataset, self.tags, backbone, lora, warmup_steps, long_sentences, overlap, length_buckets
         )
-        super().__init__(dataset, loaded, warmup_steps, long_sentences, overlap, length_buckets)
-        self.agreed = (*self.tags, self.backbone.vocabulary_sha256)
-
-    def build(self) -> nn.Module:
-        """Return the network, with adapters where they are asked for."""
-        network = self.backbone.build(_MODEL)
-        if self.lora:
-            add_lora(network, self.lora)
-        return network
-
-    @property
-    def objectives(self) -> Sequence[Objective]:
-        """Cross-entropy by AdamW, with the settings of BERT (Devlin et al. 2019, arXiv:1810.04805, A.3)."""
-        # Fused, a step of MiniLM's 22 million weights takes 30 ms instead of 155 on a CPU.
-        return [objective(self.backbone, self.warmup_steps, fused=True)]
 
     def ask(
         self, data: Examples, sentences: Sentences, pieces: Sequence[Piece], generator: torch.Generator

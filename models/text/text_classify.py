@@ -8,40 +8,35 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.core.config import require
 from models.core.confusion_matrix import confusion_matrix
 from models.data.dataset import Dataset, Examples
 from models.data.labelled_text import KIND, read_texts
-from models.data.tokens import TOKENS
-from models.task import Batch, Metrics, Objective
-from models.text.adapters import add_lora
-from models.text.backbone import SCRATCH, load_backbone
+from models.task import Batch, Metrics
+from models.text.backbone import SCRATCH
+from models.text.fine_tuned import FineTuned
 from models.text.length_buckets import by_length
 from models.text.pieces import OVERLAP, SPLIT, Piece, Sentences, encode
-from models.text.sentence_task import SentenceTask
-from models.text.tokens import EVALUATION_BATCH, logits_of, objective
+from models.text.tokens import EVALUATION_BATCH, logits_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-_MODEL = "AutoModelForSequenceClassification"
 _WORD = re.compile(r"\S+")
 F1 = "f1-"
 """What the F1 of a class begins with."""
 
 
-class TextClassification(SentenceTask):
+class TextClassification(FineTuned):
     """Say of a text which class it is of: its topic, its sentiment, what somebody wants.
 
-    Options: `backbone`, "scratch" (a small BERT), "minilm", the absolute folder of a saved model, or a name
-    on the Hugging Face hub; `lora`, the rank of adapters (Hu et al. 2021, arXiv:2106.09685) that are trained
-    and sent with the head instead of the whole, 0 for none. Those of `SentenceTask` too.
+    Options: those of `FineTuned`.
 
     Metrics: `macro-f1` is the mean of the F1 of all classes that there are, or that were predicted. A text
     that is read in pieces is trained on with each of them; what is said of it is the mean of the scores of
     its pieces, each weighted by the words that it is asked about.
     """
 
+    auto = "AutoModelForSequenceClassification"
     kind = KIND
     metric = "accuracy"
     metrics: ClassVar[tuple[str, ...]] = ("macro-f1", f"{F1}*", "loss")
@@ -56,29 +51,9 @@ class TextClassification(SentenceTask):
         overlap: int = OVERLAP,
         length_buckets: int = 0,
     ) -> None:
-        require(lora >= 0, "lora", ">= 0", lora)
-        self.lora = lora
-        loaded = load_backbone(
-            backbone,
-            (" ".join(words) for words in self.words(dataset.train)),
-            tokens=dataset.info.get(TOKENS),
-            id2label=dict(enumerate(dataset.classes)),
-            label2id={name: number for number, name in enumerate(dataset.classes)},
+        super().__init__(
+            dataset, dataset.classes, backbone, lora, warmup_steps, long_sentences, overlap, length_buckets
         )
-        super().__init__(dataset, loaded, warmup_steps, long_sentences, overlap, length_buckets)
-        self.agreed = (*dataset.classes, self.backbone.vocabulary_sha256)
-
-    def build(self) -> nn.Module:
-        """Return the network, with adapters where they are asked for."""
-        network = self.backbone.build(_MODEL)
-        if self.lora:
-            add_lora(network, self.lora)
-        return network
-
-    @property
-    def objectives(self) -> Sequence[Objective]:
-        """Cross-entropy by AdamW, with the settings of BERT (Devlin et al. 2019, arXiv:1810.04805, A.3)."""
-        return [objective(self.backbone, self.warmup_steps, fused=True)]
 
     def ask(
         self, data: Examples, sentences: Sentences, pieces: Sequence[Piece], generator: torch.Generator
