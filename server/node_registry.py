@@ -208,7 +208,7 @@ class NodeRegistry:
     def leave_out(self, node: int, why: str) -> None:
         """Leave a node out that was accepted, before round 1; or end the run, as its user wants it."""
         claim = self.accepted.pop(node)
-        self._refuse(claim.sighting, why, why, self._place(claim), clients=claim.said.clients, first=True)
+        self._refuse_claim(claim, why, first=True)
 
     def close_labels(self) -> None:
         """Take no other labels than the server's from now on; a node that has fewer of them is told all."""
@@ -315,23 +315,17 @@ class NodeRegistry:
             if claim.said.num_partitions != self.num_partitions:
                 others = "expected-nodes is" if self.expected else "the others say"
                 why = f"it says num-partitions={claim.said.num_partitions}, {others} {self.num_partitions}"
-                self._refuse(
-                    claim.sighting,
-                    why,
-                    claim.said.model_dump_json(),
-                    self._place(claim),
-                    clients=claim.said.clients,
-                )
+                self._refuse_claim(claim, why, claim.said.model_dump_json())
             elif not (holder := self._holder(claim, namesakes.get(claim.partition, ()))):
                 if why := self._claimed_twice(claim):
-                    self._refuse(claim.sighting, why, why, self._place(claim), clients=claim.said.clients)
+                    self._refuse_claim(claim, why)
                 else:
                     self._accept(claim)
                     namesakes.setdefault(claim.partition, []).append(claim)
             elif self._sightings.lives_since(holder.sighting.node, claim.since):
                 called = holder.sighting.called
                 why = f"its clients are those of {called}, which is there: give each its own partition-id"
-                self._refuse(claim.sighting, why, why, self._place(claim), rival=True)
+                self._refuse_claim(claim, why, rival=True)
             else:
                 waiting.append(claim)
         if self.num_partitions:
@@ -435,6 +429,11 @@ class NodeRegistry:
             error.add_note(f"{sighting.called} said:\n{whole}")  # for errors.log
             raise error
         self.refusals.add(refusal)
+
+    def _refuse_claim(self, claim: Claim, why: str, whole: str = "", **how: bool) -> None:
+        """Refuse a node that would fit by itself, as `_refuse` does."""
+        place = self._place(claim)
+        self._refuse(claim.sighting, why, whole or why, place, clients=claim.said.clients, **how)
 
     def _named(self, claim: Claim) -> str:
         clients = self._hosting.clients_of(claim.said)
