@@ -73,6 +73,5 @@ def _alike(shapes: Sequence[Hashable]) -> list[list[int]]:
 
 def _makes_together(worker: Worker, examples: Examples) -> bool:
     """Return whether these are rows of the dataset itself, and batches are made example by example."""
-    columns = examples.columns
-    of_dataset = isinstance(columns, Rows) and columns.source is worker.dataset.train.columns
+    of_dataset = isinstance(examples.columns, Rows) and examples.source is worker.dataset.train.source
     return of_dataset and type(worker.task).batches is Task.batches and promises(worker.task, "batch_by_row")

@@ -262,7 +262,8 @@ def _at(config: TaskConfig, folder: str) -> TaskConfig:
             f"data-path is {folder!r}, but dataset {config.dataset!r} is read from no folder: "
             "leave data-path out, or set dataset to one that is"
         )
-    return config.model_copy(update={"data_dir": folder})
+    # Nobody chooses by these examples: the server has validation examples of its own.
+    return config.model_copy(update={"data_dir": folder, "validation_fraction": 0.0})
 
 
 def worker_device(requested: str) -> torch.device:

@@ -59,6 +59,7 @@ from server.secure_cohort import SecureCohortGrid
 from server.secure_options import check_secure_nodes
 from server.step_back import run_or_step_back
 from server.strategy import cohort_size, evaluating_size, sampled_size
+from server.tested import tested
 from server.transfer import Transfer
 from server.used import used_by
 from strategies.declaration import declaration_of
@@ -331,7 +332,8 @@ def _finish(loop: RoundLoop, ending: RunResult) -> None:
     header = {SERVER_ROUND: str(loop.progress.server_round)}
     write_safetensors(folder.path / LAST_MODEL, loop.model, header)
     sha256 = weights_sha256(loop.model)
-    result = ending.model_copy(update={**_outcome(loop), "weights_sha256": sha256})
+    update = {**_outcome(loop), "tested": tested(loop), "weights_sha256": sha256}
+    result = ending.model_copy(update=update)
     loop.callbacks.on_run_end(result)
     folder.finish(result)
     log(INFO, "Weights %s after round %d in %s", sha256, loop.progress.server_round, folder.path)

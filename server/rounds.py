@@ -340,15 +340,13 @@ class RoundLoop:
         return server_round == self.config.num_server_rounds or bool(every and server_round % every == 0)
 
     def _evaluate_centrally(self, server_round: int) -> dict[str, float]:
-        """Evaluate on the held-out examples; raise RunFailedError for a metric that is not finite."""
+        """Evaluate on the examples that choose; raise RunFailedError for a metric that is not finite."""
         with self.timed("evaluation"):
             metrics = self.evaluation.metrics({**self._weights, **self._statistics})
         for name, value in metrics.items():
             if not math.isfinite(value):
-                raise RunFailedError(
-                    f"{name} is {value} on the held-out examples after round {server_round}: training "
-                    "diverged; lower the learning rate"
-                )
+                where = f"on the {self.evaluation.examples} after round {server_round}"
+                raise RunFailedError(f"{name} is {value} {where}: training diverged; lower the learning rate")
         self.progress.final = metrics
         return metrics
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import tomli_w
 from filelock import BaseFileLock, FileLock, Timeout
 
-from models.core.config import RunConfig, TaskConfig, read
+from models.core.config import EARLIER, RunConfig, TaskConfig, read
 from models.core.errors import UserError
 from server.config import ServerConfig
 from server.disk import disk_use
@@ -199,8 +199,8 @@ def hold(path: Path, name: str) -> BaseFileLock:
 
 
 def _check_same_run(path: Path, run_config: RunConfig) -> None:
-    # A run from before a key was there has done what its default does.
-    defaults = TaskConfig.defaults() | ServerConfig.defaults()
+    # A run from before a key was there has done what its default does, or what EARLIER says.
+    defaults = {**TaskConfig.defaults(), **ServerConfig.defaults(), **EARLIER}
     try:
         before = defaults | tomllib.loads((path / CONFIG).read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:

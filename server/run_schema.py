@@ -45,10 +45,10 @@ BEST_MODEL, LAST_MODEL = Path("models", "best.safetensors"), Path("models", "las
 START_MODEL = Path("models", "start.safetensors")
 """What the run itself began with. A resumed run reads this: the earlier run may have changed, or be gone."""
 
-SCHEMA = 3
+SCHEMA = 4
 """Of result.json. The first had no number, and no `git_commit`, `lock_sha256` and `machine`; the second said
 nothing of a run that was under way, had no `used`, `packages`, `nodes`, `lost_states` and `disk`, and less of
-`machine`."""
+`machine`; the third had no `tested`, as the test examples chose the best round."""
 
 Number = int | float
 Metrics = dict[str, Annotated[Number, BeforeValidator(lambda value: math.nan if value is None else value)]]
@@ -111,7 +111,8 @@ class RoundRecord(RunFile):
     by_client: dict[str, list[Number | None]] = {}
     """A column of client numbers, "client", and one a metric, of what each found on its own examples."""
     central: Metrics = {}
-    """Metrics on the server's held-out examples; empty in rounds without."""
+    """Metrics on the server's validation examples, or on its test examples where there are none; empty in
+    rounds without."""
     lists: dict[str, list[Number]] = {}
     """Lists that the strategy's own aggregation returned, by names such as "train/losses"."""
     clients: tuple[int, ...] = ()
@@ -223,6 +224,19 @@ class Used(RunFile):
     """[] for data that comes with a package, whose version is in `packages`."""
 
 
+class Tested(RunFile):
+    """What two models are worth on the test examples, by which nothing was chosen."""
+
+    best: Metrics = {}
+    """Of the best model by the validation examples; empty where none was kept."""
+    final: Metrics = {}
+    """Of the last model."""
+    num_examples: int = 0
+    """Test examples at the server."""
+    num_validation: int = 0
+    """Validation examples at the server, which chose."""
+
+
 class RunResult(RunFile):
     """result.json: how the run ended."""
 
@@ -238,7 +252,11 @@ class RunResult(RunFile):
     maximize: bool = True
     best_round: int | None = None
     best: Metrics = {}
+    """Central metrics of the best round, by which it was chosen."""
     final: Metrics = {}
+    """The newest central metrics."""
+    tested: Tested | None = None
+    """Null where the test examples themselves chose, and where the run did not end well."""
     num_parameters: int = 0
     weights_sha256: str = ""
     """"" where the run failed."""
@@ -268,6 +286,11 @@ class RunResult(RunFile):
     """How random numbers were derived from the seed (`models.core.seeds.STREAMS`)."""
     used: Used | None = None
     """Null where the run failed before it was known."""
+
+    @property
+    def test_scalars(self) -> dict[str, Number]:
+        """The last model's metrics on test examples, by names such as "test/accuracy", for trackers."""
+        return {f"test/{name}": value for name, value in (self.tested.final if self.tested else {}).items()}
 
     @property
     def ended_well(self) -> bool:

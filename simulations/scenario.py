@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from models.core.config import Config, RunConfig, TaskConfig, Value, check_keys, read
+from models.core.config import EARLIER, Config, RunConfig, TaskConfig, Value, check_keys, read
 from models.core.errors import UserError, shown, unknown
 from models.core.toml import quoted, toml_file, toml_value
 from server.config import ServerConfig
@@ -72,7 +72,7 @@ def _read(path: Path) -> dict[str, Any]:
     if (
         path.name == CONFIG and (path.parent / LOCK).exists()
     ):  # a run has said where it lies, and how it began
-        return {key: value for key, value in scenario.items() if key not in PLACE_OF_A_RUN}
+        return {**EARLIER, **{key: value for key, value in scenario.items() if key not in PLACE_OF_A_RUN}}
     return scenario
 
 

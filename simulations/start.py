@@ -95,7 +95,7 @@ class Start:
         if result.status == "failed":
             lines.append(Text.assemble(("failed: ", "bold red"), result.reason))
         else:
-            lines.append(f"{result.status} after round {result.server_round}: {json.dumps(result.final)}")
+            lines += _reached(result)
             lines.append(f"weights: {result.weights_sha256}")
             lines += [f"note: {remark}" for remark in result.remarks]
         if result.disk:
@@ -110,6 +110,18 @@ class Start:
         if result.status == "failed" and (command := self.going_on()):
             lines.append(f"go on: {command}")
         return lines
+
+
+def _reached(result: "RunResult") -> list[Text | str]:
+    """Return what the last model reached, and the best one where that is another."""
+    ended, test = f"{result.status} after round {result.server_round}: ", result.tested
+    if test is None:
+        return [f"{ended}{json.dumps(result.final)}"]
+    lines: list[Text | str] = [f"{ended}{json.dumps(test.final)} on {test.num_examples:,} test examples"]
+    if test.best and result.best_round != result.server_round:
+        chosen = f"best by {test.num_validation:,} validation examples"
+        lines.append(f"round {result.best_round}, {chosen}: {json.dumps(test.best)} on the test examples")
+    return lines
 
 
 def prepare(

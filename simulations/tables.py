@@ -35,7 +35,7 @@ class RunTables:
 
     @property
     def final(self) -> pd.Series:
-        """The metrics of the last model on held-out examples."""
+        """The metrics of the last model on test examples."""
         return pd.Series(dict(self.run.final), name="final", dtype=float)
 
     @property

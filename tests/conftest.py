@@ -83,7 +83,7 @@ def _undrawn(request: pytest.FixtureRequest) -> Iterator[None]:
     """Draw no figures: to draw them takes half of a test's run, and few tests look at them."""
     with pytest.MonkeyPatch.context() as patch:
         if "drawn" not in request.fixturenames:
-            patch.setattr(Figures, "draw", lambda *_: None)
+            patch.setattr(Figures, "draw", lambda *_, **__: None)
         yield
 
 

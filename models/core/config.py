@@ -13,6 +13,9 @@ T = TypeVar("T", bound="Config")
 Value = bool | int | float | str
 RunConfig = Mapping[str, Value]
 
+EARLIER: RunConfig = {"validation-fraction": 0.0}
+"""What a run did from before a key was there, where that is not what its default does."""
+
 LARGEST = 2**63 - 1
 """Largest whole number that Flower's wire and torch can carry."""
 
@@ -126,6 +129,9 @@ class TaskConfig(Config):
     """Absolute folder of raw files, for datasets that need one."""
     download: bool = False
     """Fetch a dataset that data-dir does not hold."""
+    validation_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    """Part of the training examples that no client gets: they choose the best round, when to stop and among
+    runs. Test examples are then read once, at the end. 0 = the test examples choose."""
     num_clients: AtLeastOne = 20
     """Owners of data, numbered 0 to num-clients - 1."""
     partitioner: Partitioner = "dirichlet"

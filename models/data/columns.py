@@ -32,6 +32,8 @@ def check_dataset(name: str, kind: str, dataset: Any) -> None:
     if dataset.kind != kind:
         raise UserError(f"{owner} must be of its source's kind {kind!r}, got {dataset.kind!r}")
     halves = {"train": dataset.train, "test": dataset.test}
+    if dataset.validation is not None:
+        halves["validation"] = dataset.validation
     for half, examples in halves.items():
         _check_rows(f"{owner}: {half}", examples)
     _check_clients(owner, dataset)

@@ -58,6 +58,7 @@ def load_conll(
 ) -> Dataset:
     """Read `conll:DIR`: `train.txt`, and as held-out examples `test.txt`, or `valid.txt` where there is none.
 
+    Beside `test.txt`, `valid.txt` holds the validation examples.
     A line holds a word and, in another column, its tag, in any of the schemes of `to_iob2`; an empty line
     ends a sentence. Where the files mark documents (-DOCSTART- as in CoNLL-2003, #begin document as in
     CoNLL-2012, # newdoc as in CoNLL-U), each document with a sentence is a natural client. `types` names all
@@ -65,12 +66,14 @@ def load_conll(
     hold something else.
     """
     folder, columns = source_path(config), Columns(word_column, tag_column)
-    held_out = folder / "test.txt" if (folder / "test.txt").is_file() else folder / "valid.txt"
+    test_file, valid_file = folder / "test.txt", folder / "valid.txt"
+    held_out = [test_file, valid_file] if test_file.is_file() else [valid_file]
     encoding = check_encoding(encoding)
     train = read_conll(folder / "train.txt", columns, encoding)
-    test = read_conll(held_out, columns, encoding)
+    others = [read_conll(file, columns, encoding) for file in held_out[:1]]
+    others += [read_conll(file, columns, encoding) for file in held_out[1:] if file.is_file()]
     natural = len({sentence.client for sentence in train}) > 1
-    return dataset_of(config.dataset, train, test, natural=natural, types=named_types(types))
+    return dataset_of(config.dataset, train, *others, natural=natural, types=named_types(types))
 
 
 def read_conll(path: Path, columns: Columns, encoding: str = "utf-8-sig") -> list[Sentence]:

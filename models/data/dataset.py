@@ -1,4 +1,4 @@
-"""What a dataset is: named columns of examples, split once into train and test."""
+"""What a dataset is: named columns of examples, split once into those to train on and those held out."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -52,10 +52,18 @@ class Examples:
         return self.columns[column]
 
     @property
+    def source(self) -> Mapping[str, Tensor]:
+        """The columns that these are rows of; of those that are rows of none, their own."""
+        return self.columns.source if isinstance(self.columns, Rows) else self.columns
+
+    def shape(self, column: str) -> tuple[int, ...]:
+        """Return the shape of a column, of which nothing is copied: (num_examples, ...)."""
+        return (len(self), *self.source[column].shape[1:])
+
+    @property
     def device(self) -> torch.device:
         """Where the columns lie."""
-        columns = self.columns.source if isinstance(self.columns, Rows) else self.columns
-        return next((column.device for column in columns.values()), torch.device("cpu"))
+        return next((column.device for column in self.source.values()), torch.device("cpu"))
 
     @property
     def num_bytes(self) -> int:
@@ -87,8 +95,8 @@ class Examples:
         else:
             index = torch.as_tensor(indices, dtype=torch.int64, device=device)
         if isinstance(self.columns, Rows):
-            return Rows(self.columns.source, self.columns.index.index_select(0, index))
-        return Rows(self.columns, index)
+            index = self.columns.index.index_select(0, index)
+        return Rows(self.source, index)
 
     def shuffled(
         self, generator: torch.Generator, batch_size: int, alone: bool = True
@@ -107,13 +115,14 @@ class Examples:
 
 @dataclass(frozen=True)
 class Dataset:
-    """A named dataset, loaded into memory and split into training and held-out examples."""
+    """A named dataset, loaded into memory and split into examples to train on and others held out."""
 
     name: str
     kind: str
     """What the examples are ("images"); a task says which kind it takes."""
     train: Examples
     test: Examples
+    """Held-out examples, by which nothing is chosen."""
     label: str | None = None
     """Column of integer classes (num_examples,) that partitioners skew by; None where examples have none."""
     classes: tuple[str, ...] = ()
@@ -124,5 +133,7 @@ class Dataset:
     """What the data calls its natural clients, such as a ticker or a file; () where they have no names."""
     ordered: bool = False
     """Whether examples follow one another, as in time: a client then keeps its last for its evaluation."""
+    validation: Examples | None = None
+    """Examples that no client gets, by which rounds and runs are chosen; None where there are none."""
     info: Mapping[str, Any] = field(default_factory=dict)
     """What a task of this kind needs beside the examples; for images "max_value", the value of full white."""

@@ -24,7 +24,7 @@ _CLIENT = "client"
 
 def num_bytes(dataset: Dataset) -> int:
     """Return the bytes of a dataset's columns."""
-    return sum(column.nbytes for half in (dataset.train, dataset.test) for column in half.columns.values())
+    return sum(column.nbytes for columns in _parts(dataset).values() for column in columns.values())
 
 
 def write_dataset(path: Path, key: str, dataset: Dataset) -> None:
@@ -58,14 +58,14 @@ def read_dataset(path: Path, key: str) -> Dataset:
 
 def tensors_of(dataset: Dataset) -> dict[str, Tensor]:
     """Return a dataset as tensors by name; TypeError where it holds what is neither a tensor nor JSON."""
-    halves = {"train": dataset.train.columns, "test": dataset.test.columns}
+    parts = _parts(dataset)
     tensors = {
-        f"{half}/{name}": column for half, columns in halves.items() for name, column in columns.items()
+        f"{part}/{name}": column for part, columns in parts.items() for name, column in columns.items()
     }
     if dataset.client is not None:
         tensors[_CLIENT] = torch.from_numpy(dataset.client)
     rest = {
-        "columns": {half: list(columns) for half, columns in halves.items()},
+        "columns": {part: list(columns) for part, columns in parts.items()},
         "name": dataset.name,
         "kind": dataset.kind,
         "label": dataset.label,
@@ -81,15 +81,14 @@ def tensors_of(dataset: Dataset) -> dict[str, Tensor]:
 def dataset_of(tensors: Mapping[str, Tensor]) -> Dataset:
     """Return the dataset of what `tensors_of` returned; its columns are those very tensors."""
     rest = json.loads(tensors[_REST].numpy().tobytes())
-    halves = {
-        half: Examples({name: tensors[f"{half}/{name}"] for name in names})
-        for half, names in rest["columns"].items()
+    parts = {
+        part: Examples({name: tensors[f"{part}/{name}"] for name in names})
+        for part, names in rest["columns"].items()
     }
     return Dataset(
         name=rest["name"],
         kind=rest["kind"],
-        train=halves["train"],
-        test=halves["test"],
+        **parts,
         label=rest["label"],
         classes=tuple(rest["classes"]),
         client=tensors[_CLIENT].numpy() if _CLIENT in tensors else None,
@@ -97,6 +96,12 @@ def dataset_of(tensors: Mapping[str, Tensor]) -> Dataset:
         ordered=rest["ordered"],
         info={name: _restored(value) for name, value in rest["info"].items()},
     )
+
+
+def _parts(dataset: Dataset) -> dict[str, Mapping[str, Tensor]]:
+    """Return the columns of each part of a dataset, by the part's name."""
+    parts = {"train": dataset.train, "test": dataset.test, "validation": dataset.validation}
+    return {name: part.columns for name, part in parts.items() if part is not None}
 
 
 def _plain(value: Any) -> Any:

@@ -31,6 +31,7 @@ from models.data.columns import check_dataset
 from models.data.dataset import Dataset
 from models.data.labels import Labels
 from models.data.source import Source, unreadable
+from models.data.validation import with_validation
 
 DATASETS: Mapping[str, Source] = {
     "digits": Source("images", images.load_digits, packaged=True, parsed_with=("scikit-learn",)),
@@ -133,6 +134,8 @@ TOLD = ("dataset", "data_dir", "download")
 def load_dataset(config: TaskConfig) -> Dataset:
     """Load the dataset that `config.dataset` names, and check that it is what its kind promises.
 
+    `config.validation_fraction` of its training examples are set apart as those for validation.
+
     Raises UserError for an unknown name, options that it does not take, a data-dir that is not absolute,
     files that are missing or cannot be read, and columns that do not fit.
     """
@@ -148,14 +151,14 @@ def load_dataset(config: TaskConfig) -> Dataset:
     check_required(owner, source.load, {*given, *options})
     check = functools.partial(_check, config.dataset, source)
     key = cache_key(source, config, as_loaded, options)
-    if key and (kept := cache.find(key, check)):
-        return kept
-    with unreadable(config.dataset, source, as_loaded):
-        dataset = source.load(as_loaded, **options)
-    check(dataset)
-    if key and key == cache_key(source, config, as_loaded, options):  # no file has changed meanwhile
-        cache.keep(key, dataset)
-    return dataset
+    dataset = cache.find(key, check) if key else None
+    if dataset is None:
+        with unreadable(config.dataset, source, as_loaded):
+            dataset = source.load(as_loaded, **options)
+        check(dataset)
+        if key and key == cache_key(source, config, as_loaded, options):  # no file has changed meanwhile
+            cache.keep(key, dataset)
+    return with_validation(dataset, config.validation_fraction)
 
 
 def _check(name: str, source: Source, dataset: object) -> None:

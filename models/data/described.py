@@ -13,8 +13,8 @@ def shapes_of_examples(dataset: Dataset) -> dict[str, tuple[int, ...]]:
     axes = {column.name: column.axes for column in known.columns} if known else {}
     varies = known.of_each_half if known else ()
     found = {}
-    for name, column in sorted(dataset.train.columns.items()):
-        shape = tuple(column.shape)
+    for name in sorted(dataset.train.columns):
+        shape = dataset.train.shape(name)
         names = axes.get(name, ("",) * len(shape))
         found[name] = tuple(
             ANY if axis in varies else size for axis, size in zip(names[1:], shape[1:], strict=True)

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 # gymnasium is imported where it is used, so that a worker of another family does without.
 
 EPISODES = 20
-"""Held-out examples."""
+"""Examples for a test, and as many for validation."""
 _PHYSICS_SEED = 0
 """Worlds are the same whatever the seed of the run, so that runs compare."""
 
@@ -54,6 +54,7 @@ def load_environments(config: TaskConfig) -> Dataset:
         kind="environments",
         train=_rows(worlds[owners]),
         test=_rows(spread(EPISODES, wanted.bounds, rng)),
+        validation=_rows(spread(EPISODES, wanted.bounds, rng)),
         client=owners,
         client_names=names(wanted, worlds),
         info=info,

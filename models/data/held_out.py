@@ -2,7 +2,7 @@
 
 import hashlib
 import unicodedata
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,9 +12,16 @@ from models.core.errors import UserError, shown
 TEST_FRACTION = 0.1
 """Part of the rows that is held out."""
 HELD_OUT = ("test", "val", "valid", "validation", "dev")
-"""What the held-out half beside "train" may be called; the first of them that there is."""
+"""What the held-out half beside "train" may be called; the first of them that there is. Beside "test" the
+next one is for validation."""
 
 Rows = NDArray[np.int64]
+
+
+def held_out_parts(is_there: Callable[[str], bool]) -> list[str]:
+    """Return what is held out of the parts that data comes in: for the test, then for validation if any."""
+    names = [name for name in HELD_OUT if is_there(name)]
+    return names[: 2 if names[:1] == [HELD_OUT[0]] else 1]
 
 
 def hold_out(contents: Iterable[bytes]) -> tuple[Rows, Rows]:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from models.core.config import TaskConfig
 from models.core.errors import UserError, shown
 from models.data.dataset import Dataset
-from models.data.held_out import HELD_OUT, class_names, hold_out, named_classes
+from models.data.held_out import class_names, held_out_parts, hold_out, named_classes
 from models.data.hub_places import SAVED, Places, files_below, load_folder, load_saved
 from models.data.names import class_name, client_names, label_text
 from models.data.pictures import Half, Shape, picture_dataset
@@ -185,7 +185,7 @@ def _own_path(config: TaskConfig) -> Path | None:
 
 
 def _splits(config: TaskConfig, subset: str, train: str, test: str) -> list[HubTable]:
-    """Return the split to train on and, where there is one, that to hold out."""
+    """Return the split to train on and, where there are any, those to hold out and for validation."""
     places = Places.of(_own_path(config))
     found = _load(config, subset, places)
     if not isinstance(found, Mapping):
@@ -194,11 +194,12 @@ def _splits(config: TaskConfig, subset: str, train: str, test: str) -> list[HubT
                 f"dataset {config.dataset!r} has no splits, so test_split must be '', got {test!r}"
             )
         return [HubTable(config.dataset, found, places)]
-    held_out = test or next((name for name in HELD_OUT if name in found), "")
+    held_out, *validation = [test] if test else held_out_parts(found.__contains__) or [""]
     for option, name in (("train_split", train), ("test_split", held_out)):
         if name and name not in found:
             raise UserError(f"{option} must be one of {', '.join(found)}, got {shown(name)}")
     names = [train, held_out] if held_out and held_out != train else [train]
+    names += [name for name in validation if name not in names]
     return [HubTable(f"{config.dataset} ({name})", found[name], places) for name in names]
 
 

@@ -11,7 +11,7 @@ from models.core.config import TaskConfig, parse_options
 from models.core.errors import UserError
 from models.core.paths import leads_out
 from models.data.dataset import Dataset
-from models.data.held_out import HELD_OUT, class_names, label_name, named_classes
+from models.data.held_out import HELD_OUT, class_names, held_out_parts, label_name, named_classes
 from models.data.names import class_name, client_names, label_text
 from models.data.pictures import Half, Shape, picture_dataset
 from models.data.source import source_path
@@ -48,12 +48,12 @@ def load_image_folder(
     """Return the pictures of "images:PATH", a folder of pictures or a CSV file that lists them.
 
     A folder holds CLASS/PICTURE or CLIENT/CLASS/PICTURE, or that below train and test (or another of
-    HELD_OUT). A CSV file has the columns `file` (a path below the CSV file's own folder), `label` and, where
-    there are clients, `client`; in a folder train.csv and test.csv are the halves. Pictures of any size are
-    scaled to `size` x `size` pixels of `channels` channels (1 or 3). `classes` names the classes, in the
-    order of their numbers, where one machine may lack some of them. Without a half of its own a tenth is held
-    out. Raises UserError for a folder without pictures, a class that is not named, and a file that is no
-    picture.
+    HELD_OUT); val beside both is for validation. A CSV file has the columns `file` (a path below the CSV
+    file's own folder), `label` and, where there are clients, `client`; in a folder train.csv, test.csv and
+    val.csv are such parts. Pictures of any size are scaled to `size` x `size` pixels of `channels` channels
+    (1 or 3). `classes` names the classes, in the order of their numbers, where one machine may lack some of
+    them. Without a half of its own a tenth is held out. Raises UserError for a folder without pictures, a
+    class that is not named, and a file that is no picture.
     """
     shape, path = Shape(size, channels), source_path(config)
     halves = _halves(config, path, (file, label, client), encoding, delimiter)
@@ -85,7 +85,7 @@ def files_of_image_folder(config: TaskConfig) -> list[Path]:
 def _halves(
     config: TaskConfig, path: Path, columns: Sequence[str], encoding: str = "utf-8", delimiter: str = ","
 ) -> list[list[Picture]]:
-    """Return the pictures of the one half that there is, or of both."""
+    """Return the pictures of the one half that there is, or of both, and of those for validation if any."""
     tables = _tables(path)
     if tables:
         return [list(_listed(CsvTable(each, encoding, delimiter), columns)) for each in tables]
@@ -96,9 +96,9 @@ def _tables(path: Path) -> list[Path]:
     """Return the tables that list pictures; none for a folder of classes."""
     if path.suffix.lower() == ".csv" and path.is_file():
         return [path]
-    train, held_out = path / f"{TRAIN}.csv", [path / f"{half}.csv" for half in HELD_OUT]
-    found = [each for each in held_out if each.is_file()]
-    return [train, found[0]] if train.is_file() and found else []
+    train = path / f"{TRAIN}.csv"
+    found = held_out_parts(lambda name: (path / f"{name}.csv").is_file())
+    return [train, *(path / f"{name}.csv" for name in found)] if train.is_file() and found else []
 
 
 def _folders(config: TaskConfig, path: Path) -> list[Path]:
@@ -108,11 +108,12 @@ def _folders(config: TaskConfig, path: Path) -> list[Path]:
             f"dataset {config.dataset!r} must name a folder of pictures, or a CSV file that lists them, got "
             f"{path}"
         )
-    train, held_out = path / TRAIN, [path / half for half in HELD_OUT if (path / half).is_dir()]
+    train = path / TRAIN
+    held_out = [path / name for name in held_out_parts(lambda name: (path / name).is_dir())]
     if not train.is_dir():
         return [path]
     if held_out:
-        return [train, held_out[0]]
+        return [train, *held_out]
     if not _pictures(train):  # else it is a class of that name
         raise UserError(
             f"{path} must hold a folder {' or '.join(HELD_OUT)} beside {TRAIN}, with pictures to hold out: "

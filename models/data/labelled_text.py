@@ -59,12 +59,13 @@ class _Survey:
 def read_labelled_text(
     name: str, tables: Sequence[Table], columns: TextColumns, classes: Sequence[str]
 ) -> Dataset:
-    """Return the texts of one table, of which about a tenth is held out, or of one for each half.
+    """Return the texts of one table, of which about a tenth is held out, or of one for each part.
 
     Each table is read twice: to number its classes and to know the longest text, then to keep the texts.
     `classes` names the classes in the order of their numbers; unless given, they are those that there are.
     """
-    of_tables = [columns, replace(columns, client="")][: len(tables)]  # nobody asks who owns what is held out
+    # Nobody asks who owns what is held out.
+    of_tables = [columns, *(replace(columns, client="") for _ in tables[1:])]
     surveys = []
     for table, each in zip(tables, of_tables, strict=True):
         table.check_columns(each.needed)
@@ -91,12 +92,23 @@ def dataset_of(
     client: NDArray[np.int64] | None = None,
     client_names: tuple[str, ...] = (),
 ) -> Dataset:
-    """Return training and held-out texts as a dataset: columns `text` (N, L) and `label` (N,)."""
-    train, test = (
+    """Return training and held-out texts as a dataset: columns `text` (N, L) and `label` (N,).
+
+    A third half is for validation.
+    """
+    train, test, *validation = (
         Examples({"text": torch.from_numpy(text), "label": torch.from_numpy(label)}) for text, label in halves
     )
     return Dataset(
-        name, KIND, train, test, label="label", classes=classes, client=client, client_names=client_names
+        name,
+        KIND,
+        train,
+        test,
+        label="label",
+        classes=classes,
+        client=client,
+        client_names=client_names,
+        validation=validation[0] if validation else None,
     )
 
 

@@ -51,8 +51,9 @@ def load_npz(config: TaskConfig, classes: Sequence[str] = (), validation: str = 
 
     Its arrays are train_images, train_labels, test_images and test_labels, as in MedMNIST, or x_train,
     y_train, x_test and y_test, or image and label. Without those held out, a tenth of the pictures is.
-    `validation` says what becomes of val_images and val_labels: "train" adds them to the training pictures,
-    "test" holds them out in the place of the test pictures, "" leaves them out.
+    `validation` says what becomes of val_images and val_labels: "" makes them the validation examples, where
+    there are test pictures too and the run has any, "train" adds them to the training pictures, "test" holds
+    them out in the place of the test pictures.
     `classes` names the classes; unless given, they are the numbers from 0 to the largest label.
     """
     require(validation in VALIDATION, "validation", "'train', 'test' or ''", validation)
@@ -94,6 +95,8 @@ def _halves(path: Path, archive: zipfile.ZipFile, validation: str) -> list[Half]
         of_halves = [in_training]
         if held_out != train and set(held_out.values()) <= held:
             of_halves.append([held_out])
+            if not validation and val != train and set(val.values()) <= held:
+                of_halves.append([val])
         return [_half(path, archive, each) for each in of_halves]
     raise UserError(
         f"{path} must hold train_images and train_labels, x_train and y_train, or image and label; it holds "

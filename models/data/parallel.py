@@ -5,7 +5,7 @@ from pathlib import Path
 
 from models.core.config import TaskConfig, require
 from models.data.dataset import Dataset
-from models.data.held_out import HELD_OUT, share
+from models.data.held_out import HELD_OUT, held_out_parts, share
 from models.data.parallel_files import Line, Reading, corpora, read_corpus
 from models.data.parallel_text import Pair, dataset_of
 from models.data.source import source_path
@@ -38,13 +38,13 @@ def load_parallel(
     lines = {
         name: [line._replace(client=line.client or name) for line in of] for name, (of, _) in read.items()
     }
-    train, test = _halves(lines, test_fraction)
+    train, *others = _parts(lines, test_fraction)
     clients = sorted({line.client for line in train})
     number = {client: place for place, client in enumerate(clients)}
     return dataset_of(
         config.dataset,
         [Pair(line.source, line.target, number[line.client]) for line in train],
-        [Pair(line.source, line.target) for line in test],
+        *([Pair(line.source, line.target) for line in part] for part in others),
         client_names=tuple(clients) if len(clients) > 1 or client_column else (),
         skipped=sum(skipped for _, skipped in read.values()),
     )
@@ -75,12 +75,15 @@ def held_out(sources: Collection[str], fraction: float) -> set[str]:
     return chosen if len(chosen) < len(shares) else chosen - {max(shares, key=shares.__getitem__)}
 
 
-def _halves(lines: Mapping[str, list[Line]], fraction: float) -> tuple[list[Line], list[Line]]:
-    """Split the lines of files, by the names of the files where one is held out, else by their sources."""
-    told = next((name for name in HELD_OUT if name in lines and len(lines) > 1), "")
+def _parts(lines: Mapping[str, list[Line]], fraction: float) -> list[list[Line]]:
+    """Split the lines of files, by the names of the files where one is held out, else by their sources.
+
+    A third part is for validation.
+    """
+    told = held_out_parts(lines.__contains__) if len(lines) > 1 else []
     if told:
-        return [line for name, of in lines.items() if name not in HELD_OUT for line in of], lines[told]
+        train = [line for name, of in lines.items() if name not in HELD_OUT for line in of]
+        return [train, *(lines[name] for name in told)]
     every = [line for of in lines.values() for line in of]
     sources = held_out({line.source for line in every}, fraction)
-    train, test = ([line for line in every if (line.source in sources) is side] for side in (False, True))
-    return train, test
+    return [[line for line in every if (line.source in sources) is side] for side in (False, True)]

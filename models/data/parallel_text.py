@@ -26,6 +26,7 @@ def dataset_of(
     name: str,
     train: Sequence[Pair],
     test: Sequence[Pair],
+    validation: Sequence[Pair] = (),
     *,
     client_names: tuple[str, ...] = (),
     skipped: int = 0,
@@ -43,6 +44,7 @@ def dataset_of(
         _columns(test),
         client=client,
         client_names=client_names,
+        validation=_columns(validation) if validation else None,
         info={"skipped": skipped},
     )
 

@@ -81,14 +81,15 @@ def picture_dataset(
 ) -> Dataset:
     """Return training and held-out pictures; of one half alone, about a tenth is held out.
 
-    `client` names the owner of each picture of the first half, or is () where none has one.
+    A third half is for validation. `client` names the owner of each picture of the first half, or is () where
+    none has one.
     """
     train_rows = np.arange(len(halves[0][1]))
     if len(halves) == 1:
         images, labels = halves[0]
         train_rows, test_rows = hold_out(picture.tobytes() for picture in images)
         halves = [(take_rows(images, rows), labels[rows]) for rows in (train_rows, test_rows)]
-    train, test = (
+    train, test, *validation = (
         Examples({"image": torch.from_numpy(images), "label": torch.from_numpy(labels)})
         for images, labels in halves
     )
@@ -108,5 +109,6 @@ def picture_dataset(
         classes=classes,
         client=owner,
         client_names=tuple(names),
+        validation=validation[0] if validation else None,
         info={"max_value": 255},
     )

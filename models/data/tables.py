@@ -8,7 +8,7 @@ from typing import Any
 from models.core.config import TaskConfig, require
 from models.core.errors import UserError, shown
 from models.data.dataset import Dataset
-from models.data.held_out import HELD_OUT, named_classes
+from models.data.held_out import HELD_OUT, held_out_parts, named_classes
 from models.data.labelled_text import KIND, TextColumns, read_labelled_text
 from models.data.series import HORIZON, WINDOW, Cut
 from models.data.series_tables import SeriesColumns, read_series
@@ -174,18 +174,17 @@ def make_dataset(name: str, tables: Sequence[Table], meaning: Meaning, decimal: 
 
 
 def halves(path: Path, ending: str) -> list[Path]:
-    """Return the file at a path, or those of the halves in a folder: training, then held-out rows."""
+    """Return the file at a path, or those in a folder: training, then held-out rows, then for validation."""
     if not path.is_dir():
         return [path]
     train = path / f"train.{ending}"
-    held_out = [path / f"{name}.{ending}" for name in HELD_OUT]
-    found = [each for each in held_out if each.is_file()]
+    found = held_out_parts(lambda name: (path / f"{name}.{ending}").is_file())
     if not (train.is_file() and found):
         raise UserError(
             f"{path} must be a {ending} file, or a folder with train.{ending} and "
-            f"{' or '.join(each.name for each in held_out)}"
+            f"{' or '.join(f'{name}.{ending}' for name in HELD_OUT)}"
         )
-    return [train, found[0]]
+    return [train, *(path / f"{name}.{ending}" for name in found)]
 
 
 def _names(option: str, given: Any) -> list[str]:

@@ -29,6 +29,7 @@ def dataset_of(
     name: str,
     train: Sequence[Sentence],
     test: Sequence[Sentence],
+    validation: Sequence[Sentence] = (),
     *,
     natural: bool = False,
     client_names: tuple[str, ...] = (),
@@ -39,7 +40,8 @@ def dataset_of(
     `info["words"]` and `info["tags"]` say what the numbers stand for. `types` are those of the entities;
     unless given, those that there are. Raises UserError for a sentence with another.
     """
-    found = sorted({tag[2:] for sentence in (*train, *test) for tag in sentence.tags if tag != OUTSIDE})
+    every = (*train, *test, *validation)
+    found = sorted({tag[2:] for sentence in every for tag in sentence.tags if tag != OUTSIDE})
     types = types or found
     if strange := [each for each in found if each not in types]:
         raise UserError(
@@ -47,7 +49,7 @@ def dataset_of(
             "it too"
         )
     tags = (OUTSIDE, *(prefix + kind for kind in types for prefix in ("B-", "I-")))
-    words = tuple(sorted({word for sentence in (*train, *test) for word in sentence.words}))
+    words = tuple(sorted({word for sentence in every for word in sentence.words}))
     word_number, tag_number = ({text: number for number, text in enumerate(known)} for known in (words, tags))
 
     def columns(sentences: Sequence[Sentence]) -> Examples:
@@ -66,6 +68,7 @@ def dataset_of(
         test=columns(test),
         client=np.array([sentence.client for sentence in train], dtype=np.int64) if natural else None,
         client_names=client_names,
+        validation=columns(validation) if validation else None,
         info={"words": words, "tags": tags},
     )
 

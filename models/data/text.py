@@ -57,23 +57,39 @@ def _utf8(file: Path, encoding: str) -> bytes:
         raise other_encoding(str(file), encoding, error) from error
 
 
-def windows_of(name: str, documents: dict[str, bytes], held_out: dict[str, bytes] | None = None) -> Dataset:
+def windows_of(
+    name: str,
+    documents: dict[str, bytes],
+    held_out: dict[str, bytes] | None = None,
+    validation: dict[str, bytes] | None = None,
+) -> Dataset:
     """Cut documents into examples of `text` (N, 1 + WINDOW), uint8, whose last tenth is held out.
 
-    Unless some are `held_out`: then all of the others is trained on. Each example's first byte is the one
+    Unless some are `held_out`: then all of the others is trained on, but for what is for `validation`. Each
+    example's first byte is the one
     before the example, EMPTY where there is none; the others are predicted, each in one example alone.
     """
-    for document, content in (*documents.items(), *(held_out or {}).items()):
+    for document, content in (*documents.items(), *(held_out or {}).items(), *(validation or {}).items()):
         _check(name, document, content)
     if held_out is None:
         halves = [_cut(content) for content in documents.values()]
         parts = [[half[side] for half in halves] for side in (0, 1)]
     else:
-        parts = [[_rows(_whole(each)) for each in half.values()] for half in (documents, held_out)]
-    train, test = (Examples({"text": torch.cat(part)}) for part in parts)
+        given = (documents, held_out, *([validation] if validation else []))
+        parts = [[_rows(_whole(each)) for each in half.values()] for half in given]
+    train, test, *chosen_by = (Examples({"text": torch.cat(part)}) for part in parts)
     rows = [len(part) for part in parts[0]]
     client = np.repeat(np.arange(len(documents)), rows)
-    return Dataset(name, "text", train, test, client=client, client_names=tuple(documents), ordered=True)
+    return Dataset(
+        name,
+        "text",
+        train,
+        test,
+        client=client,
+        client_names=tuple(documents),
+        ordered=True,
+        validation=chosen_by[0] if chosen_by else None,
+    )
 
 
 def read(text: Tensor) -> list[str]:

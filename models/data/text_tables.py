@@ -13,7 +13,7 @@ from models.data.text import windows_of
 
 
 def read_text(name: str, tables: Sequence[Table], columns: TextColumns) -> Dataset:
-    """Return the windows of the texts of one table, or of one for each half; all of them lie in memory.
+    """Return the windows of the texts of one table, or of one for each part; all of them lie in memory.
 
     A row without a text is left out. Without a column of clients there is one document.
     """

@@ -39,7 +39,7 @@ class ImageClassification(Task):
         super().__init__(dataset)
         if not dataset.classes:
             raise UserError(f"task cnn needs labels, and dataset {dataset.name!r} has none")
-        _, channels, height, width = dataset.train["image"].shape
+        _, channels, height, width = dataset.train.shape("image")
         sides = f"{STRIDE} pixels or more for cnn"
         require(min(height, width) >= STRIDE, "sides of images", sides, f"{height}x{width}")
         self.network = find_network(network, (channels, height, width), norm)

@@ -44,7 +44,7 @@ class ImagePretraining(Task):
         train = self.dataset.train
         features = self.embed(model, data["image"])
         return probe(
-            lambda rows: self.embed(model, train["image"][rows]), train["label"], features, data["label"]
+            lambda rows: self.embed(model, train.at(rows)["image"]), train["label"], features, data["label"]
         )
 
     def embed(self, model: nn.Module, image: Tensor) -> Tensor:

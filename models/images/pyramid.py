@@ -23,7 +23,7 @@ SMALLEST = 8
 
 def image_shape(dataset: Dataset) -> tuple[int, int, int]:
     """Return (channels, height, width) of the dataset's images; raise UserError for ones below 8x8."""
-    channels, height, width = dataset.train["image"].shape[1:]
+    channels, height, width = dataset.train.shape("image")[1:]
     if min(height, width) < SMALLEST:
         raise UserError(f"images must be {SMALLEST}x{SMALLEST} or larger, got {height}x{width}")
     return channels, height, width

@@ -29,8 +29,8 @@ class BestModel(Callback):
         progress, task = self.run.progress, self.run.task
         if task.metric not in record.central:
             if not self.told:
-                said = "Round %d: %s is undefined on the held-out examples: it is neither better nor worse"
-                log(WARNING, said, record.server_round, task.metric)
+                said = "Round %d: %s is undefined on the %s: it is neither better nor worse"
+                log(WARNING, said, record.server_round, task.metric, self.run.evaluation.examples)
                 self.told = True
             return
         value, best = record.central[task.metric], progress.best.get(task.metric, math.nan)

@@ -24,16 +24,16 @@ class Figures(Callback):
         """Draw where it is due; the untrained model is not drawn."""
         every = self.run.config.draw_every
         if every and record.server_round and record.server_round % every == 0:
-            self.draw(record.server_round)
+            self.draw(record.server_round, at_end=False)
 
     def on_run_end(self, result: RunResult) -> None:
         """Draw the final model."""
         if result.ended_well:
-            self.draw(result.server_round)
+            self.draw(result.server_round, at_end=True)
 
-    def draw(self, server_round: int) -> None:
+    def draw(self, server_round: int, *, at_end: bool) -> None:
         """Draw, keep and show the figures."""
-        figures = self.run.evaluation.figures(self.run.averaged)
+        figures = self.run.evaluation.figures(self.run.averaged, at_end=at_end)
         self.run.callbacks.on_figures(figures, server_round)
 
     def on_figures(self, figures: Mapping[str, "Figure"], server_round: int) -> None:

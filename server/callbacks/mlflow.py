@@ -78,6 +78,8 @@ class MLflow(Tracker):
 
     def on_run_end(self, result: RunResult) -> None:
         """Say how it ended."""
+        for name, value in result.test_scalars.items():
+            self.client.log_metric(self.run_id, name, value, step=result.server_round)
         self.client.set_tag(self.run_id, "polyfed.weights_sha256", result.weights_sha256)
         ending = {"failed": "FAILED", "unfinished": "KILLED"}.get(result.status, "FINISHED")
         self.client.set_terminated(self.run_id, ending)

@@ -36,5 +36,7 @@ class TensorBoard(Tracker):
             self.writer.add_figure(name, figure, server_round, close=False)
 
     def on_run_end(self, result: RunResult) -> None:
-        """Close the writer."""
+        """Write what the last model is worth on the test examples, and close the writer."""
+        for name, value in result.test_scalars.items():
+            self.writer.add_scalar(name, value, result.server_round)
         self.writer.close()

@@ -60,5 +60,6 @@ class WeightsAndBiases(Tracker):
 
     def on_run_end(self, result: RunResult) -> None:
         """Log how it ended, and close the run."""
-        self.run.summary.update({"status": result.status, "weights_sha256": result.weights_sha256})
+        ending = {"status": result.status, "weights_sha256": result.weights_sha256}
+        self.run.summary.update({**ending, **result.test_scalars})
         self.run.finish(exit_code=0 if result.ended_well else 1)

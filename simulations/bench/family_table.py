@@ -75,9 +75,10 @@ def caption(seeds: Sequence[int]) -> str:
     """Return what a reader has to know about the numbers."""
     which = ", ".join(map(str, sorted(set(seeds))))
     return (
-        f"Seed {which}. Every number is of the model that a run keeps, its best one, on the same held-out "
-        "examples; ↑ more is better, ↓ less is. Local only: the mean of clients that each train without the "
-        "others (how many, of how many), for the epochs that a client trains in the federation. "
+        f"Seed {which}. Every number is of the model that a run keeps, its best one by validation "
+        "examples, on the same test examples (untrained: on the validation examples); ↑ more is better, ↓ "
+        "less is. Local only: the mean of clients that each train without the others (how many, of how "
+        "many), for the epochs that a client trains in the federation. "
         "Difference: of federated to centralized, relative, + where federated is better. "
         "Minutes: of the row's runs together, on one thread each."
     )
@@ -101,7 +102,7 @@ def markdown(rows: Sequence[Row], seeds: Sequence[int]) -> str:
 
 
 def _best(run: Run | None) -> float | None:
-    return run.result.best.get(run.result.metric) if run and run.result else None
+    return run.best.metrics.get(run.metric) if run and run.result and run.best else None
 
 
 def _untrained(run: Run | None) -> float | None:

@@ -306,7 +306,8 @@ def _train(config: TaskConfig, examples: Examples) -> float:
 
 def _short(config: Mapping[str, Value]) -> dict[str, Value]:
     """Return a config without what would be timed beside training."""
-    return {**config, "evaluate-every": 0, "draw-every": 0, "checkpoint-every": 0, "trackers": ""}
+    off = {"evaluate-every": 0, "draw-every": 0, "checkpoint-every": 0, "validation-fraction": 0.0}
+    return {**config, **off, "trackers": ""}
 
 
 def _seconds(run: Run, warm_up: int = 1) -> float:

@@ -110,7 +110,13 @@ class Workload:
 
     def run_config(self) -> RunConfig:
         """Return the keys of the run config that make this workload."""
-        return {"partitioner": "iid", "local-epochs": 1, "evaluate-every": 0, **self.keys}
+        return {
+            "partitioner": "iid",
+            "local-epochs": 1,
+            "evaluate-every": 0,
+            "validation-fraction": 0.0,
+            **self.keys,
+        }
 
     @property
     def num_clients(self) -> int:

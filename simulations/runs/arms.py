@@ -21,7 +21,8 @@ CONFIDENCE = 0.95
 BEST, BEHIND, NOT_BEHIND, NOT_TESTED = "best mean", "behind", "not behind", "not tested"
 """What is said of an arm beside the one with the best mean."""
 CAPTION = (
-    f"Means of the final model over the seeds, with {CONFIDENCE:.0%} intervals (Student). Each arm is tested "
+    f"Means of the final model over the seeds, with {CONFIDENCE:.0%} intervals (Student). Arms are ordered "
+    "and compared by validation examples where they have any, else by test examples. Each is tested "
     "against the one with the best mean by a paired t-test over the seeds that both have: it is behind where "
     f"the {CONFIDENCE:.0%} interval of the difference lies above 0. Not behind means that these seeds do not "
     "tell the two apart, not that they are equal; with fewer than two common seeds nothing is tested. Every "
@@ -51,13 +52,19 @@ class Arm:
     """Seed -> run."""
 
     def values(self, metric: str = "") -> dict[int, float]:
-        """Return the final value of a metric by seed, unless given the run's own.
+        """Return the final value by which arms are compared, by seed, of a metric; by default the run's own.
 
         Runs without a good end have none, nor have those in which it is not finite.
         """
-        done = {seed: run for seed, run in self.runs.items() if run.ended_with_metrics}
-        names = {seed: metric or run.metric for seed, run in done.items()}
-        return {seed: run.final[names[seed]] for seed, run in done.items() if names[seed] in run.final}
+        return self._values(metric, {seed: run.compared for seed, run in self.runs.items()})
+
+    def test_values(self, metric: str = "") -> dict[int, float]:
+        """Return the final value on test examples, by seed, of a metric; by default the run's own."""
+        return self._values(metric, {seed: run.final for seed, run in self.runs.items()})
+
+    def _values(self, metric: str, found: Mapping[int, Mapping[str, float]]) -> dict[int, float]:
+        done = {seed: metric or run.metric for seed, run in self.runs.items() if run.ended_with_metrics}
+        return {seed: found[seed][name] for seed, name in done.items() if name in found[seed]}
 
     def rounds_to(self, target: float) -> dict[int, float]:
         """Return the first round that reaches the target, by seed; of those that do."""
@@ -126,6 +133,11 @@ def in_order(arms: Sequence[Arm]) -> list[Arm]:
     return sorted(arms, key=lambda arm: _order(arm, maximizes(some)))
 
 
+def validate(arms: Sequence[Arm]) -> bool:
+    """Return whether validation examples choose between the arms."""
+    return any(run.validates for arm in arms for run in arm.runs.values())
+
+
 def final_metrics(arms: Sequence[Arm]) -> list[str]:
     """Return the names of all metrics of the final models, the runs' own first."""
     runs = [run for arm in arms for run in arm.runs.values()]
@@ -143,12 +155,14 @@ def rows(arms: Sequence[Arm], target: float | None = None, *, all_metrics: bool 
     some = next(iter(ordered[0].runs.values()))
     varied, arrow = varied_keys(ordered), "↑" if maximizes(some) else "↓"
     others = [name for name in final_metrics(ordered) if name != some.metric] if all_metrics else []
+    chosen_apart = validate(ordered)
     headings = [
         *varied,
         "seeds",
-        f"final {some.metric} {arrow}",
+        f"final {some.metric} {arrow}{', validation' if chosen_apart else ''}",
         "difference to the best",
         "against the best",
+        *([f"final {some.metric} {arrow}, test"] if chosen_apart else []),
     ]
     headings += [f"final {name}" for name in others]
     timed = any(run.simulates_time for arm in arms for run in arm.runs.values())
@@ -160,7 +174,8 @@ def rows(arms: Sequence[Arm], target: float | None = None, *, all_metrics: bool 
         shown = NOTHING if arm is ordered[0] else _shown(paired(ordered[0], arm))
         cells = [*values, _seeds(arm), _shown(interval(list(arm.values().values()))), shown]
         cells.append(verdict(ordered[0], arm))
-        cells += [_shown(interval(list(arm.values(name).values()))) for name in others]
+        cells += [_shown(interval(list(arm.test_values().values())))] if chosen_apart else []
+        cells += [_shown(interval(list(arm.test_values(name).values()))) for name in others]
         if target is not None:
             cells.append(_reached(arm, arm.rounds_to(target)))
             cells += [_time_to(arm, target)] * timed

@@ -12,7 +12,7 @@ from simulations.terminal import Table
 
 NOTHING = "–"
 METRIC_COLUMNS = ("final", "best", "clients' own examples", "training")
-"""Of what a metric is: the last model and the best one on held-out examples, and the last on the others."""
+"""Of what a metric is: the last model and the best one on test examples, and the last on the others."""
 NO_METRIC = "num-examples"
 """What stands among the metrics of a round and is none."""
 NOT_COMPARED = ("run-dir", "resume")
@@ -58,6 +58,7 @@ def summary(run: Run) -> dict[str, str]:
     config, result = run.config, run.result
     metric = run.metric
     best = run.best.metrics.get(metric) if run.best else None
+    chosen = run.chosen.metrics.get(metric) if run.chosen and run.validates else None
     last = number(run.final[metric]) if metric in run.final else NOTHING
     trained = [len(line.clients) for line in run.rounds if line.clients]
     return {
@@ -71,6 +72,7 @@ def summary(run: Run) -> dict[str, str]:
         if best is None or not run.best
         else f"{number(best)} (round {run.best.server_round})",
         "final": last if run.ended_with_metrics or last == NOTHING else f"{last} (so far)",
+        **({} if chosen is None else {"best, validation": number(chosen)}),
         "seconds": number(run.seconds),
         **({} if run.simulated_seconds is None else {"simulated seconds": number(run.simulated_seconds)}),
         "MB to / from clients": ways(run.traffic.clients_down, run.traffic.clients_up),

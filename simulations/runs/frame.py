@@ -5,7 +5,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from models.core.errors import UserError
-from simulations.runs.arms import Arm, final_metrics, in_order, interval, paired, rows, varied_keys, verdict
+from simulations.runs.arms import (
+    Arm,
+    final_metrics,
+    in_order,
+    interval,
+    paired,
+    rows,
+    validate,
+    varied_keys,
+    verdict,
+)
 from simulations.runs.compare import NOT_COMPARED, differing_keys, metric_table, summary
 from simulations.runs.record import Run
 
@@ -35,8 +45,11 @@ def arms_frame(arms: Sequence[Arm], target: float | None = None) -> "DataFrame":
         row: dict[str, object] = {key: arm.config.get(key) for key in varied_keys(ordered)}
         row |= {"seeds": len(arm.values()), "seeds asked": len(arm.runs)}
         for name in final_metrics(ordered):
-            over_seeds = interval(list(arm.values(name).values()))
+            over_seeds = interval(list(arm.test_values(name).values()))
             row |= {f"final/{name}": over_seeds.mean, f"final/{name} ±": over_seeds.reach}
+            if validate(ordered):
+                compared = interval(list(arm.values(name).values()))
+                row |= {f"validation/{name}": compared.mean, f"validation/{name} ±": compared.reach}
         behind = paired(ordered[0], arm)
         row |= {"difference to the best": behind.mean, "difference to the best ±": behind.reach}
         row["against the best"] = verdict(ordered[0], arm)
@@ -102,6 +115,8 @@ def _run_row(run: Run, differing: Sequence[str]) -> dict[str, object]:
     shown = ["task", "dataset", "strategy", "num-clients", "seed", *differing]
     row |= {key: config.get(key) for key in dict.fromkeys(shown) if key not in NOT_COMPARED}
     row |= {"rounds": run.last_round, "metric": run.metric, "best round": run.best and run.best.server_round}
+    if run.validates and run.chosen:
+        row |= {f"validation/{name}": value for name, value in run.chosen.metrics.items()}
     for name, values in metric_table(run).items():
         row |= {f"{source}/{name}": value for source, value in zip(SOURCES, values, strict=True)}
     if run.simulated_seconds is not None:

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from models.core.config import RunConfig, checked
+from models.core.config import EARLIER, RunConfig, checked
 from models.core.errors import UserError
 from server.run_schema import (
     CONFIG,
@@ -76,7 +76,7 @@ def _complete(written: dict[str, Any]) -> RunConfig:
         key: checked(key, value, type(known[key])) if key in known else value
         for key, value in written.items()
     }
-    return {**known, **given}
+    return {**known, **EARLIER, **given}
 
 
 @contextmanager

@@ -79,8 +79,23 @@ class Run:
         return declared[1] if declared and declared[0] == self.metric else None
 
     @property
+    def validates(self) -> bool:
+        """Whether validation examples chose its best round, so that it read the test examples once."""
+        return bool(self.result and self.result.tested)
+
+    @property
     def best(self) -> Best | None:
-        """The best round by its metric on held-out examples, also of a run that was cut; None without one."""
+        """The best round, and the metrics of its model on test examples, where it had them; None without one.
+
+        Of a run that is under way, was cut or had no validation examples, they are those that chose it.
+        """
+        if self.result and self.result.tested and self.result.best:
+            return Best(self.result.best_round or 0, _measured(self.result.tested.best))
+        return self.chosen
+
+    @property
+    def chosen(self) -> Best | None:
+        """The best round, and the metrics by which it was chosen; None without one."""
         if self.result and self.result.best and self.result.best_round is not None:
             return Best(self.result.best_round, _measured(self.result.best))
         found = [Best(line.server_round, _measured(line.central)) for line in self.rounds]
@@ -97,7 +112,17 @@ class Run:
 
     @property
     def final(self) -> Mapping[str, float]:
-        """Metrics of the last model on held-out examples; without a result, the last that were measured."""
+        """Metrics of the last model on test examples; without a result, the last that were measured."""
+        if self.result and self.result.tested:
+            return _measured(self.result.tested.final)
+        return self.compared
+
+    @property
+    def compared(self) -> Mapping[str, float]:
+        """Metrics of the last model by which runs are compared with one another: those that chose rounds.
+
+        They are on validation examples, or where a run has none, on test examples.
+        """
         if self.result and self.result.final:
             return _measured(self.result.final)
         return next((_measured(line.central) for line in reversed(self.rounds) if line.central), {})

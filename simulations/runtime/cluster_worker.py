@@ -85,8 +85,8 @@ class ClusterWorker(RayWorker):
         if not (self.dataset and self._loaded):
             return
         dataset = self._loaded.dataset
-        for half in (dataset.train, dataset.test):
-            for name, column in half.columns.items():
+        for part in (dataset.train, dataset.test, dataset.validation):
+            for name, column in part.source.items() if part else ():
                 if column._version:  # how often it was written to, itself or by a view
                     raise UserError(
                         f"the task has written to column {name!r} of the dataset, which all workers of a "

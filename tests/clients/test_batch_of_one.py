@@ -83,6 +83,7 @@ def test_every_client_trains_whatever_remains_of_its_examples(tiny: Make, engine
         batch_size=11,
         engine=engine,
         evaluate_every=0,
+        validation_fraction=0.0,
     )
     worker = load_worker(read(TaskConfig, config), "")
     remainders = [len(worker.examples(client)[0]) % 11 for client in range(10)]

@@ -23,7 +23,7 @@ def test_clients_hold_all_rows_once_and_keep_their_test_rows_apart() -> None:
     config = TaskConfig(dataset="digits", num_clients=5, local_test_fraction=0.2)
     worker = load_worker(config, "")
     halves = [half for client in range(5) for half in worker.examples(client)]
-    assert sum(map(len, halves)) == 1437
+    assert sum(map(len, halves)) == 1293  # without a tenth of 1437, for validation
     images = torch.cat([half["image"].flatten(1) for half in halves])
     everything = worker.dataset.train["image"].flatten(1)
     assert sorted(images.tolist()) == sorted(everything.tolist())

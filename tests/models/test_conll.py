@@ -14,7 +14,9 @@ from models.data.tag_schemes import to_iob2
 
 def load(folder: Path, options: str = "") -> Dataset:
     load_dataset.cache_clear()  # a test may write the files anew
-    return load_dataset(TaskConfig(dataset=f"conll:{folder}", dataset_options=options))
+    return load_dataset(
+        TaskConfig(dataset=f"conll:{folder}", dataset_options=options, validation_fraction=0.0)
+    )
 
 
 def read(dataset: Dataset, data: Examples) -> list[list[tuple[str, str]]]:

@@ -71,7 +71,7 @@ def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], N
 
 
 def load(name: str, **options: str) -> Dataset:
-    return load_dataset(TaskConfig(dataset=name, **options))  # type: ignore[arg-type]
+    return load_dataset(TaskConfig(dataset=name, **options, validation_fraction=0.0))  # type: ignore[arg-type]
 
 
 def refused(name: str, **options: str) -> str:

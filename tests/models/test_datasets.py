@@ -58,7 +58,9 @@ def cifar(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def load(name: str, folder: Path, download: bool = False):
-    return load_dataset(TaskConfig(dataset=name, data_dir=str(folder), download=download))
+    return load_dataset(
+        TaskConfig(dataset=name, data_dir=str(folder), download=download, validation_fraction=0.0)
+    )
 
 
 @pytest.mark.parametrize(
@@ -66,7 +68,7 @@ def load(name: str, folder: Path, download: bool = False):
     [("digits", 1437, 360, (1, 8, 8), 16), ("mnist-5k", 4000, 1000, (1, 28, 28), 255)],
 )
 def test_packaged_images(name, train, test, shape, most):
-    dataset = load_dataset(TaskConfig(dataset=name))
+    dataset = load_dataset(TaskConfig(dataset=name, validation_fraction=0.0))
     assert (dataset.name, dataset.kind, dataset.label) == (name, "images", "label")
     assert dataset.info == {"max_value": most}
     assert dataset.classes == tuple("0123456789")

@@ -35,7 +35,10 @@ def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def load(name: str, folder: Path, **options: Any) -> Dataset:
     load_dataset.cache_clear()
-    return load_dataset(TaskConfig(dataset=name, data_dir=str(folder), dataset_options=quoted(options)))
+    given = quoted(options)
+    return load_dataset(
+        TaskConfig(dataset=name, data_dir=str(folder), dataset_options=given, validation_fraction=0.0)
+    )
 
 
 def texts_of(dataset: Dataset) -> list[tuple[str, str]]:

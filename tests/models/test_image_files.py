@@ -29,7 +29,10 @@ def paint(path: Path, shades: Sequence[int], mode: str = "RGB", side: int = 4) -
 
 
 def load(name: str, folder: Path, **options: Any) -> Dataset:
-    return load_dataset(TaskConfig(dataset=name, data_dir=str(folder), dataset_options=quoted(options)))
+    given = quoted(options)
+    return load_dataset(
+        TaskConfig(dataset=name, data_dir=str(folder), dataset_options=given, validation_fraction=0.0)
+    )
 
 
 def test_a_folder_for_each_half_and_class(tmp_path: Path) -> None:

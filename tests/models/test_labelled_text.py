@@ -23,7 +23,7 @@ ROWS = [(f"text {number} ü", "no" if number % 3 else "yes", f"client {number % 
 
 
 def load(name: str, **options: Any) -> Dataset:
-    return load_dataset(TaskConfig(dataset=name, dataset_options=quoted(options)))
+    return load_dataset(TaskConfig(dataset=name, dataset_options=quoted(options), validation_fraction=0.0))
 
 
 def write(

@@ -174,10 +174,10 @@ def test_hash_does_not_depend_on_who_shares_a_node(tiny: Make, tmp_path: Path) -
 @pytest.mark.rounding
 def test_a_clients_own_test_rows_are_its_last(tiny: Make) -> None:
     config = sines(tiny, task_options="hidden_size = 4", num_server_rounds=1, batch_size=128)
-    finish({**config, "local-test-fraction": 0.25, "fraction-evaluate": 1.0})
+    finish({**config, "local-test-fraction": 0.25, "fraction-evaluate": 1.0, "validation-fraction": 0.0})
     lines = (Path(str(config["run-dir"])) / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
     # Persistence needs no training, so what it scores tells which rows were judged.
-    rows = load_dataset(TaskConfig(dataset="sine")).train
+    rows = load_dataset(TaskConfig(dataset="sine", validation_fraction=0.0)).train
     last = np.concatenate([np.flatnonzero(rows["series"].numpy() == number)[-192:] for number in range(5)])
     errors = (rows["window"][:, -1] - rows["target"])[last]
     reported = json.loads(lines[-1])["evaluate"]["persistence-rmse"]

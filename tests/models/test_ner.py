@@ -183,6 +183,7 @@ def test_what_is_cut_is_said_once(tiny: Make, bert_folder: Path, tmp_path: Path,
         partitioner="iid",
         run_dir=str(tmp_path / "run"),
         num_server_rounds=1,
+        validation_fraction=0.0,
     )
     log = (finish(config)["folder"] / "run.log").read_text(encoding="utf-8")
     train, test = [line for line in log.splitlines() if "sentences are longer" in line]

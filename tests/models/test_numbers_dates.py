@@ -11,7 +11,7 @@ from models.data.parallel_text import read
 
 
 def load(options: str = "") -> Dataset:
-    return load_dataset(TaskConfig(dataset="numbers-dates", dataset_options=options))
+    return load_dataset(TaskConfig(dataset="numbers-dates", dataset_options=options, validation_fraction=0.0))
 
 
 @pytest.mark.parametrize(

@@ -58,7 +58,7 @@ def test_training_rows_know_nothing_of_the_held_out_steps() -> None:
     ("name", "names"), [("stocks", ("AAPL", "FB", "GOOG", "IBM", "MSFT")), ("sine", None)]
 )
 def test_packaged_series(name: str, names: tuple[str, ...] | None) -> None:
-    dataset = load_dataset(TaskConfig(dataset=name))
+    dataset = load_dataset(TaskConfig(dataset=name, validation_fraction=0.0))
     assert dataset.kind == "series"
     assert names in (None, dataset.info["series"])
     for number in range(5):
@@ -69,7 +69,7 @@ def test_packaged_series(name: str, names: tuple[str, ...] | None) -> None:
 
 
 def test_stocks_are_adjusted_prices_by_day() -> None:
-    dataset = load_dataset(TaskConfig(dataset="stocks"))
+    dataset = load_dataset(TaskConfig(dataset="stocks", validation_fraction=0.0))
     last = dataset.test.take(np.flatnonzero(dataset.test["series"].numpy() == 1)[-1:])
     assert datetime.date(1970, 1, 1) + datetime.timedelta(days=int(last["time"])) == datetime.date(2013, 3, 1)
     assert float(last["target"]) == 27.78  # Facebook's close on that day
@@ -90,7 +90,9 @@ def test_a_target_lies_horizon_steps_after_its_window() -> None:
 
 @pytest.mark.parametrize("name", ["stocks", "sine"])
 def test_packaged_series_take_window_and_horizon(name: str) -> None:
-    dataset = load_dataset(TaskConfig(dataset=name, dataset_options="window = 7, horizon = 5"))
+    dataset = load_dataset(
+        TaskConfig(dataset=name, dataset_options="window = 7, horizon = 5", validation_fraction=0.0)
+    )
     assert dataset.train["window"].shape[1] == 7
     series = dataset.train["series"] == 0
     window, target = dataset.train["window"][series], dataset.train["target"][series]

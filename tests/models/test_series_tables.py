@@ -21,7 +21,7 @@ HEADER = "value,time,client"
 
 
 def load(path: Path, options: str = "") -> Dataset:
-    return load_dataset(TaskConfig(dataset=f"csv:{path}", dataset_options=options))
+    return load_dataset(TaskConfig(dataset=f"csv:{path}", dataset_options=options, validation_fraction=0.0))
 
 
 def rows(num: int, client: str, first_day: str = "2024-01-01") -> list[str]:

@@ -42,7 +42,7 @@ def test_whole_windows_are_not_followed_by_an_empty_one() -> None:
 def test_pydoc_is_all_there() -> None:
     from pydoc_data.topics import topics
 
-    dataset = load_dataset(TaskConfig(dataset="pydoc"))
+    dataset = load_dataset(TaskConfig(dataset="pydoc", validation_fraction=0.0))
     assert dataset.client is not None
     documents = [topics[name].encode() for name in sorted(topics)]
     assert dataset.client.max() + 1 == len(documents)

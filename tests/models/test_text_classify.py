@@ -185,6 +185,7 @@ def test_a_table_of_ones_own_federated_ends_in_one_hash(
             batch_size=4,
             fraction_evaluate=1.0,
             local_test_fraction=0.3,
+            validation_fraction=0.0,
             run_dir=str(tmp_path / f"{nodes}"),
             **changes,
         )

@@ -1,9 +1,10 @@
 """Evaluation on the clients and at the server, the best model, and when to stop."""
 
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -17,8 +18,12 @@ from models.data.dataset import Examples
 from models.images.cnn import ImageClassification
 from models.state import weights_sha256
 from models.task import Metrics
+from server.callbacks.callback import Callback
+from server.checkpoint import SERVER_ROUND, write_safetensors
 from server.errors import RunFailedError
 from server.evaluation import CentralEvaluation
+from server.rounds import RoundLoop
+from server.run_schema import RoundRecord
 from simulations.runtime.in_process import run_in_process
 from simulations.scenario import defaults
 
@@ -36,7 +41,7 @@ class EvaluatesAtTheServerOnly(ImageClassification):
     """Fails on any rows but the held-out ones."""
 
     def evaluate(self, model: nn.Module, data: Examples, generator: torch.Generator) -> Metrics:
-        if len(data) != len(self.dataset.test):
+        if data is not self.dataset.test and data is not self.dataset.validation:
             raise ValueError("not here")
         return super().evaluate(model, data, generator)
 
@@ -106,11 +111,94 @@ def test_the_server_evaluates_on_rows_that_no_client_has(
     worker = load_worker(read(TaskConfig, evaluated), "")
     worker.model.load_state_dict(load_file(folder_of(evaluated) / "models" / "last.safetensors"))
     worker.model.eval()
-    with torch.no_grad():
-        logits = worker.model(worker.dataset.test["image"].float() / 16)
-    right = int((logits.argmax(1) == worker.dataset.test["label"]).sum())
-    assert rows_of(evaluated)[2]["central"]["accuracy"] == right / 360
-    assert result_of(evaluated)["final"] == rows_of(evaluated)[2]["central"]
+
+    def accuracy(examples: Examples | None) -> float:
+        assert examples is not None
+        with torch.no_grad():
+            logits = worker.model(examples["image"].float() / 16)
+        return int((logits.argmax(1) == examples["label"]).sum()) / len(examples)
+
+    assert rows_of(evaluated)[2]["central"]["accuracy"] == accuracy(worker.dataset.validation)
+    result = result_of(evaluated)
+    assert result["final"] == rows_of(evaluated)[2]["central"]
+    assert result["tested"]["final"]["accuracy"] == accuracy(worker.dataset.test)
+    assert (result["tested"]["num_validation"], result["tested"]["num_examples"]) == (144, 360)
+
+
+class CountsItsTests(ImageClassification):
+    """Says in which round its examples were evaluated."""
+
+    asked: ClassVar[list[str]] = []
+
+    def evaluate(self, model: nn.Module, data: Examples, generator: torch.Generator) -> Metrics:
+        self.asked.append("test" if data is self.dataset.test else "validation")
+        return super().evaluate(model, data, generator)
+
+
+def test_test_examples_are_read_once_at_the_end(tiny: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(CountsItsTests, "asked", [])
+    run_in_process(tiny(task="test_evaluation:CountsItsTests", num_server_rounds=3))
+    assert CountsItsTests.asked == ["validation"] * 4 + ["test"] * (len(CountsItsTests.asked) - 4)
+    assert CountsItsTests.asked.count("test") in (1, 2)  # the last model, and the best if that is another
+
+
+def test_the_best_model_by_validation_is_tested(tiny: Make, scripted: Callable[[list[float]], None]) -> None:
+    scripted([0.1, 0.5, 0.9, 0.4])
+    config = tiny(num_server_rounds=3)
+    run_in_process(config)
+    result = result_of(config)
+    assert (result["best_round"], result["best"]["accuracy"]) == (2, 0.9)
+    worker = load_worker(read(TaskConfig, config), "")
+    evaluation = CentralEvaluation(worker.task, worker.model, worker.config)
+    for name, model in (("best", "best"), ("final", "last")):
+        weights = load_file(folder_of(config) / "models" / f"{model}.safetensors")
+        assert evaluation.test_metrics(weights) == result["tested"][name]
+    assert result["tested"]["best"] != result["tested"]["final"]
+
+
+def test_a_best_model_that_is_another_rounds_is_not_tested(
+    tiny: Make, scripted: Callable[[list[float]], None], caplog: pytest.LogCaptureFixture
+) -> None:
+    scripted([0.1, 0.5, 0.9, 0.4])
+    config = tiny(num_server_rounds=3, callbacks="test_evaluation:SpoilsTheBest")
+    run_in_process(config)
+    assert result_of(config)["tested"]["best"] == {}
+    assert "best.safetensors is not the model of round 2 (1): it is not tested" in caplog.text
+
+
+class SpoilsTheBest(Callback):
+    """Puts another round's model in the place of the best one."""
+
+    def on_round_end(self, record: RoundRecord) -> None:
+        if record.server_round == 3:
+            write_safetensors(self.best, load_file(self.best), {SERVER_ROUND: "1"})
+
+    def on_run_start(self, run: RoundLoop) -> None:
+        self.best = run.folder.path / "models" / "best.safetensors"
+
+
+def test_without_validation_examples_the_test_examples_choose(tiny: Make) -> None:
+    config = tiny(validation_fraction=0.0)
+    run_in_process(config)
+    result = result_of(config)
+    assert result["tested"] is None
+    assert result["final"] == rows_of(config)[-1]["central"]
+
+
+class NeverEnds(ImageClassification):
+    """Is worth nothing finite on the test examples."""
+
+    def ratios(self, metrics: Metrics) -> dict[str, float]:
+        if metrics["loss"][1] == len(self.dataset.test):
+            return {"accuracy": math.nan}
+        return super().ratios(metrics)
+
+
+def test_a_test_that_is_not_finite_is_no_success(tiny: Make) -> None:
+    config = tiny(task="test_evaluation:NeverEnds")
+    with pytest.raises(RunFailedError, match="accuracy of the last model is nan on the test examples"):
+        run_in_process(config)
+    assert result_of(config)["status"] == "failed"
 
 
 @pytest.mark.rounding
@@ -229,7 +317,7 @@ def test_a_central_metric_that_is_not_finite_ends_the_run(
 ) -> None:
     scripted([0.4, 0.5, wrong, 0.9])
     config = tiny(num_server_rounds=3)
-    reason = f"accuracy is {wrong} on the held-out examples after round 2: training diverged"
+    reason = f"accuracy is {wrong} on the validation examples after round 2: training diverged"
     with pytest.raises(RunFailedError, match=reason):
         run_in_process(config)
     result = result_of(config)

@@ -95,7 +95,9 @@ def test_what_would_stay_unbounded_is_refused(tiny: Make, options: dict[str, Val
 
 def test_a_client_with_more_examples_than_allowed_fails_by_name(tiny: Make, tmp_path: Path) -> None:
     """Though its node adds up: what others have trained counts."""
-    run_in_process(tiny(num_server_rounds=1, alpha=0.3, max_examples=400, evaluate_every=0))
+    run_in_process(
+        tiny(num_server_rounds=1, alpha=0.3, max_examples=400, evaluate_every=0, validation_fraction=0.0)
+    )
     log = (tmp_path / "run" / "run.log").read_text(encoding="utf-8")
     assert "client 1 failed: ValueError: it has 621 examples, more than max-examples (400)" in log
     assert log.count(" failed: ") == 1

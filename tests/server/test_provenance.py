@@ -16,7 +16,7 @@ from places import ROOT
 from models.core.config import Value
 from server import provenance
 from server.provenance import git_commit, lock_sha256, machine, source, versions
-from server.run_schema import RunResult
+from server.run_schema import SCHEMA, RunResult
 from simulations.report.page import write_report
 from simulations.runtime.in_process import run_in_process
 
@@ -100,7 +100,7 @@ def test_a_run_writes_all_of_it_and_the_report_shows_it(tiny: Callable[..., dict
     folder = Path(str(config["run-dir"]))
     written = json.loads((folder / "result.json").read_text(encoding="utf-8"))
     result = RunResult.model_validate(written)
-    assert written["schema_number"] == 3
+    assert written["schema_number"] == SCHEMA
     assert result.versions == versions()
     assert result.git_commit == git_commit(ROOT)
     assert result.machine == machine(2, "cpu")

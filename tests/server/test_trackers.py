@@ -45,6 +45,7 @@ def test_tensorboard_has_every_number_and_the_figures(tiny: Make) -> None:
     expected = {
         (name, number): value for number, found in scalars_of(run).items() for name, value in found.items()
     }
+    expected |= {(f"test/{name}", 2): value for name, value in run["tested"]["final"].items()}
     assert written.keys() == expected.keys()
     assert {"train/loss", "evaluate/accuracy", "central/accuracy", "bytes/up", "seconds/total"} <= {
         name for name, _ in written

@@ -52,5 +52,5 @@ def test_a_round_without_the_metric_is_neither_better_nor_worse(
     assert result["best_round"] in (defined or [0])
     assert ("accuracy" in result["best"]) is not never
     assert (folder / "models" / "best.safetensors").exists() is not never
-    said = "Round 0: accuracy is undefined on the held-out examples: it is neither better nor worse"
-    assert [text for text in caplog.messages if "undefined on the held-out" in text] == [said]
+    said = "Round 0: accuracy is undefined on the validation examples: it is neither better nor worse"
+    assert [text for text in caplog.messages if "undefined on the validation" in text] == [said]

@@ -27,7 +27,10 @@ def test_a_run_has_tables(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     assert ran.folder.parent == tmp_path / "runs"
     assert list(ran.rounds.index) == [0, 1, 2]
     assert ran.rounds["clients"].tolist() == [0, 3, 3]
-    assert ran.final["accuracy"] == ran.rounds["central/accuracy"].iloc[-1]
+    assert ran.run.compared["accuracy"] == ran.rounds["central/accuracy"].iloc[-1]
+    assert ran.run.result is not None
+    assert ran.run.result.tested is not None
+    assert ran.final["accuracy"] == ran.run.result.tested.final["accuracy"]
     assert ran.clients.index.tolist() == [(number, client) for number in (1, 2) for client in range(3)]
     assert {"accuracy", "loss"} <= set(ran.clients.columns)
     loaded = polyfed.load(ran.folder)

@@ -10,6 +10,7 @@ from run_folders import metrics_line, write_run
 from scipy.stats import ttest_1samp, ttest_rel
 
 from simulations.runs.arms import Arm, arms_of, have_seeds, interval, paired, rows, tabulate, verdict
+from simulations.runs.frame import arms_frame
 from simulations.runs.reader import read_runs
 from simulations.runs.record import Run
 
@@ -145,3 +146,33 @@ def test_the_table_is_printed(tmp_path: Path) -> None:
     assert "[a]" in text
     assert "0.5000 ± 0.0000" in text
     assert "paired t-test" in text
+
+
+def test_validation_examples_choose_and_test_examples_are_told(tmp_path: Path) -> None:
+    """The arm that is better on the test examples is behind by validation, which decides."""
+    found = {"lucky": [(0.5, 0.9), (0.6, 0.9)], "better": [(0.7, 0.8), (0.8, 0.8)]}
+    paths = [
+        write_run(
+            tmp_path / f"{name}-{seed}",
+            {"strategy": name, "seed": seed, "validation-fraction": 0.1},
+            result={
+                "final": {"accuracy": validation},
+                "tested": {"final": {"accuracy": test}, "best": {"accuracy": test}, "num_examples": 100},
+            },
+        )
+        for name, seeds in found.items()
+        for seed, (validation, test) in enumerate(seeds)
+    ]
+    arms = arms_of(read_runs(paths))
+    headings, first, second = rows(arms)
+    assert headings[2:] == [
+        "final accuracy ↑, validation",
+        "difference to the best",
+        "against the best",
+        "final accuracy ↑, test",
+    ]
+    assert (first[0], first[2][:6], first[5][:6]) == ("better", "0.7500", "0.8000")
+    assert (second[0], second[2][:6], second[5][:6]) == ("lucky", "0.5500", "0.9000")
+    frame = arms_frame(arms)
+    assert frame["validation/accuracy"].tolist() == pytest.approx([0.75, 0.55])
+    assert frame["final/accuracy"].tolist() == pytest.approx([0.8, 0.9])

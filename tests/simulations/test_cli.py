@@ -128,7 +128,7 @@ def test_without_a_run_dir_the_run_lies_under_runs(scenario: Path, tmp_path: Pat
         (["clients-per-round=4"], "clients-per-round must be at most num-clients (3), got 4"),
         (
             ["num-clients=2000"],
-            "num-clients must be <= 1437, the training examples of dataset 'digits', got 2000",
+            "num-clients must be <= 1293, the training examples of dataset 'digits', got 2000",
         ),
         (["alpha=0"], "alpha must be > 0, got 0.0"),
         (["alpha=-0.5"], "alpha must be > 0, got -0.5"),

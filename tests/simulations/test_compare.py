@@ -7,6 +7,7 @@ from run_folders import RESULT, metrics_line, write_run
 
 from models.core.errors import UserError
 from simulations.runs.compare import differences, megabytes, number, print_comparison, summary
+from simulations.runs.frame import runs_frame
 from simulations.runs.reader import read_run, read_runs
 
 
@@ -118,3 +119,13 @@ def test_numbers_have_the_digits_that_matter(value: float, text: str) -> None:
 def test_a_megabyte_is_a_million_bytes() -> None:
     assert megabytes(1_234_567) == "1.23"
     assert megabytes(1_234_567_890) == "1,235"
+
+
+def test_test_examples_are_told_beside_those_that_chose(tmp_path: Path) -> None:
+    tested = {"best": {"accuracy": 0.75}, "final": {"accuracy": 0.5}, "num_examples": 10, "num_validation": 4}
+    (run,) = read_runs([write_run(tmp_path / "a", result={"tested": tested})])
+    told = summary(run)
+    assert (told["best"], told["final"], told["best, validation"]) == ("0.7500 (round 2)", "0.5000", "0.9876")
+    (row,) = runs_frame([run]).to_dict("records")
+    assert (row["final/accuracy"], row["best/accuracy"]) == (0.5, 0.75)
+    assert row["validation/accuracy"] == 0.9876

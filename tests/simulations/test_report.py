@@ -162,6 +162,7 @@ def test_a_stopped_run_and_an_unfinished_one_say_so(tmp_path: Path) -> None:
 def test_values_off_the_defaults_are_marked(tmp_path: Path) -> None:
     html = write_report([write_run(tmp_path / "a", {"run-dir": "/somewhere"})]).read_text(encoding="utf-8")
     assert re.findall(r'class="changed" title="(.*?)"><dt>(.*?)</dt>', html) == [
+        ("the default is 0.1", "validation-fraction"),  # of a run from before that was there
         ("the default is 0.0", "learning-rate"),
         ("the default is 20", "num-server-rounds"),
     ]
@@ -373,3 +374,20 @@ def test_what_left_the_nodes_is_said_by_kind(tmp_path: Path) -> None:
     assert "sums" not in text.partition("What left the nodes")[2].partition("Every round")[0]
     assert "examples, client state 0 0.0 % no message holds them" in text
     assert "What left the nodes" not in Page(write_report([write_run(tmp_path / "b")])).text
+
+
+def test_it_says_which_rows_chose(tmp_path: Path) -> None:
+    tested = {
+        "best": {"accuracy": 0.75},
+        "final": {"accuracy": 0.5},
+        "num_examples": 1000,
+        "num_validation": 400,
+    }
+    told = " ".join(Page(write_report([write_run(tmp_path / "a", result={"tested": tested})])).words)
+    assert "accuracy, final 0.5000 test examples" in told
+    assert "accuracy, best 0.7500 round 2, more is better" in told
+    assert "accuracy, validation 0.9876 of round 2, which it chose" in told
+    assert "400 validation examples, which no client has, chose the best round" in told
+    assert "1,000 test examples were read once, at the end." in told
+    before = " ".join(Page(write_report([write_run(tmp_path / "b")])).words)
+    assert "was chosen by the held-out examples themselves (validation-fraction = 0)" in before

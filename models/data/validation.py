@@ -1,0 +1,73 @@
+"""Validation examples: training rows that no client gets, by which rounds and runs are chosen.
+
+They follow from the data alone, whatever the seed of a run, so that runs compare, and one that begins with
+another's weights has not been trained on them.
+"""
+
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.data.dataset import Dataset, Indices
+
+_SEED = 20
+"""Of the order in which examples of a class stand for it."""
+
+
+def with_validation(dataset: Dataset, fraction: float) -> Dataset:
+    """Return the dataset with about this fraction of its training examples moved to `validation`.
+
+    One that brings validation examples of its own keeps all that it trains on; 0 leaves both kinds out. Where
+    there are too few examples to hold out any, none are.
+    """
+    if fraction == 0:
+        return replace(dataset, validation=None)
+    if dataset.validation is not None:
+        return dataset
+    held_out = _last_of_each(dataset, fraction) if dataset.ordered else _some_of_each(dataset, fraction)
+    if not held_out.any():
+        return dataset
+    rest = np.flatnonzero(~held_out)
+    return replace(
+        dataset,
+        train=dataset.train.at(rest),
+        validation=dataset.train.at(np.flatnonzero(held_out)),
+        client=None if dataset.client is None else dataset.client[rest],
+    )
+
+
+def _last_of_each(dataset: Dataset, fraction: float) -> NDArray[np.bool_]:
+    """Return which examples are the last of their series, or of their natural client: (num_examples,).
+
+    What is held out so lies behind all that is trained on in time, as test examples do.
+    """
+    owners = dataset.train["series"].numpy() if "series" in dataset.train.columns else _clients(dataset)
+    held_out = np.zeros(len(owners), dtype=bool)
+    for owner in np.unique(owners):
+        rows = np.flatnonzero(owners == owner)
+        held_out[rows[len(rows) - min(round(fraction * len(rows)), len(rows) - 1) :]] = True
+    return held_out
+
+
+def _some_of_each(dataset: Dataset, fraction: float) -> NDArray[np.bool_]:
+    """Return examples that are in proportion of every class of every natural client: (num_examples,).
+
+    They lie evenly among the examples sorted by client and class. A client or a class whose examples would
+    all be held out keeps one.
+    """
+    clients = _clients(dataset)
+    labels = np.zeros_like(clients) if dataset.label is None else dataset.train[dataset.label].numpy()
+    order = np.lexsort((np.random.default_rng(_SEED).permutation(len(clients)), labels, clients))
+    counts = np.floor(fraction * np.arange(len(clients) + 1) + 0.5)
+    held_out = np.zeros(len(clients), dtype=bool)
+    held_out[order[np.diff(counts) > 0]] = True
+    for owners in (clients, labels):
+        _, first, owner = np.unique(owners, return_index=True, return_inverse=True)
+        kept = np.bincount(owner[~held_out], minlength=len(first))
+        held_out[first[kept == 0]] = False
+    return held_out
+
+
+def _clients(dataset: Dataset) -> Indices:
+    return np.zeros(len(dataset.train), dtype=np.int64) if dataset.client is None else dataset.client
