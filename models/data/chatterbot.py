@@ -22,12 +22,13 @@ def load_chatterbot(
     languages: Sequence[str] = LANGUAGES,
     clients: str = LANGUAGE,
     context_turns: int = 3,
-    max_bytes: int = 1000,
+    max_bytes: int = 250,
 ) -> Dataset:
     """Return the dialogues of the package chatterbot-corpus in some `languages`, each of them a client.
 
     With `clients = "topic"`, a client is a topic, as the package's files are called. Of rows that are the
-    same but for case and blanks the first is kept: some dialogues stand there a hundred times. About a tenth
+    same but for case and blanks the first is kept: some dialogues stand there a hundred times. Replies of
+    more than `max_bytes`, most of them programs, are left out, and so is what answers them. About a tenth
     of the openings is held out by a hash, with every dialogue that begins so, and of those each row of which
     no turn occurs in training. Raises UserError for a language that is not there.
     """
@@ -74,7 +75,7 @@ def _conversations(folder: Path, clients: str) -> Iterator[Conversation]:
 def _yaml(path: Path) -> Any:
     import yaml
 
-    # Every value stays the text that it is: "no" is an answer here, and neither a number nor a truth value.
+    # Every value stays the text that it is: an answer such as "no" or "42" would become something else.
     loader = getattr(yaml, "CBaseLoader", yaml.BaseLoader)
     return yaml.load(path.read_bytes(), loader)
 

@@ -1,5 +1,6 @@
 """Dialogue: an encoder-decoder with attention that reads what was said and writes the next turn."""
 
+import logging
 import math
 from collections.abc import Sequence
 from functools import cached_property
@@ -46,6 +47,7 @@ class Dialogue(TextToText):
 
     kind = KIND
     pairs = "replies"
+    left_out = logging.INFO  # those that one has been told of by an option, or by the page of the data
     metric = "perplexity"
     maximize = False
     metrics = (BASELINE, "bleu", *DISTINCT, LENGTH)
@@ -98,15 +100,23 @@ class Dialogue(TextToText):
         }
 
     def ratios(self, metrics: Metrics) -> dict[str, float]:
-        """Return perplexities of merged losses, the BLEU of merged counts, and the means of all else."""
+        """Return perplexities of merged losses, the BLEU of merged counts, and the means of all else.
+
+        Where no word was written, or no two, none is different: 0.
+        """
         if not metrics:
             return {}
         losses = super().ratios({name: metrics[name] for name in ("perplexity", BASELINE)})
-        means = {LENGTH: metrics["bleu-length"], **{name: metrics[name] for name in DISTINCT}}
+        different = {
+            name: total / weight if weight else 0.0
+            for name, (total, weight) in metrics.items()
+            if name in DISTINCT
+        }
         return {
             **{name: math.exp(min(loss, _LARGEST)) for name, loss in losses.items()},
             "bleu": bleu(metrics),
-            **super().ratios(means),
+            **different,
+            **super().ratios({LENGTH: metrics["bleu-length"]}),
         }
 
     def figures(self, model: nn.Module, data: Examples, generator: torch.Generator) -> "dict[str, Figure]":

@@ -40,6 +40,8 @@ class TextToText(Task):
 
     pairs: str
     """What its examples are called in lines for people."""
+    left_out: int = logging.WARNING
+    """Level of the line that some of them are left out."""
 
     def __init__(
         self,
@@ -97,7 +99,7 @@ class TextToText(Task):
         """Say how many pairs the loader has left out."""
         if skipped := self.dataset.info.get("skipped", 0):
             line = f"{skipped:,} {self.pairs} are left out, as one of their texts is longer than max_bytes"
-            return [(logging.WARNING, f"{line}; a larger max_bytes in dataset-options takes them")]
+            return [(self.left_out, f"{line}; a larger max_bytes in dataset-options takes them")]
         return ()
 
     @abstractmethod

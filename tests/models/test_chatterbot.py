@@ -27,7 +27,7 @@ def test_no_turn_of_what_is_held_out_is_in_training_and_no_row_is_there_twice() 
     assert len(set(train)) == len(train) > 3000
     assert len(set(test)) == len(test) > 300
     assert dataset.info["known"] > 0
-    assert dataset.info["skipped"] == 0
+    assert dataset.info["skipped"] > 0
     assert (
         "my mouse is not responding.",
         "try plugging it into another usb port or changing the batteries.",
@@ -40,10 +40,6 @@ def test_no_turn_of_what_is_held_out_is_in_training_and_no_row_is_there_twice() 
 def test_topics_may_be_the_clients() -> None:
     dataset = load("languages = ['german'], clients = 'topic'")
     assert dataset.client_names == ("conversations", "food", "greetings", "health", "history", "movies")
-
-
-def test_yes_and_no_are_words_here() -> None:
-    assert any(row[-1] in ("yes", "no") for row in rows(load("languages = ['english']").train))
 
 
 @pytest.mark.parametrize(
