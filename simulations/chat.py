@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
@@ -104,6 +105,8 @@ def _load(model: nn.Module, path: Path) -> None:
 
 def _typed() -> Iterator[str]:
     """Yield what a person types."""
+    with suppress(ImportError):  # not everywhere; the arrow keys work with it
+        import readline  # noqa: F401
     ask: Callable[[str], str] = input
     while True:
         try:

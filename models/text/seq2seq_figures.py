@@ -13,8 +13,8 @@ _MOST = 4 * _LINE
 """Characters of a text that a table shows."""
 _SIDE = 4.2
 """Inches of one map."""
-PLAIN, QUIET, WRONG = "#222222", "#777777", "#b00020"
-"""Colours of texts: what is so, what stands beside it, and what is not so."""
+PLAIN, QUIET, WRONG, WRITTEN = "#222222", "#777777", "#b00020", "#1f5fa8"
+"""Colours of texts: what is so, what stands beside it, what is not so, and what the network says."""
 
 
 def translations_figure(rows: Sequence[tuple[str, str, str]]) -> Figure:
@@ -31,12 +31,12 @@ def translations_figure(rows: Sequence[tuple[str, str, str]]) -> Figure:
 
 
 def dialogues_figure(rows: Sequence[tuple[Sequence[str], str, str]]) -> Figure:
-    """Draw contexts, each with the true next turn and what was written; red is what is not that turn."""
+    """Draw contexts, each with the true next turn and what was written instead, which may be as good."""
     blocks = [
         [
             *(("", turn, QUIET) for turn in context),
             ("true", reference, PLAIN),
-            ("written", output, PLAIN if output == reference else WRONG),
+            ("written", output, WRITTEN),
         ]
         for context, reference, output in rows
     ]
