@@ -12,7 +12,7 @@ from models.data.parallel import held_out
 from models.data.turns import Conversation, Window, dialogues, distinct, new_rows, plain, rows_of
 
 LANGUAGES = ("dutch", "english", "indonesian", "italian", "portuguese", "spanish")
-"""Those of more than 200 replies that are written in Latin letters, so that clients share bytes."""
+"""The largest that are written in Latin letters, so that clients share most bytes."""
 TEST_FRACTION = 0.1
 LANGUAGE, TOPIC = "language", "topic"
 
@@ -22,13 +22,13 @@ def load_chatterbot(
     languages: Sequence[str] = LANGUAGES,
     clients: str = LANGUAGE,
     context_turns: int = 3,
-    max_bytes: int = 250,
+    max_bytes: int = 120,
 ) -> Dataset:
     """Return the dialogues of the package chatterbot-corpus in some `languages`, each of them a client.
 
     With `clients = "topic"`, a client is a topic, as the package's files are called. Of rows that are the
     same but for case and blanks the first is kept: some dialogues stand there a hundred times. Replies of
-    more than `max_bytes`, most of them programs, are left out, and so is what answers them. About a tenth
+    more than `max_bytes`, such as programs, are left out, and so is what answers them. About a tenth
     of the openings is held out by a hash, with every dialogue that begins so, and of those each row of which
     no turn occurs in training. Raises UserError for a language that is not there.
     """
