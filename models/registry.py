@@ -15,6 +15,7 @@ from models.images.masked_pixels import MaskedPixels
 from models.images.vae import ImageVae
 from models.series.lstm_forecast import Forecasting
 from models.task import Task
+from models.text.dialogue import Dialogue
 from models.text.lstm_text import TextGeneration
 from models.text.masked_lm import MaskedLanguageModel
 from models.text.masked_sentences import MaskedSentences
@@ -25,6 +26,7 @@ from models.text.text_classify import TextClassification
 TASKS: Mapping[str, type[Task] | tuple[type[Task], ...]] = {
     "cnn": ImageClassification,
     "contrastive": ContrastiveLearning,
+    "dialogue": Dialogue,
     "dqn": QLearning,
     "gan": ImageGan,
     "lstm-forecast": Forecasting,

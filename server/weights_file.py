@@ -18,7 +18,7 @@ _TELLING = (SafetensorError, OSError, ValueError, RuntimeError, EOFError)
 """Errors whose text says what is wrong with a file."""
 
 
-def read_weights(path: Path) -> dict[str, Tensor]:
+def read_weights(path: Path, asked_by: str = "init-from ") -> dict[str, Tensor]:
     """Return the weights by name; UserError where the file cannot be read, or holds anything else."""
     try:
         return _read_torch(path) if path.suffix in TORCH_FILES else load_file(path)
@@ -27,7 +27,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     except Exception as error:  # torch and safetensors raise whatever what they read with does
         told = isinstance(error, _TELLING)
         why = (" ".join(str(error).split())[:200] if told else "") or _MORE
-    raise UserError(f"init-from {path} cannot be read ({why}): give another run or file")
+    raise UserError(f"{asked_by}{path} cannot be read ({why}): give another run or file")
 
 
 def _read_torch(path: Path) -> dict[str, Tensor]:

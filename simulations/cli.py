@@ -291,6 +291,21 @@ def report(runs: tuple[Path, ...], output: Path | None) -> None:
     make_console().print(str(write_report(runs, output)), soft_wrap=True)
 
 
+@cli.command()
+@click.argument("run", type=FILE, help="Folder of a run of a task that writes texts, such as dialogue.")
+@click.option("--model", type=click.Choice(["best", "last"]),
+              help="Which of its models; the best that it has kept unless given.")  # fmt: skip
+def chat(run: Path, model: str | None) -> None:
+    """Talk with a run's model: it answers each line. An empty line begins a new dialogue.
+
+    A run of dialogue goes on with what was said; one of seq2seq translates each line. Lines may come from a
+    pipe: each is answered by one line.
+    """
+    from simulations.chat import load_speaker, talk
+
+    talk(load_speaker(run, model), sys.stdin, make_console())
+
+
 @cli.command("clean")
 @click.argument("runs", nargs=-1, type=FILE, help="Run folders.")
 @click.option("--cache", "datasets", is_flag=True, help="Remove the parsed datasets that this machine keeps.")

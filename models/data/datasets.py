@@ -12,7 +12,9 @@ from models.core.plugins import check_module, check_options, check_required, loa
 from models.data import (
     bbc_news,
     cache,
+    chatterbot,
     conll,
+    dialogue_files,
     environments,
     hub,
     image_files,
@@ -25,6 +27,7 @@ from models.data import (
     series,
     tables,
     text,
+    turns,
 )
 from models.data.cache_key import cache_key
 from models.data.columns import check_dataset
@@ -114,6 +117,18 @@ DATASETS: Mapping[str, Source] = {
         parallel.load_parallel,
         takes="PATH",
         files=parallel.files_of_parallel,
+        parsed_with=(),
+    ),
+    "chatterbot": Source(
+        turns.KIND,
+        chatterbot.load_chatterbot,
+        packaged=True,
+        parsed_with=("chatterbot-corpus", "pyyaml"),
+    ),
+    "dialogue": Source(
+        turns.KIND,
+        dialogue_files.load_dialogue,
+        takes="PATH",
         parsed_with=(),
     ),
     "gym": Source(

@@ -125,6 +125,23 @@ KINDS: Mapping[str, Kind] = {
         info=(Entry("skipped", int, "pairs that were left out as too long", optional=True),),
         of_each_half=("S", "T"),
     ),
+    "dialogue": Kind(
+        columns=(
+            Column(
+                "source", ("N", "S"), (torch.uint8,), "UTF-8 of the turns before, 0x1E between; 0 fills up"
+            ),
+            Column("target", ("N", "T"), (torch.uint8,), "UTF-8 of the reply; 0 fills up"),
+        ),
+        info=(
+            Entry("context_turns", int, "turns before a reply, at most"),
+            Entry("max_bytes", int, "bytes of these turns together, and of a reply, at most"),
+            Entry("skipped", int, "replies that were left out as too long", optional=True),
+            Entry(
+                "known", int, "replies that are not held out, as training has a turn of theirs", optional=True
+            ),
+        ),
+        of_each_half=("S", "T"),
+    ),
     "environments": Kind(
         columns=(Column("physics", ("N", "P"), FLOATS, "numbers that the environment is made with"),),
         info=(

@@ -1,7 +1,7 @@
-"""Pairs of texts, such as a sentence and its translation."""
+"""Pairs of texts, such as a sentence and its translation, or what was said and its reply."""
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -10,6 +10,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from models.data.dataset import Dataset, Examples
 
+KIND = "parallel-text"
 EMPTY = 0
 """The byte behind the end of a text; text holds no such byte."""
 
@@ -30,22 +31,24 @@ def dataset_of(
     *,
     client_names: tuple[str, ...] = (),
     skipped: int = 0,
+    kind: str = KIND,
+    info: Mapping[str, Any] | None = None,
 ) -> Dataset:
     """Turn pairs into columns: `source` (N, S) and `target` (N, T), bytes of UTF-8 with EMPTY behind.
 
     Bytes need no vocabulary on which clients would first have to agree. Pairs are those of natural clients
-    where there are `client_names`; `skipped` of them were left out.
+    where there are `client_names`; `skipped` of them were left out. `info` is what else a `kind` asks for.
     """
     client = np.array([pair.client for pair in train], dtype=np.int64) if client_names else None
     return Dataset(
         name,
-        "parallel-text",
+        kind,
         _columns(train),
         _columns(test),
         client=client,
         client_names=client_names,
         validation=_columns(validation) if validation else None,
-        info={"skipped": skipped},
+        info={"skipped": skipped, **(info or {})},
     )
 
 
@@ -57,14 +60,14 @@ def read(text: Tensor) -> list[str]:
 def _columns(pairs: Sequence[Pair]) -> Examples:
     return Examples(
         {
-            "source": _padded([pair.source for pair in pairs]),
-            "target": _padded([pair.target for pair in pairs]),
+            "source": padded([pair.source for pair in pairs]),
+            "target": padded([pair.target for pair in pairs]),
         }
     )
 
 
-def _padded(texts: Sequence[str]) -> Tensor:
-    """Return (N, longest), uint8."""
+def padded(texts: Sequence[str]) -> Tensor:
+    """Return texts as a column (N, longest), uint8."""
     if not texts:
         return torch.empty(0, 0, dtype=torch.uint8)
     rows = [torch.frombuffer(bytearray(text.encode()), dtype=torch.uint8) for text in texts]

@@ -17,6 +17,9 @@ class JsonTable(Table):
     A name that an object lacks is a value that is not filled in.
     """
 
+    example: str = '{"text": "so good", "label": "praise"}'
+    """A line that errors show."""
+
     def __init__(self, path: Path, encoding: str = "utf-8") -> None:
         self.path, self.name = path, str(path)
         self.encoding = check_encoding(encoding)
@@ -75,6 +78,6 @@ class JsonTable(Table):
 
     def _no_object(self, number: int, why: object) -> UserError:
         return UserError(
-            f"{self.path}, line {number}: no JSON object ({why}): give a line such as "
-            '{"text": "so good", "label": "praise"} for each row, or one list of them'
+            f"{self.path}, line {number}: no JSON object ({why}): give a line such as {self.example} for "
+            "each row, or one list of them"
         )

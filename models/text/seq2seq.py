@@ -1,24 +1,20 @@
 """Translation, or whatever makes one text of another: an encoder-decoder with attention."""
 
-import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
 
-from models.core.config import require
 from models.data.dataset import Dataset, Examples
-from models.data.parallel_text import read
-from models.task import Batch, Metrics, Objective, OptimizerChoice, Task
-from models.text.encoder_decoder import DECODERS, LUONG, EncoderDecoder
-from models.text.length_buckets import bucketed_by
-from models.text.teacher_forcing import cross_entropy, forced, losses_of, num_tokens
-from models.text.translation_scores import TOKENIZERS, bleu, bleu_counts, chrf, chrf_counts
-from models.text.vocabulary import BYTES, load_vocabulary
+from models.data.parallel_text import KIND, read
+from models.task import Metrics
+from models.text.encoder_decoder import LUONG
+from models.text.text_to_text import TextToText
+from models.text.translation_scores import bleu, bleu_counts, chrf, chrf_counts
+from models.text.vocabulary import BYTES
 from models.text.word_for_word import learn_words, sample, translate_words
-from models.text.writer import EVALUATION_BATCH, Writer
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -26,23 +22,12 @@ if TYPE_CHECKING:
 BASELINE = "word-for-word-bleu"
 MAPS, ROWS = 2, 12
 """Texts whose attention a figure shows, and those that its table has."""
-LOG_PROBS = 2**24
-"""Log-probabilities that an evaluation computes at a time, unless those of a single text are more."""
 
 
-class Translation(Task):
+class Translation(TextToText):
     """Write a text's translation, token by token.
 
-    Options: `attention`, "luong" (Luong et al. 2015) or "bahdanau" (Bahdanau et al. 2015), which is slower;
-    `copy`, whether tokens may also be copied from the source (See et al. 2017);
-    `backbone`, "bytes", or whose tokens are read and written: "minilm", or the absolute path of a
-    tokenizer.json or its folder;
-    `embedding_size` and `hidden_size`, sizes of the network, the latter an even number;
-    `beam`, beginnings that an evaluation goes on with, 1 takes the likeliest token each time;
-    `length_penalty`, above 0 long translations lose less by their length;
-    `length_buckets`, how many batches at a time are drawn and then sorted by length, so that less of them is
-    padding, 0 for none; it changes which texts share a batch, and so the result;
-    `bleu_tokenizer`, how BLEU finds words: "13a", "intl", "zh", "char" or "none" of sacrebleu.
+    Options: those of `TextToText`.
 
     Metrics: `bleu` and `chrf` are those of sacrebleu on the whole corpus, from merged counts, 0 to 100;
     `word-for-word-bleu`, what a dictionary of single words reaches that is made of the training pairs, of at
@@ -51,7 +36,8 @@ class Translation(Task):
     references; `loss`, nats a token where the tokens before it are given.
     """
 
-    kind = "parallel-text"
+    kind = KIND
+    pairs = "pairs"
     metric = "bleu"
     metrics = ("chrf", BASELINE, "exact-match", "length-ratio", "loss")
 
@@ -68,56 +54,28 @@ class Translation(Task):
         length_buckets: int = 0,
         bleu_tokenizer: str = "13a",
     ) -> None:
-        super().__init__(dataset)
-        require(attention in DECODERS, "attention", " or ".join(map(repr, DECODERS)), attention)
-        require(embedding_size >= 1, "embedding_size", ">= 1", embedding_size)
-        even = hidden_size >= 2 and hidden_size % 2 == 0
-        require(even, "hidden_size", "an even number >= 2", hidden_size)
-        require(1 <= beam <= 100, "beam", "1 to 100", beam)
-        require(0 <= length_penalty <= 5, "length_penalty", "0 to 5", length_penalty)
-        require(length_buckets >= 0, "length_buckets", ">= 0", length_buckets)
-        known = " or ".join(map(repr, TOKENIZERS))
-        require(bleu_tokenizer in TOKENIZERS, "bleu_tokenizer", known, bleu_tokenizer)
-        self.writer = Writer(load_vocabulary(backbone), beam, length_penalty)
-        self.sizes = (self.writer.vocabulary.size, embedding_size, hidden_size)
-        self.attention, self.copy = attention, copy
-        self.length_buckets, self.bleu_tokenizer = length_buckets, bleu_tokenizer
-        self.agreed = (self.writer.vocabulary.sha256,)
+        super().__init__(
+            dataset,
+            attention,
+            copy,
+            backbone,
+            embedding_size,
+            hidden_size,
+            beam,
+            length_penalty,
+            length_buckets,
+            bleu_tokenizer,
+        )
 
-    def build(self) -> nn.Module:
-        """Return the network."""
-        return EncoderDecoder(*self.sizes, self.attention, self.copy)
-
-    @property
-    def objectives(self) -> Sequence[Objective]:
-        """Cross-entropy of the next token after the true ones, by Adam with clipped gradients."""
-        adam = OptimizerChoice("adam", 3e-3)
-        return [Objective("loss", cross_entropy, optimizer=adam, max_grad_norm=1.0, count=num_tokens)]
-
-    def batches(
-        self, model: nn.Module, data: Examples, generator: torch.Generator, batch_size: int
-    ) -> Iterator[Batch]:
-        """Yield the batches of one local epoch, shuffled, each as long as its longest text."""
-        lengths = (data["source"] != 0).sum(1) + (data["target"] != 0).sum(1)
-        for rows in bucketed_by(lengths, batch_size, self.length_buckets, generator):
-            yield self.batch(data.at(rows), generator)
-
-    def batch(self, examples: Examples, generator: torch.Generator) -> Batch:
-        """Return the tokens of both texts."""
-        return forced(self.writer.vocabulary, examples["source"], examples["target"])
-
-    def notes(self) -> Sequence[tuple[int, str]]:
-        """Say how many pairs the loader has left out."""
-        if skipped := self.dataset.info.get("skipped", 0):
-            line = f"{skipped:,} pairs are left out, as one of their texts is longer than max_bytes"
-            return [(logging.WARNING, f"{line}; a larger max_bytes in dataset-options takes them")]
-        return ()
+    def source(self, turns: Sequence[str]) -> str:
+        """Return the last turn: each is translated by itself."""
+        return turns[-1]
 
     def evaluate(self, model: nn.Module, data: Examples, generator: torch.Generator) -> Metrics:
         """Return the counts of BLEU and chrF over the texts, of exact matches, and the sum of losses."""
         if not len(data):
             return {}
-        loss, tokens = self._loss(model, data)
+        loss, tokens = self.loss(model, data)
         sources, references = (read(data[side]) for side in ("source", "target"))
         outputs = self.writer.write(model, data["source"])
         by_words = [translate_words(source, self._dictionary) for source in sources]
@@ -163,19 +121,3 @@ class Translation(Task):
         sides = [self.dataset.train[side] for side in ("source", "target")]
         rows = sample(*sides)
         return learn_words(*(read(side[rows]) for side in sides))
-
-    def _loss(self, model: nn.Module, data: Examples) -> tuple[float, int]:
-        """Return the loss summed over the tokens of all targets, and how many they are."""
-        device = next(model.parameters()).device
-        total, count = 0.0, 0
-        for rows in torch.arange(len(data)).split(EVALUATION_BATCH):
-            batch = self.batch(data.at(rows), torch.Generator())
-            at_once = max(1, LOG_PROBS // (batch["labels"].shape[1] * self.writer.vocabulary.size))
-            parts = (batch[name].split(at_once) for name in ("source", "inputs", "labels"))
-            losses = []
-            for source, inputs, labels in zip(*parts, strict=True):
-                log_probs = model(source.to(device), inputs.to(device))
-                losses.append(losses_of(log_probs, labels.to(device)).cpu())
-            total += float(torch.cat(losses).double().sum())
-            count += num_tokens(batch)
-        return total, count

@@ -1,4 +1,4 @@
-"""Figures of translations: a table of them, and what the network attends to."""
+"""Figures of texts that were written: tables of them, and what the network attends to."""
 
 import textwrap
 from collections.abc import Sequence
@@ -9,24 +9,52 @@ from torch import Tensor
 
 _LINE = 110
 """Characters of a line of the table."""
+_MOST = 4 * _LINE
+"""Characters of a text that a table shows."""
 _SIDE = 4.2
 """Inches of one map."""
-_WRONG = "#b00020"
+PLAIN, QUIET, WRONG, WRITTEN = "#222222", "#777777", "#b00020", "#1f5fa8"
+"""Colours of texts: what is so, what stands beside it, what is not so, and what the network says."""
 
 
 def translations_figure(rows: Sequence[tuple[str, str, str]]) -> Figure:
     """Draw texts, each with its reference and what was written; red is what is not the reference."""
+    blocks = [
+        [
+            ("source", source, QUIET),
+            ("reference", reference, PLAIN),
+            ("output", output, PLAIN if output == reference else WRONG),
+        ]
+        for source, reference, output in rows
+    ]
+    return table_figure("Held-out texts, their references and what was written", blocks)
+
+
+def dialogues_figure(rows: Sequence[tuple[Sequence[str], str, str]]) -> Figure:
+    """Draw contexts, each with the true next turn and what was written instead, which may be as good."""
+    blocks = [
+        [
+            *(("", turn, QUIET) for turn in context),
+            ("true", reference, PLAIN),
+            ("written", output, WRITTEN),
+        ]
+        for context, reference, output in rows
+    ]
+    return table_figure("Held-out dialogues, how they went on, and what was written", blocks)
+
+
+def table_figure(title: str, blocks: Sequence[Sequence[tuple[str, str, str]]]) -> Figure:
+    """Draw blocks of (label, text, colour) below one another, their texts folded."""
     lines: list[tuple[str, str]] = []
-    for source, reference, output in rows:
-        colour = "#222222" if output == reference else _WRONG
-        for label, text, shade in (("source", source, "#777777"), ("reference", reference, "#222222")):
-            lines += _wrapped(label, text, shade)
-        lines += [*_wrapped("output", output, colour), ("", "#222222")]
+    for block in blocks:
+        for label, text, colour in block:
+            lines += _wrapped(label, text, colour)
+        lines.append(("", PLAIN))
     figure = Figure(figsize=(8.5, 0.8 + 0.17 * len(lines)), layout="constrained")
     axes = figure.add_subplot()
     axes.set_axis_off()
     axes.set(ylim=(len(lines), 0))
-    axes.set_title("Held-out texts, their references and what was written", loc="left")
+    axes.set_title(title, loc="left")
     for number, (line, colour) in enumerate(lines):
         # A dollar sign is text here, not the start of a formula.
         style: dict[str, Any] = {"va": "top", "family": "monospace", "fontsize": 8, "color": colour}
@@ -54,7 +82,9 @@ def attention_figure(maps: Sequence[tuple[Sequence[str], Sequence[str], Tensor]]
 
 
 def _wrapped(label: str, text: str, colour: str) -> list[tuple[str, str]]:
-    parts = textwrap.wrap("".join(map(_printable, text)), _LINE) or [""]
+    shown = f"{text[:_MOST]} ..." if len(text) > _MOST else text
+    printable = "".join(" " if letter.isspace() else _printable(letter) for letter in shown)
+    parts = textwrap.wrap(printable, _LINE) or [""]
     return [(f"{label if not number else '':<10}{part}", colour) for number, part in enumerate(parts)]
 
 

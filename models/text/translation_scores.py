@@ -50,6 +50,12 @@ def chrf_counts(outputs: Sequence[str], references: Sequence[str]) -> Metrics:
     return metrics
 
 
+def words(text: str, tokenizer: str) -> list[str]:
+    """Return the words that BLEU finds in a text."""
+    found: str = _bleu(tokenizer).tokenizer(text)
+    return found.split()
+
+
 def bleu(metrics: Metrics, name: str = BLEU_NAME) -> float:
     """Return the BLEU, from 0 to 100, of merged `bleu_counts`, smoothed as sacrebleu does by default."""
     from sacrebleu.metrics.bleu import BLEU

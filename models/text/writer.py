@@ -21,6 +21,8 @@ class Writer:
     beam: int
     """Beginnings that are gone on with."""
     length_penalty: float
+    longest: int = 0
+    """Tokens of the longest text that is written, with its end; 0 is twice those of its source, and ten."""
 
     def write(self, model: Any, source: Tensor) -> list[str]:
         """Return what is written for UTF-8 with zeros behind (N, S), uint8."""
@@ -32,11 +34,14 @@ class Writer:
         return outputs
 
     def search(self, model: Any, source: Tensor) -> list[list[int]]:
-        """(B, S) -> the tokens of each translation; one that does not end has twice as many as its source."""
+        """(B, S) -> the tokens of each text; one that does not end is as long as may be."""
         device = next(model.parameters()).device
         memory = model.encode(source.to(device))
         start = model.start(memory)
         memory = memory.repeat(self.beam)
+        limits = 2 * (source != PAD).sum(1).to(device) + 10
+        if self.longest:
+            limits = torch.full_like(limits, self.longest)
 
         def step(tokens: Tensor, state: tuple[Tensor, ...]) -> tuple[Tensor, tuple[Tensor, ...]]:
             log_probs, _, after = model.decode(tokens.unsqueeze(1), state, memory)
@@ -45,7 +50,7 @@ class Writer:
         return beam_search(
             step,
             tuple(each.repeat_interleave(self.beam, 0) for each in start),
-            2 * (source != PAD).sum(1).to(device) + 10,
+            limits,
             begin=self.vocabulary.begin,
             end=self.vocabulary.end,
             width=self.beam,

@@ -40,6 +40,7 @@ from simulations.scenario import defaults, load_scenario
 FAMILIES = (
     "cnn",
     "contrastive",
+    "dialogue",
     "dqn",
     "gan",
     "lstm-forecast",

@@ -37,6 +37,7 @@ PRELOADED = (
 )
 OF_TASK = {
     "contrastive": ("sklearn.linear_model", "sklearn.manifold"),
+    "dialogue": ("sacrebleu.metrics",),
     "dqn": ("gymnasium.vector", "gymnasium.wrappers"),
     "gan": ("torchvision.utils",),
     "masked-lm": ("transformers.models.bert", "tokenizers"),

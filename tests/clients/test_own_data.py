@@ -85,6 +85,13 @@ def pairs(folder: Path, number: int) -> None:
         (folder / f"mine.{ending}").write_text("\n".join(words[: 3 + number % 2]), encoding="utf-8")
 
 
+def talks(folder: Path, number: int) -> None:
+    lines = [
+        json.dumps({"turns": [f"how is {place}?", f"{place} is fine", "so"]}) for place in range(20 + number)
+    ]
+    (folder / "talks.jsonl").write_text("\n".join(lines), encoding="utf-8")
+
+
 @pytest.mark.parametrize(
     ("task", "dataset", "write", "options"),
     [
@@ -95,6 +102,7 @@ def pairs(folder: Path, number: int) -> None:
         ("masked-lm", "text:letters", text, ""),
         ("ner", "conll:tagged", sentences, "types = ['LOC', 'PER']"),
         ("seq2seq", "parallel:mine", pairs, "source = 'de', target = 'en'"),
+        ("dialogue", "dialogue:talks.jsonl", talks, "context_turns = 1"),
         (
             "text-classify",
             "csv:letters.csv",

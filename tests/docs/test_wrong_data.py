@@ -41,6 +41,10 @@ def arrays(**given: Any) -> bytes:
     return file.getvalue()
 
 
+def talk(content: bytes | str) -> Wrong:
+    return Wrong({"talks.jsonl": content}, "dialogue:talks.jsonl")
+
+
 IMAGES, NUMBERS = np.zeros((20, 28, 28), np.uint8), np.zeros(20, np.int64)
 PNG = picture()
 WRONG: Mapping[str, Mapping[str, Wrong]] = {
@@ -110,6 +114,18 @@ WRONG: Mapping[str, Mapping[str, Wrong]] = {
             {"letters.json": GOOD}, "json:letters.json", {"text": "a", "value": "b"}
         ),
         "a file that is no Parquet": Wrong({"prices.parquet": "time,value,client"}, "parquet:prices.parquet"),
+    },
+    "## Dialogues": {
+        "a line that is no JSON": talk('{"turns": ["a", "b"]}\n{"turns": ["c", "d"'),
+        "other names": talk('{"messages": ["a", "b"]}'),
+        "a dialogue of one turn": talk('{"turns": ["Hello."]}'),
+        "a turn that is no text": talk('{"turns": ["a", 3]}'),
+        "an empty turn": talk('{"turns": ["a", " "]}'),
+        "a turn that is too long": talk('{"turns": ["a", "%s"]}' % ("b" * 501)),
+        "a client that is none": talk('{"turns": ["a", "b"], "client": " "}'),
+        "another encoding": talk('{"turns": ["Zürich", "b"]}'.encode("latin-1")),
+        "turns that are all known": talk('{"turns": ["a", "B"]}\n{"turns": ["c", "b "]}'),
+        "a folder without such files": Wrong({"talks.txt": ""}, "dialogue:."),
     },
 }
 CASES = [pytest.param(section, given, id=given) for section, cases in WRONG.items() for given in cases]

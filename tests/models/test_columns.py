@@ -57,6 +57,11 @@ def pairs() -> Dataset:
     return Dataset("toy", "parallel-text", rows(3), rows(5), info={"skipped": 0})
 
 
+def turns() -> Dataset:
+    made = pairs()
+    return replace(made, kind="dialogue", info={"context_turns": 1, "max_bytes": 5, "known": 0})
+
+
 def labelled_text() -> Dataset:
     def rows(longest: int) -> Examples:
         return Examples({"text": torch.full((4, longest), 65, dtype=torch.uint8), "label": torch.arange(4)})
@@ -77,6 +82,7 @@ WHOLE: dict[str, Callable[[], Dataset]] = {
     "labelled-text": labelled_text,
     "tagged-sentences": sentences,
     "parallel-text": pairs,
+    "dialogue": turns,
     "environments": environments,
 }
 

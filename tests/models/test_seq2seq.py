@@ -16,7 +16,7 @@ from models.core.errors import UserError
 from models.data.parallel_text import EMPTY, Pair, dataset_of
 from models.registry import load_task
 from models.task import merge_metrics
-from models.text import seq2seq
+from models.text import text_to_text
 from models.text.attention import Memory
 from models.text.seq2seq import Translation
 from models.text.teacher_forcing import cross_entropy, summed
@@ -152,11 +152,11 @@ def test_an_evaluation_holds_few_log_probabilities_at_a_time(
     sums = [float(summed(each, batch["labels"])) for each, batch in zip(log_probs, batches, strict=True)]
     assert whole[0] == pytest.approx(sum(sums), rel=1e-14)
     shapes.clear()
-    monkeypatch.setattr(seq2seq, "LOG_PROBS", 20 * 4 * 303 + 1)
+    monkeypatch.setattr(text_to_text, "LOG_PROBS", 20 * 4 * 303 + 1)
     parted = made.evaluate(model, data, torch.Generator())["loss"]
     assert shapes == [*[(20, 4, 303)] * 3, (4, 4, 303), (6, 4, 303)]
     assert parted == (pytest.approx(whole[0]), whole[1])
-    monkeypatch.setattr(seq2seq, "LOG_PROBS", 1)
+    monkeypatch.setattr(text_to_text, "LOG_PROBS", 1)
     shapes.clear()
     made.evaluate(model, data, torch.Generator())
     assert shapes == [(1, 4, 303)] * 70

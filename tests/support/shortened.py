@@ -17,6 +17,9 @@ def shorter(run_config: RunConfig) -> dict[str, Value]:
     data = str(run_config["dataset-options"])
     if run_config["dataset"] == "numbers-dates":  # an untrained network translates to the last limit
         data = "train_pairs = 40, test_pairs = 4"
+    if run_config["dataset"] == "chatterbot":
+        data = "context_turns = 1, max_bytes = 30"
+        options = f"{options}, longest = 10"
     return {
         "task-options": options,
         "dataset-options": data,

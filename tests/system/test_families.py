@@ -19,6 +19,7 @@ from simulations.runtime.launch import launch
 LIKE_OTHERS = (
     "cnn",
     "contrastive",
+    "dialogue",
     "lstm-forecast",
     "masked-lm",
     "masked-pixels",

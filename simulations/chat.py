@@ -1,0 +1,131 @@
+"""`polyfed chat RUN`: talking with the model that a run has kept."""
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TextIO
+
+from rich.console import Console
+from torch import nn
+
+from models.core.config import TaskConfig, read
+from models.core.errors import UserError
+from models.core.plugins import find
+from models.data.datasets import load_dataset
+from models.registry import ENTRY_POINTS, TASKS, load_task, task_classes
+from models.state import build_model, model_state
+from models.text.text_to_text import TextToText
+from server.starting_point import BEST, LAST, MODELS
+from server.weights_file import read_weights
+from simulations.runs.reader import read_run
+
+YOU, MODEL = "you> ", "model> "
+LINES = "\n"
+
+
+@dataclass(frozen=True)
+class Speaker:
+    """A model that answers."""
+
+    task: TextToText
+    model: nn.Module
+    name: str
+    """What it is, for people."""
+
+    def answer(self, turns: list[str]) -> str:
+        """Return what it writes after these turns."""
+        return self.task.answer(self.model, turns)
+
+
+def load_speaker(folder: Path, which: str | None = None) -> Speaker:
+    """Return a run's model, its best unless told otherwise, or its last where it has kept no best.
+
+    Raises UserError where the folder is no run of a task that writes texts, or has kept no whole model.
+    """
+    run = read_run(folder)
+    config = read(TaskConfig, run.config)
+    able = [name for name, found in TASKS.items() if _writes(found)]
+    if not _writes(find(config.task, "task", TASKS, ENTRY_POINTS)):
+        raise UserError(
+            f"{folder} is a run of the task {config.task}, which does not write texts: give a run of "
+            f"{' or '.join(able)}"
+        )
+    kept = [name for name in ([which] if which else [BEST, LAST]) if (run.path / MODELS[name]).is_file()]
+    if not kept:
+        wanted = f"models/{which}.safetensors" if which else "a model in models/"
+        raise UserError(f"{folder} has not kept {wanted}: let it come to its end, or evaluate a round")
+    task = load_task(config, load_dataset(config))
+    assert isinstance(task, TextToText)
+    model = build_model(task, config.seed)
+    _load(model, run.path / MODELS[kept[0]])
+    return Speaker(task, model.eval(), f"{run.name} ({config.task}, its {kept[0]} model)")
+
+
+def talk(speaker: Speaker, lines: TextIO, console: Console) -> None:
+    """Answer each line until there are no more, and begin anew after an empty one.
+
+    A person is prompted; a pipe gets a line for each of its own, and nothing else.
+    """
+    asked = lines.isatty()
+    if asked:
+        console.print(f"This is {speaker.name}. An empty line begins anew; Ctrl-D ends.", soft_wrap=True)
+    turns: list[str] = []
+    for line in _typed() if asked else _piped(lines):
+        said = _printable(line).strip()
+        if not said:
+            turns = []
+            continue
+        turns.append(said)
+        answer = speaker.answer(turns)
+        console.print(
+            f"{MODEL if asked else ''}{_printable(answer, keep=LINES if asked else '')}", soft_wrap=True
+        )
+        turns += [answer] if answer.strip() else []
+        sys.stdout.flush()
+
+
+def _writes(found: object) -> bool:
+    return any(issubclass(cls, TextToText) for cls in task_classes("", found))
+
+
+def _load(model: nn.Module, path: Path) -> None:
+    """Load a whole model in place."""
+    weights, state = read_weights(path, asked_by=""), model_state(model)
+    if missing := [name for name in state if name not in weights]:
+        raise UserError(
+            f"{path} lacks {missing[0]}, which stays with the clients, or is of another polyfed: talk with a "
+            "run that averages the whole model"
+        )
+    if other := [name for name in state if weights[name].shape != state[name].shape]:
+        raise UserError(f"{path} has {other[0]} in another shape than the run's config: give another run")
+    model.load_state_dict({name: weights[name].to(state[name].dtype) for name in state}, strict=False)
+
+
+def _typed() -> Iterator[str]:
+    """Yield what a person types."""
+    with suppress(ImportError):  # not everywhere; the arrow keys work with it
+        import readline  # noqa: F401
+    ask: Callable[[str], str] = input
+    while True:
+        try:
+            yield ask(YOU)
+        except EOFError:
+            print()
+            return
+
+
+def _piped(lines: TextIO) -> Iterator[str]:
+    """Yield lines as they come; bytes that are no text are a sign of their own."""
+    content = getattr(lines, "buffer", None)
+    if content is None:
+        yield from lines
+        return
+    for line in content:
+        yield line.decode("utf-8", "replace")
+
+
+def _printable(text: str, keep: str = "") -> str:
+    """Return a text that moves no cursor: what is not printable is a blank, but for what is to be kept."""
+    return "".join(letter if letter.isprintable() or letter in keep else " " for letter in text)
