@@ -73,7 +73,7 @@ def _half(
         if owners and random.random() < OWN_LANGUAGE:
             language = list(LANGUAGES)[owners[row] % len(LANGUAGES)]
         note = f"{random.choice(names[language])}: {_smudged(words[language][label], random)}"
-        notes.append(note.encode()[:WIDTH])
+        notes.append(note.encode())
     both = dict.fromkeys(MODALITIES, np.ones(len(labels), bool))
     return Half(small, text_column(notes, WIDTH), both, labels)
 
