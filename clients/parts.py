@@ -1,7 +1,7 @@
 """Parts of the model that not every client trains, such as the encoder of what a client has no data of.
 
-A client tells which parts it trains (1) or not (0), as metrics; one that it does not train leaves it as it came,
-whatever an optimizer or a rule has done to it meanwhile.
+A client tells which parts it trains (1) or not (0), as metrics; one that it does not train leaves it as it
+came, whatever an optimizer or a rule has done to it meanwhile.
 """
 
 from collections.abc import Mapping

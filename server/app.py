@@ -182,7 +182,7 @@ def _prepare(
     for remark in declaration_of(plan.strategy).remarks:
         log(WARNING, "%s: %s", plan.config.strategy, remark)
     if plan.task.parts and not part_means_of(plan).names:
-        said = "%s averages no part by itself: one that a client does not train counts there as unchanged (%s)"
+        said = "%s averages no part by itself: to it, what a client does not train is unchanged (%s)"
         log(INFO, said, plan.config.strategy, ", ".join(plan.task.parts))
     for remark in pace.remarks:
         log(WARNING, "%s", remark[0].upper() + remark[1:])

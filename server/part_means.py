@@ -1,10 +1,10 @@
 """Means of parts of the model that not every client trains, over those clients alone that do.
 
 A client that does not train a part, such as the encoder of what it has no data of, sends it back as it came.
-So the mean over all clients has moved too little: by the share that those who train it have of the weight, which
-is the mean of what clients tell of the part. Divided by it, the movement is the mean over those clients. A
-strategy that needs no more than the mean sees that one; a strategy that looks at single replies sees weights
-that have not moved.
+So the mean over all clients has moved too little: by the share that those who train it have of the weight,
+which is the mean of what clients tell of the part. Divided by it, the movement is the mean over those
+clients. A strategy that needs no more than the mean sees that one; a strategy that looks at single replies
+sees weights that have not moved.
 """
 
 import math
@@ -28,8 +28,8 @@ class PartMeans:
     names: Mapping[str, Sequence[str]] = field(default_factory=dict)
     """Part -> its weights; {} leaves every mean as it is."""
     longest: float = math.inf
-    """L2 norm of the longest update that a client may send. No mean of them is longer; a client that says that it
-    does not train a part, and has moved it all the same, would otherwise make it so."""
+    """L2 norm of the longest update that a client may send. No mean of them is longer; a client that says
+    that it does not train a part, and has moved it all the same, would otherwise make it so."""
 
     def average_by_part(self, cohort: CohortResult, sent: Arrays) -> None:
         """Let the mean of each part be over the clients that train it, which were `sent` these weights."""

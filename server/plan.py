@@ -168,7 +168,8 @@ def pace_of(plan: Plan) -> Pace:
 
 
 def mean_types_of(plan: Plan) -> dict[str, np.dtype[Any]] | None:
-    """Return the types of the weights, where the mean of the replies is to be the new ones as it is; or None."""
+    """Return the types of the weights, where the mean of the replies is to be the new ones as it is; or
+    None."""
     if not takes_the_mean(plan.strategy) or part_means_of(plan).names:
         return None
     state = model_state(plan.model)
@@ -180,8 +181,8 @@ def mean_types_of(plan: Plan) -> dict[str, np.dtype[Any]] | None:
 def part_means_of(plan: Plan) -> PartMeans:
     """Return what averages by itself each part that not every client trains.
 
-    A strategy that looks at single replies sees what clients send. So does a private one: what a client may add to
-    its mean is bounded over all clients of the round.
+    A strategy that looks at single replies sees what clients send. So does a private one: what a client may
+    add to its mean is bounded over all clients of the round.
     """
     declaration = declaration_of(plan.strategy)
     if not declaration.weighted_mean or declaration.private:

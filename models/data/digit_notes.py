@@ -1,8 +1,8 @@
 """Digits of which a picture shows a part, and a smudged note says the rest.
 
-Half of each picture of `mnist-5k` is hidden. Beside it is a note: the first name of whoever took it down, by Faker,
-and the digit in words of one of several languages, by num2words, of which many letters cannot be read. Either
-alone leaves many digits open that both together tell.
+Half of each picture of `mnist-5k` is hidden. Beside it is a note: the first name of whoever took it down, by
+Faker, and the digit in words of one of several languages, by num2words, of which many letters cannot be read.
+Either alone leaves many digits open that both together tell.
 """
 
 from collections.abc import Sequence
@@ -37,8 +37,9 @@ def load_digit_notes(
 ) -> Dataset:
     """Return 4,000 training and 1,000 held-out digits, dealt to twelve natural clients.
 
-    The first `image_only` clients have pictures alone, and the last `text_only` notes alone; of the other clients'
-    rows a part `missing` lacks one of the two. Held-out rows have both. All is the same for every seed.
+    The first `image_only` clients have pictures alone, and the last `text_only` notes alone; of the other
+    clients' rows a part `missing` lacks one of the two. Held-out rows have both. All is the same for every
+    seed.
     """
     fits = image_only >= 0 and text_only >= 0 and image_only + text_only <= CLIENTS
     require(fits, "image_only and text_only", f">= 0 and together at most {CLIENTS}", [image_only, text_only])
@@ -50,7 +51,7 @@ def load_digit_notes(
         for number, (half, owners) in enumerate([(digits.train, client.tolist()), (digits.test, [])])
     )
     sees = {IMAGE: client < CLIENTS - text_only, TEXT: client >= image_only}
-    lost = np.random.default_rng(0).random((2, len(client)))  # the same rows for each client, whoever has both
+    lost = np.random.default_rng(0).random((2, len(client)))
     for place, name in enumerate(MODALITIES):
         others = sees[MODALITIES[1 - place]]
         sees[name] = sees[name] & ~(others & (lost[0] < missing) & ((lost[1] < 0.5) == bool(place)))

@@ -162,6 +162,7 @@ def _listed(table: CsvTable, columns: Sequence[str]) -> Iterator[Picture]:
 
 
 def folders_in(folder: Path) -> list[Path]:
+    """Return the folders in a folder that are not hidden, by name."""
     return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
 
 
@@ -170,6 +171,7 @@ def _pictures(folder: Path) -> list[Path]:
 
 
 def is_picture(path: Path) -> bool:
+    """Return whether a file is taken for a picture."""
     return path.suffix.lower() in ENDINGS and not path.name.startswith(".") and path.is_file()
 
 

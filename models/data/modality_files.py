@@ -55,12 +55,13 @@ def load_multimodal(
 ) -> Dataset:
     """Return the pictures and texts of "multimodal:PATH", a CSV file or a folder.
 
-    A CSV file has the columns `image` (the path of a picture below the file's own folder), `text`, `label` and,
-    where there are clients, `client`; an example lacks what is an empty cell. A folder holds CLASS/NAME.png with
-    CLASS/NAME.txt beside it, or either alone, or CLIENT/CLASS/NAME.png. In a folder train.csv and test.csv, or
-    folders train and test (or another of HELD_OUT), are the halves; otherwise a tenth is held out. Pictures are
-    scaled to `size` x `size` pixels of `channels` channels; a text has at most `max_bytes` bytes of UTF-8.
-    Raises UserError for an example without either, a class that is not named, and what is no picture or text.
+    A CSV file has the columns `image` (the path of a picture below the file's own folder), `text`, `label`
+    and, where there are clients, `client`; an example lacks what is an empty cell. A folder holds
+    CLASS/NAME.png with CLASS/NAME.txt beside it, or either alone, or CLIENT/CLASS/NAME.png. In a folder
+    train.csv and test.csv, or folders train and test (or another of HELD_OUT), are the halves; otherwise a
+    tenth is held out. Pictures are scaled to `size` x `size` pixels of `channels` channels; a text has at
+    most `max_bytes` bytes of UTF-8. Raises UserError for an example without either, a class that is not
+    named, and what is no picture or text.
     """
     require(1 <= max_bytes <= LONGEST, "max_bytes", f"1 to {LONGEST}", max_bytes)
     shape, path, encoding = Shape(size, channels), source_path(config), check_encoding(encoding)
@@ -118,7 +119,8 @@ def _folders(path: Path, name: str) -> list[Path]:
     """Return the folder of all examples, or those of the halves."""
     if not path.is_dir():
         raise UserError(
-            f"dataset {name!r} must name a folder of pictures and texts, or a CSV file that lists them, got {path}"
+            f"dataset {name!r} must name a folder of pictures and texts, or a CSV file that lists them, got "
+            f"{path}"
         )
     held_out = [path / half for half in HELD_OUT if (path / half).is_dir()]
     return [path / TRAIN, held_out[0]] if (path / TRAIN).is_dir() and held_out else [path]
@@ -135,7 +137,9 @@ def _listed(table: CsvTable, columns: Mapping[str, str], max_bytes: int) -> Iter
         cells = zip(part.place, owners, *(part.cells[name] for name in (image, text, label)), strict=True)
         for place, owner, picture, note, of_class in cells:
             if is_empty(picture) and is_empty(note):
-                raise table.refuse(place, image, f"filled in where {text} is empty, or the row left out", picture)
+                raise table.refuse(
+                    place, image, f"filled in where {text} is empty, or the row left out", picture
+                )
             path = None if is_empty(picture) else _picture(table, place, image, picture.strip())
             content = note.strip().encode()
             if len(content) > max_bytes or b"\0" in content:
@@ -149,7 +153,9 @@ def _picture(table: CsvTable, place: int, column: str, named: str) -> Path:
         raise table.refuse(place, column, "a path below the folder of this file, without '..'", named)
     path = table.path.parent / named
     if not is_picture(path):
-        raise table.refuse(place, column, f"the path of a picture that is there, below {table.path.parent}", named)
+        raise table.refuse(
+            place, column, f"the path of a picture that is there, below {table.path.parent}", named
+        )
     return path
 
 
@@ -160,13 +166,13 @@ def _found(folder: Path, encoding: str, max_bytes: int) -> Iterator[Row]:
     of_clients = [each for each in inner if any(_files(label) for label in folders_in(each))]
     if not (with_files or of_clients):
         raise UserError(
-            f"{folder} holds no pictures and no texts: put a folder for each class there, with files that end in "
-            f"{NOTE} or {', '.join(ENDINGS)}"
+            f"{folder} holds no pictures and no texts: put a folder for each class there, with files that "
+            f"end in {NOTE}, {', '.join(ENDINGS)}"
         )
     if with_files and of_clients:
         raise UserError(
-            f"{folder} must hold folders of classes or of clients, and {with_files[0].name} holds files while "
-            f"{of_clients[0].name} holds folders of them: move one of the two"
+            f"{folder} must hold folders of classes or of clients, and {with_files[0].name} holds files "
+            f"while {of_clients[0].name} holds folders of them: move one of the two"
         )
     for each in inner:
         for label in folders_in(each) if of_clients else [each]:
@@ -206,8 +212,8 @@ def _read(file: Path, encoding: str, max_bytes: int) -> bytes:
         raise other_encoding(str(file), encoding, error) from error
     if len(content) > max_bytes or b"\0" in content:
         raise UserError(
-            f"{file} must be a text of at most {max_bytes} bytes without zeros, got {len(content)}: set max_bytes "
-            "higher in dataset-options, or shorten it"
+            f"{file} must be a text of at most {max_bytes} bytes without zeros, got {len(content)}: set "
+            "max_bytes higher in dataset-options, or shorten it"
         )
     return content
 

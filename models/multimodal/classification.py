@@ -42,16 +42,17 @@ class MultimodalClassification(ModalityTask):
     """Say what class a thing is of from its picture, a text about it, or both.
 
     Options: `fusion`, how the encoders' vectors become one: "attention", "gated" or "concat";
-    `modalities`, those that are used, `["image", "text"]` or one of them; examples without any are not learned from;
-    `hide`, how often one of the two is hidden in training from an example that has both, so that each alone is
-    learned from too;
+    `modalities`, those that are used, `["image", "text"]` or one of them; examples without any are not
+    learned from;
+    `hide`, how often one of the two is hidden in training from an example that has both, so that each alone
+    is learned from too;
     `size`, numbers in a vector; `network` and `norm` of the encoder of pictures, as for cnn.
 
-    Metrics: `accuracy` by all that an example has; `accuracy-image` and `accuracy-text` by that modality alone,
-    of the examples that have it; `loss`.
+    Metrics: `accuracy` by all that an example has; `accuracy-image` and `accuracy-text` by that modality
+    alone, of the examples that have it; `loss`.
 
-    A client without a modality neither trains nor averages what belongs to it alone: its encoder, and its own layers
-    of the fusion.
+    A client without a modality neither trains nor averages what belongs to it alone: its encoder, and its own
+    layers of the fusion.
     """
 
     metric = "accuracy"
@@ -116,7 +117,7 @@ class MultimodalClassification(ModalityTask):
         return sums
 
     def figures(self, model: nn.Module, data: Examples, generator: torch.Generator) -> "dict[str, Figure]":
-        """Draw examples with what is said of them, and how often each class is found, by both and by each alone."""
+        """Draw examples with what is said of them, and how often each class is found."""
         # Only the server draws; workers are spared what this import takes.
         from models.multimodal.figures import classes_figure, examples_figure
 
@@ -131,7 +132,7 @@ class MultimodalClassification(ModalityTask):
         }
 
     def _logits(self, model: nn.Module, data: Examples, alone: str = "") -> Tensor:
-        """Return the scores of the classes (N, num_classes), on the CPU; by all modalities, or one `alone`."""
+        """Return scores (N, num_classes), on the CPU, by all modalities or one `alone`."""
         device = next(model.parameters()).device
         found = []
         for chunk in in_chunks(data):

@@ -1,14 +1,17 @@
-"""Pre-training by telling which text belongs to which picture (CLIP: Radford et al. 2021, arXiv:2103.00020)."""
+"""Pre-training by telling which text belongs to which picture (CLIP: Radford et al. 2021).
+
+arXiv:2103.00020. What is contrasted are a client's own pairs, those of a batch.
+"""
 
 import math
 from collections.abc import Collection, Sequence
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.core.config import require
 from models.core.probe import probe
 from models.data.dataset import Dataset, Examples
 from models.data.modalities import HAS, IMAGE, MODALITIES, TEXT
@@ -45,19 +48,19 @@ class PairedEncoders(nn.Module):
 class PairContrast(ModalityTask):
     """Find a picture's text among the texts of a batch, and a text's picture.
 
-    Options: `size`, numbers in a vector; `network` and `norm` of the encoder of pictures, as for cnn. `multimodal`
-    goes on from its encoders by `init-from`.
+    Options: `size`, numbers in a vector; `network` and `norm` of the encoder of pictures, as for cnn.
+    `multimodal` goes on from its encoders by `init-from`.
 
     Metrics: `probe-accuracy`, of linear classifiers of both encoders' vectors (models/core/probe.py);
-    `image-to-text` and `text-to-image`, how often the nearest of the other kind among 250 held-out examples is of the
-    same class; `loss`, among as many. Labels serve these alone. An example without a picture or a text is not
-    learned from, and a client of such examples alone trains and averages nothing.
+    `image-to-text` and `text-to-image`, how often the nearest of the other kind among 250 held-out examples
+    is of the same class; `loss`, among as many. Labels serve these alone. An example without a picture or a
+    text is not learned from, and a client of such examples alone trains and averages nothing.
     """
 
     metric = "probe-accuracy"
     pretrains = True
     metrics = ("image-to-text", "text-to-image", "loss")
-    parts = {PAIRS: ("*",)}  # noqa: RUF012
+    parts = MappingProxyType({PAIRS: ("*",)})
 
     def __init__(self, dataset: Dataset, size: int = 64, network: str = "", norm: str = "") -> None:
         super().__init__(dataset, MODALITIES, size, network, norm)
@@ -98,7 +101,10 @@ class PairContrast(ModalityTask):
                 near[metric] += int((label[nearest] == label).sum())
         train = self.dataset.train
         right = probe(
-            lambda rows: self.embed(model, train.at(rows)), train["label"], self.embed(model, data), data["label"].cpu()
+            lambda rows: self.embed(model, train.at(rows)),
+            train["label"],
+            self.embed(model, data),
+            data["label"].cpu(),
         )
         return {
             "probe-accuracy": right,
@@ -141,10 +147,10 @@ class PairContrast(ModalityTask):
 
 
 def pair_loss(image: Tensor, text: Tensor, scale: Tensor, pairs: Tensor) -> Tensor:
-    """Return the mean cross-entropy of finding the other half of a pair, both ways (ibid., figure 3), in nats.
+    """Return the mean cross-entropy of finding a pair's other half, both ways (ibid., figure 3), in nats.
 
-    `image` and `text` (B, D) are of length 1, `scale` the logarithm of what cosines are multiplied by, and `pairs` (B,)
-    says which rows are pairs: the others are neither asked nor found.
+    `image` and `text` (B, D) are of length 1, `scale` the logarithm of what cosines are multiplied by, and
+    `pairs` (B,) says which rows are pairs: the others are neither asked nor found.
     """
     cosines = image @ text.T * scale.clamp(max=LARGEST).exp()
     known = cosines.masked_fill((pairs[:, None] * pairs) == 0, -1e9)

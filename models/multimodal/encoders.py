@@ -24,7 +24,7 @@ class ImageEncoder(nn.Module):
 
 
 class TextEncoder(nn.Module):
-    """Two convolutions over the bytes of a text, of which the largest values count (Kim 2014, arXiv:1408.5882).
+    """Two convolutions over the bytes of a text, whose largest values count (Kim 2014, arXiv:1408.5882).
 
     Bytes of UTF-8 need no vocabulary on which clients would first have to agree, and know every script.
     """

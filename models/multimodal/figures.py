@@ -21,7 +21,7 @@ _COLOURS = {"together": "#2f6fa8", IMAGE: "#d08a3c", TEXT: "#8a9a5b"}
 def examples_figure(
     data: Examples, said: Mapping[str, Tensor], classes: Sequence[str], max_value: float
 ) -> Figure:
-    """Draw examples with their texts and classes, and what is `said` of each: what it goes by -> classes (N,)."""
+    """Draw examples with their texts and classes, and what is `said` of each, as in `classes_figure`."""
     columns = 3
     rows = -(-len(data) // columns)
     figure = Figure(figsize=(9.0, 0.5 + 1.45 * rows), layout="constrained")

@@ -34,10 +34,10 @@ class Concatenation(nn.Module):
 
 
 class Gated(nn.Module):
-    """The gated multimodal unit (Arevalo et al. 2017, arXiv:1702.01992, eq. 1 to 5), for any number of modalities.
+    """The gated multimodal unit, for any number of modalities (Arevalo et al. 2017, arXiv:1702.01992).
 
-    Each makes a proposal, and all together say how much of each counts, number by number. The gates are a softmax,
-    which for two modalities is the paper's sigmoid, over those that an example has.
+    Each makes a proposal, and all together say how much of each counts, number by number. The gates are a
+    softmax, which for two modalities is the paper's sigmoid, over those that an example has.
     """
 
     def __init__(self, names: Sequence[str], size: int, outputs: int) -> None:
@@ -56,9 +56,10 @@ class Gated(nn.Module):
 
 
 class Attention(nn.Module):
-    """A transformer's layer (Vaswani et al. 2017, arXiv:1706.03762) over the vectors, and a learned one that is read.
+    """A transformer's layer over the vectors and a learned one, which is read (Vaswani et al. 2017).
 
-    Normed before and not after (Xiong et al. 2020, arXiv:2002.04745). Nothing attends to what an example lacks.
+    arXiv:1706.03762; normed before and not after (Xiong et al. 2020, arXiv:2002.04745). Nothing attends to what
+    an example lacks.
     """
 
     def __init__(self, names: Sequence[str], size: int, outputs: int) -> None:

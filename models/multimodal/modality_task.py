@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from models.core.config import require
 from models.core.errors import UserError
 from models.data.dataset import Dataset, Examples
-from models.data.modalities import HAS, IMAGE, KIND, MODALITIES
+from models.data.modalities import HAS, IMAGE, KIND, MODALITIES, TEXT
 from models.images.networks import find_network
 from models.images.pyramid import image_shape
 from models.multimodal.encoders import ImageEncoder, TextEncoder
@@ -45,8 +45,10 @@ class ModalityTask(Task):
     def encoders(self) -> nn.ModuleDict:
         """Return freshly drawn encoders."""
         found: dict[str, nn.Module] = {}
-        for name in self.modalities:
-            found[name] = ImageEncoder(self.network, self.size) if name == IMAGE and self.network else TextEncoder(self.size)
+        if self.network:
+            found[IMAGE] = ImageEncoder(self.network, self.size)
+        if TEXT in self.modalities:
+            found[TEXT] = TextEncoder(self.size)
         return nn.ModuleDict(found)
 
     def trains_on_one(self, model: nn.Module) -> bool:
