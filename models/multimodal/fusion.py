@@ -58,8 +58,8 @@ class Gated(nn.Module):
 class Attention(nn.Module):
     """A transformer's layer over the vectors and a learned one, which is read (Vaswani et al. 2017).
 
-    arXiv:1706.03762; normed before and not after (Xiong et al. 2020, arXiv:2002.04745). Nothing attends to what
-    an example lacks.
+    arXiv:1706.03762; normed before and not after (Xiong et al. 2020, arXiv:2002.04745). Nothing attends to
+    what an example lacks.
     """
 
     def __init__(self, names: Sequence[str], size: int, outputs: int) -> None:

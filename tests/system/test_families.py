@@ -17,11 +17,13 @@ from models.registry import TASKS
 from simulations.runtime.launch import launch
 
 LIKE_OTHERS = (
+    "clip",
     "cnn",
     "contrastive",
     "lstm-forecast",
     "masked-lm",
     "masked-pixels",
+    "multimodal",
     "seq2seq",
     "text-classify",
     "vae",

@@ -18,7 +18,15 @@ from strategies.registry import STRATEGIES
 
 TOGETHER = {("gan", "QFedAvg"): "train_loss_key = 'generator-loss'"}
 """What a strategy must be told about one task; of two losses, which one is to be fair."""
-LIKE_OTHERS = ("contrastive", "lstm-forecast", "masked-lm", "masked-pixels", "seq2seq", "text-classify")
+LIKE_OTHERS = (
+    "clip",
+    "contrastive",
+    "lstm-forecast",
+    "masked-lm",
+    "masked-pixels",
+    "seq2seq",
+    "text-classify",
+)
 """Tasks of one objective and one kind of state, as others have: under every strategy by `make bars` alone."""
 CLIENTS = 3
 """A round's clients, as many as Bulyan needs at least: 4 f + 3."""
