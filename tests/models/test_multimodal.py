@@ -258,7 +258,7 @@ def test_one_hash_for_one_node_and_three(tiny: Make, tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.usefixtures("one_thread")
 def test_both_tell_more_than_either_and_clients_may_lack_one(tmp_path: Path) -> None:
-    """Seed 42; all have both, or eight of twelve clients have one alone; beside them, one modality for all."""
+    """Seed 42; all have both, or eight of twelve clients have one; beside them, one modality for all."""
     runs = {
         "all": "dataset-options=",
         "some": "seed=42",
