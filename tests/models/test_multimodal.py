@@ -179,6 +179,7 @@ def test_accuracies_are_of_those_who_have_it() -> None:
     assert alone.evaluate(Certain(), alone.dataset.test, torch.Generator())["accuracy-image"] == (0.0, 0.0)
 
 
+@torch.no_grad()
 def test_examples_with_nothing_to_see_count_nothing() -> None:
     task = MultimodalClassification(toy([0, 0, 1, 1, 1, 0], BOTH), modalities=["image"])
     assert task.num_examples(task.dataset.train) == 3
@@ -216,7 +217,7 @@ def test_figures_show_what_there_is() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ("fusion = 'sum'", "there is no fusion 'sum'"),
+        ("fusion = 'sum'", "unknown fusion 'sum': known are attention, concat, gated"),
         ("modalities = []", "modalities must be some of image, text, each once, got []"),
         ("modalities = ['sound']", "modalities must be some of image, text, each once, got ['sound']"),
         ("hide = 1.5", "hide must be 0 to 1, got 1.5"),
