@@ -60,7 +60,7 @@ def classes_figure(data: Examples, said: Mapping[str, Tensor], classes: Sequence
         axes.bar(places, shares, width, color=_COLOURS[name], label=f"{_NAMES[name]} ({mean:.3f})")
     axes.set(ylim=(0, 1), ylabel="found", xlabel="class", title="Held-out examples that are found, by class")
     axes.set_xticks(range(len(classes)), classes, rotation=45 if max(map(len, classes)) > 3 else "horizontal")
-    axes.legend(loc="lower right", framealpha=0.9, fontsize=8)
+    figure.legend(loc="outside lower center", ncols=len(said), frameon=False, fontsize=8)
     axes.spines[["top", "right"]].set_visible(False)
     return figure
 

@@ -60,7 +60,7 @@ def test_a_client_without_pairs_trains_and_counts_nothing() -> None:
         batch = task.batch(data.at(rows), torch.Generator())
         loss = objective.loss(model, batch)
         loss.backward()
-        assert (float(loss), objective.terms(batch)) == (0, 0)
+        assert (loss.item(), objective.terms(batch)) == (0, 0)
     assert not any(weight.grad.any() for weight in model.parameters() if weight.grad is not None)
     paired = PairContrast(toy(BOTH, [1, 1, 1, 1, 0, 0]))
     assert paired.trained_parts(paired.dataset.train) == ["pairs"]

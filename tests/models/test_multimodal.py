@@ -243,7 +243,8 @@ SMALL = {
     "num_clients": 12,
     "partitioner": "natural",
     "clients_per_round": 6,
-    "batch_size": 64,
+    "examples_per_client": 64,
+    "batch_size": 16,
 }
 
 

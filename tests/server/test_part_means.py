@@ -148,8 +148,7 @@ def test_a_part_is_the_mean_of_those_who_train_it(
     assert (told["trains-left"], told["trains-right"]) == (4 / 8, 5 / 8)
 
 
-@pytest.mark.parametrize("engine", ["loop", "stacked"])
-@pytest.mark.parametrize("strategy", ["Scaffold", "FedDyn"])
+@pytest.mark.parametrize(("strategy", "engine"), [("Scaffold", "loop"), ("FedDyn", "stacked")])
 def test_corrected_clients_come_to_rest_where_those_who_train_a_part_want_it(
     rest: Callable[..., dict[str, float]], strategy: str, engine: str
 ) -> None:
