@@ -74,7 +74,7 @@ def nearest_figure(data: Examples, order: Tensor, max_value: float) -> Figure:
     figure = Figure(figsize=(2.6 + 1.0 * order.shape[1], 0.5 + 1.0 * len(order)), layout="constrained")
     figure.suptitle("Held-out texts, and the pictures that are nearest to each", fontsize=11, color=_INK)
     widths = [2.6, *[1.0] * order.shape[1]]
-    grid = figure.subplots(*order.shape[:1], order.shape[1] + 1, squeeze=False, width_ratios=widths)
+    grid = figure.subplots(len(order), len(widths), squeeze=False, width_ratios=widths)
     for row, text in enumerate(texts):
         grid[row, 0].set_axis_off()
         grid[row, 0].text(0.0, 0.5, _short(text), va="center", fontsize=8, color=_INK, parse_math=False)

@@ -5,6 +5,7 @@ vectors one behind the other, cut into parts that can be averaged apart.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -52,7 +53,8 @@ class Gated(nn.Module):
         present = torch.stack([has[name] for name in self.names], 1)[:, :, None]  # (B, M, 1)
         hidden = scores.unflatten(1, (len(self.names), self.outputs)) + HIDDEN * (1 - present)
         proposals = torch.stack(_in_place(self.proposal, vectors, has), 1).tanh()  # (B, M, outputs)
-        return (hidden.softmax(1) * present * proposals).sum(1)
+        found: Tensor = (hidden.softmax(1) * present * proposals).sum(1)
+        return found
 
 
 class Attention(nn.Module):
@@ -95,12 +97,12 @@ class Attention(nn.Module):
 
 def _in_place(layers: nn.ModuleDict, vectors: Given, has: Given) -> list[Tensor]:
     """Return what each layer makes of its modality (B, outputs), zeros for examples that lack it."""
-    return [
-        layer(vectors[name]) * has[name][:, None]
-        if name in vectors
-        else has[name][:, None] * has[name].new_zeros(layer.out_features)
-        for name, layer in layers.items()
-    ]
+    made = []
+    for name, layer in layers.items():
+        size = cast(nn.Linear, layer).out_features
+        given = layer(vectors[name]) if name in vectors else has[name].new_zeros(size)
+        made.append(given * has[name][:, None])
+    return made
 
 
 FUSIONS: Mapping[str, Callable[[Sequence[str], int, int], nn.Module]] = {
