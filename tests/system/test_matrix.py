@@ -24,6 +24,7 @@ LIKE_OTHERS = (
     "lstm-forecast",
     "masked-lm",
     "masked-pixels",
+    "multimodal",
     "seq2seq",
     "text-classify",
 )
