@@ -64,6 +64,15 @@ def labelled_text() -> Dataset:
     return Dataset("toy", "labelled-text", rows(3), rows(5), label="label", classes=("a", "b", "c", "d"))
 
 
+def multimodal() -> Dataset:
+    text, has = torch.full((4, 9), 65, dtype=torch.uint8), torch.ones(4, dtype=torch.uint8)
+    columns = images().train.columns
+    rows = Examples({**columns, "text": text, "has_image": has, "has_text": has.clone()})
+    return Dataset(
+        "toy", "multimodal", rows, rows, label="label", classes=("a", "b", "c"), info={"max_value": 255}
+    )
+
+
 def environments() -> Dataset:
     rows = Examples({"physics": torch.ones(4, 1, dtype=torch.float64)})
     sizes = {"observation_size": 4, "num_actions": 2, "first_action": 0}
@@ -77,6 +86,7 @@ WHOLE: dict[str, Callable[[], Dataset]] = {
     "labelled-text": labelled_text,
     "tagged-sentences": sentences,
     "parallel-text": pairs,
+    "multimodal": multimodal,
     "environments": environments,
 }
 
