@@ -110,6 +110,7 @@ def test_the_figure_is_of_texts_with_pictures() -> None:
     assert task.figures(task.build(), toy(BOTH, [0] * 6).test, torch.Generator()) == {}
 
 
+@pytest.mark.bar
 @pytest.mark.slow
 @pytest.mark.rounding
 def test_one_hash_for_one_node_and_three(tiny: Make, tmp_path: Path) -> None:

@@ -8,6 +8,8 @@ import pytest
 import torch
 from finished import Make, finish, finish_alike
 from places import CONFIGS
+from rounding import distance
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from models.core.config import TaskConfig
@@ -277,3 +279,30 @@ def test_both_tell_more_than_either_and_clients_may_lack_one(tmp_path: Path) -> 
     assert reached["some"] >= max(reached["image"], reached["text"]) + 0.05
     assert reached["some"] >= reached["all"] - 0.03
     assert reached["some"] >= 0.95 * central["final"]["accuracy"]
+
+
+@pytest.mark.slow
+@pytest.mark.rounding
+@pytest.mark.usefixtures("float64")
+@pytest.mark.parametrize(
+    ("task", "options"),
+    [
+        ("multimodal", ""),
+        pytest.param("multimodal", "fusion = 'gated'", marks=pytest.mark.bar),
+        pytest.param("multimodal", "fusion = 'concat'", marks=pytest.mark.bar),
+        pytest.param("clip", "", marks=pytest.mark.bar),
+    ],
+)
+def test_a_stack_equals_the_loop(tiny: Make, tmp_path: Path, task: str, options: str) -> None:
+    """Among six clients are some without pictures, and some without texts."""
+    few = {"examples_per_client": 16, "num_server_rounds": 1, "task": task, "task_options": options}
+    ends = []
+    for engine in ("loop", "stacked"):
+        folder = tmp_path / engine
+        result = finish(tiny(**SMALL | few, engine=engine, run_dir=str(folder)))
+        ends.append(load_file(folder / "models" / "last.safetensors"))
+        told = result["rows"][-1]["train"]
+        assert (
+            task == "clip" or 0 < told["trains-image"] < 1
+        )  # of pairs alone, all examples are of those who train
+    assert distance(*ends) < 1e-12
