@@ -16,6 +16,8 @@ from flwr.app import ArrayRecord, MetricRecord, RecordDict
 from torch import Tensor
 
 from clients.attacks import tamper, tampers
+from clients.local_result import LocalResult
+from clients.parts import left_as_sent
 from clients.state import ClientState, ClientStates, ModelMemory, own_state
 from clients.worker import Worker
 from models.core.seeds import generator_for
@@ -26,23 +28,6 @@ from strategies.wire.compression import CODECS, compress
 from strategies.wire.records import check_forms, forms_of, num_value_bytes
 from strategies.wire.reply import ARRAYS, METRICS, NodeReply
 from strategies.wire.request import ClientRequest
-
-
-@dataclass(frozen=True)
-class LocalResult:
-    """What came of a client's training; its tensors may be views of the model."""
-
-    state: Mapping[str, Tensor]
-    """The whole state of the model."""
-    metrics: Mapping[str, float]
-    aux: Mapping[str, Mapping[str, Tensor]]
-    """What the local rule replies beside the weights: kind -> weight's name -> tensor."""
-    optimizer: Mapping[str, Tensor] = field(default_factory=dict)
-    """What the client remembers of its optimizers."""
-    rule: Mapping[str, Tensor] = field(default_factory=dict)
-    """What it remembers of the local rule."""
-    personal: ModelMemory = field(default_factory=ModelMemory)
-    """What it remembers of its own model."""
 
 
 @dataclass(frozen=True)
@@ -101,6 +86,7 @@ def send_reply(
     reply: NodeReply,
 ) -> None:
     """Take an update through `outgoing`, remember what stays with the client, and collect its reply."""
+    result = left_as_sent(worker, request, result)
     arrays: Arrays = {name: array_of(result.state[name]) for name in worker.federated.parameters}
     for kind, tensors in result.aux.items():
         own_kind = {name: array_of(tensor) for name, tensor in tensors.items()}

@@ -20,8 +20,10 @@ from torch.func import functional_call, vmap
 
 from clients.attacks import poison
 from clients.deadline import NEVER, Deadline, LateError, interrupted_after
+from clients.local_result import LocalResult
 from clients.loop import Optimizers, mean_losses
-from clients.reply import LocalResult, send_reply
+from clients.parts import trained_parts
+from clients.reply import send_reply
 from clients.rules import RuleAtWork, load_rules
 from clients.stacked_batches import Drawn, Group, draw_batches, make_alone, make_together
 from clients.stacked_reply import goes_out_as_trained, reply_together
@@ -95,6 +97,8 @@ class _Learner:
 
     request: ClientRequest
     num_examples: int
+    parts: Mapping[str, float]
+    """Which parts of the model it trains, as metrics."""
     received: Mapping[str, float]
     """Its losses at the weights that it starts from, as metrics, where the strategy asks for them."""
     batches: Iterator[Drawn]
@@ -106,7 +110,7 @@ class _Learner:
         self, losses: Mapping[str, float], of_rules: Mapping[str, float] = NO_METRICS
     ) -> dict[str, float]:
         """Return the metrics of its reply."""
-        return {"num-examples": self.num_examples, **losses, **of_rules, **self.received}
+        return {"num-examples": self.num_examples, **self.parts, **losses, **of_rules, **self.received}
 
 
 def _prepare(worker: Worker, request: ClientRequest, states: ClientStates, deadline: Deadline) -> _Learner:
@@ -122,7 +126,8 @@ def _prepare(worker: Worker, request: ClientRequest, states: ClientStates, deadl
         received = worker.received_losses(
             server_round, client, start, examples, deadline.for_one(others_wait=True)
         )
-    return _Learner(request, worker.num_examples(examples), received, batches, generator, state)
+    parts = trained_parts(worker.task, examples)
+    return _Learner(request, worker.num_examples(examples), parts, received, batches, generator, state)
 
 
 class _Stack:

@@ -56,9 +56,13 @@ def make_together(task: Task, drawn: Sequence[Drawn], generator: torch.Generator
 
 
 def _stack(batches: Sequence[Batch]) -> list[Group]:
-    shapes = [tuple(column.shape for column in batch.values()) for batch in batches]
+    # By name too: a batch may lack a column that another client's has.
+    shapes = [tuple((name, column.shape) for name, column in batch.items()) for batch in batches]
     return [
-        (places, {name: torch.stack([batches[place][name] for place in places]) for name in batches[0]})
+        (
+            places,
+            {name: torch.stack([batches[place][name] for place in places]) for name in batches[places[0]]},
+        )
         for places in _alike(shapes)
     ]
 

@@ -26,6 +26,7 @@ def goes_out_as_trained(
         and not worker.config.compression
         and not worker.config.max_update_norm
         and not worker.federated.statistics
+        and not worker.task.parts
         and worker.initial.keys() <= request.given.keys()
         and all(_only_steers(type(rule)) for rule in rules)
     )

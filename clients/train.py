@@ -8,8 +8,10 @@ from torch import Tensor
 
 from clients.attacks import poison
 from clients.deadline import NEVER, Deadline, take_turns
+from clients.local_result import LocalResult
 from clients.loop import train_epochs
-from clients.reply import LocalResult, check_finite, send_reply
+from clients.parts import trained_parts
+from clients.reply import check_finite, send_reply
 from clients.rules import RuleAtWork, load_rules
 from clients.state import (
     ClientStates,
@@ -73,6 +75,7 @@ def train_client(
     trained = _train(worker, request, examples, state.shared, rules, deadline)
     metrics = {
         "num-examples": num_examples,
+        **trained_parts(worker.task, own),
         **trained.losses,
         **trained.rule_result.metrics,
         **personal.losses,

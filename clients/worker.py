@@ -35,6 +35,7 @@ from models.state import (
     describe_state,
     federated_names,
     model_state,
+    part_names,
     shareable_names,
 )
 from models.task import Task
@@ -110,6 +111,11 @@ class Worker:
     def parameters(self) -> Mapping[str, nn.Parameter]:
         """The model's parameters, by name; a tied one stands once."""
         return dict(self.model.named_parameters())
+
+    @cached_property
+    def parts(self) -> Mapping[str, tuple[str, ...]]:
+        """Names of the weights that are averaged of each part that not every client trains."""
+        return part_names(self.task, self.federated)
 
     @cached_property
     def frozen(self) -> tuple[str, ...]:

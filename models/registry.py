@@ -13,6 +13,8 @@ from models.images.contrastive import ContrastiveLearning
 from models.images.gan import ImageGan
 from models.images.masked_pixels import MaskedPixels
 from models.images.vae import ImageVae
+from models.multimodal.classification import MultimodalClassification
+from models.multimodal.clip import PairContrast
 from models.series.lstm_forecast import Forecasting
 from models.task import Task
 from models.text.dialogue import Dialogue
@@ -24,6 +26,7 @@ from models.text.seq2seq import Translation
 from models.text.text_classify import TextClassification
 
 TASKS: Mapping[str, type[Task] | tuple[type[Task], ...]] = {
+    "clip": PairContrast,
     "cnn": ImageClassification,
     "contrastive": ContrastiveLearning,
     "dialogue": Dialogue,
@@ -33,6 +36,7 @@ TASKS: Mapping[str, type[Task] | tuple[type[Task], ...]] = {
     "lstm-text": TextGeneration,
     "masked-lm": (MaskedLanguageModel, MaskedSentences),
     "masked-pixels": MaskedPixels,
+    "multimodal": MultimodalClassification,
     "ner": EntityRecognition,
     "seq2seq": Translation,
     "text-classify": TextClassification,

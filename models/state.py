@@ -116,6 +116,25 @@ def federated_names(model: nn.Module, task: Task) -> FederatedNames:
     )
 
 
+def part_names(task: Task, federated: FederatedNames) -> dict[str, tuple[str, ...]]:
+    """Return the parameters of each of the task's `parts` that are averaged, in the order of the state.
+
+    Raises UserError for a weight of two parts, and for statistics: those are averaged beside the strategy,
+    over all clients.
+    """
+    part_of: dict[str, str] = {}
+    for part, patterns in task.parts.items():
+        if statistics := [name for name in federated.statistics if _matches(name, patterns)]:
+            raise UserError(
+                f"not every client trains the part {part}, and it sends statistics, such as {statistics[0]}: "
+                "set norm = 'group' in task-options, or keep them with the clients by local = ['*running_*']"
+            )
+        for name in federated.parameters:
+            if _matches(name, patterns) and part_of.setdefault(name, part) != part:
+                raise UserError(f"{name} is of two parts, {part_of[name]} and {part}: name it in one")
+    return {part: tuple(name for name in part_of if part_of[name] == part) for part in task.parts}
+
+
 def start_training(model: nn.Module, freeze: Sequence[str]) -> None:
     """Put the model into training mode, all but frozen modules: their running statistics stay as they are."""
     if not model.training:

@@ -2,8 +2,9 @@
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
@@ -71,6 +72,12 @@ class Task(ABC):
     """fnmatch patterns of state that stays with the client."""
     freeze: tuple[str, ...] = ()
     """fnmatch patterns of parameters that stay as they are."""
+    parts: Mapping[str, tuple[str, ...]] = MappingProxyType({})
+    """Parts of the model that not every client trains, by name: fnmatch patterns of their parameters.
+
+    Such as the encoder of pictures, where some clients have texts alone. A client that does not train a part
+    (`trained_parts`) sends it back as it came, and the mean of the part is over those clients that do.
+    """
     agreed: Sequence[str] = ()
     """What the numbers in the examples stand for, where the data decides it; all nodes must agree."""
     stackable: bool = False
@@ -161,6 +168,10 @@ class Task(ABC):
     def batch(self, examples: Examples, generator: torch.Generator) -> Batch:
         """Return what the objectives see of these examples; override to scale them or to draw noise."""
         return examples.columns
+
+    def trained_parts(self, data: Examples) -> Collection[str]:
+        """Return which of `parts` a client with these examples trains; override it with `parts`."""
+        return tuple(self.parts)
 
     def num_examples(self, data: Examples) -> int:
         """Return the weight of a client with these examples; override where another number counts them."""

@@ -35,12 +35,20 @@ from server.errors import RunFailedError
 from server.evaluation import CentralEvaluation
 from server.exchange import simulated_by_flower
 from server.label_agreement import agree, agreed_before, with_labels
-from server.mean import takes_the_mean
 from server.node_clients import NodeClients
 from server.node_refusal import Refusals
 from server.node_registry import NodeRegistry
 from server.opened_sums import OpenedSums
-from server.plan import Plan, expected_of, make_plan, metrics_of, pace_of, requests_of, weight_types_of
+from server.plan import (
+    Plan,
+    expected_of,
+    make_plan,
+    mean_types_of,
+    metrics_of,
+    pace_of,
+    part_means_of,
+    requests_of,
+)
 from server.resume import check_engine_used, checkpoint_to_resume
 from server.rounds import RoundLoop
 from server.run_folder import RunFolder, new_folder, write_json
@@ -174,6 +182,9 @@ def _prepare(
         _warn_of_too_many(plan, len(attacking))
     for remark in declaration_of(plan.strategy).remarks:
         log(WARNING, "%s: %s", plan.config.strategy, remark)
+    if plan.task.parts and not part_means_of(plan).names:
+        said = "%s averages no part by itself: to it, what a client does not train is unchanged (%s)"
+        log(INFO, said, plan.config.strategy, ", ".join(plan.task.parts))
     for remark in pace.remarks:
         log(WARNING, "%s", remark[0].upper() + remark[1:])
     if not node_registry.own_data:
@@ -204,7 +215,7 @@ def _prepare(
             fixed=fixed,
             requests=requests_of(plan),
             expected=expected_of(plan),
-            weight_types=weight_types_of(plan) if takes_the_mean(plan.strategy) else None,
+            weight_types=mean_types_of(plan),
             asynchronous=bool(plan.config.buffer_size),
         ),
         CentralEvaluation(plan.task, plan.model, plan.task_config),
@@ -217,6 +228,7 @@ def _prepare(
         in_order(plan.guests),
         pace,
         cohort if asked > cohort else math.inf,
+        part_means_of(plan),
     )
     if plan.config.resume:
         loop.resume(checkpoint)

@@ -23,7 +23,7 @@ from models.data.partition import Partition, make_partition, split_local_test
 from models.engine import EngineChoice, choose_engine
 from models.optimizers import make_optimizers
 from models.registry import load_task
-from models.state import build_model, federated_names, model_state
+from models.state import build_model, federated_names, model_state, part_names
 from models.task import Task
 from server.asynchronous_rounds import SimulatedArrivals
 from server.callbacks.build import make_guests
@@ -33,6 +33,7 @@ from server.config import ServerConfig
 from server.mean import takes_the_mean
 from server.metric_checks import Expected
 from server.pace import Pace, TimedRounds
+from server.part_means import PartMeans
 from server.real_arrivals import RealArrivals
 from server.rehearsal import rehearse
 from server.requests import Requests
@@ -56,7 +57,7 @@ from server.strategy import (
 )
 from server.transfer import Transfer, take_over
 from strategies.declaration import chain_of, declaration_of, weight_keys
-from strategies.rule import PERSONAL, RECEIVED
+from strategies.rule import PERSONAL, RECEIVED, TRAINS
 from strategies.wire.form import ARRAYS
 from strategies.wire.reply_metrics import NUM_EXAMPLES
 
@@ -109,7 +110,9 @@ def make_plan(run_config: RunConfig, *, real_nodes: bool = False) -> Plan:
     check_attack(task_config, dataset)
     task = load_task(task_config, dataset)
     model = build_model(task, task_config.seed)
-    statistics = federated_names(model, task).statistics
+    federated = federated_names(model, task)
+    statistics = federated.statistics
+    part_names(task, federated)  # which are checked by naming them
     check_statistics(strategy, statistics)
     check_max_update_norm(strategy, statistics, task_config.max_update_norm)
     if config.buffer_size:
@@ -154,8 +157,7 @@ def pace_of(plan: Plan) -> Pace:
     config, seed, clients = plan.config, plan.task_config.seed, plan.task_config.num_clients
     declaration, cohort = declaration_of(plan.strategy), cohort_size(config, clients)
     weighted_by = declaration.weighted_by if declaration.weighted_mean else ""
-    types = weight_types_of(plan) if takes_the_mean(plan.strategy) else None
-    buffer = config.buffer_size, config.staleness_exponent, weighted_by, types
+    buffer = config.buffer_size, config.staleness_exponent, weighted_by, mean_types_of(plan)
     if plan.real_nodes:
         return RealArrivals(seed, cohort, clients, *buffer) if config.buffer_size else Pace()
     profiles = profiles_of(config, seed, clients, lru_cache(KEPT)(partial(_work_of, plan)))
@@ -165,12 +167,28 @@ def pace_of(plan: Plan) -> Pace:
     return SimulatedArrivals(schedule, *buffer) if config.buffer_size else TimedRounds(schedule)
 
 
-def weight_types_of(plan: Plan) -> dict[str, np.dtype[Any]]:
-    """Return the types of the weights that the strategy sees."""
+def mean_types_of(plan: Plan) -> dict[str, np.dtype[Any]] | None:
+    """Return the types of the weights, where the mean of the replies is to be the new ones as it is; or
+    None."""
+    if not takes_the_mean(plan.strategy) or part_means_of(plan).names:
+        return None
     state = model_state(plan.model)
     return {
         name: state[name].cpu().numpy().dtype for name in federated_names(plan.model, plan.task).parameters
     }
+
+
+def part_means_of(plan: Plan) -> PartMeans:
+    """Return what averages by itself each part that not every client trains.
+
+    A strategy that looks at single replies sees what clients send. So does a private one: what a client may
+    add to its mean is bounded over all clients of the round.
+    """
+    declaration = declaration_of(plan.strategy)
+    if not declaration.weighted_mean or declaration.private:
+        return PartMeans()
+    names = part_names(plan.task, federated_names(plan.model, plan.task))
+    return PartMeans(names, plan.task_config.max_update_norm or math.inf)
 
 
 def _work_of(plan: Plan, client: int) -> int:
@@ -186,7 +204,8 @@ def metrics_of(plan: Plan) -> list[str]:
     """Return the metrics of training that every client may tell, whether or not it has them in a round."""
     losses = [objective.name for objective in plan.task.objectives]
     personal = bool(declaration_of(plan.strategy).personal_rules)
-    return [NUM_EXAMPLES, *losses, *([PERSONAL + name for name in losses] if personal else [])]
+    parts = [TRAINS + part for part in plan.task.parts]
+    return [NUM_EXAMPLES, *parts, *losses, *([PERSONAL + name for name in losses] if personal else [])]
 
 
 def expected_of(plan: Plan) -> Expected:
@@ -198,7 +217,10 @@ def expected_of(plan: Plan) -> Expected:
         weight_keys(plan.strategy),
         losses,
         plan.task.ratios,
-        {name: (least, most) for name, least, most in declared.metric_ranges},
+        {
+            **{TRAINS + part: (0.0, 1.0) for part in plan.task.parts},
+            **{name: (least, most) for name, least, most in declared.metric_ranges},
+        },
         aux=may_reply_aux(plan.strategy),
         compression=plan.task_config.compression,
         max_update_norm=plan.task_config.max_update_norm or math.inf,

@@ -29,6 +29,7 @@ from server.errors import RunFailedError
 from server.evaluation import CentralEvaluation
 from server.mean import aggregated
 from server.pace import Pace
+from server.part_means import PartMeans
 from server.rehearsal import KNOWN
 from server.run_folder import RunFolder
 from server.run_schema import CHECKPOINTS, ERRORS, FailureRecord, RoundRecord
@@ -80,6 +81,7 @@ class RoundLoop:
         callbacks: Callback,
         pace: Pace,
         enough: float = math.inf,
+        part_means: PartMeans | None = None,
     ) -> None:
         self.config = config
         self.seed = seed
@@ -98,6 +100,7 @@ class RoundLoop:
         self.pace = pace
         self.enough = enough
         """Clients after whose answers a round's training waits for no others."""
+        self.part_means = part_means or PartMeans()
         self.short_rounds = ShortRounds(config)
         self.progress = Progress()
         self.seconds: dict[str, float] = {}
@@ -242,6 +245,7 @@ class RoundLoop:
         exchange = self.pace.exchange(self.grid)
         cohort = exchange(messages, told, timeout, self._statistics, self.enough)
         cohort = self.pace.end(server_round, cohort, views(weights))
+        self.part_means.average_by_part(cohort, views(weights))
         self.seconds["training"] = cohort.node_seconds
         self.seconds["transport"] = cohort.seconds - cohort.node_seconds
         self._tell_failures(server_round, cohort, "failed")

@@ -25,6 +25,9 @@ WEIGHT = "weight"
 """What `LocalRule.settle` calls a weight itself, beside the kinds of aux tensors."""
 RECEIVED = "received-"
 """Prefix of a client's losses at the weights that it received, before it trains."""
+TRAINS = "trains-"
+"""Prefix of what a client tells of each part of the model that not every client trains: 1 if it does, or
+0."""
 PERSONAL = "personal-"
 """Prefix of what clients keep and tell of their own models."""
 

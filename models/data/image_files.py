@@ -124,8 +124,8 @@ def _folders(config: TaskConfig, path: Path) -> list[Path]:
 
 def _found(folder: Path) -> Iterator[Picture]:
     """Yield the pictures below a folder, in the order of their names."""
-    inner = _below(folder)
-    clients = {each: _below(each) for each in inner}
+    inner = folders_in(folder)
+    clients = {each: folders_in(each) for each in inner}
     with_pictures = [each for each in inner if _pictures(each)]
     of_clients = [each for each in inner if any(_pictures(label) for label in clients[each])]
     if not (with_pictures or of_clients):
@@ -156,31 +156,33 @@ def _listed(table: CsvTable, columns: Sequence[str]) -> Iterator[Picture]:
             if leads_out(named):
                 raise table.refuse(place, file, "a path below the folder of this file, without '..'", named)
             path = table.path.parent / named
-            if not _is_picture(path):
+            if not is_picture(path):
                 allowed = f"the path of a picture that is there, below {table.path.parent}"
                 raise table.refuse(place, file, allowed, named)
             yield Picture(path, class_name(table, place, label, of_class), owner)
 
 
-def _below(folder: Path) -> list[Path]:
+def folders_in(folder: Path) -> list[Path]:
+    """Return the folders in a folder that are not hidden, by name."""
     return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
 
 
 def _pictures(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.iterdir() if _is_picture(path))
+    return sorted(path for path in folder.iterdir() if is_picture(path))
 
 
-def _is_picture(path: Path) -> bool:
+def is_picture(path: Path) -> bool:
+    """Return whether a file is taken for a picture."""
     return path.suffix.lower() in ENDINGS and not path.name.startswith(".") and path.is_file()
 
 
 def _read(pictures: Sequence[Picture], classes: Sequence[str], shape: Shape) -> Half:
     number = {name: place for place, name in enumerate(classes)}
-    images = shape.column(len(pictures), (_pixels(picture.path, shape) for picture in pictures))
+    images = shape.column(len(pictures), (pixels_of(picture.path, shape) for picture in pictures))
     return images, np.array([number[picture.label] for picture in pictures], dtype=np.int64)
 
 
-def _pixels(path: Path, shape: Shape) -> NDArray[np.uint8]:
+def pixels_of(path: Path, shape: Shape) -> NDArray[np.uint8]:
     """Return a picture as (C, H, W)."""
     from PIL import Image
 

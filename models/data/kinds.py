@@ -142,6 +142,23 @@ KINDS: Mapping[str, Kind] = {
         ),
         of_each_half=("S", "T"),
     ),
+    "multimodal": Kind(
+        columns=(
+            Column(
+                "image",
+                ("N", "C", "H", "W"),
+                (torch.uint8,),
+                "pixels, channels first; zeros where an example has no picture",
+                low=0,
+                high="max_value",
+            ),
+            Column("text", ("N", "L"), (torch.uint8,), "UTF-8 of the text; 0 fills up, and stands for none"),
+            Column("has_image", ("N",), (torch.uint8,), "whether there is a picture", low=0, high=1),
+            Column("has_text", ("N",), (torch.uint8,), "whether there is a text", low=0, high=1),
+            Column("label", ("N",), INT64, "class", low=0, high="classes"),
+        ),
+        info=(Entry("max_value", float, "value of full white, such as 255"),),
+    ),
     "environments": Kind(
         columns=(Column("physics", ("N", "P"), FLOATS, "numbers that the environment is made with"),),
         info=(

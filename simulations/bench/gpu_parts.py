@@ -38,6 +38,7 @@ from simulations.runtime.in_process import run_in_process
 from simulations.scenario import defaults, load_scenario
 
 FAMILIES = (
+    "clip",
     "cnn",
     "contrastive",
     "dialogue",
@@ -47,6 +48,7 @@ FAMILIES = (
     "lstm-text",
     "masked-lm",
     "masked-pixels",
+    "multimodal",
     "ner",
     "seq2seq",
     "text-classify",

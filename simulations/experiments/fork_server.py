@@ -36,6 +36,7 @@ PRELOADED = (
     "torch.utils.tensorboard",
 )
 OF_TASK = {
+    "clip": ("sklearn.linear_model",),
     "contrastive": ("sklearn.linear_model", "sklearn.manifold"),
     "dialogue": ("sacrebleu.metrics",),
     "dqn": ("gymnasium.vector", "gymnasium.wrappers"),

@@ -92,9 +92,17 @@ def talks(folder: Path, number: int) -> None:
     (folder / "talks.jsonl").write_text("\n".join(lines), encoding="utf-8")
 
 
+def notes(folder: Path, number: int) -> None:
+    """Write a table of pictures and texts; the first node has no texts."""
+    Image.fromarray(np.full((8, 8), 90, np.uint8)).save(folder / "a.png")
+    rows = [f"a.png,{f'note {place}' * bool(number)},{'yes' if place % 2 else 'no'}" for place in range(12)]
+    (folder / "notes.csv").write_text("image,text,label\n" + "\n".join(rows), encoding="utf-8")
+
+
 @pytest.mark.parametrize(
     ("task", "dataset", "write", "options"),
     [
+        ("multimodal", "multimodal:notes.csv", notes, "size = 8, channels = 1"),
         ("cnn", "images:scans", pictures, "size = 8, channels = 1, classes = ['cat', 'dog']"),
         ("vae", "npz:scans.npz", arrays, "classes = ['a', 'b', 'c']"),
         ("lstm-forecast", "csv:prices.csv", series, "window = 10"),

@@ -47,6 +47,7 @@ def talk(content: bytes | str) -> Wrong:
 
 IMAGES, NUMBERS = np.zeros((20, 28, 28), np.uint8), np.zeros(20, np.int64)
 PNG = picture()
+MIXED, FINDS = "multimodal:finds.csv", "image,text,label\n"
 WRONG: Mapping[str, Mapping[str, Wrong]] = {
     "## Your own pictures": {
         "a file that is no picture": Wrong({"scans/dog/broken.jpg": "no picture"}, "images:scans"),
@@ -76,6 +77,24 @@ WRONG: Mapping[str, Mapping[str, Wrong]] = {
             "npz:scans.npz",
             {"validation": "train"},
         ),
+    },
+    "## Pictures and texts": {
+        "neither picture nor text": Wrong({"finds.csv": FINDS + "a.png,,coin\n,,coin", "a.png": PNG}, MIXED),
+        "a picture that is not there": Wrong(
+            {"finds.csv": FINDS + "a.png,,coin\nb.png,,coin", "a.png": PNG}, MIXED
+        ),
+        "a picture elsewhere": Wrong(
+            {"finds.csv": FINDS + "a.png,,coin\n../a.png,,coin", "a.png": PNG}, MIXED
+        ),
+        "a text that is too long": Wrong(
+            {"finds.csv": FINDS + ",a coin,coin\n,a coin of bronze,coin"}, MIXED, {"max_bytes": 8}
+        ),
+        "no class": Wrong({"finds.csv": FINDS + ",a coin,coin\n,a pot,"}, MIXED),
+        "a table without texts": Wrong({"finds.csv": "image,label\na.png,coin", "a.png": PNG}, MIXED),
+        "two pictures of one name": Wrong(
+            {"scans/cat/1.jpg": PNG, "scans/cat/1.png": PNG}, "multimodal:scans"
+        ),
+        "a folder without either": Wrong({"scans/notes.md": ""}, "multimodal:scans"),
     },
     "### What is refused": {
         "other names of columns": Wrong({"prices.csv": "time,price,client"}, "csv:prices.csv"),

@@ -69,6 +69,15 @@ def labelled_text() -> Dataset:
     return Dataset("toy", "labelled-text", rows(3), rows(5), label="label", classes=("a", "b", "c", "d"))
 
 
+def multimodal() -> Dataset:
+    text, has = torch.full((4, 9), 65, dtype=torch.uint8), torch.ones(4, dtype=torch.uint8)
+    columns = images().train.columns
+    rows = Examples({**columns, "text": text, "has_image": has, "has_text": has.clone()})
+    return Dataset(
+        "toy", "multimodal", rows, rows, label="label", classes=("a", "b", "c"), info={"max_value": 255}
+    )
+
+
 def environments() -> Dataset:
     rows = Examples({"physics": torch.ones(4, 1, dtype=torch.float64)})
     sizes = {"observation_size": 4, "num_actions": 2, "first_action": 0}
@@ -83,6 +92,7 @@ WHOLE: dict[str, Callable[[], Dataset]] = {
     "tagged-sentences": sentences,
     "parallel-text": pairs,
     "dialogue": turns,
+    "multimodal": multimodal,
     "environments": environments,
 }
 

@@ -17,12 +17,14 @@ from models.registry import TASKS
 from simulations.runtime.launch import launch
 
 LIKE_OTHERS = (
+    "clip",
     "cnn",
     "contrastive",
     "dialogue",
     "lstm-forecast",
     "masked-lm",
     "masked-pixels",
+    "multimodal",
     "seq2seq",
     "text-classify",
     "vae",

@@ -19,11 +19,13 @@ from strategies.registry import STRATEGIES
 TOGETHER = {("gan", "QFedAvg"): "train_loss_key = 'generator-loss'"}
 """What a strategy must be told about one task; of two losses, which one is to be fair."""
 LIKE_OTHERS = (
+    "clip",
     "contrastive",
     "dialogue",
     "lstm-forecast",
     "masked-lm",
     "masked-pixels",
+    "multimodal",
     "seq2seq",
     "text-classify",
 )
