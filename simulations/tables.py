@@ -84,7 +84,10 @@ class SweepTables:
 
     @property
     def runs(self) -> pd.DataFrame:
-        """A row a run: the keys that differ, its seed, how it ended, and the metrics of its last model."""
+        """A row a run: the keys that differ, its seed, how it ended, and the metrics of its last model.
+
+        These are on the test examples; those to choose by, on the validation examples, are "validation/NAME".
+        """
         configs = [one.config for one in self.each]
         varied = ["seed", *(key for key in _varied(configs) if key != "seed")]
         rows = [
@@ -93,6 +96,7 @@ class SweepTables:
                 "status": one.status,
                 "rounds": one.run.last_round,
                 **one.run.final,
+                **{f"validation/{name}": value for name, value in _to_choose_by(one.run).items()},
                 "seconds": one.run.seconds,
                 "folder": str(one.folder),
             }
@@ -105,6 +109,10 @@ class SweepTables:
         """The rounds of all runs, indexed by the run's row in `runs` and the round."""
         frames = {number: one.rounds for number, one in enumerate(self.each)}
         return pd.concat(frames, names=["run", "round"]) if frames else pd.DataFrame()
+
+
+def _to_choose_by(run: Run) -> Mapping[str, float]:
+    return run.compared if run.validates else {}
 
 
 def _varied(configs: list[Mapping[str, Any]]) -> list[str]:

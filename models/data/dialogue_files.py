@@ -7,7 +7,7 @@ from typing import Any
 from models.core.config import TaskConfig, require
 from models.core.errors import UserError
 from models.data.dataset import Dataset
-from models.data.held_out import HELD_OUT
+from models.data.held_out import HELD_OUT, held_out_parts
 from models.data.names import client_names
 from models.data.parallel import held_out
 from models.data.source import source_path
@@ -46,9 +46,9 @@ def load_dialogue(
 
     `turns` names the list of turns in an object, each a text, or an object whose text is called `text`;
     `client` names whose a dialogue is, where objects say it, else a file of a folder is a client. Of a folder
-    "test" (or another of HELD_OUT) is held out, as it is. Without such a file, dialogues are held out by a
-    hash of their first turn, and of these the rows of which no turn occurs in training. Raises UserError,
-    with file and line, for what is no dialogue.
+    "test" (or another of HELD_OUT) is held out, as it is; beside it another is for validation. Without such
+    a file, dialogues are held out by a hash of their first turn, and of these the rows of which no turn
+    occurs in training. Raises UserError, with file and line, for what is no dialogue.
     """
     require(0 < test_fraction < 1, "test_fraction", "> 0 and < 1", test_fraction)
     window = Window(context_turns, max_bytes)
@@ -62,13 +62,14 @@ def load_dialogue(
         read.setdefault(path.stem, []).extend(
             _conversations(table, turns, text, whose, 0 if skip_longer else max_bytes)
         )
-    file = next((name for name in HELD_OUT if name in read and len(read) > 1), "")
-    every = [each for name, of in read.items() if not (file and name in HELD_OUT) for each in of]
-    held = set() if file else held_out({plain(each.turns[0]) for each in every}, test_fraction)
+    files = held_out_parts(read.__contains__) if len(read) > 1 else []
+    every = [each for name, of in read.items() if not (files and name in HELD_OUT) for each in of]
+    held = set() if files else held_out({plain(each.turns[0]) for each in every}, test_fraction)
     train, skipped = rows_of([each for each in every if plain(each.turns[0]) not in held], window)
-    ask = read[file] if file else [each for each in every if plain(each.turns[0]) in held]
+    ask = read[files[0]] if files else [each for each in every if plain(each.turns[0]) in held]
     test, skipped_too = rows_of(ask, window)
-    chosen = test if file else new_rows(test, train)
+    validation = [rows_of(read[file], window)[0] for file in files[1:]]
+    chosen = test if files else new_rows(test, train)
     if test and not chosen:
         raise UserError(
             f"dataset {config.dataset!r} leaves nothing to hold out: of {len(test)} replies each, or a turn "
@@ -79,6 +80,7 @@ def load_dialogue(
         train,
         chosen,
         window,
+        *validation,
         natural=told or len({each.client for each in every}) > 1,
         skipped=skipped + skipped_too,
         known=len(test) - len(chosen),

@@ -46,8 +46,8 @@ def dataset_of(
     client: Indices | None = None,
     client_names: tuple[str, ...] = (),
 ) -> Dataset:
-    """Return training and held-out examples as a dataset."""
-    train, test = (half.columns() for half in halves)
+    """Return training and held-out examples as a dataset; a third half is for validation."""
+    train, test, *validation = (half.columns() for half in halves)
     return Dataset(
         name,
         KIND,
@@ -57,6 +57,7 @@ def dataset_of(
         classes=classes,
         client=client,
         client_names=client_names,
+        validation=validation[0] if validation else None,
         info={"max_value": 255},
     )
 

@@ -13,7 +13,7 @@ from models.core.config import TaskConfig, parse_options, require
 from models.core.errors import UserError
 from models.core.paths import leads_out
 from models.data.dataset import Dataset
-from models.data.held_out import HELD_OUT, class_names, hold_out, label_name, named_classes
+from models.data.held_out import class_names, held_out_parts, hold_out, label_name, named_classes
 from models.data.image_files import ENDINGS, TRAIN, folders_in, is_picture, pixels_of
 from models.data.large import take_rows
 from models.data.modalities import IMAGE, TEXT, Half, dataset_of, text_column
@@ -58,10 +58,10 @@ def load_multimodal(
     A CSV file has the columns `image` (the path of a picture below the file's own folder), `text`, `label`
     and, where there are clients, `client`; an example lacks what is an empty cell. A folder holds
     CLASS/NAME.png with CLASS/NAME.txt beside it, or either alone, or CLIENT/CLASS/NAME.png. In a folder
-    train.csv and test.csv, or folders train and test (or another of HELD_OUT), are the halves; otherwise a
-    tenth is held out. Pictures are scaled to `size` x `size` pixels of `channels` channels; a text has at
-    most `max_bytes` bytes of UTF-8. Raises UserError for an example without either, a class that is not
-    named, and what is no picture or text.
+    train.csv and test.csv, or folders train and test (or another of HELD_OUT), are the halves, and val beside
+    both is for validation; otherwise a tenth is held out. Pictures are scaled to `size` x `size` pixels of
+    `channels` channels; a text has at most `max_bytes` bytes of UTF-8. Raises UserError for an example
+    without either, a class that is not named, and what is no picture or text.
     """
     require(1 <= max_bytes <= LONGEST, "max_bytes", f"1 to {LONGEST}", max_bytes)
     shape, path, encoding = Shape(size, channels), source_path(config), check_encoding(encoding)
@@ -110,9 +110,9 @@ def _tables(path: Path) -> list[Path]:
     """Return the tables that list examples; none for a folder of files."""
     if path.suffix.lower() == ".csv" and path.is_file():
         return [path]
-    train, held_out = path / f"{TRAIN}.csv", [path / f"{half}.csv" for half in HELD_OUT]
-    found = [each for each in held_out if each.is_file()]
-    return [train, found[0]] if train.is_file() and found else []
+    train = path / f"{TRAIN}.csv"
+    found = held_out_parts(lambda name: (path / f"{name}.csv").is_file())
+    return [train, *(path / f"{name}.csv" for name in found)] if train.is_file() and found else []
 
 
 def _folders(path: Path, name: str) -> list[Path]:
@@ -122,8 +122,8 @@ def _folders(path: Path, name: str) -> list[Path]:
             f"dataset {name!r} must name a folder of pictures and texts, or a CSV file that lists them, got "
             f"{path}"
         )
-    held_out = [path / half for half in HELD_OUT if (path / half).is_dir()]
-    return [path / TRAIN, held_out[0]] if (path / TRAIN).is_dir() and held_out else [path]
+    held_out = [path / name for name in held_out_parts(lambda name: (path / name).is_dir())]
+    return [path / TRAIN, *held_out] if (path / TRAIN).is_dir() and held_out else [path]
 
 
 def _listed(table: CsvTable, columns: Mapping[str, str], max_bytes: int) -> Iterator[Row]:

@@ -135,6 +135,7 @@ def test_robust_strategies_withstand_turned_signs(tiny: Make, tmp_path: Path) ->
         "engine": "stacked",
         "evaluate_every": 0,
         "checkpoint_every": 0,
+        "validation_fraction": 0.0,
     }
     attack = {"attack": "sign-flip", "attack_scale": 4.0}
     robust = {

@@ -12,7 +12,7 @@ from models.data.turns import SEPARATOR, plain
 
 
 def load(options: str = "") -> Dataset:
-    return load_dataset(TaskConfig(dataset="chatterbot", dataset_options=options))
+    return load_dataset(TaskConfig(dataset="chatterbot", dataset_options=options, validation_fraction=0.0))
 
 
 def rows(data: Examples) -> list[tuple[str, ...]]:

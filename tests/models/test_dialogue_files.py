@@ -15,7 +15,9 @@ from models.data.parallel_text import read
 
 def load(path: Path, options: str = "") -> Dataset:
     load_dataset.cache_clear()  # a test may write the files anew
-    return load_dataset(TaskConfig(dataset=f"dialogue:{path}", dataset_options=options))
+    return load_dataset(
+        TaskConfig(dataset=f"dialogue:{path}", dataset_options=options, validation_fraction=0.0)
+    )
 
 
 def rows(data: Examples) -> list[tuple[str, str]]:

@@ -12,7 +12,11 @@ from models.data.modalities import read_texts
 
 
 def load(options: str = ""):
-    return load_dataset(TaskConfig(dataset="digit-notes", dataset_options=options, num_clients=CLIENTS))
+    return load_dataset(
+        TaskConfig(
+            dataset="digit-notes", dataset_options=options, num_clients=CLIENTS, validation_fraction=0.0
+        )
+    )
 
 
 def test_half_of_each_picture_and_many_letters_cannot_be_seen() -> None:

@@ -22,7 +22,7 @@ def picture(path: Path, value: int) -> None:
 
 
 def config(path: Path, options: str = SMALL) -> TaskConfig:
-    return TaskConfig(dataset=f"multimodal:{path}", dataset_options=options)
+    return TaskConfig(dataset=f"multimodal:{path}", dataset_options=options, validation_fraction=0.0)
 
 
 def test_a_table_has_both_columns_and_empty_cells(tmp_path: Path) -> None:

@@ -79,12 +79,43 @@ def parallel(folder: Path) -> str:
     return "parallel:."
 
 
+def dialogues(folder: Path) -> str:
+    for part, count in PARTS.items():
+        lines = [json.dumps({"turns": [f"how is {number}", f"{number} is fine"]}) for number in range(count)]
+        (folder / f"{part}.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    return "dialogue:."
+
+
+def pictures_with_texts(folder: Path) -> str:
+    for part, count in PARTS.items():
+        lines = [f",text {number},{number % 2}" for number in range(count)]
+        (folder / f"{part}.csv").write_text("\n".join(["image,text,label", *lines]), encoding="utf-8")
+    return "multimodal:."
+
+
+def pictures_beside_texts(folder: Path) -> str:
+    pictures(folder)
+    return "multimodal:."
+
+
 OPTIONS = {"parallel": "source = 'de', target = 'en'"}
 
 
 @pytest.mark.parametrize(
     "write",
-    [pictures, listed_pictures, arrays, labelled_texts, plain_texts, hugging_face, column_files, parallel],
+    [
+        pictures,
+        listed_pictures,
+        arrays,
+        labelled_texts,
+        plain_texts,
+        hugging_face,
+        column_files,
+        parallel,
+        dialogues,
+        pictures_with_texts,
+        pictures_beside_texts,
+    ],
 )
 def test_what_is_called_validation_beside_a_test_is_for_validation(
     tmp_path: Path, write: Callable[[Path], str]

@@ -101,7 +101,7 @@ def rest(tiny: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callabl
         folder = tmp_path / str(len(list(tmp_path.iterdir())))
         small = {"num_server_rounds": 1, "batch_size": 8, "num_clients": 3, "partitioner": "natural"}
         given = {"task": "test_part_means:Drawn", "dataset": "targets", **small, **changes}
-        result = finish(tiny(run_dir=str(folder), **given), num_nodes)
+        result = finish(tiny(run_dir=str(folder), validation_fraction=0.0, **given), num_nodes)
         weights = load_file(folder / "models" / "last.safetensors")
         run.rows = result["rows"]  # type: ignore[attr-defined]
         return {name: float(weights[name]) for name in ("both", "left", "right")}

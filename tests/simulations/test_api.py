@@ -74,7 +74,7 @@ def test_a_sweep_is_a_table_with_a_row_a_run(tmp_path: Path) -> None:
     assert sorted(zip(runs["seed"], runs["local-epochs"], strict=True)) == [(1, 1), (1, 2), (2, 1), (2, 2)]
     assert runs["status"].tolist() == ["completed"] * 4
     assert runs["accuracy"].between(0, 1).all()
-    assert swept.rounds.loc[0]["central/accuracy"].iloc[-1] == runs["accuracy"].iloc[0]
+    assert swept.rounds.loc[0]["central/accuracy"].iloc[-1] == runs["validation/accuracy"].iloc[0]
     loaded = polyfed.load(swept.folder)
     assert isinstance(loaded, polyfed.SweepTables)
     assert len(loaded.runs) == 4
