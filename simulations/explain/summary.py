@@ -2,13 +2,17 @@
 
 import math
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from rich import box
 from rich.console import Console
 from rich.text import Text
 
-from server.run_schema import ExplanationSummary
+from server.run_schema import Alike, ExplanationSummary
 from simulations.terminal import Table
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 NOTHING = "–"
 MOST_SHOWN = 3
@@ -96,3 +100,22 @@ def percent(share: float) -> str:
 
 def _number(value: float) -> str:
     return NOTHING if math.isnan(value) else f"{value:.2f}"
+
+
+def explained_frame(summaries: Sequence[ExplanationSummary]) -> "DataFrame":
+    """Return a row a method and example, with what is said of it and how alike the models look at it."""
+    from pandas import DataFrame
+
+    rows = []
+    for each in summaries:
+        for place, example in enumerate(each.examples):
+            row: dict[str, object] = {"method": each.method, **example.model_dump()}
+            for name, other in (("untrained", each.untrained), ("beside", each.beside)):
+                if other:
+                    row |= {f"{name}/{what}": column[place] for what, column in _columns_of(other).items()}
+            rows.append(row)
+    return DataFrame(rows).set_index(["method", "row"])
+
+
+def _columns_of(other: Alike) -> dict[str, list[float | None]]:
+    return {name: getattr(other, name) for name in ("rank_correlation", "shared_top", "other_examples")}

@@ -7,6 +7,7 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
+import polyfed as polyfed_face
 import pytest
 import torch
 from command_line import Ended, polyfed
@@ -170,6 +171,15 @@ def test_the_report_shows_it(runs: Path, asked: Ended) -> None:
     assert "beside: rank correlation with the attributions of central, mean" in page
     polyfed("report", runs / "central")
     assert "What it looks at" not in (runs / "central" / "report.html").read_text(encoding="utf-8")
+
+
+def test_from_python_it_is_a_frame(runs: Path, asked: Ended) -> None:
+    found = polyfed_face.explain(runs / "federated", beside=runs / "central", examples=6, progress=False)
+    assert found.shape == (3 * 6, 12)
+    summary = read_run(runs / "federated").explanations["saliency"].summary
+    assert summary.beside is not None
+    assert found.loc["saliency", "beside/rank_correlation"].tolist() == summary.beside.rank_correlation
+    assert found.loc["saliency"].index.tolist() == [each.row for each in summary.examples]
 
 
 def test_one_model_and_one_method(runs: Path, tmp_path: Path) -> None:
