@@ -7,13 +7,13 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
-import polyfed as polyfed_face
 import pytest
 import torch
 from command_line import Ended, polyfed
 from rich.console import Console
 from torch import Tensor
 
+import polyfed as polyfed_face
 from models.core.errors import UserError
 from models.explain.explanation import FEATURES, IMAGE, Explained, Explanation
 from server.run_schema import Alike, ExplainedRow, ExplanationSummary
