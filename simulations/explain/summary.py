@@ -27,19 +27,19 @@ def print_summary(summaries: Sequence[ExplanationSummary], console: Console) -> 
     table = Table(box=box.SIMPLE, pad_edge=False)
     names = columns(summaries)
     for name in names:
-        table.add_column(name, justify="left" if name in ("method", "most") else "right")
+        table.add_column(name, justify="left" if name == "method" else "right")
     for each in summaries:
         cells = cells_of(each)
         table.add_row(*(Text(cells.get(name, "")) for name in names))
     console.print(table)
-    for line in legend(summaries):
+    for line in [*legend(summaries), *goes_by(summaries)]:
         console.print(Text(line))
 
 
 def columns(summaries: Sequence[ExplanationSummary]) -> list[str]:
     """Return the names of the columns that the summaries need."""
-    beside, shares = any(each.beside for each in summaries), any(each.shares for each in summaries)
-    return ["method", *(BESIDE if beside else ()), "untrained", "gap", *(["most"] if shares else ())]
+    beside = any(each.beside for each in summaries)
+    return ["method", *(BESIDE if beside else ()), "untrained", "gap"]
 
 
 def cells_of(summary: ExplanationSummary) -> dict[str, str]:
@@ -48,7 +48,6 @@ def cells_of(summary: ExplanationSummary) -> dict[str, str]:
         "method": summary.method,
         "untrained": _number(mean(summary.untrained.rank_correlation)) if summary.untrained else NOTHING,
         "gap": percent(largest_gap(summary)),
-        "most": ", ".join(f"{name} {percent(share)}" for name, share in most(summary)),
     }
     if summary.beside:
         cells["beside"] = _number(mean(summary.beside.rank_correlation))
@@ -57,9 +56,16 @@ def cells_of(summary: ExplanationSummary) -> dict[str, str]:
     return cells
 
 
-def most(summary: ExplanationSummary) -> list[tuple[str, float]]:
-    """Return the features with the largest shares."""
-    return sorted(summary.shares.items(), key=lambda each: -each[1])[:MOST_SHOWN]
+def goes_by(summaries: Sequence[ExplanationSummary]) -> list[str]:
+    """Return a line a method that names the features with the largest parts of all attributions."""
+    lines = []
+    for each in summaries:
+        most = sorted(each.shares.items(), key=lambda share: -share[1])[:MOST_SHOWN]
+        if most:
+            lines.append(
+                f"{each.method} goes by {', '.join(f'{name} ({percent(part)})' for name, part in most)}"
+            )
+    return lines
 
 
 def largest_gap(summary: ExplanationSummary) -> float:
@@ -82,8 +88,6 @@ def legend(summaries: Sequence[ExplanationSummary]) -> list[str]:
         ]
     lines.append("untrained: rank correlation with the model before training")
     lines.append("gap: what attributions lack at most to add up, of the mean change of a score")
-    if any(each.shares for each in summaries):
-        lines.append("most: the features with the largest parts of all attributions")
     return lines
 
 

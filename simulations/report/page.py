@@ -12,7 +12,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from models.core.config import RunConfig
 from models.core.errors import UserError
 from server.run_schema import LEAVES, REPORT, ExplanationSummary
-from simulations.explain.summary import cells_of, columns, legend
+from simulations.explain.summary import cells_of, columns, goes_by, legend
 from simulations.report import charts
 from simulations.report.charts import Chart, bar_chart
 from simulations.report.client_distribution import ClientDistribution, client_distributions
@@ -156,7 +156,7 @@ def _view(run: Run) -> RunView:
         figures={name: _data_uri(svg) for name, svg in run.figures.items()},
         explanations={method: _data_uri(each.png, "png") for method, each in run.explanations.items()},
         explained=_explained([each.summary for each in run.explanations.values()]),
-        explained_legend=legend([each.summary for each in run.explanations.values()]),
+        explained_legend=_legend([each.summary for each in run.explanations.values()]),
         config=_config(run),
         changed=_changed(run.config),
     )
@@ -202,6 +202,10 @@ def _explained(summaries: Sequence[ExplanationSummary]) -> list[list[str]]:
         cells = cells_of(each)
         rows.append([each.model, *(cells.get(name, "") for name in names)])
     return rows if summaries else []
+
+
+def _legend(summaries: Sequence[ExplanationSummary]) -> list[str]:
+    return [*legend(summaries), *goes_by(summaries)]
 
 
 def _data_uri(image: bytes, kind: str = "svg+xml") -> str:
