@@ -1,7 +1,7 @@
 """Attributions by gradients, through captum: what each number of an example counts for an answer."""
 
 from collections.abc import Callable
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -14,7 +14,7 @@ GRAD_CAM = "grad-cam"
 """Maps of features, weighted by their gradients (Selvaraju et al. 2017, arXiv:1610.02391)."""
 ATTENTION = "attention"
 """What a transformer attends to through all its layers (Abnar & Zuidema 2020, arXiv:2005.00928)."""
-GRADIENTS = (INTEGRATED_GRADIENTS, SALIENCY)
+GRADIENTS: tuple[str, ...] = (INTEGRATED_GRADIENTS, SALIENCY)
 """Those that need nothing of a model but that its score has gradients."""
 
 STEPS = 64
@@ -22,7 +22,6 @@ STEPS = 64
 _MOST_ROWS = 512
 """That a model is asked about at a time."""
 
-Gradients = Literal["saliency", "integrated-gradients"]
 Forward = Callable[..., Tensor]
 """(inputs (N, ...), what else it needs of each) -> scores of the answers (N, K), or of the one (N,)."""
 

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from models.explain.attribution import GRAD_CAM, INTEGRATED_GRADIENTS, SALIENCY, attribute
 from models.explain.explanation import IMAGE, Explained, Explanation
 
-METHODS = (INTEGRATED_GRADIENTS, SALIENCY, GRAD_CAM)
+METHODS: tuple[str, ...] = (INTEGRATED_GRADIENTS, SALIENCY, GRAD_CAM)
 
 
 def methods_of(feature_map: tuple[int, int, int]) -> tuple[str, ...]:

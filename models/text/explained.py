@@ -1,18 +1,19 @@
 """Which words a transformer goes by: gradients at their embeddings, or what its layers attend to."""
 
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
 
 from models.core.errors import UserError
 from models.explain.attribution import ATTENTION, INTEGRATED_GRADIENTS, SALIENCY, attribute
+from models.task import Batch
 from models.text.backbone import Backbone
 from models.text.pieces import Piece, Sentences, encode
 from models.text.tokens import logits_of
 
-METHODS = (INTEGRATED_GRADIENTS, SALIENCY, ATTENTION)
+METHODS: tuple[str, ...] = (INTEGRATED_GRADIENTS, SALIENCY, ATTENTION)
 _AT_ONCE = 8
 """Pieces that are encoded together."""
 
@@ -110,14 +111,14 @@ def words_of(backbone: Backbone, tokens: Tensor, first: Tensor) -> Tensor:
 def _by_gradients(
     model: nn.Module,
     backbone: Backbone,
-    batch: dict[str, Tensor],
+    batch: Batch,
     word: Tensor,
     place: Tensor,
     answer: Tensor,
     method: str,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return a value for each token (B, L), the scores and those of the baseline (B,), all float64."""
-    table = cast(nn.Embedding, model.get_input_embeddings())
+    table: nn.Embedding = cast(Any, model).get_input_embeddings()
     blank = batch["input_ids"].masked_fill(word >= 0, int(backbone.tokenizer.pad_token_id))
     with torch.no_grad():
         embedded, padding = table(batch["input_ids"]), table(blank)  # (B, L, H)
@@ -136,12 +137,12 @@ def _at(logits: Tensor, place: Tensor) -> Tensor:
     return logits if logits.ndim == 2 else logits[torch.arange(len(logits)), place]
 
 
-def attended(model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
+def attended(model: nn.Module, batch: Batch) -> Tensor:
     """Return what each token is made of, by what all layers attend to: (B, L, L), rows that add up to 1.
 
     Raises UserError for a network that does not tell its attention.
     """
-    model.set_attn_implementation("eager")  # the others do not say what they attend to
+    cast(Any, model).set_attn_implementation("eager")  # the others do not say what they attend to
     with torch.no_grad():
         told = model(**batch, output_attentions=True).attentions
     if not told or any(each is None for each in told):

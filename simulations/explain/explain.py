@@ -3,7 +3,7 @@
 import csv
 import io
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -82,16 +82,16 @@ def ask(kept: Kept, beside: Kept | None, method: str, rows: Tensor) -> Answers:
         mine = kept.task.explain(kept.model, data, method)
         asked = [each.asked for each in mine.examples]
         untrained = kept.task.explain(kept.untrained, data, method, asked)
-        theirs = None
+        theirs, compared = None, None
         if beside is not None:
             theirs = beside.task.explain(beside.model, beside.task.dataset.test.take(rows), method, asked)
-    compared = theirs and beside and _compared(beside.run.name, mine, theirs)
+            compared = _compared(beside.run.name, mine, theirs)
     summary = ExplanationSummary(
         method=method,
         model=kept.which,
         weights_sha256=kept.weights_sha256,
         examples=[
-            _row(row, each, theirs and theirs.examples[place])
+            _row(row, each, theirs.examples[place] if theirs else None)
             for place, (row, each) in enumerate(zip(rows.tolist(), mine.examples, strict=True))
         ],
         shares=_shares(mine) if mine.form == FEATURES else {},
@@ -141,11 +141,11 @@ def _row(row: int, mine: Explained, theirs: Explained | None) -> ExplainedRow:
         score=mine.score,
         start=None if math.isnan(mine.start) else mine.start,
         gap=None if math.isnan(mine.gap) else mine.gap,
-        said_beside=theirs and theirs.said,
+        said_beside=theirs.said if theirs else None,
     )
 
 
-def _shares(explanation: Explanation) -> Mapping[str, float]:
+def _shares(explanation: Explanation) -> dict[str, int | float]:
     from models.explain.figures import shares
 
     names = explanation.examples[0].parts
