@@ -105,7 +105,7 @@ def _texts(explanations: Mapping[str, Explanation], title: str) -> Figure:
 
 
 def _words(axes: Axes, line: float, example: Explained, style: dict[str, Any]) -> None:
-    most = float(example.values.abs().max()) or 1.0
+    most = float(example.values.abs().sum() and example.values.abs().max()) or 1.0  # a text may be empty
     for down, words in enumerate(_wrapped(example)):
         for column, place in words:
             word, share = _printable(example.parts[place]), float(example.values[place]) / most

@@ -124,7 +124,7 @@ def images(num_rows: int, side: int = 8) -> Dataset:
     label = torch.arange(num_rows) % 2
     image[:, 0, 2, 5] = (255 * label).to(torch.uint8)
     rows = Examples({"image": image, "label": label})
-    test = rows.take(torch.arange(min(20, num_rows)))
+    test = rows.take(torch.arange(min(10, num_rows)))
     return Dataset("toy", "images", rows, test, "label", ("dark", "bright"), info={"max_value": 255})
 
 
@@ -146,7 +146,7 @@ def test_a_network_is_seen_to_go_by_the_pixel_that_matters() -> None:
     task = ImageClassification(images(256))
     model = trained(task, 12)
     found = {method: task.explain(model, task.dataset.test, method) for method in GRADIENTS}
-    assert [each.answer for each in found[SALIENCY].examples] == ["dark", "bright"] * 10
+    assert [each.answer for each in found[SALIENCY].examples] == ["dark", "bright"] * 5
     for each in found[SALIENCY].examples:
         assert divmod(int(each.values.argmax()), 8) == (2, 5)
     # From a black image on, a pixel that is black has changed nothing.
@@ -182,7 +182,7 @@ def test_features_without_labels_are_explained_by_a_linear_classifier_of_them() 
     scaler = StandardScaler().fit(features.numpy())
     label = task.dataset.train["label"].numpy()
     probe = LogisticRegression(max_iter=1000).fit(scaler.transform(features.numpy()), label)
-    asked = scaler.transform(features[:20].numpy())
+    asked = scaler.transform(features[:10].numpy())
     assert [each.asked for each in found.examples] == probe.predict(asked).tolist()
     score = np.abs(probe.decision_function(asked)) / 2
     assert [each.score for each in found.examples] == pytest.approx(score, rel=1e-3, abs=1e-4)

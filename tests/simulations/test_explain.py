@@ -217,11 +217,9 @@ def test_what_it_refuses(runs: Path, tmp_path: Path) -> None:
         "task vae cannot be explained: give a run of cnn, contrastive, lstm-forecast, masked-pixels, ner or "
         "text-classify"
     )
-    other = changed(
-        run, tmp_path / "b", 'task-options = ""', "task-options = \"network = 'mobilenet_v3_small'\""
-    )
+    other = changed(run, tmp_path / "b", 'task-options = ""', "task-options = \"norm = 'group'\"")
     line = refused(run, "--beside", other)
-    assert line.startswith(f"explain {other / 'models' / 'best.safetensors'} has a weight classifier.0.bias")
+    assert line.startswith(f"explain {other / 'models' / 'best.safetensors'} has a weight features.3.bias")
     shutil.rmtree(other / "models")
     line = refused(other)
     assert line == (
