@@ -96,7 +96,7 @@ def load_kept(given: Path) -> Kept:
 
 def _load(model: nn.Module, path: Path) -> dict[str, Tensor]:
     """Load a file of weights into a model, and return them; UserError where one has no place there."""
-    held = read_weights(path, WANTED_FOR)
+    held = read_weights(path, f"{WANTED_FOR} ")
     state = model_state(model)
     for name, tensor in held.items():
         if name not in state or state[name].shape != tensor.shape:
