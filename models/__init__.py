@@ -14,12 +14,20 @@ if TYPE_CHECKING:
     from models.data.dataset import Dataset, Examples
     from models.data.labels import Labels
     from models.data.source import Source, source_path
+    from models.explain.attribution import GRADIENTS, attribute
+    from models.explain.explanation import FEATURES, IMAGE, WORDS, Explained, Explanation
     from models.task import Batch, Metrics, Objective, OptimizerChoice, State, Task
 
 __all__ = [
+    "FEATURES",
+    "GRADIENTS",
+    "IMAGE",
+    "WORDS",
     "Batch",
     "Dataset",
     "Examples",
+    "Explained",
+    "Explanation",
     "Labels",
     "Metrics",
     "Objective",
@@ -29,6 +37,7 @@ __all__ = [
     "Task",
     "TaskConfig",
     "UserError",
+    "attribute",
     "derive_seed",
     "generator_for",
     "parse_options",
@@ -44,6 +53,8 @@ _PLACES = {
     "models.data.dataset": ("Dataset", "Examples"),
     "models.data.labels": ("Labels",),
     "models.data.source": ("Source", "source_path"),
+    "models.explain.attribution": ("GRADIENTS", "attribute"),
+    "models.explain.explanation": ("FEATURES", "IMAGE", "WORDS", "Explained", "Explanation"),
     "models.task": ("Batch", "Metrics", "Objective", "OptimizerChoice", "State", "Task"),
 }
 """Module -> the names that it brings."""

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from models.data.dataset import Dataset, Examples
 from models.data.tokens import LearnedTokens
+from models.explain.explanation import Explanation
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -113,6 +114,8 @@ class Task(ABC):
 
     Its metric, such as a probe's accuracy, is not what it is trained for, and may be best before training.
     """
+    explained_by: Sequence[str] = ()
+    """Methods by which `explain` tells what a model looks at, the most telling first; () where it cannot."""
 
     def __init__(self, dataset: Dataset) -> None:
         self.dataset = dataset
@@ -206,6 +209,16 @@ class Task(ABC):
     def figures(self, model: nn.Module, data: Examples, generator: torch.Generator) -> "dict[str, Figure]":
         """Draw what a person would rather look at, by name; `data` is the held-out examples."""
         return {}
+
+    def explain(
+        self, model: nn.Module, data: Examples, method: str, asked: Sequence[int] | None = None
+    ) -> Explanation:
+        """Tell how much each part of each example counts for an answer, by one of `explained_by`.
+
+        `asked` are the numbers of the answers, such as classes; unless given, they are what the model says.
+        The model is on the CPU and in eval mode, and gradients are computed. Nothing is drawn at random.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has explained_by and no explain")
 
 
 def merge_metrics(parts: Sequence[Metrics]) -> Metrics:

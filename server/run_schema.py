@@ -40,6 +40,8 @@ LOCK, TOKEN = "lock", "token"
 LAUNCHER = "launcher.lock"
 """Held by the process that shows a run at a terminal: it must be that of its own run."""
 CHECKPOINTS, CLIENTS, FIGURES = "checkpoints", "clients", "figures"
+EXPLANATIONS = "explanations"
+"""What `polyfed explain` found: METHOD.json (an ExplanationSummary), METHOD.csv and METHOD.png."""
 TENSORBOARD, MLRUNS = "tensorboard", "mlruns"
 BEST_MODEL, LAST_MODEL = Path("models", "best.safetensors"), Path("models", "last.safetensors")
 START_MODEL = Path("models", "start.safetensors")
@@ -346,6 +348,55 @@ class TransferSummary(RunFile):
     """What happened -> part of the model -> to which of its entries."""
     remarks: list[str] = []
     """What a person should know of these weights."""
+
+
+class ExplainedRow(RunFile):
+    """A held-out example that was explained."""
+
+    row: int
+    """Its place among the held-out examples."""
+    answer: str
+    """What was explained, such as a class."""
+    truth: str
+    said: str
+    """What the model itself says."""
+    score: Number
+    """What the model gives for the answer."""
+    start: Number | None
+    """What it gives for the baseline; null where the method knows none."""
+    gap: Number | None
+    """How far the attributions are from adding up to score less start."""
+    said_beside: str | None = None
+    """What the model beside says."""
+
+
+class Alike(RunFile):
+    """How alike two models attribute: a number for each example, null where one of them has no ranking."""
+
+    of: str
+    """The other model."""
+    rank_correlation: list[Number | None]
+    """Spearman's, over the parts of an example that are not 0 for both."""
+    shared_top: list[Number | None]
+    """How much of the tenth with the largest attributions both have in common; by chance a tenth."""
+    other_examples: list[Number | None]
+    """The correlation with what the other attributes in the next example; null where their parts differ."""
+
+
+class ExplanationSummary(RunFile):
+    """METHOD.json: what a method tells of a run's model, and whether another model looks at the same."""
+
+    method: str
+    model: str
+    """Which of the run's models, such as "best, of round 18"."""
+    weights_sha256: str
+    examples: list[ExplainedRow]
+    shares: dict[str, Number] = {}
+    """Feature -> its part of the mean size of all attributions; {} where examples have parts of their own."""
+    untrained: Alike | None = None
+    """Beside the model that training began with."""
+    beside: Alike | None = None
+    """Beside the model of another run; null where none was asked for."""
 
 
 def whole_record(line: bytes) -> RoundRecord | None:

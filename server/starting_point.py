@@ -39,33 +39,46 @@ def starting_point(config: ServerConfig) -> StartingPoint:
     if config.resume and own.exists():
         return StartingPoint(own)
     given = Path(config.init_from)
-    if given.is_dir():
-        return _of_run(given, _order(given))
-    if given.exists():
+    if given.exists() and not given.is_dir():
         return StartingPoint(given)
-    run, colon, which = config.init_from.rpartition(":")
-    if colon and which in MODELS and Path(run).is_dir():
-        return _of_run(Path(run), [which])
+    run, which = run_and_model(config.init_from)
+    if run.is_dir():
+        return kept_model(run, which)
     raise UserError(
         f"init-from {given} is not there: give a run folder, with :best or :last after it where you want "
         "one of these, or a .safetensors or .pth file"
     )
 
 
-def _of_run(run: Path, order: Sequence[str]) -> StartingPoint:
-    """Return the first of these models that the run has kept."""
-    which = next((which for which in order if (run / MODELS[which]).exists()), None)
-    if which is None:
+def run_and_model(given: str) -> tuple[Path, str]:
+    """Return the folder that RUN, RUN:best or RUN:last names, and which of its models; "" = nobody says.
+
+    A folder may itself be called so.
+    """
+    run, colon, which = given.rpartition(":")
+    named = colon and which in MODELS and not Path(given).is_dir()
+    return (Path(run), which) if named else (Path(given), "")
+
+
+def kept_model(run: Path, which: str = "", wanted_for: str = "init-from") -> StartingPoint:
+    """Return which of its models a run gives: the best, or the last where it learns for others to begin with.
+
+    Where it has not kept that one, the other is taken, unless `which` asks for one of them.
+    Raises UserError, which says what it was `wanted_for`, where there is none.
+    """
+    order = [which] if which else _order(run)
+    which = next((which for which in order if (run / MODELS[which]).exists()), "")
+    if not which:
         wanted = " nor ".join(str(MODELS[which]) for which in order)
         raise UserError(
-            f"init-from {run} is no run that has kept such a model: it holds "
+            f"{wanted_for} {run} is no run that has kept such a model: it holds "
             f"{'neither ' if len(order) > 1 else 'no '}{wanted}"
         )
     path = run / MODELS[which]
     remarks = _how_it_ended(_result(run), which)
     if which != order[0]:
         remarks.append(f"it has kept no {order[0]} model: its {which} one is taken")
-    if which == BEST and _round_of(path, run) == 0:
+    if which == BEST and round_of(path, run) == 0:
         remarks.append(f"its best model is that of round 0, which nobody has trained; {run}:last is its last")
     return StartingPoint(path, remarks)
 
@@ -98,7 +111,7 @@ def _result(run: Path) -> RunResult | None:
         return None
 
 
-def _round_of(path: Path, run: Path) -> int | None:
+def round_of(path: Path, run: Path) -> int | None:
     """Return the round after which a best model was kept; None where nobody has said."""
     try:
         with safe_open(path, framework="pt") as file:

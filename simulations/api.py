@@ -19,9 +19,21 @@ from simulations.tables import RunTables, SweepTables
 from simulations.terminal import make_console
 
 if TYPE_CHECKING:
+    from pandas import DataFrame
+
     from simulations.runtime.launch import Runtime
 
-__all__ = ["RunFailedError", "RunTables", "SweepTables", "UserError", "Workers", "load", "run", "sweep"]
+__all__ = [
+    "RunFailedError",
+    "RunTables",
+    "SweepTables",
+    "UserError",
+    "Workers",
+    "explain",
+    "load",
+    "run",
+    "sweep",
+]
 
 Scenario = str | Path | Mapping[str, Any]
 """The name of a scenario that comes with polyfed, the path of a TOML file, or run-config keys."""
@@ -76,6 +88,25 @@ def load(folder: str | Path) -> RunTables | SweepTables:
     if not runs:
         raise UserError(f"{path} is neither the folder of a run nor that of a sweep: it holds no {CONFIG}")
     return SweepTables(tuple(RunTables(read_run(each)) for each in runs), path.absolute())
+
+
+def explain(
+    run: str | Path,
+    *,
+    beside: str | Path | None = None,
+    methods: Sequence[str] = (),
+    examples: int = 32,
+    progress: bool = True,
+) -> "DataFrame":
+    """Ask what a run's model looks at, as `polyfed explain` does, and return a row a method and example.
+
+    Figures and every value lie in the run's folder then. Raises UserError for what cannot be explained.
+    """
+    from simulations.explain.command import explain
+    from simulations.explain.summary import explained_frame
+
+    other = None if beside is None else Path(beside)
+    return explained_frame(explain(Path(run), other, methods, examples, make_console(quiet=not progress)))
 
 
 def sweep(

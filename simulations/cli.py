@@ -306,6 +306,22 @@ def chat(run: Path, model: str | None) -> None:
     talk(load_speaker(run, model), sys.stdin, make_console())
 
 
+@cli.command("explain")
+@click.argument("run", type=FILE, help="Run folder, or RUN:best or RUN:last for one of its models.")
+@click.option("--beside", type=FILE, help="Another run on the same data, asked about the same answers.")
+@click.option("--method", multiple=True, help="May be repeated; all that the task offers unless given.")
+@click.option("--examples", type=click.IntRange(min=1), default=32, show_default=True,
+              help="Held-out examples that are explained.")  # fmt: skip
+def explain_run(run: Path, beside: Path | None, method: tuple[str, ...], examples: int) -> None:
+    """Show what a run's model looks at, and whether another's looks at the same.
+
+    Figures and numbers are kept in RUN/explanations, and shown by its report.
+    """
+    from simulations.explain.command import explain
+
+    explain(run, beside, method, examples, make_console())
+
+
 @cli.command("clean")
 @click.argument("runs", nargs=-1, type=FILE, help="Run folders.")
 @click.option("--cache", "datasets", is_flag=True, help="Remove the parsed datasets that this machine keeps.")

@@ -11,6 +11,8 @@ from models.core.config import require
 from models.core.confusion_matrix import confusion_matrix
 from models.core.errors import UserError
 from models.data.dataset import Dataset, Examples
+from models.explain.explanation import Explanation
+from models.images.explained import METHODS, explain_images, methods_of
 from models.images.networks import STRIDE, find_network
 from models.task import Batch, Metrics, Objective, OptimizerChoice, Task
 
@@ -34,6 +36,7 @@ class ImageClassification(Task):
     batch_by_row = True
     metric = "accuracy"
     metrics = ("loss",)
+    explained_by = METHODS
 
     def __init__(self, dataset: Dataset, norm: str = "", network: str = "") -> None:
         super().__init__(dataset)
@@ -44,6 +47,7 @@ class ImageClassification(Task):
         require(min(height, width) >= STRIDE, "sides of images", sides, f"{height}x{width}")
         self.network = find_network(network, (channels, height, width), norm)
         self.unstackable, self.stackable = self.network.unstackable, not self.network.unstackable
+        self.explained_by = methods_of(self.network.map)
         self.max_value = float(dataset.info["max_value"])
 
     def build(self) -> nn.Module:
@@ -75,6 +79,13 @@ class ImageClassification(Task):
         """Draw the confusion matrix of the held-out examples."""
         predicted = self._logits(model, data).argmax(1)
         return {"confusion-matrix": confusion_matrix(data["label"], predicted, self.dataset.classes)}
+
+    def explain(
+        self, model: nn.Module, data: Examples, method: str, asked: Sequence[int] | None = None
+    ) -> Explanation:
+        """Tell which pixels speak for a class, or where in the map of features."""
+        image, classes = self._pixels(data["image"]), self.dataset.classes
+        return explain_images(model, image, data["label"], classes, method, asked, self.network.map)
 
     def _logits(self, model: nn.Module, data: Examples) -> Tensor:
         """(N, C, H, W) -> (N, num_classes), on the CPU."""

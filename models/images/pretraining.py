@@ -1,17 +1,34 @@
 """What tasks share that train the features of an image classifier without labels."""
 
+from collections.abc import Sequence
 from typing import cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from models.core.errors import UserError
-from models.core.probe import probe
+from models.core.probe import fit_scores, probe, some_rows
 from models.data.dataset import Dataset, Examples
+from models.explain.explanation import Explanation
 from models.images.cnn import EVALUATION_BATCH
+from models.images.explained import METHODS, explain_images, methods_of
 from models.images.networks import find_network
 from models.images.pyramid import image_shape
 from models.task import Task
+
+
+class Probed(nn.Module):
+    """Features, and a linear classifier of their means over the image."""
+
+    def __init__(self, features: nn.Module, channels: int, weight: Tensor, bias: Tensor) -> None:
+        super().__init__()
+        self.features, self.channels = features, channels
+        self.weight, self.bias = weight, bias
+
+    def forward(self, image: Tensor) -> Tensor:
+        """(B, C, H, W) in [0, 1] -> scores (B, num_classes)."""
+        return F.linear(pooled(self.features(image), self.channels), self.weight, self.bias)
 
 
 class ImagePretraining(Task):
@@ -26,6 +43,7 @@ class ImagePretraining(Task):
     metric = "probe-accuracy"
     pretrains = True
     metrics = ("loss",)
+    explained_by = METHODS
 
     def __init__(self, dataset: Dataset, norm: str, network: str) -> None:
         super().__init__(dataset)
@@ -34,6 +52,7 @@ class ImagePretraining(Task):
         self.shape = image_shape(dataset)
         self.network = find_network(network, self.shape, norm)
         self.max_value = float(dataset.info["max_value"])
+        self.explained_by = methods_of(self.network.map)
 
     def trains_on_one(self, model: nn.Module) -> bool:
         """Return whether the network can train on a batch of one example."""
@@ -46,6 +65,23 @@ class ImagePretraining(Task):
         return probe(
             lambda rows: self.embed(model, train.at(rows)["image"]), train["label"], features, data["label"]
         )
+
+    def explain(
+        self, model: nn.Module, data: Examples, method: str, asked: Sequence[int] | None = None
+    ) -> Explanation:
+        """Tell what of an image speaks for a class to a linear classifier of the features.
+
+        That one learns from some of the training examples, the same for every model.
+        """
+        train, classes = self.dataset.train, self.dataset.classes
+        rows = some_rows(len(train))
+        with torch.no_grad():
+            found = self.embed(model, train["image"][rows])
+        weight, bias = fit_scores(found, train["label"][rows], len(classes))
+        channels, *_ = self.network.map
+        probed = Probed(cast(nn.Module, model.features), channels, weight.float(), bias.float()).eval()
+        image = self.pixels(data["image"])
+        return explain_images(probed, image, data["label"], classes, method, asked, self.network.map)
 
     def embed(self, model: nn.Module, image: Tensor) -> Tensor:
         """(N, C, H, W) as stored -> the mean of each feature over the image (N, c), on the CPU."""

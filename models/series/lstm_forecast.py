@@ -12,6 +12,8 @@ from torch.nn import functional as F
 
 from models.core.config import require
 from models.data.dataset import Dataset, Examples
+from models.explain.attribution import GRADIENTS, INTEGRATED_GRADIENTS, attribute
+from models.explain.explanation import FEATURES, Explained, Explanation
 from models.task import Batch, Metrics, Objective, OptimizerChoice, Task
 
 if TYPE_CHECKING:
@@ -56,6 +58,7 @@ class Forecasting(Task):
     metric = "rmse"
     maximize = False
     metrics = ("mae", "persistence-rmse", "persistence-mae", "rmse-over-persistence", "loss")
+    explained_by = GRADIENTS
 
     def __init__(self, dataset: Dataset, hidden_size: int = 128, num_layers: int = 1) -> None:
         super().__init__(dataset)
@@ -130,6 +133,36 @@ class Forecasting(Task):
         ahead = "One step" if horizon == 1 else f"{horizon} steps"
         figure.suptitle(f"{ahead} ahead, held-out steps", x=0.01, ha="left")
         return {"forecast": figure}
+
+    def explain(
+        self, model: nn.Module, data: Examples, method: str, asked: Sequence[int] | None = None
+    ) -> Explanation:
+        """Tell what each value of a window counts for the forecast, in the series' own unit.
+
+        Integrated gradients begin with a window that stays at its own mean, where nothing ever happened.
+        """
+
+        def forecast(window: Tensor, scale: Tensor) -> Tensor:
+            level = window.mean(1)
+            scaled: Tensor = model(((window - level[:, None]) / scale[:, None]).float())
+            return level + scale * scaled
+
+        window = data["window"].double()
+        calm = _level(data).double()[:, None].expand_as(window)
+        found = attribute(forecast, window, method, None, calm, (data["scale"].double(),))
+        horizon, length = self.dataset.info.get("horizon", 1), window.shape[1]
+        steps = tuple(f"t-{horizon + length - 1 - place}" for place in range(length))
+        rows = zip(
+            found.values, data["target"].tolist(), found.score.tolist(), found.start.tolist(), strict=True
+        )
+        return Explanation(
+            FEATURES,
+            [
+                Explained(values, f"{score:g}", f"{score:g}", f"{target:g}", score, start, parts=steps)
+                for values, target, score, start in rows
+            ],
+            signed=method == INTEGRATED_GRADIENTS,
+        )
 
     def _draw(self, axes: "Axes", number: int, data: Examples, forecast: Tensor) -> None:
         info = self.dataset.info

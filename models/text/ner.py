@@ -10,9 +10,12 @@ from torch.nn import functional as F
 from models.data.dataset import Dataset, Examples
 from models.data.tag_schemes import OUTSIDE
 from models.data.tagged_sentences import read
+from models.explain.attribution import INTEGRATED_GRADIENTS
+from models.explain.explanation import WORDS, Explained, Explanation
 from models.task import Batch, Metrics
 from models.text.backbone import SCRATCH
 from models.text.entities import entity_metrics
+from models.text.explained import METHODS, Question, explain_words
 from models.text.fine_tuned import FineTuned
 from models.text.length_buckets import by_length
 from models.text.pieces import OVERLAP, SPLIT, Piece, Sentences, encode, is_asked
@@ -35,6 +38,7 @@ class EntityRecognition(FineTuned):
     kind = "tagged-sentences"
     metric = "f1"
     metrics = ("precision", "recall", "f1-*", "precision-*", "recall-*", "loss")
+    explained_by = METHODS
 
     def __init__(
         self,
@@ -96,6 +100,56 @@ class EntityRecognition(FineTuned):
             "classification-report": report_figure(metrics, self.types),
             "sentences": sentences_figure([(words[row], true[row], given[row]) for row in shown], self.types),
         }
+
+    def explain(
+        self, model: nn.Module, data: Examples, method: str, asked: Sequence[int] | None = None
+    ) -> Explanation:
+        """Tell which words speak for the tag of the first word of a sentence's first entity.
+
+        In a sentence without an entity that the network is asked about it is the first word.
+        """
+        sentences = self.words(data)
+        with torch.no_grad():
+            _, _, predicted = self._predict(model, data)
+        chosen = self._first_entities(data, sentences)
+        row, word = torch.arange(len(data)), torch.tensor([place for _, place in chosen])
+        said, true = predicted[row, word].tolist(), data["tag"][row, word].tolist()
+        answers = asked or said
+        questions = [
+            Question(piece, answer, place) for (piece, place), answer in zip(chosen, answers, strict=True)
+        ]
+        found = explain_words(model, self.backbone, sentences, questions, method)
+        rows = zip(found, sentences, word.tolist(), answers, said, true, strict=True)
+        examples = [
+            Explained(
+                each.values,
+                answer=f"{words[place]}: {self.tags[answer]}",
+                said=self.tags[given],
+                truth=self.tags[tag],
+                score=each.score,
+                start=each.start,
+                asked=answer,
+                parts=tuple(words),
+            )
+            for each, words, place, answer, given, tag in rows
+        ]
+        return Explanation(WORDS, examples, signed=method == INTEGRATED_GRADIENTS)
+
+    def _first_entities(self, data: Examples, sentences: Sentences) -> list[tuple[Piece, int]]:
+        """Return of each sentence a word that the network is asked about, and the piece in which it is."""
+        pieces = self.long_sentences.pieces(sentences)
+        _, words = self.encode(data, sentences, pieces)
+        outside = self.tags.index(OUTSIDE)
+        found: dict[int, tuple[Piece, int]] = {}
+        for piece, row in zip(pieces, words.tolist(), strict=True):
+            for word in row:
+                if word >= 0:
+                    before = found.setdefault(piece.sentence, (piece, word))
+                    tags = data["tag"][piece.sentence]
+                    if tags[before[1]] == outside != tags[word]:
+                        found[piece.sentence] = piece, word
+        # A sentence of words without a token has none that is asked about.
+        return [found.get(piece.sentence, (piece, 0)) for piece in pieces if piece.start == 0]
 
     def words(self, data: Examples) -> list[list[str]]:
         """Return the words of each sentence."""

@@ -11,8 +11,11 @@ from torch.nn import functional as F
 from models.core.confusion_matrix import confusion_matrix
 from models.data.dataset import Dataset, Examples
 from models.data.labelled_text import KIND, read_texts
+from models.explain.attribution import INTEGRATED_GRADIENTS
+from models.explain.explanation import WORDS, Explained, Explanation
 from models.task import Batch, Metrics
 from models.text.backbone import SCRATCH
+from models.text.explained import METHODS, Question, explain_words
 from models.text.fine_tuned import FineTuned
 from models.text.length_buckets import by_length
 from models.text.pieces import OVERLAP, SPLIT, Piece, Sentences, encode
@@ -40,6 +43,7 @@ class TextClassification(FineTuned):
     kind = KIND
     metric = "accuracy"
     metrics: ClassVar[tuple[str, ...]] = ("macro-f1", f"{F1}*", "loss")
+    explained_by = METHODS
 
     def __init__(
         self,
@@ -89,6 +93,38 @@ class TextClassification(FineTuned):
         predicted = self._logits(model, data).argmax(1)
         return {"confusion-matrix": confusion_matrix(data["label"], predicted, self.dataset.classes)}
 
+    def explain(
+        self, model: nn.Module, data: Examples, method: str, asked: Sequence[int] | None = None
+    ) -> Explanation:
+        """Tell which words speak for a class; of a text that is read in pieces, all of them together."""
+        with torch.no_grad():
+            said = self._logits(model, data).argmax(1).tolist()
+        answers, sentences, classes = asked or said, self.words(data), self.dataset.classes
+        pieces = self.long_sentences.pieces(sentences)
+        whole = [0] * len(sentences)
+        for piece in pieces:
+            whole[piece.sentence] += _weight(piece)
+        questions = [
+            Question(each, answers[each.sentence], share=_weight(each) / whole[each.sentence])
+            for each in pieces
+        ]
+        found = explain_words(model, self.backbone, sentences, questions, method)
+        rows = zip(found, sentences, answers, said, data["label"].tolist(), strict=True)
+        examples = [
+            Explained(
+                each.values,
+                answer=classes[answer],
+                said=classes[given],
+                truth=classes[true],
+                score=each.score,
+                start=each.start,
+                asked=answer,
+                parts=tuple(words),
+            )
+            for each, words, answer, given, true in rows
+        ]
+        return Explanation(WORDS, examples, signed=method == INTEGRATED_GRADIENTS)
+
     def words(self, data: Examples) -> list[list[str]]:
         """Return what lies between the blanks of each text."""
         return [_WORD.findall(text) for text in read_texts(data["text"])]
@@ -105,8 +141,12 @@ class TextClassification(FineTuned):
             batch, _ = encode(self.backbone, sentences, chosen)
             given = logits_of(model, {name: column.to(device) for name, column in batch.items()})
             text = torch.tensor([piece.sentence for piece in chosen])
-            # A text of blanks alone has one piece without a word.
-            weight = torch.tensor([max(piece.asked_end - piece.asked_start, 1) for piece in chosen]).double()
+            weight = torch.tensor([_weight(piece) for piece in chosen]).double()
             logits.index_add_(0, text, given.double().cpu() * weight[:, None])
             weights.index_add_(0, text, weight)
         return logits / weights[:, None]
+
+
+def _weight(piece: Piece) -> int:
+    """Return what a piece counts in its text; one of blanks alone has one piece without a word."""
+    return max(piece.asked_end - piece.asked_start, 1)

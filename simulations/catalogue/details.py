@@ -54,6 +54,7 @@ def print_task(name: str, console: Console) -> None:
         for what, words in (
             ("data", f"{cls.kind}: {', '.join(fitting)}"),
             ("metrics", metrics),
+            ("explained by", ", ".join(cls.explained_by) or "nothing"),
             ("scenarios", ", ".join(catalogue.scenarios.get((name, cls.kind), [])) or "none"),
         ):
             console.print(f"{what}: {words}")

@@ -11,7 +11,8 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
 from models.core.config import RunConfig
 from models.core.errors import UserError
-from server.run_schema import LEAVES, REPORT
+from server.run_schema import LEAVES, REPORT, ExplanationSummary
+from simulations.explain.summary import cells_of, columns, goes_by, legend
 from simulations.report import charts
 from simulations.report.charts import Chart, bar_chart
 from simulations.report.client_distribution import ClientDistribution, client_distributions
@@ -64,6 +65,11 @@ class RunView:
     partition: str | None
     """A data URI, as are the figures."""
     figures: Mapping[str, str]
+    explanations: Mapping[str, str]
+    """Method -> a data URI."""
+    explained: Sequence[Sequence[str]]
+    """Headings, and a row a method, of what was found; [] where nobody has asked."""
+    explained_legend: Sequence[str]
     config: Mapping[str, str]
     """Config key -> its value; of what was left to the task, what the task chose."""
     changed: Mapping[str, str]
@@ -148,6 +154,9 @@ def _view(run: Run) -> RunView:
         traffic=[chart for chart in traffic if chart],
         partition=_data_uri(holdings_svg(run.partition).encode()) if run.partition else None,
         figures={name: _data_uri(svg) for name, svg in run.figures.items()},
+        explanations={method: _data_uri(each.png, "png") for method, each in run.explanations.items()},
+        explained=_explained([each.summary for each in run.explanations.values()]),
+        explained_legend=_legend([each.summary for each in run.explanations.values()]),
         config=_config(run),
         changed=_changed(run.config),
     )
@@ -185,9 +194,23 @@ def _time_by_phase(run: Run) -> dict[str, list[float]]:
     return time
 
 
-def _data_uri(svg: bytes) -> str:
+def _explained(summaries: Sequence[ExplanationSummary]) -> list[list[str]]:
+    """Return headings, and a row a method; [] where there is none."""
+    names = columns(summaries)
+    rows = [["model", *names]]
+    for each in summaries:
+        cells = cells_of(each)
+        rows.append([each.model, *(cells.get(name, "") for name in names)])
+    return rows if summaries else []
+
+
+def _legend(summaries: Sequence[ExplanationSummary]) -> list[str]:
+    return [*legend(summaries), *goes_by(summaries)]
+
+
+def _data_uri(image: bytes, kind: str = "svg+xml") -> str:
     """An image of its own, so that the ids of two SVGs never meet and nothing in one can run or load."""
-    return "data:image/svg+xml;base64," + base64.b64encode(svg).decode("ascii")
+    return f"data:image/{kind};base64," + base64.b64encode(image).decode("ascii")
 
 
 def _duration(seconds: float) -> str:

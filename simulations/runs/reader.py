@@ -14,18 +14,20 @@ from models.core.config import EARLIER, RunConfig, checked
 from models.core.errors import UserError
 from server.run_schema import (
     CONFIG,
+    EXPLANATIONS,
     FIGURES,
     METRICS,
     PARTITION,
     RESULT,
     TRANSFER,
+    ExplanationSummary,
     PartitionCounts,
     RoundRecord,
     RunResult,
     TransferSummary,
     explain,
 )
-from simulations.runs.record import Run
+from simulations.runs.record import Drawn, Run
 from simulations.scenario import defaults
 
 Schema = TypeVar("Schema", bound=BaseModel)
@@ -63,6 +65,7 @@ def read_run(path: Path) -> Run:
         transfer=_read_json(path / TRANSFER, TransferSummary),
         figures={file.stem: file.read_bytes() for file in sorted((path / FIGURES).glob("*.svg"))},
         half_written=half_written,
+        explanations=_read_explanations(path / EXPLANATIONS),
     )
 
 
@@ -110,6 +113,17 @@ def _read_rounds(path: Path) -> tuple[tuple[RoundRecord, ...], bool]:
                     return tuple(rounds), True
                 raise
     return tuple(rounds), False
+
+
+def _read_explanations(folder: Path) -> dict[str, Drawn]:
+    """Return what there is of each method whose picture is there, too."""
+    found = {}
+    for path in sorted(folder.glob("*.json")):
+        picture = path.with_suffix(".png")
+        summary = _read_json(path, ExplanationSummary)
+        if summary and picture.exists():
+            found[summary.method] = Drawn(summary, picture.read_bytes())
+    return found
 
 
 def _read_json(path: Path, schema: type[Schema]) -> Schema | None:

@@ -3,14 +3,22 @@
 import math
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
 from models.core.config import RunConfig
 from models.core.plugins import offers
-from server.run_schema import Metrics, PartitionCounts, RoundRecord, RunResult, Traffic, TransferSummary
+from server.run_schema import (
+    ExplanationSummary,
+    Metrics,
+    PartitionCounts,
+    RoundRecord,
+    RunResult,
+    Traffic,
+    TransferSummary,
+)
 
 UNFINISHED = "unfinished"
 
@@ -31,6 +39,13 @@ class Best(NamedTuple):
     metrics: Mapping[str, float]
 
 
+class Drawn(NamedTuple):
+    """What `polyfed explain` kept of a method."""
+
+    summary: ExplanationSummary
+    png: bytes
+
+
 @dataclass(frozen=True)
 class Run:
     """A run folder; `result` is None while the run is under way, or if it was killed."""
@@ -48,6 +63,8 @@ class Run:
     """Name -> SVG of the final model."""
     half_written: bool
     """Whether metrics.jsonl ends inside a line, which is left out."""
+    explanations: Mapping[str, Drawn] = field(default_factory=dict)
+    """Method -> what `polyfed explain` found."""
 
     @property
     def status(self) -> str:

@@ -57,6 +57,12 @@ def test_it_is_listed_and_runs(package: Path, site: Path, tmp_path: Path) -> Non
     result = json.loads((run / "result.json").read_text(encoding="utf-8"))
     assert result["best"]["rmse"] < 62
     assert result["final"].keys() == {"rmse", "mae"}
+    explained = polyfed("explain", run)
+    assert (explained.code, explained.err) == (0, "")
+    found = json.loads((run / "explanations" / "integrated-gradients.json").read_text(encoding="utf-8"))
+    # Body mass, blood pressure and the logarithm of triglycerides, as in every analysis of these patients.
+    assert {"x2", "x8"} <= set(sorted(found["shares"], key=found["shares"].get)[-4:])
+    assert max(abs(row["gap"]) for row in found["examples"]) < 0.5
 
 
 @pytest.mark.slow

@@ -1,0 +1,253 @@
+"""`polyfed explain`: its numbers, its files, what it prints and what it refuses."""
+
+import io
+import json
+import math
+import re
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from command_line import Ended, polyfed
+from rich.console import Console
+from torch import Tensor
+
+import polyfed as polyfed_face
+from models.core.errors import UserError
+from models.explain.explanation import FEATURES, IMAGE, Explained, Explanation
+from server.run_schema import Alike, ExplainedRow, ExplanationSummary
+from simulations.explain.agreement import alike, rank_correlation, shared_top
+from simulations.explain.explain import check_comparable
+from simulations.explain.kept import load_kept
+from simulations.explain.summary import largest_gap, print_summary
+from simulations.runs.reader import read_run
+
+
+def of(*rows: Tensor) -> Explanation:
+    return Explanation(IMAGE, [Explained(row, "a", "a", "a", 1.0) for row in rows])
+
+
+def test_rank_correlation_is_over_what_one_of_them_looks_at() -> None:
+    one = torch.tensor([0.0, 0.0, 1.0, 2.0, 3.0])
+    assert rank_correlation(one, 2 * one) == pytest.approx(1)
+    assert rank_correlation(one, torch.tensor([0.0, 0.0, 9.0, 5.0, -1.0])) == pytest.approx(-1)
+    # Ranks 1 2 3 and 1 3 2 differ by squares that add up to 2: 1 - 6 * 2 / (3 * 8).
+    assert rank_correlation(one, torch.tensor([0.0, 0.0, 1.0, 3.0, 2.0])) == pytest.approx(0.5)
+    assert math.isnan(rank_correlation(one, torch.zeros(5)))
+    assert math.isnan(rank_correlation(torch.zeros(5), torch.zeros(5)))
+
+
+def test_what_the_most_important_tenths_share() -> None:
+    one = torch.arange(1.0, 21.0)
+    assert shared_top(one, one) == 1
+    other = one.clone()
+    other[0] = -100  # of either sign
+    assert shared_top(one, other) == 0.5  # 19 and 20, and 0 and 20
+    assert math.isnan(shared_top(torch.zeros(3), torch.zeros(3)))
+
+
+def test_examples_are_compared_with_the_next_ones_too() -> None:
+    up, down = torch.tensor([1.0, 2.0, 3.0]), torch.tensor([3.0, 2.0, 1.0])
+    found = alike("b", of(up, up), of(up, down))
+    assert found.rank_correlation == pytest.approx([1, -1])
+    assert found.other_examples == pytest.approx([-1, 1])
+    assert alike("b", of(up), of(up)).other_examples == [None]
+    assert alike("b", of(up, up[:2]), of(up, up[:2])).other_examples == [None, None]
+
+
+def summary(beside: bool, **changes: object) -> ExplanationSummary:
+    row = ExplainedRow(row=3, answer="a", truth="a", said="a", score=3.0, start=1.0, gap=0.25)
+    numbers = Alike(
+        of="other", rank_correlation=[0.5, None], shared_top=[0.25, 0.5], other_examples=[None, -0.1]
+    )
+    return ExplanationSummary(
+        method="integrated-gradients",
+        model="best, of round 2",
+        weights_sha256="0",
+        examples=[row, row.model_copy(update={"score": 5.0, "gap": -0.75})],
+        untrained=numbers,
+        beside=numbers if beside else None,
+        **changes,
+    )
+
+
+def printed(summaries: list[ExplanationSummary], terminal: bool) -> str:
+    out = io.StringIO()
+    print_summary(summaries, Console(file=out, force_terminal=terminal, width=80 if terminal else 100_000))
+    return re.sub(r"\x1b\[\d*m", "", out.getvalue())
+
+
+@pytest.mark.parametrize("beside", [False, True])
+def test_the_summary_fits_a_terminal_and_is_a_row_a_method_in_a_pipe(beside: bool) -> None:
+    one = summary(beside, shares={"t-1": 0.5, "t-2": 0.3, "t-3": 0.15, "t-4": 0.05})
+    assert largest_gap(one) == 0.75 / 3  # the scores are 2 and 4 above their starts
+    lines = printed([one], terminal=True).splitlines()
+    assert max(map(len, lines)) <= 80
+    row = next(line for line in printed([one], terminal=False).splitlines() if line.startswith("integrated"))
+    of_other = ["0.50", "-0.10", "37.5", "%"] if beside else []
+    assert row.split() == ["integrated-gradients", *of_other, "0.50", "25", "%"]
+    assert "integrated-gradients goes by t-1 (50 %), t-2 (30 %), t-3 (15 %)" in lines
+    in_a_row = [line for line in lines if line.split()[:1] == ["integrated-gradients"]]
+    assert in_a_row[0].split() == row.split()
+
+
+SCENARIO = """
+dataset = "digits"
+num-clients = {clients}
+num-server-rounds = 2
+partitioner = "iid"
+"""
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with the runs "federated" and "central" on digits."""
+    folder = tmp_path_factory.mktemp("runs")
+    for name, clients in (("federated", 3), ("central", 1)):
+        scenario = folder / f"{name}.toml"
+        scenario.write_text(SCENARIO.format(clients=clients), encoding="utf-8")
+        ended = polyfed("run", scenario, "--in-process", "--run-dir", folder / name)
+        assert ended.code == 0, ended.err
+    return folder
+
+
+@pytest.fixture(scope="module")
+def asked(runs: Path) -> Ended:
+    return polyfed("explain", runs / "federated", "--beside", runs / "central", "--examples", 6)
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted((folder / "explanations").iterdir())}
+
+
+def test_two_runs_are_asked_about_the_same(runs: Path, asked: Ended) -> None:
+    assert (asked.code, asked.err) == (0, "")
+    said = asked.out.splitlines()
+    assert said[0].startswith("federated: cnn, best, of round ")
+    assert said[0].endswith("; 6 held-out examples of digits")
+    assert said[1].startswith("beside central: cnn, best, of round ")
+    assert "method" in said[2]
+    methods = ["integrated-gradients", "saliency", "grad-cam"]
+    assert [line.split()[0] for line in said[3:6]] == methods
+    assert said[-1] == f"report: {runs / 'federated' / 'report.html'}"
+    assert contents(runs / "federated").keys() == {
+        f"{method}.{kind}" for method in methods for kind in ("csv", "json", "png")
+    }
+    found = read_run(runs / "federated").explanations["saliency"].summary
+    assert len(found.examples) == 6
+    assert found.beside is not None
+    assert found.beside.of == "central"
+    both = [each for each in found.beside.rank_correlation if each is not None]
+    assert len(both) == 6
+    assert all(-1 <= each <= 1 for each in both)
+
+
+def test_every_number_is_in_the_table(runs: Path, asked: Ended) -> None:
+    folder = runs / "federated" / "explanations"
+    summary = json.loads((folder / "integrated-gradients.json").read_text(encoding="utf-8"))
+    head, *lines = (folder / "integrated-gradients.csv").read_text(encoding="utf-8").splitlines()
+    assert head == "example,part,federated,central"
+    assert len(lines) == 6 * 8 * 8
+    cells = [line.split(",") for line in lines]
+    for example in summary["examples"]:
+        values = [float(value) for row, _, value, _ in cells if int(row) == example["row"]]
+        assert sum(values) + example["gap"] == pytest.approx(example["score"] - example["start"], abs=1e-6)
+        assert abs(example["gap"]) < 0.05 * abs(example["score"] - example["start"])
+    assert [cell[1] for cell in cells[:2]] == ["0:0", "0:1"]
+
+
+def test_the_report_shows_it(runs: Path, asked: Ended) -> None:
+    page = (runs / "federated" / "report.html").read_text(encoding="utf-8")
+    assert "<h3>What it looks at</h3>" in page
+    assert page.count("data:image/png;base64,") == 3
+    assert "beside: rank correlation with the attributions of central, mean" in page
+    polyfed("report", runs / "central")
+    assert "What it looks at" not in (runs / "central" / "report.html").read_text(encoding="utf-8")
+
+
+def test_from_python_it_is_a_frame_and_the_same_bytes(runs: Path, asked: Ended) -> None:
+    before = contents(runs / "federated")
+    found = polyfed_face.explain(runs / "federated", beside=runs / "central", examples=6, progress=False)
+    assert found.shape == (3 * 6, 13)
+    assert contents(runs / "federated") == before
+    summary = read_run(runs / "federated").explanations["saliency"].summary
+    assert summary.beside is not None
+    assert found.loc["saliency", "beside/rank_correlation"].tolist() == summary.beside.rank_correlation
+    assert found.loc["saliency"].index.tolist() == [each.row for each in summary.examples]
+
+
+def test_one_model_and_one_method(runs: Path, tmp_path: Path) -> None:
+    run = tmp_path / "alone"
+    shutil.copytree(runs / "central", run, ignore=shutil.ignore_patterns("explanations"))
+    ended = polyfed("explain", f"{run}:last", "--method", "saliency", "--examples", 3)
+    assert (ended.code, ended.err) == (0, "")
+    assert ended.out.startswith("alone: cnn, last, of round 2; 3 held-out examples of digits\n")
+    assert contents(run).keys() == {"saliency.csv", "saliency.json", "saliency.png"}
+    head = (run / "explanations" / "saliency.csv").read_text(encoding="utf-8").splitlines()[0]
+    assert head == "example,part,alone"
+    assert read_run(run).explanations["saliency"].summary.beside is None
+
+
+def changed(run: Path, folder: Path, old: str, new: str) -> Path:
+    """Copy a run, with another text in its config."""
+    copy = folder / "changed"
+    shutil.copytree(run, copy, ignore=shutil.ignore_patterns("explanations"))
+    text = (copy / "config.toml").read_text(encoding="utf-8")
+    assert old in text
+    (copy / "config.toml").write_text(text.replace(old, new), encoding="utf-8")
+    return copy
+
+
+def refused(*arguments: object) -> str:
+    ended = polyfed("explain", *arguments)
+    assert (ended.code, ended.out) == (2, "")
+    (line,) = ended.err.splitlines()
+    return line.removeprefix("polyfed: ")
+
+
+def test_what_it_refuses(runs: Path, tmp_path: Path) -> None:
+    run = runs / "federated"
+    assert refused(tmp_path / "none") == f"there is no run folder {tmp_path / 'none'}"
+    assert refused(run, "--method", "gradcam") == (
+        "unknown method for task cnn 'gradcam': did you mean grad-cam?"
+    )
+    assert refused(changed(run, tmp_path / "a", 'task = "cnn"', 'task = "vae"')) == (
+        "task vae cannot be explained: give a run of cnn, contrastive, lstm-forecast, masked-pixels, ner or "
+        "text-classify"
+    )
+    other = changed(run, tmp_path / "b", 'task-options = ""', "task-options = \"norm = 'group'\"")
+    line = refused(run, "--beside", other)
+    assert line.startswith(f"explain {other / 'models' / 'best.safetensors'} has a weight features.3.bias")
+    shutil.rmtree(other / "models")
+    line = refused(other)
+    assert line == (
+        f"explain {other} is no run that has kept such a model: it holds neither models/best.safetensors nor "
+        "models/last.safetensors"
+    )
+    assert not (other / "explanations").exists()
+
+
+def test_runs_on_other_data_are_not_compared(runs: Path) -> None:
+    one = load_kept(runs / "federated")
+    read_otherwise = replace(load_kept(runs / "central"), data_sha256="other")
+    begin = "explain compares runs on the same examples, and these have"
+    end = "give a run beside federated with its dataset and dataset-options"
+    with pytest.raises(UserError, match=f"{begin} digits, read in two ways: {end}"):
+        check_comparable(one, read_otherwise)
+    config = one.config.model_copy(update={"dataset": "mnist-5k"})
+    with pytest.raises(UserError, match=f"{begin} digits and mnist-5k: {end}"):
+        check_comparable(one, replace(read_otherwise, config=config))
+
+
+def test_features_are_told_by_their_shares() -> None:
+    from models.explain.figures import draw, shares
+
+    rows = [
+        Explained(torch.tensor(values), "1", "1", "1", 1.0, parts=("t-2", "t-1"))
+        for values in ([1.0, -2.0], [0.0, 1.0])
+    ]
+    explanation = Explanation(FEATURES, rows)
+    assert shares(explanation).tolist() == [0.25, 0.75]
+    assert len(draw({"run": explanation, "other": explanation}, "title").axes[0].patches) == 4
