@@ -9,21 +9,15 @@ from torch import Tensor
 from clients.worker import Worker
 from models.core.config import TaskConfig
 from models.core.seeds import generator_for
-from models.data.attackers import attackers
+from models.data.attackers import attackers, flipped
 from models.data.dataset import Examples
 from strategies.wire.request import ClientRequest
 
 
 def poison(worker: Worker, client: int, examples: Examples) -> Examples:
-    """Return the examples that a client trains on: an attacker's have the label y turned into C - 1 - y.
-
-    This is the label flipping of Fang et al. 2020 (arXiv:1911.11815, section 5.1), for C classes.
-    """
-    label = worker.dataset.label
-    if worker.config.attack != "label-flip" or not label or client not in _attackers(worker.config):
-        return examples
-    last = len(worker.dataset.classes) - 1
-    return Examples({**examples.columns, label: last - examples[label]})
+    """Return the examples that a client trains on: an attacker's have their labels turned."""
+    turned = worker.config.attack == "label-flip" and worker.dataset.label
+    return flipped(examples, worker.dataset) if turned and client in _attackers(worker.config) else examples
 
 
 def tampers(worker: Worker, client: int) -> bool:

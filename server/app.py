@@ -15,7 +15,7 @@ from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 from torch import Tensor
 
-from models.core.config import RunConfig, TaskConfig, read, require
+from models.core.config import RunConfig, TaskConfig, read
 from models.core.errors import UserError
 from models.core.log import log
 from models.core.tracebacks import line_of, plain_line, traceback_of
@@ -76,7 +76,6 @@ from strategies.wire.vocabulary import Vocabulary
 
 # Clients that the picture of who holds what can show.
 PICTURED_CLIENTS = 100
-IN_SIMULATION = "1 in a simulation, where everybody answers: it is for real nodes"
 
 app = ServerApp()
 
@@ -262,11 +261,6 @@ def _registry(plan: Plan, errors: ErrorLog, labels: tuple[str, ...], *, has_trai
     can_agree = None if labels else open_labels(plan.task_config)
     if can_agree and has_trained and not simulated and can_agree.fit(labels_of(plan.dataset)):
         labels = labels_of(plan.dataset)
-    most = f"at most num-clients ({plan.task_config.num_clients})"
-    require(
-        config.expected_nodes <= plan.task_config.num_clients, "expected-nodes", most, config.expected_nodes
-    )
-    require(config.oversample == 1 or not simulated, "oversample", IN_SIMULATION, config.oversample)
     return NodeRegistry(
         num_clients=plan.task_config.num_clients,
         **_wanted(plan),

@@ -15,6 +15,8 @@ MOST_METRICS = 10_000
 """Metrics of one client."""
 LONGEST_NAME = 200
 """Characters of a metric's name."""
+LARGEST_SUM = 1e300
+"""No sum of a metric is larger in size, so that those of a million clients together are finite."""
 
 
 @dataclass(frozen=True)
@@ -89,7 +91,7 @@ def _pair(name: str, pair: Any) -> tuple[float, float]:
     match pair:
         case [int() | float() as total, int() | float() as weight]:
             check_weight(name, weight)
-            if not math.isfinite(total):
-                raise ValueError(f"its sum of {name} is {total:g}")
+            if not abs(total) <= LARGEST_SUM:
+                raise ValueError(f"its sum of {name} must be at most {LARGEST_SUM:g} in size, got {total:g}")
             return float(total), float(weight)
     raise ValueError(f"{name} must be a sum and its weight, got {pair!r:.40}")

@@ -16,7 +16,7 @@ from models.core.config import RunConfig, TaskConfig, read, require
 from models.core.device import choose_device
 from models.core.errors import UserError
 from models.core.log import log
-from models.data.attackers import attackers, check_attack
+from models.data.attackers import attackers, check_attack, check_label_flip
 from models.data.dataset import Dataset
 from models.data.datasets import load_dataset
 from models.data.partition import Partition, make_partition, split_local_test
@@ -60,6 +60,8 @@ from strategies.declaration import chain_of, declaration_of, weight_keys
 from strategies.rule import PERSONAL, RECEIVED, TRAINS
 from strategies.wire.form import ARRAYS
 from strategies.wire.reply_metrics import NUM_EXAMPLES
+
+IN_SIMULATION = "1 in a simulation, where everybody answers: it is for real nodes"
 
 
 @dataclass(frozen=True)
@@ -110,6 +112,7 @@ def make_plan(run_config: RunConfig, *, real_nodes: bool = False) -> Plan:
     check_attack(task_config, dataset)
     task = load_task(task_config, dataset)
     model = build_model(task, task_config.seed)
+    check_label_flip(task_config, task, model)
     federated = federated_names(model, task)
     statistics = federated.statistics
     part_names(task, federated)  # which are checked by naming them
@@ -119,6 +122,9 @@ def make_plan(run_config: RunConfig, *, real_nodes: bool = False) -> Plan:
         check_asynchronous(strategy, statistics)
     if config.secure_aggregation:
         check_secure(strategy, config, task_config)
+    most = f"at most num-clients ({task_config.num_clients})"
+    require(config.expected_nodes <= task_config.num_clients, "expected-nodes", most, config.expected_nodes)
+    require(config.oversample == 1 or real_nodes, "oversample", IN_SIMULATION, config.oversample)
     if statistics and attackers(task_config):
         log(WARNING, "Attacks and robust strategies concern parameters; statistics are averaged beside them")
     tell_what_clients_remember(strategy, task_config, task, model, away=bool(config.availability))

@@ -19,7 +19,7 @@ from strategies.memory import NotSavedError, capture
 from strategies.near_misses import check_near_misses
 from strategies.privacy.central_dp import CentralDP
 from strategies.registry import ENTRY_POINTS, STRATEGIES
-from strategies.rule import PERSONAL, LocalRule
+from strategies.rule import PERSONAL, RECEIVED, LocalRule
 from strategies.sampling import WRAPPED, federation, make, sampling, wraps
 from strategies.wire.compression import CODECS
 
@@ -163,22 +163,28 @@ def check_methods(strategy: Strategy) -> None:
 
 
 def check_weighting(strategy: Strategy, objectives: Iterable[str]) -> None:
-    """Raise UserError for a strategy that weights clients by what none of them replies.
+    """Raise UserError for a strategy that weights clients by, or computes with, what none of them replies.
 
     Rules may reply metrics of any name; those are known once they reply.
     """
-    by = declaration_of(strategy).weighted_by
-    replied = {"num-examples", *objectives}
-    if declaration_of(strategy).personal_rules:
-        replied |= {PERSONAL + name for name in replied - {"num-examples"}}
-    replies_more = any(
+    declared, losses = declaration_of(strategy), [*objectives]
+    replied = {"num-examples", *losses}
+    if declared.personal_rules:
+        replied |= {PERSONAL + name for name in losses}
+    if declared.received_losses:
+        replied |= {RECEIVED + name for name in losses}
+    if any(
         rule.close is not LocalRule.close or rule.reply is not LocalRule.reply for rule in rules_of(strategy)
-    )
-    if by not in replied and not replies_more:
-        raise UserError(
-            f"strategy {type(strategy).__name__} weights clients by {by!r} (weighted_by_key), and none "
-            f"replies it: they reply {', '.join(sorted(replied))}"
-        )
+    ):
+        return
+    uses = {declared.weighted_by: f"weights clients by {declared.weighted_by!r} (weighted_by_key)"}
+    uses |= {name: f"computes with {name!r} (one of its options)" for name, *_ in declared.metric_ranges}
+    for name, does in uses.items():
+        if name not in replied:
+            raise UserError(
+                f"strategy {type(strategy).__name__} {does}, and none replies it: they reply "
+                f"{', '.join(sorted(replied))}"
+            )
 
 
 def check_compression(strategy: Strategy, compression: str) -> None:

@@ -1,5 +1,6 @@
 """Typed reading of Flower's flat run-config, which checks neither names nor types by itself."""
 
+import math
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self, TypeVar, get_args
 
@@ -91,7 +92,20 @@ def parse_options(key: str, text: str) -> dict[str, Any]:
         raise UserError(
             f"{key} must be inline TOML such as \"name = 1, other = 'text'\", got {shown(text)} ({error})"
         ) from error
+    # Whoever compares it with a bound may find that it fits.
+    require(not _has_nan(options), key, "without nan, which is no number", text)
     return options
+
+
+def _has_nan(value: object) -> bool:
+    match value:
+        case float():
+            return math.isnan(value)
+        case dict():
+            return any(map(_has_nan, value.values()))
+        case list():
+            return any(map(_has_nan, value))
+    return False
 
 
 def require(condition: bool, key: str, allowed: str, given: Any) -> None:

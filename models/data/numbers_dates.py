@@ -84,8 +84,8 @@ def load_numbers_dates(
     same for every seed. Raises UserError for a language that is not here.
     """
     for name in (*languages, into):
-        if name not in LANGUAGES:
-            raise unknown("language of dataset numbers-dates", name, LANGUAGES)
+        if not isinstance(name, str) or name not in LANGUAGES:
+            raise unknown("language of dataset numbers-dates", str(name), LANGUAGES)
     distinct = len({*languages, into}) == len(languages) + 1 and bool(languages)
     require(distinct, "languages", f"different ones, without {into!r}", [*languages])
     for key, given in (("train_pairs", train_pairs), ("test_pairs", test_pairs)):

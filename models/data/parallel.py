@@ -66,11 +66,13 @@ def files_of_parallel(config: TaskConfig) -> list[Path]:
 def held_out(sources: Collection[str], fraction: float) -> set[str]:
     """Return the sources that are held out: those of the smallest hashes, wherever they stand.
 
-    Where fortune would hold out none or all, it is one, or all but one.
+    Where fortune would hold out none or all, it is one, or all but one; of none there is none.
     """
     shares = {source: share(source.encode()) for source in sources}
     chosen = {source for source in sources if shares[source] < fraction}
-    if sources and not chosen:
+    if not sources:
+        return chosen
+    if not chosen:
         return {min(shares, key=shares.__getitem__)}
     return chosen if len(chosen) < len(shares) else chosen - {max(shares, key=shares.__getitem__)}
 

@@ -1,6 +1,7 @@
 """What tasks share that read sentences with a transformer."""
 
 import logging
+import math
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 
@@ -61,6 +62,10 @@ class SentenceTask(Task):
         pieces = self.long_sentences.pieces(sentences)
         for rows in bucketed(pieces, batch_size, self.length_buckets, generator):
             yield self.ask(data, sentences, [pieces[row] for row in rows.tolist()], generator)
+
+    def num_batches(self, data: Examples, batch_size: int) -> int:
+        """Return how many batches of pieces an epoch has."""
+        return math.ceil(len(self.long_sentences.pieces(self.words(data))) / batch_size)
 
     def batch(self, examples: Examples, generator: torch.Generator) -> Batch:
         """Return all pieces of the examples as one batch."""

@@ -1,19 +1,36 @@
 """What a way of running does not heed, or cannot give: told before the run starts."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from models.core.config import TaskConfig, Value, read
 from models.core.errors import UserError
 from server.config import ServerConfig
+from server.secure_options import check_secure_nodes
 from simulations.config import SimulationConfig
+
+HEEDED_WITH: Mapping[str, tuple[str, tuple[Value, ...]]] = {
+    "alpha": ("partitioner", ("dirichlet", "quantity")),
+    "attack-fraction": ("attack", ("label-flip", "sign-flip", "gaussian")),
+    "attack-scale": ("attack", ("sign-flip", "gaussian")),
+    "compression-ratio": ("compression", ("top-k",)),
+    "secure-threshold": ("secure-aggregation", (True,)),
+    "shards-per-client": ("partitioner", ("shards",)),
+    "stack-size": ("engine", ("stacked", "auto")),
+}
+"""Key -> another one, and the values of that with which it does anything."""
 
 
 def unheeded(runtime: str, run_config: dict[str, Value]) -> Iterator[str]:
-    """Yield a line for each key that does less under this runtime than it says."""
+    """Yield a line for each key that does nothing beside the others, or less here than it says."""
     num_nodes = read(SimulationConfig, run_config).num_nodes
     server, default = read(ServerConfig, run_config), ServerConfig.defaults()["staleness-exponent"]
     if server.staleness_exponent != default and not server.buffer_size:
         yield "staleness-exponent is of asynchronous rounds alone: set buffer-size, or leave it out"
+    usual = TaskConfig.defaults() | ServerConfig.defaults()
+    for key, (other, values) in HEEDED_WITH.items():
+        if run_config[key] != usual[key] and run_config[other] not in values:
+            wanted = " or ".join(str(value).lower() for value in values)
+            yield f"{key} does nothing unless {other} is {wanted}: set it so, or leave {key} out"
     if runtime == "ray" and num_nodes:
         yield (
             f"num-nodes = {num_nodes} is not heeded on Ray, where all workers are one node: it is for "
@@ -24,6 +41,13 @@ def unheeded(runtime: str, run_config: dict[str, Value]) -> Iterator[str]:
             "client-timeout stops clients between two batches and interrupts Python; what hangs in native "
             "code it ends on Ray alone, which is the default"
         )
+
+
+def check_nodes(runtime: str, run_config: dict[str, Value]) -> None:
+    """Raise UserError for secure aggregation where there is one node, whose sum would be its own."""
+    server, num_nodes = read(ServerConfig, run_config), read(SimulationConfig, run_config).num_nodes
+    if server.secure_aggregation and runtime != "flower":  # which has as many as the machine can carry
+        check_secure_nodes(1 if runtime == "ray" else num_nodes or 1)
 
 
 def check_device(runtime: str, run_config: dict[str, Value]) -> None:

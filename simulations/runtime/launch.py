@@ -14,12 +14,13 @@ from models.core.errors import UserError
 from models.core.log import log
 from models.core.tracebacks import line_of
 from server.error_log import ErrorLog
+from server.label_agreement import agreed_before, with_labels
 from server.plan import Plan, make_plan
 from server.resume import checkpoint_to_resume
 from server.run_folder import claim, hold, write_json
 from server.run_schema import CONFIG, LAUNCHER, METRICS, RESULT, RUN_LOG, SCHEMA, RunResult
 from simulations.config import ResolvedSimulation, SimulationConfig, resolve
-from simulations.runtime.heeded import check_device, unheeded
+from simulations.runtime.heeded import check_device, check_nodes, unheeded
 from simulations.runtime.progress import RoundProgress
 from simulations.runtime.terminal import FollowedLog, Terminal, terminal_log
 
@@ -52,7 +53,7 @@ def launch(
     """Run to the end and give what RUN/result.json says, while the run's Ray is ending.
 
     A run on Ray is on the cluster at `ray_address`, or by these `warm` workers, where one is given. One under
-    Flower is run by `on_flower`; Flower's simulation unless given.
+    Flower is run by `on_flower`, on real nodes; by Flower's simulation unless given.
 
     Raises UserError for what can be told beforehand: a config that cannot work, a run folder that is in
     use or cannot be gone on with, too few CPUs or GPUs. With `debug` the first exception is raised.
@@ -66,7 +67,7 @@ def launch(
         _workers(runtime, run_config, simulation, ray_address, warm) as start,
     ):
         try:
-            plan, launcher = _plan(run_config, folder, runtime)
+            plan, launcher = _plan(run_config, folder, runtime, real_nodes=on_flower is not None)
         except UserError:
             raise
         except Exception as error:
@@ -134,13 +135,17 @@ def _on_cluster(run_config: dict[str, Value], address: str) -> Iterator[Start]:
         yield cluster.start
 
 
-def _plan(run_config: dict[str, Value], folder: Path, runtime: Runtime) -> tuple[Plan, BaseFileLock]:
+def _plan(
+    run_config: dict[str, Value], folder: Path, runtime: Runtime, *, real_nodes: bool
+) -> tuple[Plan, BaseFileLock]:
     """Build what the ServerApp will build, and look at the run folder, before anybody has to wait.
 
     The lock keeps others from launching a run there meanwhile, and from showing this one as theirs.
     """
-    plan = make_plan(run_config)
+    # With the labels that the nodes of a run that goes on have agreed on: they decide its network's size.
+    plan = make_plan(with_labels(run_config, agreed_before(folder)), real_nodes=real_nodes)
     check_device(runtime, run_config)
+    check_nodes(runtime, run_config)
     lock = claim(folder, run_config, resume=plan.config.resume)
     try:
         if plan.config.resume:

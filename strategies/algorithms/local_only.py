@@ -18,10 +18,12 @@ from strategies.wire.train_config import SERVER_ROUND
 class LocalOnly(FedAvg):
     """FedAvg over the one client whose number is `client`, whatever cohort the run config asks for."""
 
-    def __init__(self, client: int, **options: Any) -> None:
+    def __init__(self, client: int, num_clients: int | None = None, **options: Any) -> None:
         super().__init__(**options)
         if type(client) is not int or client < 0:  # True is an int to isinstance
             raise ValueError(f"client must be a client's number, from 0 on, got {client!r}")
+        if num_clients is not None and client >= num_clients:
+            raise ValueError(f"client must be below num-clients ({num_clients}), got {client}")
         self.client = client
 
     def configure_train(

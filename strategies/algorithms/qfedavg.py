@@ -36,8 +36,9 @@ class QFedAvg(FlowerQFedAvg):
 
     @property
     def declaration(self) -> Declaration:
-        """Ask for the losses, and for the learning rate."""
-        return Declaration(received_losses=True, check_optimizer=self._tie)
+        """Ask for the losses, one of which it computes with, and for the learning rate."""
+        any_loss = (self.train_loss_key, -math.inf, math.inf)
+        return Declaration(received_losses=True, metric_ranges=(any_loss,), check_optimizer=self._tie)
 
     def aggregate_train(
         self, server_round: int, replies: Iterable[Message]

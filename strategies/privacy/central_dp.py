@@ -122,7 +122,9 @@ class CentralDP(Strategy):
     def declaration(self) -> Declaration:
         """The strategy's own, what clipping needs, and what is to be known of its noise."""
         declared = self.place.declare(declaration_of(self.strategy))
-        return replace(declared, private=True, remarks=(*declared.remarks, *self._remarks()))
+        remarks = (*declared.remarks, *self._remarks())
+        # Asynchronous rounds ask as many clients as places get free, and may count one twice.
+        return replace(declared, private=True, asynchronous=False, remarks=remarks)
 
     def count_again(self, asked: Sequence[int], drawn_from: Sequence[float]) -> None:
         """Count a round that is done again: its noise was another, so both have been released.

@@ -114,6 +114,10 @@ def test_attacks_are_the_same_in_every_engine(tiny: Make, tmp_path: Path, attack
             {"attack": "label-flip", "task": "lstm-forecast", "dataset": "sine", "attack_fraction": 0.5},
             "attack label-flip needs labels, and dataset 'sine' has none",
         ),
+        (
+            {"attack": "label-flip", "task": "vae", "attack_fraction": 0.5},
+            "attack label-flip turns labels, and task vae does not learn from those of dataset 'digits'",
+        ),
     ],
 )
 def test_attacks_that_make_no_sense_are_refused(

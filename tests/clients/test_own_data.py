@@ -20,7 +20,10 @@ from models.core.errors import UserError
 from models.data.dataset import Dataset, Examples
 from models.data.datasets import Source
 from server.app import app as server_app
+from simulations.runtime.flower import FlowerOutcome
 from simulations.runtime.in_process import InProcessGrid
+from simulations.runtime.launch import launch
+from simulations.terminal import make_console
 
 Write = Callable[[Path, int], None]
 """(a machine's folder, its number): writes what it has."""
@@ -272,6 +275,25 @@ def test_a_run_that_goes_on_keeps_its_labels_whoever_takes_part(mixed: Mixed) ->
     assert result(again.run("part", **resumed))["weights_sha256"] == whole["weights_sha256"]
     without = {**resumed, "num-server-rounds": 4, "node-timeout": 0.2}
     assert result(again.run("part", away=1, **without))["server_round"] == 4  # the fox alone was node 1's
+
+
+@pytest.mark.parametrize("mixed", ["images:scans"], indirect=True)
+@pytest.mark.parametrize("buffer_size", [0, 3])
+def test_the_command_goes_on_with_a_run_of_real_nodes(mixed: Mixed, buffer_size: int) -> None:
+    """As `polyfed deploy run --resume` does: its own plan has the labels and the time of the run."""
+    whole = result(mixed.run("whole", **{"buffer-size": buffer_size}))
+    folder = mixed.run("part", **{"buffer-size": buffer_size, "num-server-rounds": 1})
+    config = {**mixed.config, "run-dir": str(folder), "buffer-size": buffer_size, "resume": True}
+
+    def on_nodes(run_config: dict[str, Value], *_: Any, **__: Any) -> FlowerOutcome:
+        grid, context = RealNodes(run_config, mixed.folder, 3), {"node_config": {}, "state": RecordDict()}
+        server_app(grid, Context(run_id=1, node_id=0, run_config=run_config, **context))
+        return FlowerOutcome("completed", 1, "")
+
+    console = make_console(quiet=True)
+    with launch(config, runtime="flower", verbose=False, console=console, on_flower=on_nodes) as ended:
+        assert ended.status == "completed"
+    assert result(folder)["weights_sha256"] == whole["weights_sha256"]
 
 
 @pytest.mark.parametrize("mixed", ["images:scans", "conll:tagged"], indirect=True)

@@ -79,6 +79,7 @@ def test_other_languages_and_sizes() -> None:
     [
         ("into = 'eng'", "unknown language of dataset numbers-dates 'eng': did you mean en?"),
         ("into = 'de'", "languages must be different ones, without 'de'"),
+        ("languages = [1]", "unknown language of dataset numbers-dates '1': known are de, en"),
         ("languages = []", r"languages must be different ones, without 'en', got \[\]"),
         ("languages = ['fr', 'fr']", "languages must be different ones"),
         ("test_pairs = 0", "test_pairs must be >= 1, got 0"),

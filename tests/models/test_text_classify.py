@@ -106,6 +106,13 @@ LONG = "Anna " + "lives " * 25 + "Paris " + "lives " * 30
 """57 words of which the first has two tokens; the network has places for 30."""
 
 
+def test_a_part_of_an_epoch_is_a_part_of_its_pieces(bert_folder: Path) -> None:
+    dataset = toy_of([LONG, "Paris"], [1, 1])  # four pieces
+    task = TextClassification(dataset, str(bert_folder), overlap=3)
+    batches = [*task.batches(nn.Module(), dataset.train, torch.Generator(), 2)]
+    assert task.num_batches(dataset.train, 2) == len(batches) == 2
+
+
 @pytest.mark.rounding
 @torch.no_grad()
 def test_what_is_said_of_a_long_text_is_the_mean_of_its_pieces(bert_folder: Path) -> None:

@@ -187,6 +187,13 @@ def test_a_client_that_fails_takes_its_place_in_the_buffer(tiny: Tiny) -> None:
         ({"strategy": "Scaffold"}, "strategy Scaffold does not say that its rounds can be asynchronous"),
         ({"buffer_size": 5}, r"buffer-size must be at most the number of clients that train at a time \(4\)"),
         ({"task_options": "norm = 'batch'"}, "asynchronous rounds average no statistics"),
+        (
+            {
+                "strategy": "DifferentialPrivacyClientSideFixedClipping",
+                "strategy_options": "clipping_norm = 1.0, noise_multiplier = 1.0",
+            },
+            "strategy DifferentialPrivacyClientSideFixedClipping does not say that its rounds can be",
+        ),
     ],
 )
 def test_what_cannot_be_asynchronous_is_refused(tiny: Tiny, keys: dict[str, Any], said: str) -> None:

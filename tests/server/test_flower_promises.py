@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 from models.core.config import Value
 from models.core.errors import UserError
 from server.errors import RunFailedError
+from server.plan import make_plan
 from server.requests import Requests
 from simulations.report.page import write_report
 from simulations.runtime.in_process import run_in_process
@@ -122,6 +123,15 @@ def test_a_weight_that_nobody_replies_is_refused_before_the_run(tiny: Make, stra
     assert not (Path(str(config["run-dir"])) / "metrics.jsonl").exists()
 
 
+def test_a_loss_that_nobody_tells_is_refused_before_the_run(tiny: Make) -> None:
+    """A GAN has two, of which the strategy must be told one."""
+    config = tiny(task="gan", strategy="QFedAvg")
+    said = r"^strategy QFedAvg computes with 'received-loss' .*, received-discriminator-loss, received-gen"
+    with pytest.raises(UserError, match=said):
+        run_in_process(config)
+    make_plan({**config, "strategy-options": "train_loss_key = 'generator-loss'"})
+
+
 def test_losses_may_weigh_clients(tiny: Make) -> None:
     assert len(run(tiny(strategy_options="weighted_by_key = 'loss'"))) == 2
 
@@ -191,7 +201,7 @@ def test_a_batch_has_the_size_that_its_client_is_told(tiny: Make, tmp_path: Path
         ("learning-rate = -1.0", "learning-rate must be > 0, got -1.0"),
         ("batch-size = 0.5", "batch-size must be a whole number, got 0.5"),
         ("local-epochs = 'two'", "local-epochs must be a number, got 'two'"),
-        ("learning-rate = nan", "learning-rate must be > 0 and finite, got nan"),
+        ("learning-rate = inf", "learning-rate must be > 0 and finite, got inf"),
     ],
 )
 def test_what_a_client_is_told_is_checked_before_the_run(tiny: Make, words: str, why: str) -> None:

@@ -222,7 +222,12 @@ def test_a_client_by_itself_has_a_number(client: str, allowed: str) -> None:
 
 
 def test_a_client_by_itself_is_there() -> None:
-    strategy = load_strategy(ServerConfig(strategy="LocalOnly", strategy_options="client = 3"), 3)
+    config = ServerConfig(strategy="LocalOnly", strategy_options="client = 3")
+    with pytest.raises(
+        UserError, match=r"^strategy-options do not fit LocalOnly: client must be below num-cl"
+    ):
+        load_strategy(config, 3)
+    strategy = load_strategy(config, 4)
     with pytest.raises(ValueError, match="client 3 is not among the 3 connected clients: set `client`"):
         asked(strategy, 3)
 

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from models.core.errors import UserError
-from simulations.runtime.heeded import check_device, unheeded
+from simulations.runtime.heeded import check_device, check_nodes, unheeded
 from simulations.scenario import defaults
 
 
@@ -20,11 +20,27 @@ from simulations.scenario import defaults
         ("ray", "staleness-exponent", 0.5, []),
         ("in-process", "staleness-exponent", 1.0, ["staleness-exponent is of asynchronous rounds alone"]),
         ("in-process", "client-timeout", 5.0, ["client-timeout stops clients between two batches"]),
+        ("ray", "secure-threshold", 0.9, ["secure-threshold does nothing unless secure-aggregation is"]),
+        ("ray", "compression-ratio", 0.5, ["compression-ratio does nothing unless compression is top-k:"]),
+        ("ray", "attack-scale", 2.0, ["attack-scale does nothing unless attack is sign-flip or gaussian: "]),
+        ("ray", "stack-size", 9, ["stack-size does nothing unless engine is stacked or auto: set it so"]),
+        ("ray", "shards-per-client", 3, ["shards-per-client does nothing unless partitioner is shards: set"]),
+        ("ray", "alpha", 0.1, []),
     ],
 )
 def test_keys_that_are_not_heeded(runtime: str, key: str, value: Any, said: list[str]) -> None:
     lines = list(unheeded(runtime, {**defaults(), key: value}))
     assert [line[: len(start)] for line, start in zip(lines, said, strict=True)] == said
+
+
+@pytest.mark.parametrize(("runtime", "num_nodes"), [("ray", 3), ("in-process", 0), ("in-process", 1)])
+def test_secure_aggregation_of_one_node_is_refused_before_the_run(runtime: str, num_nodes: int) -> None:
+    config = {**defaults(), "secure-aggregation": True, "num-nodes": num_nodes}
+    with pytest.raises(UserError, match=r"^secure-aggregation adds up what at least 2 nodes"):
+        check_nodes(runtime, config)
+    check_nodes(runtime, {**config, "secure-aggregation": False})
+    check_nodes("in-process", {**config, "num-nodes": 2})
+    check_nodes("flower", config)
 
 
 @pytest.mark.parametrize("runtime", ["ray", "flower"])

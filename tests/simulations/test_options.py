@@ -43,6 +43,12 @@ def test_what_is_quoted_reads_back_as_it_was() -> None:
     assert math.isinf(parse_options("o", quoted({"limit": math.inf}))["limit"])
 
 
+@pytest.mark.parametrize("text", ["eta = nan", "a = {b = [1.0, -nan]}"])
+def test_what_is_no_number_is_no_option(text: str) -> None:
+    with pytest.raises(UserError, match=r"^strategy-options must be without nan, which is no number, got"):
+        parse_options("strategy-options", text)
+
+
 def scenario(tmp_path: Path, text: str) -> Path:
     path = tmp_path / "scenario.toml"
     path.write_text(text, encoding="utf-8")
