@@ -106,6 +106,8 @@ class MultimodalClassification(ModalityTask):
 
     def evaluate(self, model: nn.Module, data: Examples, generator: torch.Generator) -> Metrics:
         """Return the sums of the loss, and of right answers by all, and by each modality alone."""
+        if not len(data):
+            return {}
         logits, label = self._logits(model, data), data["label"].cpu()
         sums: Metrics = {
             "accuracy": (float((logits.argmax(1) == label).sum()), len(data)),

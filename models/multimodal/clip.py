@@ -88,6 +88,8 @@ class PairContrast(ModalityTask):
 
     def evaluate(self, model: nn.Module, data: Examples, generator: torch.Generator) -> Metrics:
         """Return the sums of the loss, of right probes, and of neighbours of the same class."""
+        if not len(data):
+            return {}
         loss = pairs = 0.0
         near = dict.fromkeys(("image-to-text", "text-to-image"), 0)
         for chunk in in_chunks(self._paired(data)):

@@ -80,5 +80,5 @@ def has_of(model: nn.Module, batch: Batch) -> dict[str, Tensor]:
 
 
 def in_chunks(data: Examples) -> Collection[Examples]:
-    """Return examples a few at a time, for an evaluation."""
-    return [data.at(rows) for rows in torch.arange(len(data)).split(EVALUATION_BATCH)]
+    """Return examples a few at a time, for an evaluation; nothing of none."""
+    return [data.at(rows) for rows in torch.arange(len(data)).split(EVALUATION_BATCH) if len(rows)]

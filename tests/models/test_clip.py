@@ -99,6 +99,9 @@ def test_neighbours_of_the_same_class_are_counted_among_pairs() -> None:
     assert sums["text-to-image"] == (4, 5)
     assert sums["image-to-text"] == (3, 5), "both pictures of class 1 are nearest to the first text"
     assert sums["loss"][1] == 5
+    alone = task.evaluate(Sorted(), toy(BOTH, [0] * 6).test, torch.Generator())
+    assert (alone["loss"], alone["image-to-text"]) == ((0.0, 0.0), (0, 0.0)), "undefined without a pair"
+    assert task.evaluate(Sorted(), task.dataset.test.take(torch.arange(0)), torch.Generator()) == {}
     assert sums["probe-accuracy"][1] == 8 * 6
 
 
@@ -125,7 +128,9 @@ def test_one_hash_for_one_node_and_three(tiny: Make, tmp_path: Path) -> None:
 def test_pairs_teach_classes_without_a_label(tmp_path: Path) -> None:
     """Seed 42; twelve clients whose notes are in different languages, beside one that holds all."""
     together, alone = (
-        finish(load_scenario(CONFIGS / f"{name}.toml", [f"run-dir={tmp_path / name}"]))
+        finish(
+            load_scenario(CONFIGS / f"{name}.toml", [f"run-dir={tmp_path / name}", "validation-fraction=0"])
+        )
         for name in ("clip", "clip-centralized")
     )
     assert together["final"]["probe-accuracy"] >= together["untrained"]["probe-accuracy"] + 0.1

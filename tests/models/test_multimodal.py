@@ -1,12 +1,14 @@
 """Pictures and texts together: fusion by hand, what is missing, and clients that lack one of the two."""
 
 import math
-from collections.abc import Mapping
+import os
+import signal
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
 import torch
-from finished import Make, finish, finish_alike
+from finished import Make, finish, finish_alike, run_killed
 from places import CONFIGS
 from rounding import distance
 from safetensors.torch import load_file
@@ -14,6 +16,7 @@ from torch import Tensor, nn
 
 from models.core.config import TaskConfig
 from models.core.errors import UserError
+from models.core.seeds import generator_for
 from models.data.dataset import Dataset, Examples
 from models.data.modalities import text_column
 from models.multimodal.classification import FusedClassifier, MultimodalClassification
@@ -21,6 +24,7 @@ from models.multimodal.encoders import TextEncoder
 from models.multimodal.fusion import FUSIONS, Attention, Concatenation, Gated
 from models.registry import load_task
 from models.state import build_model, federated_names, part_names
+from models.task import Batch
 from simulations.scenario import load_scenario
 
 NAMES = ("image", "text")
@@ -272,13 +276,51 @@ def test_both_tell_more_than_either_and_clients_may_lack_one(tmp_path: Path) -> 
     reached = {}
     for name, change in runs.items():
         whole = ["dataset-options="] if name != "some" else []
-        changes = [*whole, change, f"run-dir={tmp_path / name}"]
+        changes = [*whole, change, f"run-dir={tmp_path / name}", "validation-fraction=0"]
         reached[name] = finish(load_scenario(CONFIGS / "multimodal.toml", changes))["final"]["accuracy"]
-    central = finish(load_scenario(CONFIGS / "multimodal-centralized.toml", [f"run-dir={tmp_path / 'one'}"]))
+    changes = [f"run-dir={tmp_path / 'one'}", "validation-fraction=0"]
+    central = finish(load_scenario(CONFIGS / "multimodal-centralized.toml", changes))
     assert reached["all"] >= max(reached["image"], reached["text"]) + 0.05
     assert reached["some"] >= max(reached["image"], reached["text"]) + 0.05
     assert reached["some"] >= reached["all"] - 0.03
     assert reached["some"] >= 0.95 * central["final"]["accuracy"]
+
+
+class KilledInRound3(MultimodalClassification):
+    """Kills its process when a client trains in round 3, unless a file is there."""
+
+    def __init__(self, dataset: Dataset, unless: str) -> None:
+        super().__init__(dataset)
+        self.unless = unless
+
+    def batches(
+        self, model: nn.Module, data: Examples, generator: torch.Generator, batch_size: int
+    ) -> Iterator[Batch]:
+        streams = {generator_for(42, "train", 3, client).initial_seed() for client in range(12)}
+        if generator.initial_seed() in streams and not Path(self.unless).exists():
+            os.kill(os.getpid(), signal.SIGKILL)
+        yield from super().batches(model, data, generator, batch_size)
+
+
+@pytest.mark.bar
+@pytest.mark.slow
+def test_sigkill_and_resume(tiny: Make, tmp_path: Path) -> None:
+    """Clients remember control variates and optimizers, and nothing of a part that they do not train."""
+    killed, survivor = tmp_path / "killed", tmp_path / "now-it-survives"
+    given = SMALL | {"task": "test_multimodal:KilledInRound3", "task_options": f"unless = '{survivor}'"}
+    scaffold = {"strategy": "Scaffold", "strategy_options": "any_optimizer = true", "keep_optimizer": True}
+    config = tiny(**given, **scaffold, num_server_rounds=4, checkpoint_every=2, run_dir=str(killed))
+    run_killed(config)
+    survivor.touch()
+    result = finish({**config, "resume": True})
+    whole = finish({**config, "run-dir": str(tmp_path / "whole")}, num_nodes=2)
+    assert result["weights_sha256"] == whole["weights_sha256"]
+    states = sorted((killed / "clients").rglob("client-*"))
+    assert states
+    for client in states:
+        number, kept = int(client.name.removeprefix("client-")), load_file(sorted(client.iterdir())[-1])
+        variates = {name for name in kept if "control/" in name and ".image." in name}
+        assert bool(variates) == (number < 8), "the last four clients have texts alone"
 
 
 @pytest.mark.slow
