@@ -2,9 +2,10 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from models.task import Batch
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
     from gymnasium.vector import SyncVectorEnv
 
 Policy = Callable[[Tensor], Tensor]
-"""Observations (E, O) -> the index of an action for each environment (E,)."""
+"""Observations (E, ...) -> the index of an action for each environment (E,)."""
 
 
 @dataclass(frozen=True)
@@ -33,12 +34,12 @@ def play(
 ) -> Iterator[Step]:
     """Start an episode in each environment, seeded by the generator, and step for ever."""
     seeds = torch.randint(2**63 - 1, (environments.num_envs,), generator=generator).tolist()
-    observation = torch.from_numpy(environments.reset(seed=seeds)[0]).float()
+    observation = _read(environments.reset(seed=seeds)[0])
     acted = torch.ones(environments.num_envs, dtype=torch.bool)
     while True:
         action = policy(observation)
         seen, reward, terminated, truncated, _ = environments.step(action.numpy() + first_action)
-        following = torch.from_numpy(seen).float()
+        following = _read(seen)
         transitions = {
             "observation": observation,
             "action": action,
@@ -52,20 +53,30 @@ def play(
 
 
 def play_once(
-    environments: "SyncVectorEnv", policy: Policy, first_action: int, generator: torch.Generator
+    environments: "SyncVectorEnv",
+    policy: Policy,
+    first_action: int,
+    generator: torch.Generator,
+    shown: int = 0,
 ) -> tuple[Tensor, Tensor]:
     """Play one episode in each of E environments.
 
-    Returns the undiscounted returns (E,) in float64, and all observations of the first episode (T, O).
+    Returns the undiscounted returns (E,) in float64, and the first `shown` observations of the first
+    environment's episode (T, ...).
     """
     returns = torch.zeros(environments.num_envs, dtype=torch.float64)
     running = torch.ones(environments.num_envs, dtype=torch.bool)
-    observations = []
+    observations: list[Tensor] = []
     for step in play(environments, policy, first_action, generator):
-        if running[0]:
+        if running[0] and len(observations) < shown:
             observations.append(step.transitions["observation"][0])
         returns += step.transitions["reward"] * running
         running = running & ~step.ended
         if not running.any():
             break
-    return returns, torch.stack(observations)
+    return returns, torch.stack(observations) if observations else torch.zeros(0)
+
+
+def _read(seen: NDArray[Any]) -> Tensor:
+    """Return what environments show: lists of numbers (E, O) in float32, pictures in a byte a pixel."""
+    return torch.from_numpy(seen).float() if seen.ndim == 2 else torch.from_numpy(seen).byte()

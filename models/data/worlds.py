@@ -4,6 +4,7 @@ gym:CartPole-v1
 gym:CartPole-v1?worlds=4&envs=8&length=0.3..0.8&gravity=9..11
 gym:FrozenLake-v1?is_slippery=false&map_name=8x8
 gym:ale_py:ALE/Pong-v5?obs_type=ram&max_episode_steps=2000
+gym:ALE/Pong-v5?frame_stack=4&screen_size=84
 """
 
 from collections.abc import Mapping
@@ -16,9 +17,16 @@ from numpy.typing import NDArray
 
 from models.core.config import TaskConfig
 from models.core.errors import UserError
+from models.data.game_packages import is_atari
 
+EPISODES = 20
+"""Examples for a test, and as many for validation, unless a dataset's name says otherwise."""
 LIMIT = "max_episode_steps"
 """Gymnasium's own limit, for environments that have none."""
+FRAME_STACK = "frame_stack"
+"""How many of its last frames an agent sees at a time."""
+ATARI_OPTIONS = ("frame_skip", "noop_max", "screen_size")
+"""Whole numbers that gymnasium's AtariPreprocessing takes."""
 
 
 @dataclass(frozen=True)
@@ -29,10 +37,18 @@ class Wanted:
     worlds: int
     envs: int
     """Environments a world."""
+    episodes: int
+    """Examples for a test, and as many for validation."""
     bounds: Mapping[str, tuple[float, float]]
     """Physics -> (lowest, highest)."""
     arguments: Mapping[str, Any]
-    """What all environments are made with: texts and truths, and gymnasium's own limit of steps."""
+    """What all environments are made with: texts and truths, gymnasium's own limit of steps, and how an agent
+    sees them."""
+
+    @property
+    def counts(self) -> tuple[str, ...]:
+        """Names of whole numbers that are no physics and no arguments of a constructor."""
+        return _counts(self.id)
 
 
 def parse(config: TaskConfig) -> Wanted:
@@ -45,8 +61,10 @@ def parse(config: TaskConfig) -> Wanted:
         options = dict(parse_qsl(query, keep_blank_values=True, strict_parsing=bool(query)))
         worlds = int(options.pop("worlds", config.num_clients))
         envs = int(options.pop("envs", 4))
-        if LIMIT in options:
-            arguments[LIMIT] = int(options.pop(LIMIT))
+        episodes = int(options.pop("episodes", EPISODES))
+        for name in _counts(id_):
+            if name in options:
+                arguments[name] = int(options.pop(name))
         for name, value in options.items():
             if isinstance(read := _read(value), tuple):
                 bounds[name] = read
@@ -59,7 +77,15 @@ def parse(config: TaskConfig) -> Wanted:
         ) from error
     if min(worlds, envs, arguments.get(LIMIT, 1)) < 1:
         raise UserError(f"worlds, envs and {LIMIT} must be >= 1 in dataset {config.dataset!r}")
-    return Wanted(id_, worlds, envs, bounds, arguments)
+    for name, value in {"episodes": episodes, **arguments}.items():
+        least = 0 if name == "noop_max" else 1
+        if name in ("episodes", *_counts(id_)) and value < least:
+            raise UserError(f"{name} must be >= {least} in dataset {config.dataset!r}")
+    return Wanted(id_, worlds, envs, episodes, bounds, arguments)
+
+
+def _counts(id_: str) -> tuple[str, ...]:
+    return (LIMIT, FRAME_STACK, *(ATARI_OPTIONS if is_atari(id_) else ()))
 
 
 def _read(text: str) -> tuple[float, float] | bool | str:

@@ -146,6 +146,15 @@ WRONG: Mapping[str, Mapping[str, Wrong]] = {
         "turns that are all known": talk('{"turns": ["a", "B"]}\n{"turns": ["c", "b "]}'),
         "a folder without such files": Wrong({"talks.txt": ""}, "dialogue:."),
     },
+    "### Environments that are refused": {
+        "an id that does not exist": Wrong({}, "gym:Cartpool-v1"),
+        "actions that are not discrete": Wrong({}, "gym:Pendulum-v1"),
+        "episodes without an end": Wrong({}, "gym:Blackjack-v1"),
+        "physics that it has not": Wrong({}, "gym:CartPole-v1?lenght=0.5"),
+        "a range from high to low": Wrong({}, "gym:CartPole-v1?length=2..1"),
+        "no frames": Wrong({}, "gym:CartPole-v1?frame_stack=0"),
+        "a module that is not there": Wrong({}, "gym:nowhere:X-v0"),
+    },
 }
 CASES = [pytest.param(section, given, id=given) for section, cases in WRONG.items() for given in cases]
 

@@ -16,7 +16,9 @@ from places import CONFIGS
 from safetensors.torch import load_file
 from torch import nn
 
-from models.control.dqn import Agent, QLearning
+from models.control.agent import Agent
+from models.control.dqn import QLearning
+from models.control.priorities import LEAST
 from models.control.replay import ReplayBuffer
 from models.core.config import TaskConfig, Value
 from models.core.errors import UserError
@@ -106,6 +108,42 @@ def test_huber_loss_and_what_it_trains() -> None:
     assert agent.get_parameter("online.weight").grad is not None
     assert agent.get_parameter("online.weight").grad.tolist() == [[(-0.5 - 1) / 2], [0.0]]  # type: ignore[union-attr]
     assert agent.get_parameter("target.weight").grad is None
+
+
+def test_clipped_rewards_count_one() -> None:
+    task = corridor(clip_rewards=True, reward_scale=0.5)
+    agent = agent_with(task, online=[1.0, 2.0], target=[5.0, 3.0])
+    targets = task.targets(agent, transitions([7.0, -3.0, 0.25], [True] * 3))
+    assert targets.tolist() == [0.5, -0.5, 0.125]
+
+
+def test_prioritised_errors_are_weighed_and_remembered() -> None:
+    task = corridor(prioritised=True, priority_exponent=1.0, capacity=10, warmup=5)
+    agent = agent_with(task, online=[1.0, 2.0], target=[5.0, 3.0])
+    # Q(s, 0) = 1; the errors are -0.5 and -3.
+    batch = {
+        **transitions([1.5, 4.0], [True, True]),
+        "slot": torch.tensor([7, 2]),
+        "weight": torch.tensor([1.0, 0.5]),
+    }
+    (objective,) = task.objectives
+    priorities = agent.replay.priorities
+    assert priorities is not None
+    with torch.no_grad():  # as where losses are only looked at
+        objective.loss(agent, batch)
+    assert priorities.priority.tolist() == [0.0] * 10
+    assert objective.loss(agent, batch).item() == (0.5 * 0.5**2 + 0.5 * (3 - 0.5)) / 2
+    assert priorities.priority[[7, 2]].tolist() == pytest.approx([0.5 + LEAST, 3 + LEAST])
+
+
+def test_prioritised_minibatches_come_from_what_was_added() -> None:
+    task = corridor(prioritised=True, warmup=6, steps=9, train_every=2, capacity=7)
+    agent = cast(Agent, task.build())
+    batches = list(task.batches(agent, task.dataset.train, torch.Generator().manual_seed(0), batch_size=5))
+    assert len(batches) > 2
+    for batch in batches:
+        assert batch["weight"].tolist() == [1.0] * 5
+        assert set(batch["slot"].tolist()) <= set(range(7))
 
 
 def test_autocast_leaves_gradients() -> None:
@@ -269,6 +307,9 @@ def test_figures(query: str, panels: list[str]) -> None:
         ("reward_scale = 0", "reward_scale must be > 0, got 0"),
         ("warmup = 0", "warmup must be in [1, capacity = 20000], got 0"),
         ("steps = 8", "steps must be > train_every = 8, got 8"),
+        ("prioritised = true, priority_exponent = 2", "priority_exponent must be in [0, 1], got 2"),
+        ("prioritised = true, priority_correction = -1", "priority_correction must be in [0, 1], got -1"),
+        ("priority_steps = 0", "priority_steps must be >= 1, got 0"),
         ("epsilon_end = 2", "epsilon_end must be in [0, epsilon_start], got 2"),
         ("duble = true", "unknown option of task dqn 'duble': did you mean double?"),
     ],

@@ -2,7 +2,8 @@
 
 from places import CONFIGS
 
-from models.core.config import RunConfig, Value
+from models.core.config import RunConfig, Value, parse_options
+from models.core.toml import quoted
 from models.data.datasets import find_source
 from simulations.scenario import load_scenario
 
@@ -11,9 +12,13 @@ SCENARIOS = sorted(CONFIGS.glob("*.toml"), key=lambda path: path.stem)
 
 def shorter(run_config: RunConfig) -> dict[str, Value]:
     """Return what to override: two rounds of two clients, each of which draws eight rows."""
-    options = str(run_config["task-options"])
+    options, dataset = str(run_config["task-options"]), str(run_config["dataset"])
     if run_config["task"] == "dqn":  # whose rows are environments: few steps, some of which it learns from
-        options = f"{options}, steps = 40, warmup = 100"
+        given = parse_options("task-options", options)
+        options = quoted({**given, "steps": 40, "warmup": 100})
+        if dataset.startswith("gym:ALE/"):  # whose episodes are long, and whose frames are large
+            options = quoted({**given, "steps": 9, "warmup": 10, "capacity": 200, "hidden_size": 8})
+            dataset = f"{dataset.partition('?')[0]}?envs=1&episodes=1&max_episode_steps=10"
     data = str(run_config["dataset-options"])
     if run_config["dataset"] == "numbers-dates":  # an untrained network translates to the last limit
         data = "train_pairs = 40, test_pairs = 4"
@@ -22,6 +27,7 @@ def shorter(run_config: RunConfig) -> dict[str, Value]:
         options = f"{options}, longest = 10"
     return {
         "task-options": options,
+        "dataset": dataset,
         "dataset-options": data,
         "num-server-rounds": 2,  # the second one goes on from what clients remember
         "clients-per-round": min(2, int(run_config["num-clients"])),
