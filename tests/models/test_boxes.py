@@ -22,7 +22,8 @@ REST = ["Van", "Truck", "Person_sitting", "Cyclist", "Tram", "Misc"]
 
 
 def load(name: str, folder: Path, **options: Any) -> Dataset:
-    return load_dataset(TaskConfig(dataset=name, data_dir=str(folder), dataset_options=quoted(options)))
+    given = {"dataset": name, "data_dir": str(folder), "dataset_options": quoted(options)}
+    return load_dataset(TaskConfig(**given, validation_fraction=0))
 
 
 def test_kitti_in_columns(tmp_path: Path) -> None:
