@@ -10,6 +10,7 @@ from models.core.plugins import check_options, check_required, find
 from models.data.dataset import Dataset
 from models.images.cnn import ImageClassification
 from models.images.contrastive import ContrastiveLearning
+from models.images.detect import ObjectDetection
 from models.images.gan import ImageGan
 from models.images.masked_pixels import MaskedPixels
 from models.images.vae import ImageVae
@@ -29,6 +30,7 @@ TASKS: Mapping[str, type[Task] | tuple[type[Task], ...]] = {
     "clip": PairContrast,
     "cnn": ImageClassification,
     "contrastive": ContrastiveLearning,
+    "detect": ObjectDetection,
     "dialogue": Dialogue,
     "dqn": QLearning,
     "gan": ImageGan,

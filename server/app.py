@@ -24,7 +24,7 @@ from models.data.attackers import attackers
 from models.data.described import shapes_of_examples
 from models.data.fingerprint import data_sha256
 from models.data.labels import labels_of
-from models.data.partition import client_names, count_labels
+from models.data.partition import client_names, count_labels, counted_classes
 from models.state import describe_state, federated_names, model_state, weights_sha256
 from server.callbacks.build import in_order
 from server.checkpoint import SERVER_ROUND, Checkpoint, write_safetensors
@@ -189,7 +189,7 @@ def _prepare(
     if not node_registry.own_data:
         shown = range(min(num_clients, PICTURED_CLIENTS))
         counts = count_labels(plan.dataset, plan.partition, shown)
-        classes = tuple(plan.dataset.classes)
+        classes = tuple(counted_classes(plan.dataset))
         picture = PartitionCounts(
             num_clients=num_clients,
             classes=classes,

@@ -346,14 +346,14 @@ def draw_partition(scenario: str, output: Path, override: tuple[str, ...]) -> No
     """Draw who holds what, without training."""
     from models.core.config import TaskConfig, read
     from models.data.datasets import load_dataset
-    from models.data.partition import count_labels, make_partition
+    from models.data.partition import count_labels, counted_classes, make_partition
     from models.data.picture import partition_figure
     from simulations.scenario import load_scenario
 
     config = read(TaskConfig, load_scenario(scenario, override))
     dataset = load_dataset(config)
     counts = count_labels(dataset, make_partition(dataset, config), range(min(config.num_clients, 100)))
-    figure = partition_figure(counts, dataset.classes, config.num_clients)
+    figure = partition_figure(counts, counted_classes(dataset), config.num_clients)
     try:
         figure.savefig(output)
     except (OSError, ValueError) as error:  # a ValueError for a format that matplotlib does not know

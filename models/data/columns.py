@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 
 from models.core.errors import UserError
+from models.data.boxes import KIND as BOXED
+from models.data.boxes import check_boxes
 from models.data.dataset import Dataset, Examples
 from models.data.kinds import INT64, KINDS, WORDS, Column, Entry, Kind, Limit, shape_of
 
@@ -37,8 +39,9 @@ def check_dataset(name: str, kind: str, dataset: Any) -> None:
     for half, examples in halves.items():
         _check_rows(f"{owner}: {half}", examples)
     _check_clients(owner, dataset)
-    if dataset.label is not None and not dataset.classes:
-        raise UserError(f"{owner}: classes must name the classes of its label {dataset.label!r}, got none")
+    if not dataset.classes and (dataset.label is not None or kind == BOXED):
+        column = repr(dataset.label) if dataset.label is not None else "'class'"
+        raise UserError(f"{owner}: classes must name the classes of its label {column}, got none")
     known = KINDS.get(kind, _NO_KIND)
     for entry in known.info:
         _check_entry(owner, entry, dataset)
@@ -49,6 +52,8 @@ def check_dataset(name: str, kind: str, dataset: Any) -> None:
             _check_column(f"{owner}: {half} column {column.name!r}", column, examples, axes, dataset)
         if kind == "tagged-sentences":
             _check_sentences(f"{owner}: {half}", examples)
+        if kind == BOXED:
+            check_boxes(f"{owner}: {half}", examples)
     if kind == "environments" and len(dataset.info["physics"]) != axes["P"]:
         raise UserError(f"{owner}: info['physics'] must name each of the {axes['P']} columns of 'physics'")
 
@@ -141,6 +146,8 @@ def _check_column(
     if len(shape) != len(column.axes) or _channels_last(column, shape):
         raise UserError(f"{owner} must be {shape_of(column)}, got {shape}{_reshape(column, values)}")
     for axis, size in zip(column.axes, shape, strict=True):
+        if axis.isdigit() and int(axis) != size:
+            raise UserError(f"{owner} must be {shape_of(column)}, got {shape}")
         if axes.setdefault(axis, size) != size:
             raise UserError(f"{owner} must be {shape_of(column)} with {axis} = {axes[axis]}, got {shape}")
     if values.dtype not in column.dtypes:

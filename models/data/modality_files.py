@@ -14,11 +14,11 @@ from models.core.errors import UserError
 from models.core.paths import leads_out
 from models.data.dataset import Dataset
 from models.data.held_out import class_names, held_out_parts, hold_out, label_name, named_classes
-from models.data.image_files import ENDINGS, TRAIN, folders_in, is_picture, pixels_of
+from models.data.image_files import TRAIN, folders_in, pixels_of
 from models.data.large import take_rows
 from models.data.modalities import IMAGE, TEXT, Half, dataset_of, text_column
 from models.data.names import class_name, client_names, label_text
-from models.data.pictures import Shape
+from models.data.pictures import ENDINGS, Shape, is_picture
 from models.data.source import source_path
 from models.data.table import check_encoding, is_empty, other_encoding
 from models.data.table_csv import CsvTable

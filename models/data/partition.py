@@ -77,6 +77,11 @@ def client_names(dataset: Dataset, config: TaskConfig) -> tuple[str, ...]:
     return dataset.client_names if config.partitioner == "natural" else ()
 
 
+def counted_classes(dataset: Dataset) -> tuple[str, ...]:
+    """Return the classes that `count_labels` counts; () where an example has no class of its own."""
+    return () if dataset.label is None else dataset.classes
+
+
 def count_labels(dataset: Dataset, partition: Partition, clients: Iterable[int]) -> list[list[int]]:
     """Count the examples of each class that each of the clients holds; without labels, its examples."""
     if dataset.label is None:

@@ -1,14 +1,16 @@
 """Pictures of one's own, from whatever they come: scaled, and laid into a column one by one."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from models.core.config import require
+from models.core.errors import UserError
 from models.data.dataset import Dataset, Examples, Indices
 from models.data.held_out import hold_out
 from models.data.large import take_rows, zeros
@@ -18,6 +20,11 @@ if TYPE_CHECKING:
 
 # Pillow is imported where it is used, so that a worker of another family does without.
 
+T = TypeVar("T")
+ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp")
+"""Of files that are taken for pictures, in any case."""
+FORMATS = ("PNG", "JPEG", "BMP", "GIF", "TIFF", "WEBP")
+"""What such files may hold. Pillow would read others by programs of their own, as EPS by Ghostscript."""
 MODES = {1: "L", 3: "RGB"}
 """Channels -> what Pillow calls such pictures."""
 Half = tuple[NDArray[np.uint8], NDArray[np.int64]]
@@ -44,10 +51,7 @@ class Shape:
         """
         from PIL import Image, ImageOps
 
-        seen = _in_8_bits(ImageOps.exif_transpose(picture))
-        if seen.has_transparency_data:
-            seen = seen.convert("RGBA")
-            seen = Image.alpha_composite(Image.new("RGBA", seen.size, "white"), seen).convert("RGB")
+        seen = opaque(ImageOps.exif_transpose(picture))
         scaled = seen.convert(MODES[self.channels]).resize((self.size, self.size), Image.Resampling.BILINEAR)
         pixels = np.asarray(scaled, dtype=np.uint8)
         return pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
@@ -58,6 +62,33 @@ class Shape:
         for row, pixels in enumerate(pictures):
             column[row] = pixels
         return column
+
+
+def is_picture(path: Path) -> bool:
+    """Return whether a file is taken for a picture."""
+    return path.suffix.lower() in ENDINGS and not path.name.startswith(".") and path.is_file()
+
+
+def read_picture(path: Path, made: "Callable[[Image], T]") -> T:
+    """Return what is made of a file's picture; UserError where it cannot be read, or not be made that."""
+    from PIL import Image
+
+    try:
+        with Image.open(path, formats=FORMATS) as opened:
+            return made(opened)
+    except (OSError, ValueError, SyntaxError, NotImplementedError, Image.DecompressionBombError) as error:
+        raise UserError(f"{path} is no picture that can be read ({' '.join(str(error).split())})") from error
+
+
+def opaque(picture: "Image") -> "Image":
+    """Return a picture in 8 bits, on white where one sees through it; ValueError for pixels of 32 bits."""
+    from PIL import Image
+
+    seen = _in_8_bits(picture)
+    if not seen.has_transparency_data:
+        return seen
+    seen = seen.convert("RGBA")
+    return Image.alpha_composite(Image.new("RGBA", seen.size, "white"), seen).convert("RGB")
 
 
 def _in_8_bits(picture: "Image") -> "Image":

@@ -41,6 +41,7 @@ FAMILIES = (
     "clip",
     "cnn",
     "contrastive",
+    "detect",
     "dialogue",
     "dqn",
     "gan",

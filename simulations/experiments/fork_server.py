@@ -38,6 +38,7 @@ PRELOADED = (
 OF_TASK = {
     "clip": ("sklearn.linear_model",),
     "contrastive": ("sklearn.linear_model", "sklearn.manifold"),
+    "detect": ("faster_coco_eval", "torchvision.models.detection"),
     "dialogue": ("sacrebleu.metrics",),
     "dqn": ("gymnasium.vector", "gymnasium.wrappers"),
     "gan": ("torchvision.utils",),

@@ -11,6 +11,7 @@ import pytest
 import torch
 from flwr.app import Context, RecordDict
 from PIL import Image
+from raw_files import KITTI, write_kitti
 
 from clients.node_config import NodeConfig
 from clients.simulated import SIMULATED
@@ -102,10 +103,16 @@ def notes(folder: Path, number: int) -> None:
     (folder / "notes.csv").write_text("image,text,label\n" + "\n".join(rows), encoding="utf-8")
 
 
+def boxes(folder: Path, number: int) -> None:
+    """Write pictures with one object each, but for the first node's, which have four."""
+    write_kitti(folder / "street", lines=KITTI[: 1 if number else None])
+
+
 @pytest.mark.parametrize(
     ("task", "dataset", "write", "options"),
     [
         ("multimodal", "multimodal:notes.csv", notes, "size = 8, channels = 1"),
+        ("detect", "kitti:street", boxes, "width = 64, height = 32"),
         ("cnn", "images:scans", pictures, "size = 8, channels = 1, classes = ['cat', 'dog']"),
         ("vae", "npz:scans.npz", arrays, "classes = ['a', 'b', 'c']"),
         ("lstm-forecast", "csv:prices.csv", series, "window = 10"),

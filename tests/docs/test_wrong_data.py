@@ -1,5 +1,6 @@
 """docs/data.md: every wrong input that it names gets the line that it shows, and its examples load."""
 
+import json
 import re
 from collections.abc import Mapping
 from importlib.util import find_spec
@@ -45,9 +46,25 @@ def talk(content: bytes | str) -> Wrong:
     return Wrong({"talks.jsonl": content}, "dialogue:talks.jsonl")
 
 
+def kitti(line: str, label: str = "000001") -> dict[str, bytes | str]:
+    return {"scans/image_2/000001.png": PNG, f"scans/label_2/{label}.txt": line}
+
+
+def coco(**changes: Any) -> dict[str, bytes | str]:
+    """Return a picture, and an annotation of it in COCO's format, with changes to either's entry."""
+    image = {"id": 1, "file_name": "a.png"}
+    box = {"id": 5, "image_id": 1, "category_id": 3, "bbox": [0, 0, 2, 2]}
+    for entry in (image, box):
+        entry |= {key: value for key, value in changes.items() if key in entry}
+    held = {"images": [image], "annotations": [box], "categories": [{"id": 3, "name": "dog"}]}
+    return {"scans/a.png": PNG, "scans/all.json": json.dumps(held)}
+
+
 IMAGES, NUMBERS = np.zeros((20, 28, 28), np.uint8), np.zeros(20, np.int64)
 PNG = picture()
 MIXED, FINDS = "multimodal:finds.csv", "image,text,label\n"
+SIZES = "1 1 1 1 1 1 1"
+"""The last of KITTI's columns, which are not read."""
 WRONG: Mapping[str, Mapping[str, Wrong]] = {
     "## Your own pictures": {
         "a file that is no picture": Wrong({"scans/dog/broken.jpg": "no picture"}, "images:scans"),
@@ -95,6 +112,26 @@ WRONG: Mapping[str, Mapping[str, Wrong]] = {
             {"scans/cat/1.jpg": PNG, "scans/cat/1.png": PNG}, "multimodal:scans"
         ),
         "a folder without either": Wrong({"scans/notes.md": ""}, "multimodal:scans"),
+    },
+    "## Pictures with boxes": {
+        "an object with too few columns": Wrong(kitti("Car 8 4 24 12"), "kitti:scans"),
+        "a side that is no number": Wrong(kitti(f"Car 0 0 0 8 4 wide 12 {SIZES}"), "kitti:scans"),
+        "a box that ends before it begins": Wrong(kitti(f"Car 0 0 0 24 4 8 12 {SIZES}"), "kitti:scans"),
+        "a type that is not KITTI's": Wrong(kitti(f"Bus 0 0 0 8 4 24 12 {SIZES}"), "kitti:scans"),
+        "a picture without its labels": Wrong(kitti("", label="000002"), "kitti:scans"),
+        "a folder of something else": Wrong({"scans/cat/1.png": PNG}, "kitti:scans"),
+        "a class that is ignored too": Wrong(
+            kitti(""), "kitti:scans", {"classes": ["Car"], "ignore": ["Car"]}
+        ),
+        "a file that is no JSON": Wrong({"scans/all.json": "no JSON"}, "coco:scans"),
+        "JSON of another form": Wrong({"scans/all.json": '{"images": []}'}, "coco:scans"),
+        "several files": Wrong({"scans/a.json": "{}", "scans/b.json": "{}"}, "coco:scans"),
+        "an annotation of an image that is not there": Wrong(coco(image_id=9), "coco:scans"),
+        "an annotation of a category that is not there": Wrong(coco(category_id=4), "coco:scans"),
+        "a box that is none": Wrong(coco(bbox=[8, 4, -2, 8]), "coco:scans"),
+        "a picture that is not there": Wrong(coco(file_name="c.png"), "coco:scans"),
+        "a picture elsewhere": Wrong(coco(file_name="../a.png"), "coco:scans"),
+        "a category that `classes` does not name": Wrong(coco(), "coco:scans", {"classes": ["cat"]}),
     },
     "### What is refused": {
         "other names of columns": Wrong({"prices.csv": "time,price,client"}, "csv:prices.csv"),

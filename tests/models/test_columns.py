@@ -28,6 +28,17 @@ def images(**changes: Any) -> Dataset:
     return replace(whole, **changes)
 
 
+def boxed_images() -> Dataset:
+    def rows(most: int) -> Examples:
+        box = torch.tensor([1.0, 0.0, 8.0, 8.0]).expand(4, most, 4)
+        columns = {"image": torch.zeros(4, 3, 8, 8, dtype=torch.uint8), "box": box}
+        return Examples({**columns, "class": torch.tensor([0, -1]).repeat(4, most)[:, :most]})
+
+    return Dataset(
+        "toy", "boxed-images", rows(2), rows(3), classes=("a",), info={"max_value": 255, "skipped": 0}
+    )
+
+
 def series() -> Dataset:
     n = torch.ones(4, dtype=torch.float64)
     columns = {"window": torch.ones(4, 30, dtype=torch.float64), "target": n, "scale": n, "time": n}
@@ -86,6 +97,7 @@ def environments() -> Dataset:
 
 WHOLE: dict[str, Callable[[], Dataset]] = {
     "images": images,
+    "boxed-images": boxed_images,
     "series": series,
     "text": text,
     "labelled-text": labelled_text,

@@ -29,7 +29,7 @@ from simulations.bench.gpu_parts import (
 from simulations.bench.gpu_table import HEADINGS, Row, markdown, write
 
 TINY = Sizes(rounds=2, clients=2, photos=64, steps=2, actors=(1,))
-DEAR = ("dialogue", "lstm-text", "masked-lm", "ner", "seq2seq", "text-classify")
+DEAR = ("detect", "dialogue", "lstm-text", "masked-lm", "ner", "seq2seq", "text-classify")
 """Families whose rows take ten seconds: by `make bars`; test_scenarios.py runs their scenarios."""
 MEASURED = Row("stacked", "small", "rounds a s", 6.0, 2.0, 3 << 20, "x")
 

@@ -8,14 +8,17 @@ from pathlib import Path
 
 import pytest
 from command_line import polyfed
-from raw_files import write_cifar10
+from raw_files import write_cifar10, write_kitti
 from shortened import SCENARIOS, shorter
 
 from models.data.datasets import find_source
 from models.registry import TASKS, task_classes
 from simulations.scenario import load_scenario
 
-FILES: dict[str, Callable[[Path, pytest.MonkeyPatch], object]] = {"cifar10": write_cifar10}
+FILES: dict[str, Callable[[Path, pytest.MonkeyPatch], object]] = {
+    "cifar10": write_cifar10,
+    "kitti:.": lambda folder, _: write_kitti(folder / "training"),
+}
 """Writers of small files, for the datasets that come with no package."""
 
 

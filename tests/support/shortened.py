@@ -25,6 +25,10 @@ def shorter(run_config: RunConfig) -> dict[str, Value]:
     if run_config["dataset"] == "chatterbot":
         data = "context_turns = 1, max_bytes = 30"
         options = f"{options}, longest = 10"
+    if run_config["dataset"] == "digit-scenes":
+        data = "images_per_client = 8, test_images = 8"
+    if str(run_config["dataset"]).startswith("kitti:"):  # a network and pictures that want a GPU
+        options, data = "", "width = 64, height = 32, ignore = ['Van', 'Truck']"
     return {
         "task-options": options,
         "dataset": dataset,

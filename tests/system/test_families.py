@@ -20,6 +20,7 @@ LIKE_OTHERS = (
     "clip",
     "cnn",
     "contrastive",
+    "detect",
     "dialogue",
     "lstm-forecast",
     "masked-lm",

@@ -21,6 +21,7 @@ TOGETHER = {("gan", "QFedAvg"): "train_loss_key = 'generator-loss'"}
 LIKE_OTHERS = (
     "clip",
     "contrastive",
+    "detect",
     "dialogue",
     "lstm-forecast",
     "masked-lm",

@@ -1,0 +1,194 @@
+"""Boxes in COCO's format: a JSON file of images, annotations and categories beside the pictures.
+
+(Lin et al. 2014, arXiv:1405.0312; https://cocodataset.org/#format-data.)
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from models.core.config import TaskConfig, parse_options
+from models.core.errors import UserError, shown
+from models.core.paths import leads_out
+from models.data.boxes import Box, Canvas, Corners, Scene, boxed_dataset, read_scenes
+from models.data.dataset import Dataset
+from models.data.held_out import HELD_OUT, class_names, held_out_parts, label_name, named_classes
+from models.data.names import LONGEST_CLIENT, is_client
+from models.data.pictures import is_picture
+from models.data.source import source_path
+
+ANNOTATIONS, IMAGES, PREFIX = "annotations", "images", "instances_"
+TRAIN = "train"
+PARTS = ("images", "annotations", "categories")
+
+
+def load_coco(
+    config: TaskConfig,
+    width: int = 320,
+    height: int = 320,
+    channels: int = 3,
+    classes: Sequence[str] = (),
+    ignore: Sequence[str] = (),
+    client: str = "",
+) -> Dataset:
+    """Return the pictures of "coco:DIR" with the boxes of their annotations.
+
+    DIR holds JSON files, or a folder `annotations` of them: one, of which a tenth is held out, or one with
+    "train" and one with "test" (or another of HELD_OUT) in its name. The pictures of `instances_NAME.json`
+    lie in DIR/NAME, DIR/images/NAME, DIR/images or DIR. They are scaled to fit into `width` x `height`, of
+    `channels` channels (1 or 3). `classes` names the categories, in the order of their numbers; unless given,
+    they are in the order of their names. Those in `ignore` and crowds are regions in which finding something
+    is neither right nor wrong. `client` is the key of an image under which its owner is named, "" = none is.
+    Raises UserError, with the file, for what is not COCO's.
+    """
+    canvas, path = Canvas(width, height, channels), source_path(config)
+    halves = [Annotations.read(file, path) for file in _files(path)]
+    left_out = set(named_classes(ignore))
+    known = {name for half in halves for name in half.names.values()}
+    found = known - left_out
+    names = class_names(path, found, classes, sorted(found))
+    if not names:
+        raise UserError(
+            f"{path} must have a category that ignore does not name, got {', '.join(sorted(known))}"
+        )
+    scenes = [half.scenes(left_out, client) for half in halves]
+    owners = [scene.client for scene in scenes[0]] if client else []
+    return boxed_dataset(config.dataset, [read_scenes(half, names, canvas) for half in scenes], names, owners)
+
+
+def files_of_coco(config: TaskConfig) -> list[Path]:
+    """Return the files that such a dataset is read from."""
+    path = source_path(config)
+    client = parse_options("dataset-options", config.dataset_options).get("client", "")
+    files = _files(path)
+    scenes = [scene for file in files for scene in Annotations.read(file, path).scenes(set(), client)]
+    return [*files, *sorted({scene.path for scene in scenes})]
+
+
+def _files(path: Path) -> list[Path]:
+    """Return the file of all annotations, or those of the halves."""
+    if not path.is_dir():
+        raise UserError(f"{path} must be a folder with pictures and their annotations in JSON files")
+    folder = path / ANNOTATIONS if (path / ANNOTATIONS).is_dir() else path
+    found = sorted(file for file in folder.glob("*.json") if not file.name.startswith("."))
+    instances = [file for file in found if file.name.startswith(PREFIX)]
+    found = instances or found  # beside captions and key points
+    if len(found) == 1:
+        return found
+    train = [file for file in found if TRAIN in file.stem]
+    of_part = {half: file for half in HELD_OUT for file in reversed(found) if half in file.stem}
+    if len(train) == 1 and of_part:
+        return [train[0], *(of_part[half] for half in held_out_parts(of_part.__contains__))]
+    raise UserError(
+        f"{folder} must hold one JSON file, or one with {TRAIN!r} and one with {' or '.join(HELD_OUT)} in "
+        f"its name, got {', '.join(file.name for file in found) or 'none'}"
+    )
+
+
+@dataclass(frozen=True)
+class Annotations:
+    """What a JSON file holds, checked."""
+
+    file: Path
+    folders: Sequence[Path]
+    """Where its pictures may lie."""
+    images: Mapping[int, Mapping[str, Any]]
+    """Id -> entry."""
+    names: Mapping[int, str]
+    """Id of a category -> its name."""
+    annotations: Sequence[Mapping[str, Any]]
+
+    @classmethod
+    def read(cls, file: Path, path: Path) -> "Annotations":
+        """Return what a file holds; UserError for what is not COCO's."""
+        try:
+            held = json.loads(file.read_text(encoding="utf-8"))
+        except (json.JSONDecodeError, UnicodeDecodeError) as error:
+            raise UserError(f"{file} is no JSON file that can be read ({error})") from error
+        for part in PARTS:
+            entries = held.get(part) if isinstance(held, dict) else None
+            if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
+                raise UserError(f"{file} must hold a list {part!r} of objects, as COCO's files do")
+        names = {}
+        for entry in held["categories"]:
+            text = entry.get("name")
+            if not isinstance(text, str) or not text.strip() or not text.isprintable():
+                raise UserError(f"{file}: the name of a category must be printable, got {shown(text)}")
+            names[_id(file, "categories", "id", entry)] = label_name(text.strip())
+        if len(set(names.values())) < len(held["categories"]):
+            raise UserError(f"{file}: categories must have different ids and names, got one twice")
+        images = {_id(file, "images", "id", entry): entry for entry in held["images"]}
+        if not images or len(images) < len(held["images"]):
+            raise UserError(f"{file}: images must have different ids, and be one at least")
+        stem = file.stem.removeprefix(PREFIX)
+        folders = [path / stem, path / IMAGES / stem, path / IMAGES, path]
+        return cls(file, folders, images, names, held["annotations"])
+
+    def scenes(self, ignored: set[str], client: str) -> list[Scene]:
+        """Return the pictures with their boxes, in the order of their ids."""
+        boxes: dict[int, list[Box]] = {number: [] for number in sorted(self.images)}
+        for entry in self.annotations:
+            image = _id(self.file, "annotations", "image_id", entry)
+            category = _id(self.file, "annotations", "category_id", entry)
+            for key, number, known in (
+                ("image_id", image, self.images),
+                ("category_id", category, self.names),
+            ):
+                if number not in known:
+                    raise UserError(
+                        f"{self.file}: {key} of annotation {entry.get('id')} is not there: {number}"
+                    )
+            name = self.names[category]
+            aside = name in ignored or entry.get("iscrowd") == 1
+            boxes[image].append(Box(self._corners(entry), None if aside else name))
+        return [
+            Scene(self._picture(self.images[number]), of_image, self._owner(self.images[number], client))
+            for number, of_image in boxes.items()
+        ]
+
+    def _corners(self, entry: Mapping[str, Any]) -> Corners:
+        match entry.get("bbox"):
+            case [
+                int() | float() as left,
+                int() | float() as top,
+                int() | float() as wide,
+                int() | float() as high,
+            ]:
+                if wide >= 0 and high >= 0:
+                    return left, top, left + wide, top + high
+        raise UserError(
+            f"{self.file}: bbox of annotation {entry.get('id')} must be left, top, width and height, the "
+            f"latter two 0 or more, got {shown(entry.get('bbox'))}"
+        )
+
+    def _picture(self, image: Mapping[str, Any]) -> Path:
+        name = image.get("file_name")
+        if not isinstance(name, str) or leads_out(name):
+            raise UserError(
+                f"{self.file}: file_name must be a path below its folder, without '..', got {shown(name)}"
+            )
+        found = [folder / name for folder in self.folders if is_picture(folder / name)]
+        if not found:
+            places = ", ".join(str(folder) for folder in self.folders)
+            raise UserError(f"{self.file}: {name!r} is no picture in any of {places}")
+        return found[0]
+
+    def _owner(self, image: Mapping[str, Any], client: str) -> str:
+        if not client:
+            return ""
+        name = str(image.get(client, "")).strip()
+        if not is_client(name):
+            raise UserError(
+                f"{self.file}: {client} of image {image['id']} must be the name of a client, of at most "
+                f"{LONGEST_CLIENT} printable characters, got {shown(image.get(client))}"
+            )
+        return name
+
+
+def _id(file: Path, part: str, key: str, entry: Mapping[str, Any]) -> int:
+    number = entry.get(key)
+    if type(number) is not int:
+        raise UserError(f"{file}: {key} in {part} must be a whole number, got {shown(number)}")
+    return number
