@@ -40,8 +40,8 @@ def check_dataset(name: str, kind: str, dataset: Any) -> None:
         _check_rows(f"{owner}: {half}", examples)
     _check_clients(owner, dataset)
     if not dataset.classes and (dataset.label is not None or kind == BOXED):
-        column = repr(dataset.label) if dataset.label is not None else "'class'"
-        raise UserError(f"{owner}: classes must name the classes of its label {column}, got none")
+        label = repr(dataset.label) if dataset.label is not None else "'class'"
+        raise UserError(f"{owner}: classes must name the classes of its label {label}, got none")
     known = KINDS.get(kind, _NO_KIND)
     for entry in known.info:
         _check_entry(owner, entry, dataset)

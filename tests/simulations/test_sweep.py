@@ -156,8 +156,8 @@ def test_a_sweep_runs_once_and_goes_on(scenario: Path, tmp_path: Path) -> None:
     assert (tmp_path / "runs" / "report.html").stat().st_size > 10_000
     table = (tmp_path / "runs" / "table.md").read_text(encoding="utf-8").splitlines()
     assert table[0] == (
-        "| learning-rate | seeds | final accuracy ↑, validation | difference to the best | against the best | "
-        "final accuracy ↑, test | rounds to 0.05 |"
+        "| learning-rate | seeds | final accuracy ↑, validation | difference to the best "
+        "| against the best | final accuracy ↑, test | rounds to 0.05 |"
     )
     assert [line.split(" | ")[0] for line in table[2:4]] == ["| 0.1", "| 0.01"]
     folders = sorted(path.parent for path in (tmp_path / "runs").glob("*/result.json"))
