@@ -120,7 +120,7 @@ def test_without_a_run_dir_the_run_lies_under_runs(scenario: Path, tmp_path: Pat
     ("overrides", "message"),
     [
         (["num-client=3"], "unknown run-config key 'num-client': did you mean num-clients"),
-        (["dataset=digit"], "unknown dataset 'digit': did you mean digits?"),
+        (["dataset=digit"], "unknown dataset 'digit': did you mean digits or digit-notes?"),
         (["task=cn"], "unknown task 'cn': did you mean cnn?"),
         (["strategy=FedAvgg"], "unknown strategy 'FedAvgg': did you mean FedAvg"),
         (["optimizer=sdg"], "unknown optimizer 'sdg': did you mean sgd"),

@@ -28,7 +28,7 @@ def test_a_file_wins_over_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ("given", "message"),
     [
         ("mnst", r"^unknown scenario 'mnst': did you mean mnist\?$"),
-        ("mnist.toml", r"^scenario mnist\.toml is not there: give the path of a TOML file, or one of cnn, "),
+        ("mnist.toml", r"^scenario mnist\.toml is not there: give the path of a TOML file, or one of clip, "),
         ("a/mnist", r"^scenario a/mnist is not there: "),
     ],
 )

@@ -36,6 +36,7 @@ def copied(strategy: str, tmp_path: Path) -> tuple[Path, dict[str, Value]]:
     before = tomllib.loads((folder / "config.toml").read_text(encoding="utf-8"))
     return folder, {
         **defaults(),
+        "validation-fraction": 0.0,  # as runs were from before that was there
         **before,
         "run-dir": str(folder),
         "resume": True,
