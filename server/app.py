@@ -172,6 +172,9 @@ def _prepare(
     log(INFO, "%d clients on %d nodes", num_clients, len(node_registry.partitions))
     if plan.config.secure_aggregation:
         check_secure_nodes(len(node_registry.partitions))
+    if plan.task_config.validation_fraction and plan.dataset.validation is None:
+        said = "Dataset %s has too few examples to set any apart for validation: the test examples choose"
+        log(WARNING, said, plan.task_config.dataset)
     if plan.task_config.engine == "auto":
         log(INFO, 'engine = "auto" is "%s": %s', plan.engine.name, plan.engine.why)
     for level, line in plan.task.notes():

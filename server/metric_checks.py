@@ -31,6 +31,8 @@ class Expected:
     """Turns the sums of an evaluation into metrics; None is that nobody looks at them."""
     ranges: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     """Metrics in training that every client must tell -> the least and the most that they may be."""
+    flags: Collection[str] = ()
+    """Metrics in training that every client tells as 0 or 1."""
     aux: bool = True
     """Whether clients may reply aux tensors beside the weights."""
     compression: str = ""
@@ -55,6 +57,9 @@ def check_train_metrics(metrics: Mapping[str, Any], expected: Expected, weighted
     for name, (least, most) in expected.ranges.items():
         if not least <= weight_among(metrics, name) <= most:
             raise ValueError(f"its {name} must be {least:g} to {most:g}, got {metrics[name]:g}")
+    for name in expected.flags:
+        if metrics[name] not in (0, 1):
+            raise ValueError(f"its {name} must be 0 or 1, got {metrics[name]:g}")
     check_metrics(metrics)
 
 

@@ -20,6 +20,9 @@ from strategies.rule import TRAINS, Arrays
 from strategies.wire.arrays import hold, views
 from strategies.wire.reply import ARRAYS, METRICS
 
+LEAST = 1e-9
+"""Share of the weight of a round below which nobody counts as training a part."""
+
 
 @dataclass(frozen=True)
 class PartMeans:
@@ -41,7 +44,9 @@ class PartMeans:
         metrics = reply.content.metric_records[METRICS]
         mean = dict(views(reply.content.array_records[ARRAYS]))
         for part, names in self.names.items():
-            share = float(metrics[TRAINS + part])  # type: ignore[arg-type]
+            # Clients tell 0 or 1; of masked sums only the mean is known, within a rounding.
+            share = min(max(float(metrics[TRAINS + part]), 0.0), 1.0)  # type: ignore[arg-type]
+            share = share if share > LEAST else 0.0
             if share < 1:
                 mean |= self._moved(mean, names, sent, share)
         reply.content[ARRAYS] = hold(mean)

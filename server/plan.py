@@ -47,6 +47,7 @@ from server.strategy import (
     check_max_update_norm,
     check_memory,
     check_optimizers,
+    check_parts,
     check_statistics,
     check_weighting,
     cohort_size,
@@ -118,6 +119,7 @@ def make_plan(run_config: RunConfig, *, real_nodes: bool = False) -> Plan:
     part_names(task, federated)  # which are checked by naming them
     check_statistics(strategy, statistics)
     check_max_update_norm(strategy, statistics, task_config.max_update_norm)
+    check_parts(strategy, task.parts, config, task_config.num_clients)
     if config.buffer_size:
         check_asynchronous(strategy, statistics)
     if config.secure_aggregation:
@@ -227,6 +229,7 @@ def expected_of(plan: Plan) -> Expected:
             **{TRAINS + part: (0.0, 1.0) for part in plan.task.parts},
             **{name: (least, most) for name, least, most in declared.metric_ranges},
         },
+        flags=[TRAINS + part for part in plan.task.parts],
         aux=may_reply_aux(plan.strategy),
         compression=plan.task_config.compression,
         max_update_norm=plan.task_config.max_update_norm or math.inf,

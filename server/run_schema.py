@@ -224,6 +224,8 @@ class Used(RunFile):
     """Of the shapes and a sample of the examples that the server loaded, whatever files they came from."""
     data_files: list[DataFile] = []
     """[] for data that comes with a package, whose version is in `packages`."""
+    validation_examples: int = 0
+    """Of the server, by which rounds are chosen; 0 where the test examples choose."""
 
 
 class Tested(RunFile):
@@ -236,7 +238,7 @@ class Tested(RunFile):
     num_examples: int = 0
     """Test examples at the server."""
     num_validation: int = 0
-    """Validation examples at the server, which chose."""
+    """Validation examples at the server, which chose; `Used.validation_examples`, known from the start."""
 
 
 class RunResult(RunFile):

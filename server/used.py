@@ -22,6 +22,7 @@ def used_by(plan: Plan) -> Used:
         engine=plan.engine.name,
         data_sha256=data_sha256(plan.dataset),
         data_files=[DataFile(**file._asdict()) for file in data_files(plan.task_config)],
+        validation_examples=len(plan.dataset.validation or ()),
     )
 
 

@@ -95,7 +95,7 @@ class SweepTables:
                 **{key: one.config.get(key) for key in varied},
                 "status": one.status,
                 "rounds": one.run.last_round,
-                **one.run.final,
+                **(one.run.final if one.run.tested or not one.run.num_validation else {}),
                 **{f"validation/{name}": value for name, value in _to_choose_by(one.run).items()},
                 "seconds": one.run.seconds,
                 "folder": str(one.folder),
@@ -112,7 +112,7 @@ class SweepTables:
 
 
 def _to_choose_by(run: Run) -> Mapping[str, float]:
-    return run.compared if run.validates else {}
+    return run.compared if run.num_validation else {}
 
 
 def _varied(configs: list[Mapping[str, Any]]) -> list[str]:

@@ -15,7 +15,7 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
-from models.data.dataset import Dataset, Examples
+from models.data.dataset import Dataset, Examples, Rows
 
 _REST = "dataset"
 """Name of the tensor whose bytes are, in JSON, what a dataset holds beside its columns."""
@@ -24,7 +24,8 @@ _CLIENT = "client"
 
 def num_bytes(dataset: Dataset) -> int:
     """Return the bytes of a dataset's columns."""
-    return sum(column.nbytes for columns in _parts(dataset).values() for column in columns.values())
+    parts = (dataset.train, dataset.test, dataset.validation)
+    return sum(part.num_bytes for part in parts if part is not None)
 
 
 def write_dataset(path: Path, key: str, dataset: Dataset) -> None:
@@ -101,7 +102,13 @@ def dataset_of(tensors: Mapping[str, Tensor]) -> Dataset:
 def _parts(dataset: Dataset) -> dict[str, Mapping[str, Tensor]]:
     """Return the columns of each part of a dataset, by the part's name."""
     parts = {"train": dataset.train, "test": dataset.test, "validation": dataset.validation}
-    return {name: part.columns for name, part in parts.items() if part is not None}
+    return {name: _copied(part) for name, part in parts.items() if part is not None}
+
+
+def _copied(part: Examples) -> Mapping[str, Tensor]:
+    """Return columns, those of rows of others as copies that the rows do not keep."""
+    columns = part.columns
+    return dict(Rows(columns.source, columns.index)) if isinstance(columns, Rows) else columns
 
 
 def _plain(value: Any) -> Any:

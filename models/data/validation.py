@@ -1,7 +1,7 @@
 """Validation examples: training rows that no client gets, by which rounds and runs are chosen.
 
-They follow from the data alone, whatever the seed of a run, so that runs compare, and one that begins with
-another's weights has not been trained on them.
+They follow from the data and the fraction alone, whatever the seed of a run, so that runs compare, and one
+that begins with the weights of another of the same fraction has not been trained on them.
 """
 
 from dataclasses import replace
@@ -43,10 +43,14 @@ def _last_of_each(dataset: Dataset, fraction: float) -> NDArray[np.bool_]:
     What is held out so lies behind all that is trained on in time, as test examples do.
     """
     owners = dataset.train["series"].numpy() if "series" in dataset.train.columns else _clients(dataset)
+    sizes = np.unique(owners, return_counts=True)[1]
+    ends = np.cumsum(sizes)
+    # Rounded over all of them together, so that of many short ones some are held out, too.
+    shares = np.diff(np.floor(fraction * np.concatenate([[0], ends]) + 0.5)).astype(np.int64)
+    order = np.argsort(owners, kind="stable")
     held_out = np.zeros(len(owners), dtype=bool)
-    for owner in np.unique(owners):
-        rows = np.flatnonzero(owners == owner)
-        held_out[rows[len(rows) - min(round(fraction * len(rows)), len(rows) - 1) :]] = True
+    for end, size, share in zip(ends.tolist(), sizes.tolist(), shares.tolist(), strict=True):
+        held_out[order[end - min(share, size - 1) : end]] = True
     return held_out
 
 

@@ -185,7 +185,7 @@ class ImageGan(Task):
     def _extractor(self) -> FeatureExtractor:
         """Return the feature extractor, which is trained when it is first needed: workers seldom need one."""
         if self._feature_extractor is None:
-            train = self.dataset.train
+            train = self.dataset.train.take(torch.arange(len(self.dataset.train)))  # a copy that nobody keeps
             images = train["image"].float() / self.max_value
             self._feature_extractor = FeatureExtractor(images, train["label"], len(self.dataset.classes))
         return self._feature_extractor

@@ -22,7 +22,7 @@ BEST, BEHIND, NOT_BEHIND, NOT_TESTED = "best mean", "behind", "not behind", "not
 """What is said of an arm beside the one with the best mean."""
 CAPTION = (
     f"Means of the final model over the seeds, with {CONFIDENCE:.0%} intervals (Student). Arms are ordered "
-    "and compared by validation examples where they have any, else by test examples. Each is tested "
+    "and compared by validation examples where all have as many, else by test examples. Each is tested "
     "against the one with the best mean by a paired t-test over the seeds that both have: it is behind where "
     f"the {CONFIDENCE:.0%} interval of the difference lies above 0. Not behind means that these seeds do not "
     "tell the two apart, not that they are equal; with fewer than two common seeds nothing is tested. Every "
@@ -50,12 +50,16 @@ class Arm:
     """Without the seed, and without where the runs lie."""
     runs: Mapping[int, Run]
     """Seed -> run."""
+    by_validation: bool = False
+    """Whether it is compared by validation examples, and not by test examples."""
 
     def values(self, metric: str = "") -> dict[int, float]:
         """Return the final value by which arms are compared, by seed, of a metric; by default the run's own.
 
         Runs without a good end have none, nor have those in which it is not finite.
         """
+        if not self.by_validation:
+            return self.test_values(metric)
         return self._values(metric, {seed: run.compared for seed, run in self.runs.items()})
 
     def test_values(self, metric: str = "") -> dict[int, float]:
@@ -89,13 +93,19 @@ class Arm:
 
 
 def arms_of(runs: Sequence[Run]) -> list[Arm]:
-    """Group runs by their config but for the seed; of two runs with one seed the later is taken."""
+    """Group runs by their config but for the seed; of two runs with one seed the later is taken.
+
+    They are compared by validation examples where all have the same number of them, else by test examples:
+    numbers of different examples are not subtracted from one another.
+    """
     groups: dict[str, tuple[dict[str, Value], dict[int, Run]]] = {}
     for run in runs:
         config = {key: value for key, value in run.config.items() if key not in (*NOT_COMPARED, "seed")}
         _, by_seed = groups.setdefault(json.dumps(config, sort_keys=True), (config, {}))
         by_seed[int(run.config["seed"])] = run
-    return [Arm(config, by_seed) for config, by_seed in groups.values()]
+    numbers = {run.num_validation for run in runs}
+    by_validation = len(numbers) == 1 and 0 not in numbers
+    return [Arm(config, by_seed, by_validation) for config, by_seed in groups.values()]
 
 
 def interval(values: Sequence[float]) -> Interval:
@@ -133,11 +143,6 @@ def in_order(arms: Sequence[Arm]) -> list[Arm]:
     return sorted(arms, key=lambda arm: _order(arm, maximizes(some)))
 
 
-def validate(arms: Sequence[Arm]) -> bool:
-    """Return whether validation examples choose between the arms."""
-    return any(run.validates for arm in arms for run in arm.runs.values())
-
-
 def final_metrics(arms: Sequence[Arm]) -> list[str]:
     """Return the names of all metrics of the final models, the runs' own first."""
     runs = [run for arm in arms for run in arm.runs.values()]
@@ -155,7 +160,7 @@ def rows(arms: Sequence[Arm], target: float | None = None, *, all_metrics: bool 
     some = next(iter(ordered[0].runs.values()))
     varied, arrow = varied_keys(ordered), "↑" if maximizes(some) else "↓"
     others = [name for name in final_metrics(ordered) if name != some.metric] if all_metrics else []
-    chosen_apart = validate(ordered)
+    chosen_apart = ordered[0].by_validation
     headings = [
         *varied,
         "seeds",

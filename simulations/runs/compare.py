@@ -58,7 +58,7 @@ def summary(run: Run) -> dict[str, str]:
     config, result = run.config, run.result
     metric = run.metric
     best = run.best.metrics.get(metric) if run.best else None
-    chosen = run.chosen.metrics.get(metric) if run.chosen and run.validates else None
+    chosen = run.chosen.metrics.get(metric) if run.chosen and run.tested else None
     last = number(run.final[metric]) if metric in run.final else NOTHING
     trained = [len(line.clients) for line in run.rounds if line.clients]
     return {

@@ -12,7 +12,6 @@ from simulations.runs.arms import (
     interval,
     paired,
     rows,
-    validate,
     varied_keys,
     verdict,
 )
@@ -47,7 +46,7 @@ def arms_frame(arms: Sequence[Arm], target: float | None = None) -> "DataFrame":
         for name in final_metrics(ordered):
             over_seeds = interval(list(arm.test_values(name).values()))
             row |= {f"final/{name}": over_seeds.mean, f"final/{name} ±": over_seeds.reach}
-            if validate(ordered):
+            if ordered[0].by_validation:
                 compared = interval(list(arm.values(name).values()))
                 row |= {f"validation/{name}": compared.mean, f"validation/{name} ±": compared.reach}
         behind = paired(ordered[0], arm)
@@ -115,7 +114,7 @@ def _run_row(run: Run, differing: Sequence[str]) -> dict[str, object]:
     shown = ["task", "dataset", "strategy", "num-clients", "seed", *differing]
     row |= {key: config.get(key) for key in dict.fromkeys(shown) if key not in NOT_COMPARED}
     row |= {"rounds": run.last_round, "metric": run.metric, "best round": run.best and run.best.server_round}
-    if run.validates and run.chosen:
+    if run.tested and run.chosen:
         row |= {f"validation/{name}": value for name, value in run.chosen.metrics.items()}
     for name, values in metric_table(run).items():
         row |= {f"{source}/{name}": value for source, value in zip(SOURCES, values, strict=True)}

@@ -96,9 +96,16 @@ class Run:
         return declared[1] if declared and declared[0] == self.metric else None
 
     @property
-    def validates(self) -> bool:
-        """Whether validation examples chose its best round, so that it read the test examples once."""
+    def tested(self) -> bool:
+        """Whether it came to its end and read the test examples, by which nothing was chosen."""
         return bool(self.result and self.result.tested)
+
+    @property
+    def num_validation(self) -> int:
+        """Validation examples, which choose its best round; 0 where the test examples do."""
+        if self.result and self.result.tested:
+            return self.result.tested.num_validation
+        return self.result.used.validation_examples if self.result and self.result.used else 0
 
     @property
     def best(self) -> Best | None:
@@ -124,12 +131,12 @@ class Run:
 
     @property
     def ended_with_metrics(self) -> bool:
-        """Whether `final` is about the last model, not merely the last that was measured."""
-        return bool(self.result and self.result.final)
+        """Whether `final` is about the last model of a run with a good end, not what was measured last."""
+        return bool(self.result and self.result.final and self.result.ended_well)
 
     @property
     def final(self) -> Mapping[str, float]:
-        """Metrics of the last model on test examples; without a result, the last that were measured."""
+        """Metrics of the last model on test examples; of a run that is not `tested`, the last measured."""
         if self.result and self.result.tested:
             return _measured(self.result.tested.final)
         return self.compared

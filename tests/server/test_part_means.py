@@ -26,6 +26,7 @@ from models.data.source import Source
 from models.state import build_model, federated_names, part_names
 from models.task import Batch, Metrics, Objective, OptimizerChoice, Task
 from server.cohort_result import CohortResult
+from server.metric_checks import Expected, check_train_metrics
 from server.part_means import PartMeans
 from strategies.wire.arrays import hold, views
 from strategies.wire.identity import let_messages_be_made
@@ -233,3 +234,30 @@ def test_parts_are_of_what_is_averaged() -> None:
     names = federated_names(build_model(task, 1), task)
     assert part_names(task, names) == {"left": ("left",), "right": ()}
     assert math.isinf(PartMeans().longest)
+
+
+@pytest.mark.parametrize("strategy", ["Scaffold", "FedDyn"])
+def test_a_sum_over_all_clients_needs_all_of_them_in_every_round(
+    rest: Callable[..., dict[str, float]], strategy: str
+) -> None:
+    line = rf"{strategy} adds up what all clients have replied .* \(left, right\): let all clients take part"
+    with pytest.raises(UserError, match=line):
+        rest(strategy=strategy, clients_per_round=2)
+    rest(strategy=strategy, clients_per_round=3)
+
+
+@pytest.mark.parametrize(("told", "valid"), [(0, True), (1.0, True), (1e-300, False), (0.5, False)])
+def test_one_client_trains_a_part_or_does_not(told: float, valid: bool) -> None:
+    expected, metrics = Expected(flags=["trains-left"]), {"num-examples": 3, "trains-left": told}
+    if valid:
+        check_train_metrics(metrics, expected, "")
+    else:
+        with pytest.raises(ValueError, match="its trains-left must be 0 or 1, got"):
+            check_train_metrics(metrics, expected, "")
+
+
+@pytest.mark.parametrize("share", [-1e-10, 1e-300])
+def test_a_rounding_of_nobody_is_nobody(share: float) -> None:
+    cohort = mean_reply({"left": 3.0, "right": 3.0}, **{"trains-left": share})
+    PartMeans({"left": ("left",)}).average_by_part(cohort, SENT)
+    assert read(cohort) == {"left": 1.0, "right": 3.0}

@@ -157,7 +157,12 @@ def test_validation_examples_choose_and_test_examples_are_told(tmp_path: Path) -
             {"strategy": name, "seed": seed, "validation-fraction": 0.1},
             result={
                 "final": {"accuracy": validation},
-                "tested": {"final": {"accuracy": test}, "best": {"accuracy": test}, "num_examples": 100},
+                "tested": {
+                    "final": {"accuracy": test},
+                    "best": {"accuracy": test},
+                    "num_examples": 100,
+                    "num_validation": 40,
+                },
             },
         )
         for name, seeds in found.items()
@@ -176,3 +181,29 @@ def test_validation_examples_choose_and_test_examples_are_told(tmp_path: Path) -
     frame = arms_frame(arms)
     assert frame["validation/accuracy"].tolist() == pytest.approx([0.75, 0.55])
     assert frame["final/accuracy"].tolist() == pytest.approx([0.8, 0.9])
+
+
+def test_numbers_of_different_examples_are_not_compared(tmp_path: Path) -> None:
+    """One arm has validation examples and the other none: both are compared by test examples."""
+    tested = {
+        "final": {"accuracy": 0.5},
+        "best": {"accuracy": 0.5},
+        "num_examples": 100,
+        "num_validation": 40,
+    }
+    paths = [
+        write_run(
+            tmp_path / "with", {"strategy": "a"}, result={"final": {"accuracy": 0.9}, "tested": tested}
+        ),
+        write_run(tmp_path / "without", {"strategy": "b"}, result={"final": {"accuracy": 0.6}}),
+    ]
+    headings, first, second = rows(arms_of(read_runs(paths)))
+    assert headings[2] == "final accuracy ↑"
+    assert (first[0], first[2], second[0], second[2]) == ("b", "0.6000", "a", "0.5000")
+
+
+def test_a_run_that_has_failed_has_no_final_value(tmp_path: Path) -> None:
+    result = {"status": "failed", "used": {"validation_examples": 40}}
+    (run,) = read_runs([write_run(tmp_path / "failed", result=result)])
+    (arm,) = arms_of([run])
+    assert (arm.values(), arm.test_values(), run.num_validation, run.tested) == ({}, {}, 40, False)

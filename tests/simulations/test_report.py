@@ -391,3 +391,11 @@ def test_it_says_which_rows_chose(tmp_path: Path) -> None:
     assert "1,000 test examples were read once, at the end." in told
     before = " ".join(Page(write_report([write_run(tmp_path / "b")])).words)
     assert "was chosen by the held-out examples themselves (validation-fraction = 0)" in before
+
+
+def test_a_run_without_an_end_has_read_no_test_examples(tmp_path: Path) -> None:
+    result = {"status": "failed", "reason": "so", "used": {"validation_examples": 40}}
+    told = " ".join(Page(write_report([write_run(tmp_path / "a", result=result)])).words)
+    assert "accuracy, last 0.9512 validation examples" in told
+    assert "so the test examples were not read" in told
+    assert "validation-fraction = 0)" not in told
