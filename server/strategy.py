@@ -1,7 +1,7 @@
 """Building the strategy that the run config names."""
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from flwr.serverapp.strategy import Strategy
@@ -215,7 +215,7 @@ def check_engine(strategy: Strategy, name: str, engine: str) -> None:
         )
 
 
-def check_parts(strategy: Strategy, parts: Sequence[str], config: ServerConfig, num_clients: int) -> None:
+def check_parts(strategy: Strategy, parts: Collection[str], config: ServerConfig, num_clients: int) -> None:
     """Raise UserError for a sum over all clients of which a round brings some, where not all train a part.
 
     Of a part the round's mean is over those who train it, and how many these are among all clients, and among

@@ -73,8 +73,8 @@ def test_integrated_gradients_add_up_to_what_the_example_changes() -> None:
     found = attribute(smooth, x, INTEGRATED_GRADIENTS, asked, torch.ones_like(x))
     at_x, at_ones = (smooth(each).gather(1, asked[:, None])[:, 0] for each in (x, torch.ones_like(x)))
     assert found.values.sum(1).numpy() == pytest.approx((at_x - at_ones).detach().numpy(), abs=1e-6)
-    assert torch.equal(found.score, at_x)
-    assert torch.equal(found.start, at_ones)
+    torch.testing.assert_close(found.score, at_x, rtol=0, atol=1e-12)
+    torch.testing.assert_close(found.start, at_ones, rtol=0, atol=1e-12)
 
 
 class Toy(nn.Module):
