@@ -4,6 +4,7 @@
 """
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,11 +37,12 @@ def load_coco(
     """Return the pictures of "coco:DIR" with the boxes of their annotations.
 
     DIR holds JSON files, or a folder `annotations` of them: one, of which a tenth is held out, or one with
-    "train" and one with "test" (or another of HELD_OUT) in its name. The pictures of `instances_NAME.json`
-    lie in DIR/NAME, DIR/images/NAME, DIR/images or DIR. They are scaled to fit into `width` x `height`, of
-    `channels` channels (1 or 3). `classes` names the categories, in the order of their numbers; unless given,
-    they are in the order of their names. Those in `ignore` and crowds are regions in which finding something
-    is neither right nor wrong. `client` is the key of an image under which its owner is named, "" = none is.
+    "train" and one with "test" (or another of HELD_OUT) as a word of its name. The pictures of
+    `instances_NAME.json` lie in DIR/NAME, DIR/images/NAME, DIR/images or DIR. They are scaled to fit into
+    `width` x `height`, of `channels` channels (1 or 3). `classes` names the categories, in the order of their
+    numbers; unless given, they are in the order of their names. Those in `ignore` and crowds are regions in
+    which finding something is neither right nor wrong. `client` is the key of an image under which its owner
+    is named, "" = none is.
     Raises UserError, with the file, for what is not COCO's.
     """
     canvas, path = Canvas(width, height, channels), source_path(config)
@@ -77,14 +79,20 @@ def _files(path: Path) -> list[Path]:
     found = instances or found  # beside captions and key points
     if len(found) == 1:
         return found
-    train = [file for file in found if TRAIN in file.stem]
-    of_part = {half: file for half in HELD_OUT for file in reversed(found) if half in file.stem}
-    if len(train) == 1 and of_part:
-        return [train[0], *(of_part[half] for half in held_out_parts(of_part.__contains__))]
+    parts = [_part_of(file) for file in found]
+    halves = [TRAIN, *held_out_parts(parts.__contains__)]
+    if len(halves) > 1 and all(parts.count(half) == 1 for half in halves):
+        return [found[parts.index(half)] for half in halves]
     raise UserError(
-        f"{folder} must hold one JSON file, or one with {TRAIN!r} and one with {' or '.join(HELD_OUT)} in "
-        f"its name, got {', '.join(file.name for file in found) or 'none'}"
+        f"{folder} must hold one JSON file, or one with {TRAIN!r} and one with {' or '.join(HELD_OUT)} as a "
+        f"word of its name, got {', '.join(file.name for file in found) or 'none'}"
     )
+
+
+def _part_of(file: Path) -> str:
+    """Return which part a file is, the first that is a word of its name: "latest" is no test."""
+    words = re.split(r"[\W\d_]+", file.stem)
+    return next((part for part in (TRAIN, *HELD_OUT) if part in words), "")
 
 
 @dataclass(frozen=True)

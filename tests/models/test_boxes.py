@@ -12,6 +12,7 @@ from raw_files import COCO, KITTI, write_coco, write_kitti
 from models.core.config import TaskConfig
 from models.core.errors import UserError
 from models.core.toml import quoted
+from models.data import coco
 from models.data.boxes import BEHIND, IGNORED, Half, boxed_dataset, padded
 from models.data.columns import check_dataset
 from models.data.data_files import data_files
@@ -86,6 +87,29 @@ def test_coco_in_columns(tmp_path: Path) -> None:
     names = [file.name for file in data_files(TaskConfig(dataset="coco:.", data_dir=str(tmp_path)))]
     assert names == ["annotations/instances_train2017.json", "annotations/instances_val2017.json",
                      "images/a.png", "images/b.png"]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("names", "parts"),
+    [
+        (["latest_train", "latest_val"], ["latest_train", "latest_val"]),
+        (["instances_test-dev", "instances_train"], ["instances_train", "instances_test-dev"]),
+        (["a_dev2", "a_test", "a_train_val", "a_val2017"], ["a_train_val", "a_test", "a_val2017"]),
+    ],
+)
+def test_parts_of_coco_go_by_words_and_no_file_is_two(
+    tmp_path: Path, names: list[str], parts: list[str]
+) -> None:
+    for name in names:
+        (tmp_path / f"{name}.json").write_text("{}", encoding="utf-8")
+    assert [file.stem for file in coco._files(tmp_path)] == parts
+
+
+def test_two_files_of_one_part_are_refused(tmp_path: Path) -> None:
+    for name in ("test", "test-dev", "train"):
+        (tmp_path / f"{name}.json").write_text("{}", encoding="utf-8")
+    with pytest.raises(UserError, match="one with test or .* got test-dev.json, test.json, train.json"):
+        coco._files(tmp_path)
 
 
 def test_categories_of_coco_are_named_or_ignored(tmp_path: Path) -> None:
