@@ -4,6 +4,7 @@
 """
 
 import json
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -113,7 +114,7 @@ class Annotations:
         """Return what a file holds; UserError for what is not COCO's."""
         try:
             held = json.loads(file.read_text(encoding="utf-8"))
-        except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        except (ValueError, RecursionError) as error:  # also of 5,000 digits, or 5,000 brackets
             raise UserError(f"{file} is no JSON file that can be read ({error})") from error
         for part in PARTS:
             entries = held.get(part) if isinstance(held, dict) else None
@@ -146,7 +147,8 @@ class Annotations:
             ):
                 if number not in known:
                     raise UserError(
-                        f"{self.file}: {key} of annotation {entry.get('id')} is not there: {number}"
+                        f"{self.file}: {key} of annotation {shown(entry.get('id'))} is not there: "
+                        f"{shown(number)}"
                     )
             name = self.names[category]
             aside = name in ignored or entry.get("iscrowd") == 1
@@ -157,18 +159,14 @@ class Annotations:
         ]
 
     def _corners(self, entry: Mapping[str, Any]) -> Corners:
-        match entry.get("bbox"):
-            case [
-                int() | float() as left,
-                int() | float() as top,
-                int() | float() as wide,
-                int() | float() as high,
-            ]:
-                if wide >= 0 and high >= 0:
-                    return left, top, left + wide, top + high
+        given = entry.get("bbox")
+        if isinstance(given, list) and len(given) == 4 and all(map(_is_finite, given)):
+            left, top, wide, high = map(float, given)
+            if wide >= 0 and high >= 0:
+                return left, top, left + wide, top + high
         raise UserError(
-            f"{self.file}: bbox of annotation {entry.get('id')} must be left, top, width and height, the "
-            f"latter two 0 or more, got {shown(entry.get('bbox'))}"
+            f"{self.file}: bbox of annotation {shown(entry.get('id'))} must be left, top, width and height, "
+            f"finite numbers, the latter two 0 or more, got {shown(given)}"
         )
 
     def _picture(self, image: Mapping[str, Any]) -> Path:
@@ -186,13 +184,22 @@ class Annotations:
     def _owner(self, image: Mapping[str, Any], client: str) -> str:
         if not client:
             return ""
-        name = str(image.get(client, "")).strip()
+        given = image.get(client)
+        name = str(given).strip() if isinstance(given, str | int | float) else ""
         if not is_client(name):
             raise UserError(
-                f"{self.file}: {client} of image {image['id']} must be the name of a client, of at most "
-                f"{LONGEST_CLIENT} printable characters, got {shown(image.get(client))}"
+                f"{self.file}: {client} of image {shown(image['id'])} must be the name of a client, of at "
+                f"most {LONGEST_CLIENT} printable characters, got {shown(given)}"
             )
         return name
+
+
+def _is_finite(value: object) -> bool:
+    """Return whether a value is a number that a float can hold; `true` is none."""
+    try:
+        return isinstance(value, int | float) and type(value) is not bool and math.isfinite(value)
+    except OverflowError:
+        return False
 
 
 def _id(file: Path, part: str, key: str, entry: Mapping[str, Any]) -> int:

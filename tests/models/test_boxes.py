@@ -108,7 +108,7 @@ def test_parts_of_coco_go_by_words_and_no_file_is_two(
 def test_two_files_of_one_part_are_refused(tmp_path: Path) -> None:
     for name in ("test", "test-dev", "train"):
         (tmp_path / f"{name}.json").write_text("{}", encoding="utf-8")
-    with pytest.raises(UserError, match="one with test or .* got test-dev.json, test.json, train.json"):
+    with pytest.raises(UserError, match=r"one with test or .* got test-dev.json, test.json, train.json"):
         coco._files(tmp_path)
 
 
@@ -150,6 +150,43 @@ def test_what_is_no_box_is_refused(column: str, value: torch.Tensor, line: str) 
 def test_a_detection_file_of_kitti_has_a_score_behind(tmp_path: Path) -> None:
     write_kitti(tmp_path, lines=[f"{KITTI[0]} 0.97"])
     assert load("kitti:.", tmp_path, width=64, height=32).train["class"][0].tolist() == [0]
+
+
+BBOX = "bbox of annotation 1 must be left, top, width and height, finite numbers, .* got "
+NO_JSON = "is no JSON file that can be read "
+
+
+@pytest.mark.parametrize(
+    ("box", "line"),
+    [
+        (f"[0, 0, 2, {'9' * 5000}]", NO_JSON),
+        ("[" * 100_000, NO_JSON),
+        (f"[0.5, 0, {'9' * 400}, 2]", BBOX + r"\[0.5, 0, 999"),
+        ("[NaN, 0, 2, 2]", BBOX + r"\[nan, 0, 2, 2\]"),
+        ("[0, 0, Infinity, 2]", BBOX + r"\[0, 0, inf, 2\]"),
+        ("[0, 0, 2, 1e400]", BBOX + r"\[0, 0, 2, inf\]"),
+        ("[true, 0, 2, 2]", BBOX + r"\[True, 0, 2, 2\]"),
+        ("[0, 0, 2]", BBOX + r"\[0, 0, 2\]"),
+    ],
+)
+def test_hostile_numbers_of_coco_are_one_line(tmp_path: Path, box: str, line: str) -> None:
+    write_coco(tmp_path)
+    file = tmp_path / "annotations" / "instances_all.json"
+    text = file.read_text(encoding="utf-8")
+    assert text.count("[8, 4, 16, 8]") == 1
+    file.write_text(text.replace("[8, 4, 16, 8]", box), encoding="utf-8")
+    with pytest.raises(UserError, match=line) as error:
+        load("coco:.", tmp_path)
+    assert "\n" not in str(error.value)
+    assert len(str(error.value)) < 500 + len(str(file))
+
+
+def test_a_client_of_coco_is_a_name(tmp_path: Path) -> None:
+    write_coco(tmp_path)
+    file = tmp_path / "annotations" / "instances_all.json"
+    file.write_text(file.read_text(encoding="utf-8").replace('"oslo"', "null"), encoding="utf-8")
+    with pytest.raises(UserError, match=r"office of image 3 must be the name of a client, .* got None"):
+        load("coco:.", tmp_path, client="office")
 
 
 def test_a_file_of_coco_elsewhere_is_not_read(tmp_path: Path) -> None:
