@@ -5,13 +5,14 @@
 
 import json
 import math
+import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from models.core.config import TaskConfig, parse_options
+from models.core.config import TaskConfig
 from models.core.errors import UserError, shown
 from models.core.paths import leads_out
 from models.data.boxes import Box, Canvas, Corners, Scene, boxed_dataset, read_scenes
@@ -62,12 +63,27 @@ def load_coco(
 
 
 def files_of_coco(config: TaskConfig) -> list[Path]:
-    """Return the files that such a dataset is read from."""
+    """Return the files that such a dataset may be read from: its JSON files, and all pictures below DIR.
+
+    Every process asks at its start, so the JSON is not parsed, which takes longer than to map what is kept.
+    """
     path = source_path(config)
-    client = parse_options("dataset-options", config.dataset_options).get("client", "")
-    files = _files(path)
-    scenes = [scene for file in files for scene in Annotations.read(file, path).scenes(set(), client)]
-    return [*files, *sorted({scene.path for scene in scenes})]
+    return [*_files(path), *_pictures_below(path)]
+
+
+def _pictures_below(path: Path) -> list[Path]:
+    """Return all pictures below a folder, also behind links, but each folder once."""
+    found: list[Path] = []
+    seen: set[str] = set()
+    for folder, inner, names in os.walk(path, followlinks=True):
+        real = os.path.realpath(folder)
+        if real in seen:
+            inner.clear()
+            continue
+        seen.add(real)
+        inner.sort()  # which of two links comes first must not depend on the disk
+        found += [file for file in (Path(folder, name) for name in names) if is_picture(file)]
+    return sorted(found)
 
 
 def _files(path: Path) -> list[Path]:

@@ -112,6 +112,17 @@ def test_two_files_of_one_part_are_refused(tmp_path: Path) -> None:
         coco._files(tmp_path)
 
 
+def test_files_of_coco_are_told_without_parsing(tmp_path: Path) -> None:
+    write_coco(tmp_path / "elsewhere")
+    (tmp_path / "data" / "annotations").mkdir(parents=True)
+    (tmp_path / "data" / "annotations" / "instances_all.json").write_text("[", encoding="utf-8")
+    (tmp_path / "data" / "all").symlink_to(tmp_path / "elsewhere" / "images")
+    (tmp_path / "elsewhere" / "images" / "loop").symlink_to(tmp_path / "data")
+    found = coco.files_of_coco(TaskConfig(dataset="coco:data", data_dir=str(tmp_path)))
+    names = [file.relative_to(tmp_path / "data").as_posix() for file in found]
+    assert names == ["annotations/instances_all.json", "all/a.png", "all/b.png"]
+
+
 def test_categories_of_coco_are_named_or_ignored(tmp_path: Path) -> None:
     write_coco(tmp_path)
     assert load("coco:.", tmp_path, classes=["person", "cat", "dog"]).classes == ("person", "cat", "dog")
