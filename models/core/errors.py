@@ -21,6 +21,8 @@ def shown(given: object) -> str:
         text = repr(given)
     except ValueError:  # Python writes whole numbers of up to 4,300 digits
         return "a number of thousands of digits"
+    except RecursionError:
+        return "a value that is nested too deeply"
     return text if len(text) <= LONGEST else f"{text[: LONGEST - 3]}..."
 
 

@@ -4,12 +4,15 @@
 """
 
 import json
+import math
+import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from models.core.config import TaskConfig, parse_options
+from models.core.config import TaskConfig
 from models.core.errors import UserError, shown
 from models.core.paths import leads_out
 from models.data.boxes import Box, Canvas, Corners, Scene, boxed_dataset, read_scenes
@@ -36,11 +39,12 @@ def load_coco(
     """Return the pictures of "coco:DIR" with the boxes of their annotations.
 
     DIR holds JSON files, or a folder `annotations` of them: one, of which a tenth is held out, or one with
-    "train" and one with "test" (or another of HELD_OUT) in its name. The pictures of `instances_NAME.json`
-    lie in DIR/NAME, DIR/images/NAME, DIR/images or DIR. They are scaled to fit into `width` x `height`, of
-    `channels` channels (1 or 3). `classes` names the categories, in the order of their numbers; unless given,
-    they are in the order of their names. Those in `ignore` and crowds are regions in which finding something
-    is neither right nor wrong. `client` is the key of an image under which its owner is named, "" = none is.
+    "train" and one with "test" (or another of HELD_OUT) as a word of its name. The pictures of
+    `instances_NAME.json` lie in DIR/NAME, DIR/images/NAME, DIR/images or DIR. They are scaled to fit into
+    `width` x `height`, of `channels` channels (1 or 3). `classes` names the categories, in the order of their
+    numbers; unless given, they are in the order of their names. Those in `ignore` and crowds are regions in
+    which finding something is neither right nor wrong. `client` is the key of an image under which its owner
+    is named, "" = none is.
     Raises UserError, with the file, for what is not COCO's.
     """
     canvas, path = Canvas(width, height, channels), source_path(config)
@@ -59,12 +63,27 @@ def load_coco(
 
 
 def files_of_coco(config: TaskConfig) -> list[Path]:
-    """Return the files that such a dataset is read from."""
+    """Return the files that such a dataset may be read from: its JSON files, and all pictures below DIR.
+
+    Every process asks at its start, so the JSON is not parsed, which takes longer than to map what is kept.
+    """
     path = source_path(config)
-    client = parse_options("dataset-options", config.dataset_options).get("client", "")
-    files = _files(path)
-    scenes = [scene for file in files for scene in Annotations.read(file, path).scenes(set(), client)]
-    return [*files, *sorted({scene.path for scene in scenes})]
+    return [*_files(path), *_pictures_below(path)]
+
+
+def _pictures_below(path: Path) -> list[Path]:
+    """Return all pictures below a folder, also behind links, but each folder once."""
+    found: list[Path] = []
+    seen: set[str] = set()
+    for folder, inner, names in os.walk(path, followlinks=True):
+        real = os.path.realpath(folder)
+        if real in seen:
+            inner.clear()
+            continue
+        seen.add(real)
+        inner.sort()  # which of two links comes first must not depend on the disk
+        found += [file for file in (Path(folder, name) for name in names) if is_picture(file)]
+    return sorted(found)
 
 
 def _files(path: Path) -> list[Path]:
@@ -77,14 +96,20 @@ def _files(path: Path) -> list[Path]:
     found = instances or found  # beside captions and key points
     if len(found) == 1:
         return found
-    train = [file for file in found if TRAIN in file.stem]
-    of_part = {half: file for half in HELD_OUT for file in reversed(found) if half in file.stem}
-    if len(train) == 1 and of_part:
-        return [train[0], *(of_part[half] for half in held_out_parts(of_part.__contains__))]
+    parts = [_part_of(file) for file in found]
+    halves = [TRAIN, *held_out_parts(parts.__contains__)]
+    if len(halves) > 1 and all(parts.count(half) == 1 for half in halves):
+        return [found[parts.index(half)] for half in halves]
     raise UserError(
-        f"{folder} must hold one JSON file, or one with {TRAIN!r} and one with {' or '.join(HELD_OUT)} in "
-        f"its name, got {', '.join(file.name for file in found) or 'none'}"
+        f"{folder} must hold one JSON file, or one with {TRAIN!r} and one with {' or '.join(HELD_OUT)} as a "
+        f"word of its name, got {', '.join(file.name for file in found) or 'none'}"
     )
+
+
+def _part_of(file: Path) -> str:
+    """Return which part a file is, the first that is a word of its name: "latest" is no test."""
+    words = re.split(r"[\W\d_]+", file.stem)
+    return next((part for part in (TRAIN, *HELD_OUT) if part in words), "")
 
 
 @dataclass(frozen=True)
@@ -105,7 +130,7 @@ class Annotations:
         """Return what a file holds; UserError for what is not COCO's."""
         try:
             held = json.loads(file.read_text(encoding="utf-8"))
-        except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        except (ValueError, RecursionError) as error:  # also of 5,000 digits, or 5,000 brackets
             raise UserError(f"{file} is no JSON file that can be read ({error})") from error
         for part in PARTS:
             entries = held.get(part) if isinstance(held, dict) else None
@@ -138,7 +163,8 @@ class Annotations:
             ):
                 if number not in known:
                     raise UserError(
-                        f"{self.file}: {key} of annotation {entry.get('id')} is not there: {number}"
+                        f"{self.file}: {key} of annotation {shown(entry.get('id'))} is not there: "
+                        f"{shown(number)}"
                     )
             name = self.names[category]
             aside = name in ignored or entry.get("iscrowd") == 1
@@ -149,18 +175,14 @@ class Annotations:
         ]
 
     def _corners(self, entry: Mapping[str, Any]) -> Corners:
-        match entry.get("bbox"):
-            case [
-                int() | float() as left,
-                int() | float() as top,
-                int() | float() as wide,
-                int() | float() as high,
-            ]:
-                if wide >= 0 and high >= 0:
-                    return left, top, left + wide, top + high
+        given = entry.get("bbox")
+        if isinstance(given, list) and len(given) == 4 and all(map(_is_finite, given)):
+            left, top, wide, high = map(float, given)
+            if wide >= 0 and high >= 0:
+                return left, top, left + wide, top + high
         raise UserError(
-            f"{self.file}: bbox of annotation {entry.get('id')} must be left, top, width and height, the "
-            f"latter two 0 or more, got {shown(entry.get('bbox'))}"
+            f"{self.file}: bbox of annotation {shown(entry.get('id'))} must be left, top, width and height, "
+            f"finite numbers, the latter two 0 or more, got {shown(given)}"
         )
 
     def _picture(self, image: Mapping[str, Any]) -> Path:
@@ -178,13 +200,22 @@ class Annotations:
     def _owner(self, image: Mapping[str, Any], client: str) -> str:
         if not client:
             return ""
-        name = str(image.get(client, "")).strip()
+        given = image.get(client)
+        name = str(given).strip() if isinstance(given, str | int | float) else ""
         if not is_client(name):
             raise UserError(
-                f"{self.file}: {client} of image {image['id']} must be the name of a client, of at most "
-                f"{LONGEST_CLIENT} printable characters, got {shown(image.get(client))}"
+                f"{self.file}: {client} of image {shown(image['id'])} must be the name of a client, of at "
+                f"most {LONGEST_CLIENT} printable characters, got {shown(given)}"
             )
         return name
+
+
+def _is_finite(value: object) -> bool:
+    """Return whether a value is a number that a float can hold; `true` is none."""
+    try:
+        return isinstance(value, int | float) and type(value) is not bool and math.isfinite(value)
+    except OverflowError:
+        return False
 
 
 def _id(file: Path, part: str, key: str, entry: Mapping[str, Any]) -> int:

@@ -3,6 +3,7 @@
 import hashlib
 import unicodedata
 from collections.abc import Callable, Collection, Iterable, Sequence
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +23,14 @@ def held_out_parts(is_there: Callable[[str], bool]) -> list[str]:
     """Return what is held out of the parts that data comes in: for the test, then for validation if any."""
     names = [name for name in HELD_OUT if is_there(name)]
     return names[: 2 if names[:1] == [HELD_OUT[0]] else 1]
+
+
+def nothing_held_out(train: Path, what: str = "pictures") -> UserError:
+    """Return the error for a folder to train on with none beside it: else all there would be clients."""
+    return UserError(
+        f"{train.parent} must hold a folder {' or '.join(HELD_OUT)} beside {train.name}, with {what} to hold "
+        f"out: add one, or name {train}, of which a tenth is held out"
+    )
 
 
 def hold_out(contents: Iterable[bytes]) -> tuple[Rows, Rows]:

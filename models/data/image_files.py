@@ -11,7 +11,13 @@ from models.core.config import TaskConfig, parse_options
 from models.core.errors import UserError
 from models.core.paths import leads_out
 from models.data.dataset import Dataset
-from models.data.held_out import HELD_OUT, class_names, held_out_parts, label_name, named_classes
+from models.data.held_out import (
+    class_names,
+    held_out_parts,
+    label_name,
+    named_classes,
+    nothing_held_out,
+)
 from models.data.names import class_name, client_names, label_text
 from models.data.pictures import ENDINGS, Half, Shape, is_picture, picture_dataset, read_picture
 from models.data.source import source_path
@@ -111,10 +117,7 @@ def _folders(config: TaskConfig, path: Path) -> list[Path]:
     if held_out:
         return [train, *held_out]
     if not _pictures(train):  # else it is a class of that name
-        raise UserError(
-            f"{path} must hold a folder {' or '.join(HELD_OUT)} beside {TRAIN}, with pictures to hold out: "
-            f"add one, or name {train}, of which a tenth is held out"
-        )
+        raise nothing_held_out(train)
     return [path]
 
 

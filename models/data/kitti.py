@@ -11,7 +11,7 @@ from models.core.config import TaskConfig
 from models.core.errors import UserError
 from models.data.boxes import Box, Canvas, Scene, boxed_dataset, read_scenes
 from models.data.dataset import Dataset
-from models.data.held_out import held_out_parts, named_classes
+from models.data.held_out import held_out_parts, named_classes, nothing_held_out
 from models.data.pictures import is_picture
 from models.data.source import source_path
 
@@ -67,7 +67,9 @@ def _halves(path: Path) -> list[Path]:
     if not path.is_dir():
         raise UserError(f"{path} must be a folder with {IMAGES} and {LABELS}")
     held_out = [path / half for half in held_out_parts(lambda half: (path / half).is_dir())]
-    if (path / TRAIN).is_dir() and held_out:
+    if (path / TRAIN).is_dir():
+        if not held_out:  # a half by another name would be a client
+            raise nothing_held_out(path / TRAIN)
         return [path / TRAIN, *held_out]
     return [path / TRAINING if (path / TRAINING / IMAGES).is_dir() else path]
 

@@ -13,7 +13,14 @@ from models.core.config import TaskConfig, parse_options, require
 from models.core.errors import UserError
 from models.core.paths import leads_out
 from models.data.dataset import Dataset
-from models.data.held_out import class_names, held_out_parts, hold_out, label_name, named_classes
+from models.data.held_out import (
+    class_names,
+    held_out_parts,
+    hold_out,
+    label_name,
+    named_classes,
+    nothing_held_out,
+)
 from models.data.image_files import TRAIN, folders_in, pixels_of
 from models.data.large import take_rows
 from models.data.modalities import IMAGE, TEXT, Half, dataset_of, text_column
@@ -122,8 +129,15 @@ def _folders(path: Path, name: str) -> list[Path]:
             f"dataset {name!r} must name a folder of pictures and texts, or a CSV file that lists them, got "
             f"{path}"
         )
+    train = path / TRAIN
     held_out = [path / name for name in held_out_parts(lambda name: (path / name).is_dir())]
-    return [path / TRAIN, *held_out] if (path / TRAIN).is_dir() and held_out else [path]
+    if not train.is_dir():
+        return [path]
+    if held_out:
+        return [train, *held_out]
+    if not _files(train):  # else it is a class of that name
+        raise nothing_held_out(train, "examples")
+    return [path]
 
 
 def _listed(table: CsvTable, columns: Mapping[str, str], max_bytes: int) -> Iterator[Row]:

@@ -94,7 +94,8 @@ def average_precisions(
 ) -> NDArray[np.float64]:
     """Return COCO's average precision at overlaps of 0.5, 0.55 to 0.95 for each class, (10, num_classes).
 
-    A class that no image shows has NaN.
+    A class that no image shows has NaN. An ignored region counts neither way for every class, where COCO has
+    a crowd so for its own category alone.
     """
     from faster_coco_eval import COCO, COCOeval_faster
 

@@ -26,6 +26,8 @@ PAIRS = "pairs"
 PROJECTED = 64
 FIRST, LARGEST = math.log(1 / 0.07), math.log(100.0)
 """Logarithm of what similarities are multiplied by, at first and at most (ibid., section 2.5)."""
+CANDIDATES = 250
+"""Held-out pairs among which another half is looked for: among fewer it is found more easily."""
 QUERIES, NEIGHBOURS = 8, 6
 """Texts that a figure shows, and the pictures that are nearest to each."""
 
@@ -52,9 +54,10 @@ class PairContrast(ModalityTask):
     `multimodal` goes on from its encoders by `init-from`.
 
     Metrics: `probe-accuracy`, of linear classifiers of both encoders' vectors (models/core/probe.py);
-    `image-to-text` and `text-to-image`, how often the nearest of the other kind among 250 held-out examples
-    is of the same class; `loss`, among as many. Labels serve these alone. An example without a picture or a
-    text is not learned from, and a client of such examples alone trains and averages nothing.
+    `image-to-text` and `text-to-image`, how often the nearest of the other kind among 250 held-out pairs is
+    of the same class; `loss`, among as many. Pairs beyond a multiple of 250 are not asked about, and of fewer
+    than 250 only the probe is told. Labels serve these alone. An example without a picture or a text is not
+    learned from, and a client of such examples alone trains and averages nothing.
     """
 
     metric = "probe-accuracy"
@@ -87,12 +90,14 @@ class PairContrast(ModalityTask):
         return self.seen(examples, self.has(examples))
 
     def evaluate(self, model: nn.Module, data: Examples, generator: torch.Generator) -> Metrics:
-        """Return the sums of the loss, of right probes, and of neighbours of the same class."""
+        """Return the sums of right probes, and of each CANDIDATES pairs those of loss and near neighbours."""
         if not len(data):
             return {}
         loss = pairs = 0.0
         near = dict.fromkeys(("image-to-text", "text-to-image"), 0)
-        for chunk in in_chunks(self._paired(data)):
+        for chunk in in_chunks(self._paired(data), CANDIDATES):
+            if len(chunk) < CANDIDATES:
+                break
             batch = self._on_device(model, chunk)
             directions = {name: each.cpu() for name, each in model(batch).items()}
             loss += float(_loss(model, batch)) * len(chunk)

@@ -79,6 +79,6 @@ def has_of(model: nn.Module, batch: Batch) -> dict[str, Tensor]:
     return {name: batch[HAS + name] for name in cast(nn.ModuleDict, model.encoders)}
 
 
-def in_chunks(data: Examples) -> Collection[Examples]:
+def in_chunks(data: Examples, size: int = EVALUATION_BATCH) -> Collection[Examples]:
     """Return examples a few at a time, for an evaluation; nothing of none."""
-    return [data.at(rows) for rows in torch.arange(len(data)).split(EVALUATION_BATCH) if len(rows)]
+    return [data.at(rows) for rows in torch.arange(len(data)).split(size) if len(rows)]

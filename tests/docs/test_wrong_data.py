@@ -112,6 +112,9 @@ WRONG: Mapping[str, Mapping[str, Wrong]] = {
             {"scans/cat/1.jpg": PNG, "scans/cat/1.png": PNG}, "multimodal:scans"
         ),
         "a folder without either": Wrong({"scans/notes.md": ""}, "multimodal:scans"),
+        "`train` with nothing to hold out": Wrong(
+            {"scans/train/cat/1.png": PNG, "scans/eval/cat/1.png": PNG}, "multimodal:scans"
+        ),
     },
     "## Pictures with boxes": {
         "an object with too few columns": Wrong(kitti("Car 8 4 24 12"), "kitti:scans"),
@@ -120,6 +123,9 @@ WRONG: Mapping[str, Mapping[str, Wrong]] = {
         "a type that is not KITTI's": Wrong(kitti(f"Bus 0 0 0 8 4 24 12 {SIZES}"), "kitti:scans"),
         "a picture without its labels": Wrong(kitti("", label="000002"), "kitti:scans"),
         "a folder of something else": Wrong({"scans/cat/1.png": PNG}, "kitti:scans"),
+        "`train` with nothing to hold out": Wrong(
+            {f"scans/{half}/image_2/1.png": PNG for half in ("train", "eval")}, "kitti:scans"
+        ),
         "a class that is ignored too": Wrong(
             kitti(""), "kitti:scans", {"classes": ["Car"], "ignore": ["Car"]}
         ),

@@ -12,6 +12,7 @@ from raw_files import COCO, KITTI, write_coco, write_kitti
 from models.core.config import TaskConfig
 from models.core.errors import UserError
 from models.core.toml import quoted
+from models.data import coco
 from models.data.boxes import BEHIND, IGNORED, Half, boxed_dataset, padded
 from models.data.columns import check_dataset
 from models.data.data_files import data_files
@@ -88,6 +89,40 @@ def test_coco_in_columns(tmp_path: Path) -> None:
                      "images/a.png", "images/b.png"]  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    ("names", "parts"),
+    [
+        (["latest_train", "latest_val"], ["latest_train", "latest_val"]),
+        (["instances_test-dev", "instances_train"], ["instances_train", "instances_test-dev"]),
+        (["a_dev2", "a_test", "a_train_val", "a_val2017"], ["a_train_val", "a_test", "a_val2017"]),
+    ],
+)
+def test_parts_of_coco_go_by_words_and_no_file_is_two(
+    tmp_path: Path, names: list[str], parts: list[str]
+) -> None:
+    for name in names:
+        (tmp_path / f"{name}.json").write_text("{}", encoding="utf-8")
+    assert [file.stem for file in coco._files(tmp_path)] == parts
+
+
+def test_two_files_of_one_part_are_refused(tmp_path: Path) -> None:
+    for name in ("test", "test-dev", "train"):
+        (tmp_path / f"{name}.json").write_text("{}", encoding="utf-8")
+    with pytest.raises(UserError, match=r"one with test or .* got test-dev.json, test.json, train.json"):
+        coco._files(tmp_path)
+
+
+def test_files_of_coco_are_told_without_parsing(tmp_path: Path) -> None:
+    write_coco(tmp_path / "elsewhere")
+    (tmp_path / "data" / "annotations").mkdir(parents=True)
+    (tmp_path / "data" / "annotations" / "instances_all.json").write_text("[", encoding="utf-8")
+    (tmp_path / "data" / "all").symlink_to(tmp_path / "elsewhere" / "images")
+    (tmp_path / "elsewhere" / "images" / "loop").symlink_to(tmp_path / "data")
+    found = coco.files_of_coco(TaskConfig(dataset="coco:data", data_dir=str(tmp_path)))
+    names = [file.relative_to(tmp_path / "data").as_posix() for file in found]
+    assert names == ["annotations/instances_all.json", "all/a.png", "all/b.png"]
+
+
 def test_categories_of_coco_are_named_or_ignored(tmp_path: Path) -> None:
     write_coco(tmp_path)
     assert load("coco:.", tmp_path, classes=["person", "cat", "dog"]).classes == ("person", "cat", "dog")
@@ -126,6 +161,43 @@ def test_what_is_no_box_is_refused(column: str, value: torch.Tensor, line: str) 
 def test_a_detection_file_of_kitti_has_a_score_behind(tmp_path: Path) -> None:
     write_kitti(tmp_path, lines=[f"{KITTI[0]} 0.97"])
     assert load("kitti:.", tmp_path, width=64, height=32).train["class"][0].tolist() == [0]
+
+
+BBOX = "bbox of annotation 1 must be left, top, width and height, finite numbers, .* got "
+NO_JSON = "is no JSON file that can be read "
+
+
+@pytest.mark.parametrize(
+    ("box", "line"),
+    [
+        (f"[0, 0, 2, {'9' * 5000}]", NO_JSON),
+        ("[" * 100_000, NO_JSON),
+        (f"[0.5, 0, {'9' * 400}, 2]", BBOX + r"\[0.5, 0, 999"),
+        ("[NaN, 0, 2, 2]", BBOX + r"\[nan, 0, 2, 2\]"),
+        ("[0, 0, Infinity, 2]", BBOX + r"\[0, 0, inf, 2\]"),
+        ("[0, 0, 2, 1e400]", BBOX + r"\[0, 0, 2, inf\]"),
+        ("[true, 0, 2, 2]", BBOX + r"\[True, 0, 2, 2\]"),
+        ("[0, 0, 2]", BBOX + r"\[0, 0, 2\]"),
+    ],
+)
+def test_hostile_numbers_of_coco_are_one_line(tmp_path: Path, box: str, line: str) -> None:
+    write_coco(tmp_path)
+    file = tmp_path / "annotations" / "instances_all.json"
+    text = file.read_text(encoding="utf-8")
+    assert text.count("[8, 4, 16, 8]") == 1
+    file.write_text(text.replace("[8, 4, 16, 8]", box), encoding="utf-8")
+    with pytest.raises(UserError, match=line) as error:
+        load("coco:.", tmp_path)
+    assert "\n" not in str(error.value)
+    assert len(str(error.value)) < 500 + len(str(file))
+
+
+def test_a_client_of_coco_is_a_name(tmp_path: Path) -> None:
+    write_coco(tmp_path)
+    file = tmp_path / "annotations" / "instances_all.json"
+    file.write_text(file.read_text(encoding="utf-8").replace('"oslo"', "null"), encoding="utf-8")
+    with pytest.raises(UserError, match=r"office of image 3 must be the name of a client, .* got None"):
+        load("coco:.", tmp_path, client="office")
 
 
 def test_a_file_of_coco_elsewhere_is_not_read(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from test_multimodal import BOTH, SMALL, toy
 from torch import nn
 from torch.nn import functional as F
 
+from models.multimodal import clip
 from models.multimodal.classification import MultimodalClassification
 from models.multimodal.clip import FIRST, LARGEST, PairContrast, pair_loss
 from models.state import build_model, federated_names, part_names
@@ -92,8 +93,9 @@ class Sorted(nn.Module):
 
 
 @torch.no_grad()
-def test_neighbours_of_the_same_class_are_counted_among_pairs() -> None:
+def test_neighbours_of_the_same_class_are_counted_among_pairs(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of five pairs the first text, of class 0, points to class 1; the sixth row has no picture."""
+    monkeypatch.setattr(clip, "CANDIDATES", 5)
     task = PairContrast(toy([1, 1, 1, 1, 1, 0], BOTH))
     sums = task.evaluate(Sorted(), task.dataset.test, torch.Generator())
     assert sums["text-to-image"] == (4, 5)
@@ -103,6 +105,17 @@ def test_neighbours_of_the_same_class_are_counted_among_pairs() -> None:
     assert (alone["loss"], alone["image-to-text"]) == ((0.0, 0.0), (0, 0.0)), "undefined without a pair"
     assert task.evaluate(Sorted(), task.dataset.test.take(torch.arange(0)), torch.Generator()) == {}
     assert sums["probe-accuracy"][1] == 8 * 6
+
+
+@torch.no_grad()
+def test_neighbours_are_counted_among_so_many_pairs_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    task = PairContrast(toy(BOTH, BOTH))
+    few = task.evaluate(Sorted(), task.dataset.test, torch.Generator())
+    assert {weight for name, (_, weight) in few.items() if name != "probe-accuracy"} == {0}
+    monkeypatch.setattr(clip, "CANDIDATES", 5)
+    five = task.evaluate(Sorted(), task.dataset.test, torch.Generator())
+    assert (five["text-to-image"], five["image-to-text"]) == ((4, 5), (3, 5)), "the sixth pair would be right"
+    assert five["loss"][1] == 5
 
 
 @torch.no_grad()
@@ -117,7 +130,9 @@ def test_the_figure_is_of_texts_with_pictures() -> None:
 @pytest.mark.slow
 @pytest.mark.rounding
 def test_one_hash_for_one_node_and_three(tiny: Make, tmp_path: Path) -> None:
-    result = finish_alike(tiny, tmp_path, **SMALL | {"task": "clip", "num_server_rounds": 1})
+    result = finish_alike(
+        tiny, tmp_path, **SMALL | {"task": "clip", "num_server_rounds": 1, "validation_fraction": 0.0}
+    )
     assert result["final"]["loss"] < result["untrained"]["loss"]
     assert 0 < result["rows"][-1]["train"]["trains-pairs"] <= 1
 

@@ -7,7 +7,7 @@ import pytest
 from places import ROOT
 
 from models.core.config import TaskConfig, check_keys, parse_options, read
-from models.core.errors import UserError
+from models.core.errors import UserError, shown
 from models.core.refusal import choices
 from server.config import ServerConfig
 from simulations.scenario import CONFIGS, load_scenario
@@ -124,3 +124,12 @@ def test_overrides_win_over_the_scenario(tmp_path: Path) -> None:
     assert (config["num-clients"], config["dataset"]) == (7, "digits")
     assert config["task-options"] == "norm = 'group'"
     assert Path(str(config["data-dir"])).is_absolute()
+
+
+def test_whatever_is_given_is_shown_in_one_line() -> None:
+    nested: list[object] = []
+    for _ in range(100_000):
+        nested = [nested]
+    assert shown(nested) == "a value that is nested too deeply"
+    assert shown(10**5000) == "a number of thousands of digits"
+    assert len(shown("a\n" * 500)) == 200

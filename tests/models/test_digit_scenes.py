@@ -9,7 +9,7 @@ import torch
 from models.core.config import TaskConfig
 from models.core.errors import UserError
 from models.core.toml import quoted
-from models.data import digit_scenes
+from models.data import datasets, digit_scenes
 from models.data.dataset import Dataset, Examples
 from models.data.datasets import load_dataset
 from models.data.digit_scenes import load_digit_scenes
@@ -70,6 +70,13 @@ def test_it_follows_from_its_own_seed_alone() -> None:
 
     assert torch.equal(images(1, 0), images(2, 0))
     assert not torch.equal(images(1, 0), images(1, 1))
+
+
+def test_its_digits_are_all_rows_whatever_validation_is_by_default(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[TaskConfig] = []
+    monkeypatch.setattr(datasets, "load_dataset", asked.append)
+    digit_scenes.mnist_5k()
+    assert [(config.dataset, config.validation_fraction) for config in asked] == [("mnist-5k", 0.0)]
 
 
 @pytest.mark.parametrize(
