@@ -108,9 +108,8 @@ def keep(answers: Answers, folder: Path, names: Sequence[str]) -> None:
     method = answers.summary.method
     told = [answers.mine] if answers.theirs is None else [answers.mine, answers.theirs]
     image = io.BytesIO()
-    figure = draw(
-        dict(zip(names, told, strict=True)), f"{method}: what counts for an answer, held-out examples"
-    )
+    named = list(zip(names, told, strict=True))
+    figure = draw(named, f"{method}: what counts for an answer, held-out examples")
     figure.savefig(image, format="png", dpi=110, metadata={"Software": None})
     where = folder / EXPLANATIONS
     try:

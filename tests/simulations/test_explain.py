@@ -11,12 +11,15 @@ from pathlib import Path
 import pytest
 import torch
 from command_line import Ended, polyfed
+from matplotlib.figure import Figure
 from rich.console import Console
 from torch import Tensor
 
 import polyfed as polyfed_face
 from models.core.errors import UserError
+from models.explain import figures
 from models.explain.explanation import FEATURES, IMAGE, Explained, Explanation
+from models.explain.figures import draw, shares
 from server.run_schema import Alike, ExplainedRow, ExplanationSummary
 from simulations.explain.agreement import alike, rank_correlation, shared_top
 from simulations.explain.explain import check_comparable
@@ -190,6 +193,35 @@ def test_one_model_and_one_method(runs: Path, tmp_path: Path) -> None:
     assert read_run(run).explanations["saliency"].summary.beside is None
 
 
+def test_runs_of_one_name_are_told_apart(runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[tuple[list[str], list[Tensor]]] = []
+
+    def note(told: list[tuple[str, Explanation]], title: str) -> Figure:
+        drawn.append(([name for name, _ in told], [each.examples[0].values for _, each in told]))
+        return draw(told, title)
+
+    monkeypatch.setattr(figures, "draw", note)
+    one, other = (tmp_path / folder / "fed" for folder in ("a", "b"))
+    for run, name in ((one, "federated"), (other, "central")):
+        shutil.copytree(runs / name, run, ignore=shutil.ignore_patterns("explanations"))
+    ended = polyfed("explain", one, "--beside", other, "--method", "saliency", "--examples", 2)
+    assert (ended.code, ended.err) == (0, "")
+    assert ended.out.startswith("a/fed: cnn, best, of round ")
+    assert "\nbeside b/fed: cnn, best, of round " in ended.out
+    assert "the attributions of b/fed, mean" in ended.out
+    head = (one / "explanations" / "saliency.csv").read_text(encoding="utf-8").splitlines()[0]
+    assert head == "example,part,a/fed,b/fed"
+    # One model beside itself has one name, and is drawn twice all the same.
+    ended = polyfed("explain", one, "--beside", f"{one}:best", "--method", "saliency", "--examples", 2)
+    assert (ended.code, ended.err) == (0, "")
+    names, values = zip(*drawn, strict=True)
+    assert names[0] == ["a/fed", "b/fed"]
+    assert len({*names[1]}) == 1
+    assert [len(each) for each in values] == [2, 2]
+    assert not torch.equal(*values[0])
+    assert torch.equal(*values[1])
+
+
 def changed(run: Path, folder: Path, old: str, new: str) -> Path:
     """Copy a run, with another text in its config."""
     copy = folder / "changed"
@@ -242,12 +274,10 @@ def test_runs_on_other_data_are_not_compared(runs: Path) -> None:
 
 
 def test_features_are_told_by_their_shares() -> None:
-    from models.explain.figures import draw, shares
-
     rows = [
         Explained(torch.tensor(values), "1", "1", "1", 1.0, parts=("t-2", "t-1"))
         for values in ([1.0, -2.0], [0.0, 1.0])
     ]
     explanation = Explanation(FEATURES, rows)
     assert shares(explanation).tolist() == [0.25, 0.75]
-    assert len(draw({"run": explanation, "other": explanation}, "title").axes[0].patches) == 4
+    assert len(draw([("run", explanation), ("run", explanation)], "title").axes[0].patches) == 4
