@@ -136,10 +136,23 @@ def test_a_package_that_is_missing_is_one_line(
         ("gym:CartPole-v1?episodes=0", "episodes must be >= 1 in dataset 'gym:CartPole-v1?episodes=0'"),
         ("gym:ALE/Pong-v5?noop_max=-1", "noop_max must be >= 0 in dataset 'gym:ALE/Pong-v5?noop_max=-1'"),
         ("gym:CartPole-v1?frame_skip=2", "unknown physics of CartPole-v1 'frame_skip'"),
+        (
+            "gym:ALE/Pong-v5?frameskip=2",
+            "frameskip of ALE/Pong-v5 is not heeded where its screen is shown: say frame_skip, one whole "
+            "number for all clients, got 2",
+        ),
+        ("gym:ALE/Pong-v5?frameskip=1..8", "frameskip of ALE/Pong-v5 is not heeded where its screen is"),
+        (
+            "gym:ALE/Pong-v5?obs_type=rgb",
+            "obs_type of ALE/Pong-v5 must be grayscale or ram, got 'rgb': its screen is shown in grey",
+        ),
         ("gym:ALE/Pong-v5?screen_size=big", "dataset must be like 'gym:CartPole-v1?worlds=4"),
     ],
 )
 def test_names_that_are_refused(name: str, message: str) -> None:
+    if "ALE/" in name:
+        pytest.importorskip("ale_py")
+        pytest.importorskip("cv2")
     with pytest.raises(UserError) as error:
         load(name)
     assert str(error.value).startswith(message)
