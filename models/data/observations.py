@@ -52,7 +52,10 @@ def shows_the_screen(arguments: Mapping[str, Any]) -> bool:
 
 
 def observed(env: "Env[Any, Any]", id_: str, stack: int) -> "Env[Any, Any]":
-    """Return the environment with what an agent sees: pictures as they are, all else as a list of numbers."""
+    """Return the environment with what an agent sees: pictures as they are, all else as a list of numbers.
+
+    Raises UserError for pictures whose channels come first.
+    """
     from gymnasium.spaces import Box
     from gymnasium.wrappers import FlattenObservation, FrameStackObservation
 
@@ -60,6 +63,7 @@ def observed(env: "Env[Any, Any]", id_: str, stack: int) -> "Env[Any, Any]":
         from models.data.small_seeds import SmallSeeds
 
         env = SmallSeeds(env)
+    _check_channels(env.observation_space, id_)
     pictures = is_picture(env.observation_space)
     if stack > 1:
         env = FrameStackObservation(env, stack)
@@ -79,6 +83,16 @@ def is_picture(space: "Space[Any]") -> bool:
         and min(space.shape[:2]) >= SMALLEST
         and space.dtype in ("uint8", "bool")
     )
+
+
+def _check_channels(space: "Space[Any]", id_: str) -> None:
+    """Raise UserError for bytes (3 or 4, H, W), which would be taken for a low picture of W channels."""
+    shape = space.shape or ()
+    if is_picture(space) and space.dtype == "uint8" and shape[0] in (3, 4) and min((*shape, 0)[1:3]) > 4:
+        raise UserError(
+            f"{id_} must show pictures (H, W, C), and shows {shape}, with channels first: wrap it by "
+            "gymnasium.wrappers.TransformObservation"
+        )
 
 
 def sizes_of(space: "Space[Any]", stack: int) -> dict[str, Any] | None:

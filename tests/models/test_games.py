@@ -46,6 +46,8 @@ SPACES: dict[str, gymnasium.Space[Any]] = {
     "picture": Box(0, 255, (8, 9, 3), np.uint8),
     "grey": Box(0, 100, (8, 9), np.uint8),
     "bits": Box(0, 1, (8, 9, 2), np.bool_),
+    "colours first": Box(0, 255, (3, 9, 8), np.uint8),
+    "few rows": Box(0, 255, (4, 9, 2), np.uint8),
     "sequence": Sequence(Discrete(3)),
 }
 gymnasium.register("Shows-v0", Shows, max_episode_steps=5)
@@ -68,6 +70,7 @@ def test_what_is_no_picture_is_flattened_by_gymnasium(of: str, size: int) -> Non
     [
         ("picture", (1, 8, 9, 3, 255.0)),
         ("grey", (1, 8, 9, 1, 100.0)),
+        ("few rows", (1, 4, 9, 2, 255.0)),
         ("bits&frame_stack=4", (4, 8, 9, 2, 1.0)),
         ("grey&frame_stack=2", (2, 8, 9, 1, 100.0)),
     ],
@@ -100,6 +103,15 @@ def test_what_gymnasium_cannot_flatten_is_refused() -> None:
         load("gym:Shows-v0?of=sequence")
     assert str(error.value).startswith(
         "Shows-v0 must have observations that gymnasium flattens to numbers, or "
+    )
+
+
+def test_channels_that_come_first_are_refused() -> None:
+    with pytest.raises(UserError) as error:
+        load("gym:Shows-v0?of=colours first")
+    assert str(error.value) == (
+        "Shows-v0 must show pictures (H, W, C), and shows (3, 9, 8), with channels first: wrap it by "
+        "gymnasium.wrappers.TransformObservation"
     )
 
 
