@@ -14,15 +14,16 @@ from models.core.config import TaskConfig, read
 from models.core.errors import UserError
 from models.core.plugins import find
 from models.data.datasets import load_dataset
+from models.data.turns import SEPARATOR
 from models.registry import ENTRY_POINTS, TASKS, load_task, task_classes
 from models.state import build_model, model_state
 from models.text.text_to_text import TextToText
 from server.starting_point import BEST, LAST, MODELS
 from server.weights_file import read_weights
 from simulations.runs.reader import read_run
+from simulations.terminal import END_OF_LINE, harmless
 
 YOU, MODEL = "you> ", "model> "
-LINES = "\n"
 
 
 @dataclass(frozen=True)
@@ -73,16 +74,16 @@ def talk(speaker: Speaker, lines: TextIO, console: Console) -> None:
         console.print(f"This is {speaker.name}. An empty line begins anew; Ctrl-D ends.", soft_wrap=True)
     turns: list[str] = []
     for line in _typed() if asked else _piped(lines):
-        said = _printable(line).strip()
+        said = harmless(line, instead=" ").strip()
         if not said:
             turns = []
             continue
         turns.append(said)
         answer = speaker.answer(turns)
-        console.print(
-            f"{MODEL if asked else ''}{_printable(answer, keep=LINES if asked else '')}", soft_wrap=True
-        )
-        turns += [answer] if answer.strip() else []
+        shown = harmless(answer, keep=END_OF_LINE if asked else "", instead=" ")
+        console.print(f"{MODEL if asked else ''}{shown}", soft_wrap=True)
+        answer = answer.replace(SEPARATOR, " ").strip()  # as turns are in a dataset
+        turns += [answer] if answer else []
         sys.stdout.flush()
 
 
@@ -124,8 +125,3 @@ def _piped(lines: TextIO) -> Iterator[str]:
         return
     for line in content:
         yield line.decode("utf-8", "replace")
-
-
-def _printable(text: str, keep: str = "") -> str:
-    """Return a text that moves no cursor: what is not printable is a blank, but for what is to be kept."""
-    return "".join(letter if letter.isprintable() or letter in keep else " " for letter in text)

@@ -81,6 +81,27 @@ def test_a_pipe_gets_a_line_for_each_of_its_own(
     assert given[2] == ["new \ufffd [0m"]
 
 
+def test_all_letters_and_blanks_come_through_both_ways(
+    tiny: Make, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = made(tiny, folder, "talk")
+    letters = "\u00ab\u00a0\u00e7a\u202f!\u00a0\u00bb \u0645\u06cc\u200c\u0634"
+    letters += " \U0001f469\u200d\U0001f52c \u65e5\u3000\u672c so\u00adft"
+    given: list[list[str]] = []
+
+    def answer(_: Speaker, turns: list[str]) -> str:
+        given.append([*turns])
+        return f"{letters}\u202e\u2066\u2028\x1e.\n"
+
+    monkeypatch.setattr(Speaker, "answer", answer)
+    ended = chat(run, f"{letters}\u202e\u2066\u2028\x1e.\nand?\n".encode())
+    assert (ended.code, ended.err) == (0, "")
+    assert ended.out.split("\n")[0].rstrip() == f"{letters}    ."
+    assert given[0] == [f"{letters}    ."]
+    # Turns of a dataset hold no sign between turns, and no blanks at their ends.
+    assert given[1] == [f"{letters}    .", f"{letters}\u202e\u2066\u2028 .", "and?"]
+
+
 def test_a_terminal_gets_prompts(tiny: Make, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = made(tiny, folder, "talk")
     heard(monkeypatch)
