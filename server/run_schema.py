@@ -360,8 +360,8 @@ class ExplainedRow(RunFile):
     truth: str
     said: str
     """What the model itself says."""
-    score: Number
-    """What the model gives for the answer."""
+    score: Number | None
+    """What the model gives for the answer; null, as all that follows, where it is no finite number."""
     start: Number | None
     """What it gives for the baseline; null where the method knows none."""
     gap: Number | None
@@ -391,7 +391,7 @@ class ExplanationSummary(RunFile):
     """Which of the run's models, such as "best, of round 18"."""
     weights_sha256: str
     examples: list[ExplainedRow]
-    shares: dict[str, Number] = {}
+    shares: dict[str, Number | None] = {}
     """Feature -> its part of the mean size of all attributions; {} where examples have parts of their own."""
     untrained: Alike | None = None
     """Beside the model that training began with."""

@@ -137,18 +137,22 @@ def _row(row: int, mine: Explained, theirs: Explained | None) -> ExplainedRow:
         answer=mine.answer,
         truth=mine.truth,
         said=mine.said,
-        score=mine.score,
-        start=None if math.isnan(mine.start) else mine.start,
-        gap=None if math.isnan(mine.gap) else mine.gap,
+        score=_finite(mine.score),
+        start=_finite(mine.start),
+        gap=_finite(mine.gap),
         said_beside=theirs.said if theirs else None,
     )
 
 
-def _shares(explanation: Explanation) -> dict[str, int | float]:
+def _finite(number: float) -> float | None:
+    return number if math.isfinite(number) else None
+
+
+def _shares(explanation: Explanation) -> dict[str, int | float | None]:
     from models.explain.figures import shares
 
     names = explanation.examples[0].parts
-    return dict(zip(names, shares(explanation).tolist(), strict=True))
+    return dict(zip(names, map(_finite, shares(explanation).tolist()), strict=True))
 
 
 def _table(answers: Answers, names: Sequence[str]) -> str:

@@ -7,6 +7,8 @@ import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -18,13 +20,13 @@ from torch import Tensor
 import polyfed as polyfed_face
 from models.core.errors import UserError
 from models.explain import figures
-from models.explain.explanation import FEATURES, IMAGE, Explained, Explanation
+from models.explain.explanation import FEATURES, IMAGE, WORDS, Explained, Explanation, Form
 from models.explain.figures import draw, shares
 from server.run_schema import Alike, ExplainedRow, ExplanationSummary
 from simulations.explain.agreement import alike, rank_correlation, shared_top
-from simulations.explain.explain import check_comparable
+from simulations.explain.explain import ask, check_comparable, keep
 from simulations.explain.kept import load_kept
-from simulations.explain.summary import largest_gap, print_summary
+from simulations.explain.summary import goes_by, largest_gap, print_summary
 from simulations.runs.reader import read_run
 
 
@@ -191,6 +193,48 @@ def test_one_model_and_one_method(runs: Path, tmp_path: Path) -> None:
     head = (run / "explanations" / "saliency.csv").read_text(encoding="utf-8").splitlines()[0]
     assert head == "example,part,alone"
     assert read_run(run).explanations["saliency"].summary.beside is None
+
+
+def test_numbers_that_are_not_finite_are_read_again(runs: Path, tmp_path: Path) -> None:
+    kept = load_kept(runs / "central")
+    nan, inf = math.nan, math.inf
+    told = Explanation(
+        FEATURES,
+        [Explained(torch.tensor([nan, 1.0]), "a", "a", "a", inf, nan, parts=("t-2", "t-1")) for _ in "ab"],
+    )
+    task: Any = SimpleNamespace(dataset=kept.task.dataset, explain=lambda *_: told)
+    answers = ask(replace(kept, task=task), None, "saliency", torch.tensor([0, 1]))
+    keep(answers, tmp_path, ["run"])
+    content = (tmp_path / "explanations" / "saliency.json").read_bytes()
+    read = ExplanationSummary.model_validate_json(content)
+    assert read == answers.summary
+    assert [(each.score, each.start, each.gap) for each in read.examples] == [(None, None, None)] * 2
+    assert read.shares == {"t-2": None, "t-1": None}
+    assert math.isnan(largest_gap(read))
+    assert goes_by([read]) == []
+
+
+@pytest.mark.parametrize("form", [IMAGE, WORDS, FEATURES])
+def test_numbers_that_are_not_finite_are_drawn(form: Form) -> None:
+    values = torch.tensor([[math.nan, 1.0], [math.inf, 0.0]])
+    values = values if form == IMAGE else values[0]
+    example = Explained(values, "a", "a", "a", 1.0, parts=("b", "c"), image=torch.zeros(1, 2, 2))
+    figure = draw([("run", Explanation(form, [example]))], "title")
+    figure.savefig(io.BytesIO(), format="png")
+
+
+def test_a_broken_explanation_is_left_out_with_a_line(
+    runs: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(runs / "central", run, ignore=shutil.ignore_patterns("explanations"))
+    (run / "explanations").mkdir()
+    (run / "explanations" / "saliency.json").write_text('{"method": "saliency\\u001b"}', encoding="utf-8")
+    (run / "explanations" / "saliency.png").write_bytes(b"")
+    assert read_run(run).explanations == {}
+    path = run / "explanations" / "saliency.json"
+    assert caplog.messages == [f"{path} is broken: model is missing; restore it or run again: it is left out"]
+    assert polyfed("report", run).code == 0
 
 
 def test_runs_of_one_name_are_told_apart(runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
