@@ -150,14 +150,14 @@ def test_a_translator_translates_each_line_by_itself(tiny: Make, folder: Path) -
             "apart",
             {"task_options": "embedding_size = 4, hidden_size = 4, longest = 8, local = ['head.*']"},
             (),
-            "{run}/models/best.safetensors lacks head.weight, which stays with the clients, or is of another "
-            "polyfed: talk with a run that averages the whole model",
+            "chat {run}/models/best.safetensors lacks head.weight, which stays with the clients: give a run "
+            "that averages the whole model",
         ),
         (
             "unmeasured",
             {"evaluate_every": 0},
             ("--model", "best"),
-            "{run} has not kept models/best.safetensors: let it come to its end, or evaluate a round",
+            "chat {run} is no run that has kept such a model: it holds no models/best.safetensors",
         ),
     ],
 )
@@ -178,5 +178,5 @@ def test_damaged_weights_are_one_line(tiny: Make, folder: Path) -> None:
         (run / "models" / f"{name}.safetensors").write_bytes(b"nothing")
     ended = chat(run, b"hi\n")
     assert ended.code == 2
-    assert ended.err.startswith(f"polyfed: {run}/models/best.safetensors cannot be read (")
+    assert ended.err.startswith(f"polyfed: chat {run}/models/best.safetensors cannot be read (")
     assert len(ended.err.splitlines()) == 1

@@ -15,6 +15,7 @@ import torch
 from command_line import Ended, polyfed
 from matplotlib.figure import Figure
 from rich.console import Console
+from safetensors.torch import save_file
 from torch import Tensor
 
 import polyfed as polyfed_face
@@ -22,7 +23,7 @@ from models.core.errors import UserError
 from models.explain import figures
 from models.explain.explanation import FEATURES, IMAGE, WORDS, Explained, Explanation, Form
 from models.explain.figures import draw, shares
-from server.run_schema import Alike, ExplainedRow, ExplanationSummary
+from server.run_schema import Alike, ExplainedRow, ExplanationSummary, RoundRecord
 from simulations.explain.agreement import alike, rank_correlation, shared_top
 from simulations.explain.explain import ask, check_comparable, keep
 from simulations.explain.kept import load_kept
@@ -235,6 +236,25 @@ def test_a_broken_explanation_is_left_out_with_a_line(
     path = run / "explanations" / "saliency.json"
     assert caplog.messages == [f"{path} is broken: model is missing; restore it or run again: it is left out"]
     assert polyfed("report", run).code == 0
+
+
+def test_the_last_model_of_a_run_that_went_on_and_was_killed_is_of_its_own_round(
+    runs: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(runs / "central", run, ignore=shutil.ignore_patterns("explanations"))
+    (run / "result.json").unlink()
+    with (run / "metrics.jsonl").open("a", encoding="utf-8") as file:
+        file.write(RoundRecord(server_round=3).as_line())
+    assert read_run(run).last_round == 3
+    assert load_kept(Path(f"{run}:last")).which == "last, of round 2"
+
+
+def test_weights_of_other_names_move_no_cursor(runs: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(runs / "central", run, ignore=shutil.ignore_patterns("explanations"))
+    save_file({"a\x1b[2J\nb": torch.zeros(1)}, run / "models" / "best.safetensors")
+    assert r"best.safetensors has a weight a\x1b[2J b of shape (1,), for which" in refused(run)
 
 
 def test_runs_of_one_name_are_told_apart(runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
