@@ -378,7 +378,9 @@ class Alike(RunFile):
     rank_correlation: list[Number | None]
     """Spearman's, over the parts of an example that are not 0 for both."""
     shared_top: list[Number | None]
-    """How much of the tenth with the largest attributions both have in common; by chance a tenth."""
+    """How much of the tenth with the largest attributions both have in common."""
+    chance: list[Number | None] = []
+    """How much of it they would share by chance: more than a tenth of few parts. [] of an older polyfed."""
     other_examples: list[Number | None]
     """The correlation with what the other attributes in the next example; null where their parts differ."""
 

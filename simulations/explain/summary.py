@@ -85,11 +85,14 @@ def legend(summaries: Sequence[ExplanationSummary]) -> list[str]:
     if not summaries:
         return []
     lines = []
+    chances = [chance for each in summaries if each.beside for chance in each.beside.chance]
+    by_chance = mean(chances)
     if others := dict.fromkeys(each.beside.of for each in summaries if each.beside):
         lines += [
             f"beside: rank correlation with the attributions of {', '.join(others)}, mean",
             "other examples: the same, with what that run looks at in another example",
-            "top tenth: part of the most important tenth that both share; by chance 10 %",
+            "top tenth: part of the most important tenth that both share"
+            + ("" if math.isnan(by_chance) else f"; by chance {100 * by_chance:.0f} %"),
         ]
     lines.append("untrained: rank correlation with the model before training")
     lines.append("gap: what attributions lack at most to add up, of the mean change of a score")

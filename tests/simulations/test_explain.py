@@ -24,10 +24,10 @@ from models.explain import figures
 from models.explain.explanation import FEATURES, IMAGE, WORDS, Explained, Explanation, Form
 from models.explain.figures import draw, shares
 from server.run_schema import Alike, ExplainedRow, ExplanationSummary, RoundRecord
-from simulations.explain.agreement import alike, rank_correlation, shared_top
+from simulations.explain.agreement import alike, chance, rank_correlation, shared_top
 from simulations.explain.explain import ask, check_comparable, keep
 from simulations.explain.kept import load_kept
-from simulations.explain.summary import goes_by, largest_gap, print_summary
+from simulations.explain.summary import goes_by, largest_gap, legend, print_summary
 from simulations.runs.reader import read_run
 
 
@@ -52,6 +52,21 @@ def test_what_the_most_important_tenths_share() -> None:
     other[0] = -100  # of either sign
     assert shared_top(one, other) == 0.5  # 19 and 20, and 0 and 20
     assert math.isnan(shared_top(torch.zeros(3), torch.zeros(3)))
+
+
+def test_chance_shares_more_of_few_parts() -> None:
+    assert chance(torch.ones(20), torch.zeros(20)) == 0.1
+    assert chance(torch.tensor([0.0, 1.0, 0.0, 0.0, 1.0]), torch.tensor([0.0, 0.0, 2.0, 1.0, 1.0])) == 1 / 4
+    assert math.isnan(chance(torch.zeros(3), torch.zeros(3)))
+    few, many = torch.arange(1.0, 5.0), torch.arange(1.0, 21.0)
+    assert alike("b", of(few, many), of(few, many)).chance == [0.25, 0.1]
+    told = summary(beside=True)
+    assert told.beside
+    assert "top tenth: part of the most important tenth that both share" in legend(
+        [told]
+    )  # of an older polyfed, which did not say it
+    told = told.model_copy(update={"beside": told.beside.model_copy(update={"chance": [0.25, 0.1, None]})})
+    assert "top tenth: part of the most important tenth that both share; by chance 18 %" in legend([told])
 
 
 def test_examples_are_compared_with_the_next_ones_too() -> None:
