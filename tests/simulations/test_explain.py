@@ -184,8 +184,23 @@ def test_the_report_shows_it(runs: Path, asked: Ended) -> None:
     assert "<h3>What it looks at</h3>" in page
     assert page.count("data:image/png;base64,") == 3
     assert "beside: rank correlation with the attributions of central, mean" in page
+    assert "the run has no more" not in page
     polyfed("report", runs / "central")
     assert "What it looks at" not in (runs / "central" / "report.html").read_text(encoding="utf-8")
+
+
+def test_the_report_says_what_is_of_an_earlier_model(runs: Path, asked: Ended, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(runs / "federated", run)
+    for name in ("best", "last"):  # as if it had gone on
+        file = Path("models", f"{name}.safetensors")
+        shutil.copy(runs / "central" / file, run / file)
+    model = read_run(run).explanations["saliency"].summary.model
+    polyfed("report", run)
+    page = (run / "report.html").read_text(encoding="utf-8")
+    line = f"saliency is of a model that the run has no more ({model}): explain it again"
+    assert page.count("that the run has no more") == 3
+    assert line in page
 
 
 def test_from_python_it_is_a_frame_and_the_same_bytes(runs: Path, asked: Ended) -> None:
