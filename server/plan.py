@@ -133,7 +133,8 @@ def make_plan(run_config: RunConfig, *, real_nodes: bool = False) -> Plan:
     # Their options are checked by making them.
     optimizers = make_optimizers(task, model.named_parameters(), task_config)
     check_optimizers(strategy, (optimizer for _, optimizer in optimizers))
-    check_weighting(strategy, (objective.name for objective in task.objectives))
+    of_parts = (TRAINS + part for part in task.parts)
+    check_weighting(strategy, (objective.name for objective in task.objectives), of_parts)
     deal = make_partition(dataset, task_config)
     personal = bool(declaration_of(strategy).personal_rules)
     engine = choose_engine(task_config, task, model, dataset.train, personal=personal)

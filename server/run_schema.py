@@ -362,8 +362,8 @@ class ExplainedRow(RunFile):
     truth: str
     said: str
     """What the model itself says."""
-    score: Number
-    """What the model gives for the answer."""
+    score: Number | None
+    """What the model gives for the answer; null, as all that follows, where it is no finite number."""
     start: Number | None
     """What it gives for the baseline; null where the method knows none."""
     gap: Number | None
@@ -380,7 +380,9 @@ class Alike(RunFile):
     rank_correlation: list[Number | None]
     """Spearman's, over the parts of an example that are not 0 for both."""
     shared_top: list[Number | None]
-    """How much of the tenth with the largest attributions both have in common; by chance a tenth."""
+    """How much of the tenth with the largest attributions both have in common."""
+    chance: list[Number | None] = []
+    """How much of it they would share by chance: more than a tenth of few parts. [] of an older polyfed."""
     other_examples: list[Number | None]
     """The correlation with what the other attributes in the next example; null where their parts differ."""
 
@@ -393,7 +395,7 @@ class ExplanationSummary(RunFile):
     """Which of the run's models, such as "best, of round 18"."""
     weights_sha256: str
     examples: list[ExplainedRow]
-    shares: dict[str, Number] = {}
+    shares: dict[str, Number | None] = {}
     """Feature -> its part of the mean size of all attributions; {} where examples have parts of their own."""
     untrained: Alike | None = None
     """Beside the model that training began with."""

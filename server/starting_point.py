@@ -10,6 +10,7 @@ from safetensors import SafetensorError, safe_open
 
 from models.core.errors import UserError
 from models.core.plugins import find
+from models.core.tracebacks import plain_line
 from models.registry import ENTRY_POINTS, TASKS, task_classes
 from server.checkpoint import SERVER_ROUND
 from server.config import ServerConfig
@@ -101,7 +102,7 @@ def _how_it_ended(result: RunResult | None, which: str) -> list[str]:
     """Return a line on a run that has not come to its end."""
     if result is None or result.status == "unfinished":
         return [f"that run is unfinished: this is its {which} model so far"]
-    return [f"that run failed: {result.reason}"] if result.status == "failed" else []
+    return [f"that run failed: {plain_line(result.reason)}"] if result.status == "failed" else []
 
 
 def _result(run: Path) -> RunResult | None:
@@ -112,7 +113,7 @@ def _result(run: Path) -> RunResult | None:
 
 
 def round_of(path: Path, run: Path) -> int | None:
-    """Return the round after which a best model was kept; None where nobody has said."""
+    """Return the round after which one of a run's models was kept; None where nobody has said."""
     try:
         with safe_open(path, framework="pt") as file:
             said = (file.metadata() or {}).get(SERVER_ROUND)
@@ -120,5 +121,7 @@ def round_of(path: Path, run: Path) -> int | None:
         return None
     if said is not None and said.isdecimal():
         return int(said)
+    if path.stem != BEST:
+        return None
     result = _result(run)  # an older polyfed wrote it there alone
     return result.best_round if result and result.best else None

@@ -163,13 +163,14 @@ def check_methods(strategy: Strategy) -> None:
         )
 
 
-def check_weighting(strategy: Strategy, objectives: Iterable[str]) -> None:
+def check_weighting(strategy: Strategy, objectives: Iterable[str], others: Iterable[str] = ()) -> None:
     """Raise UserError for a strategy that weights clients by, or computes with, what none of them replies.
 
-    Rules may reply metrics of any name; those are known once they reply.
+    They reply the losses of objectives, and `others`, such as what they tell of parts. Rules may reply
+    metrics of any name; those are known once they reply.
     """
     declared, losses = declaration_of(strategy), [*objectives]
-    replied = {"num-examples", *losses}
+    replied = {"num-examples", *losses, *others}
     if declared.personal_rules:
         replied |= {PERSONAL + name for name in losses}
     if declared.received_losses:

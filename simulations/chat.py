@@ -10,19 +10,17 @@ from typing import TextIO
 from rich.console import Console
 from torch import nn
 
-from models.core.config import TaskConfig, read
+from models.core.config import TaskConfig
 from models.core.errors import UserError
 from models.core.plugins import find
-from models.data.datasets import load_dataset
-from models.registry import ENTRY_POINTS, TASKS, load_task, task_classes
-from models.state import build_model, model_state
+from models.data.turns import SEPARATOR
+from models.registry import ENTRY_POINTS, TASKS, task_classes
 from models.text.text_to_text import TextToText
-from server.starting_point import BEST, LAST, MODELS
-from server.weights_file import read_weights
-from simulations.runs.reader import read_run
+from simulations.runs.kept import load_kept_model
+from simulations.runs.record import Run
+from simulations.terminal import END_OF_LINE, harmless
 
 YOU, MODEL = "you> ", "model> "
-LINES = "\n"
 
 
 @dataclass(frozen=True)
@@ -44,23 +42,10 @@ def load_speaker(folder: Path, which: str | None = None) -> Speaker:
 
     Raises UserError where the folder is no run of a task that writes texts, or has kept no whole model.
     """
-    run = read_run(folder)
-    config = read(TaskConfig, run.config)
-    able = [name for name, found in TASKS.items() if _writes(found)]
-    if not _writes(find(config.task, "task", TASKS, ENTRY_POINTS)):
-        raise UserError(
-            f"{folder} is a run of the task {config.task}, which does not write texts: give a run of "
-            f"{' or '.join(able)}"
-        )
-    kept = [name for name in ([which] if which else [BEST, LAST]) if (run.path / MODELS[name]).is_file()]
-    if not kept:
-        wanted = f"models/{which}.safetensors" if which else "a model in models/"
-        raise UserError(f"{folder} has not kept {wanted}: let it come to its end, or evaluate a round")
-    task = load_task(config, load_dataset(config))
-    assert isinstance(task, TextToText)
-    model = build_model(task, config.seed)
-    _load(model, run.path / MODELS[kept[0]])
-    return Speaker(task, model.eval(), f"{run.name} ({config.task}, its {kept[0]} model)")
+    kept = load_kept_model(folder, "chat", _check_writes, which=which or "", whole=True)
+    assert isinstance(kept.task, TextToText)
+    name = f"{kept.run.name} ({kept.config.task}, its {kept.weights.path.stem} model)"
+    return Speaker(kept.task, kept.model, name)
 
 
 def talk(speaker: Speaker, lines: TextIO, console: Console) -> None:
@@ -73,16 +58,16 @@ def talk(speaker: Speaker, lines: TextIO, console: Console) -> None:
         console.print(f"This is {speaker.name}. An empty line begins anew; Ctrl-D ends.", soft_wrap=True)
     turns: list[str] = []
     for line in _typed() if asked else _piped(lines):
-        said = _printable(line).strip()
+        said = harmless(line, instead=" ").strip()
         if not said:
             turns = []
             continue
         turns.append(said)
         answer = speaker.answer(turns)
-        console.print(
-            f"{MODEL if asked else ''}{_printable(answer, keep=LINES if asked else '')}", soft_wrap=True
-        )
-        turns += [answer] if answer.strip() else []
+        shown = harmless(answer, keep=END_OF_LINE if asked else "", instead=" ")
+        console.print(f"{MODEL if asked else ''}{shown}", soft_wrap=True)
+        answer = answer.replace(SEPARATOR, " ").strip()  # as turns are in a dataset
+        turns += [answer] if answer else []
         sys.stdout.flush()
 
 
@@ -90,17 +75,14 @@ def _writes(found: object) -> bool:
     return any(issubclass(cls, TextToText) for cls in task_classes("", found))
 
 
-def _load(model: nn.Module, path: Path) -> None:
-    """Load a whole model in place."""
-    weights, state = read_weights(path, asked_by=""), model_state(model)
-    if missing := [name for name in state if name not in weights]:
+def _check_writes(run: Run, config: TaskConfig) -> None:
+    """Raise UserError for a task that does not write texts, before its data is loaded."""
+    if not _writes(find(config.task, "task", TASKS, ENTRY_POINTS)):
+        able = [name for name, found in TASKS.items() if _writes(found)]
         raise UserError(
-            f"{path} lacks {missing[0]}, which stays with the clients, or is of another polyfed: talk with a "
-            "run that averages the whole model"
+            f"{run.path} is a run of the task {config.task}, which does not write texts: give a run of "
+            f"{' or '.join(able)}"
         )
-    if other := [name for name in state if weights[name].shape != state[name].shape]:
-        raise UserError(f"{path} has {other[0]} in another shape than the run's config: give another run")
-    model.load_state_dict({name: weights[name].to(state[name].dtype) for name in state}, strict=False)
 
 
 def _typed() -> Iterator[str]:
@@ -124,8 +106,3 @@ def _piped(lines: TextIO) -> Iterator[str]:
         return
     for line in content:
         yield line.decode("utf-8", "replace")
-
-
-def _printable(text: str, keep: str = "") -> str:
-    """Return a text that moves no cursor: what is not printable is a blank, but for what is to be kept."""
-    return "".join(letter if letter.isprintable() or letter in keep else " " for letter in text)

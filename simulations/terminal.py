@@ -3,13 +3,15 @@
 import codecs
 import io
 import sys
-from collections.abc import Iterator
+import unicodedata
+from collections.abc import Iterable, Iterator
 from copy import copy
 from textwrap import TextWrapper
 from typing import Any
 
 from rich.cells import cell_len, set_cell_size
-from rich.console import Console, ConsoleOptions, RenderResult
+from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
+from rich.segment import Segment
 from rich.table import Table as RichTable
 from rich.text import Text
 
@@ -17,14 +19,43 @@ UNBOUNDED = 100_000
 """Columns of a pipe, in which no line is folded."""
 IN_ASCII = {"↑": "^", "↓": "v", "±": "+-", "–": "-", "—": "-", "…": "...", "×": "x"}
 """Our own signs, for a terminal that has none but ASCII's."""
+ACTING = ("Cc", "Cs", "Zl", "Zp")
+"""Categories of what a terminal acts on, or cannot show: controls, half characters, ends of lines."""
+ACTING_BIDI = ("LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI")
+"""Classes of the signs that turn the direction of what follows them."""
+END_OF_LINE = "\n"
+
+
+def harmless(text: str, keep: str = "", instead: str = "") -> str:
+    """Return a text on which no terminal acts, but for what is to be kept; all letters and blanks stay.
+
+    What goes is replaced by `instead`, or by its number.
+    """
+    if text.isascii() and text.isprintable():
+        return text
+    return "".join(
+        (instead or ascii(each)[1:-1]) if each not in keep and _acts(each) else each for each in text
+    )
+
+
+def _acts(letter: str) -> bool:
+    return unicodedata.category(letter) in ACTING or unicodedata.bidirectional(letter) in ACTING_BIDI
 
 
 class UncroppedConsole(Console):
-    """A console that cuts no line off: a word that is longer than the terminal is wide goes on below."""
+    """A console that cuts no line off: a word that is longer than the terminal is wide goes on below.
+
+    What it is given to print, such as what others' files say, moves no cursor and sets no colours.
+    """
 
     def print(self, *objects: Any, **options: Any) -> None:
         """Print as rich does."""
         super().print(*objects, **{"crop": False, **options})
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        """Yield the pieces of what is printed, without what a terminal would act on."""
+        for piece in super().render(renderable, options):
+            yield piece if piece.control else piece._replace(text=harmless(piece.text, keep=END_OF_LINE))
 
 
 def make_console(*, errors: bool = False, quiet: bool = False) -> Console:

@@ -82,9 +82,8 @@ class QLearning(Task):
         require(reward_scale > 0, "reward_scale", "> 0", reward_scale)
         require(hidden_size >= 1, "hidden_size", ">= 1", hidden_size)
         self.frames = frames_of(dataset.info)
-        num_rows = len(dataset.train) * (self.frames.stack + 2 if self.frames else 1)
-        least = f">= {num_rows}, {'a few frames of ' * bool(self.frames)}the dataset's environments"
-        require(capacity >= num_rows, "capacity", least, capacity)
+        num_rows = len(dataset.train)
+        require(capacity >= num_rows, "capacity", f">= {num_rows}, the dataset's environments", capacity)
         require(1 <= warmup <= capacity, "warmup", f"in [1, capacity = {capacity}]", warmup)
         require(train_every >= 1, "train_every", ">= 1", train_every)
         require(steps > train_every, "steps", f"> train_every = {train_every}", steps)

@@ -69,7 +69,7 @@ def play_once(
     observations: list[Tensor] = []
     for step in play(environments, policy, first_action, generator):
         if running[0] and len(observations) < shown:
-            observations.append(step.transitions["observation"][0])
+            observations.append(step.transitions["observation"][0].clone())  # else it keeps those of all
         returns += step.transitions["reward"] * running
         running = running & ~step.ended
         if not running.any():

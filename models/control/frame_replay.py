@@ -7,6 +7,7 @@ from models.control.episodes import Step
 from models.control.frames import Frames
 from models.control.priorities import Priorities
 from models.control.replay import Replay
+from models.core.config import require
 from models.task import Batch
 
 
@@ -51,11 +52,17 @@ class FrameReplay(Replay):
         return int(self.added - self.dropped)
 
     def begin(self, num_environments: int) -> None:
-        """Leave the frame behind the last transitions where it is, and start episodes after it."""
+        """Leave the frame behind the last transitions where it is, and start episodes after it.
+
+        Raises UserError where the environments' stacks do not fit in.
+        """
         if int(self.times) and num_environments != int(self.width):
             raise ValueError(
                 f"the client remembers {int(self.width)} environments, and acts in {num_environments}"
             )
+        least = num_environments * (self.frames.stack + 2)
+        allowed = f">= {least}, {self.frames.stack + 2} frames of each of the client's environments"
+        require(self.capacity >= least, "capacity", allowed, self.capacity)
         if int(self.times):
             self.acted[self._rows(int(self.times))] = False
             self._end_time()

@@ -49,9 +49,10 @@ class Priorities(nn.Module):
         return slots, (weights / weights.max()).float()
 
     def learn(self, slots: Tensor, errors: Tensor) -> None:
-        """Take over the errors that the network has now (B,)."""
+        """Take over the errors that the network has now (B,); of a slot that is there twice the largest."""
         changed = (errors.float().abs() + LEAST) ** self.exponent
-        self.priority[slots] = changed
+        # Not by an index: which of several it would keep is not said.
+        self.priority.scatter_reduce_(0, slots.to(self.priority.device), changed, "amax", include_self=False)
         torch.maximum(self.highest, changed.max(), out=self.highest)
 
     def _correction(self, added: int) -> float:

@@ -38,8 +38,8 @@ def load_chatterbot(
     folder = _folder()
     known = sorted(each.name for each in folder.iterdir() if each.is_dir())
     for language in languages:
-        if language not in known:
-            raise unknown("language of dataset chatterbot", language, known)
+        if not isinstance(language, str) or language not in known:
+            raise unknown("language of dataset chatterbot", str(language), known)
     once = bool(languages) and len(set(languages)) == len(languages)
     require(once, "languages", "some of them, each once", [*languages])
     read = [each for language in sorted(languages) for each in _conversations(folder / language, clients)]

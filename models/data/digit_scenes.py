@@ -44,8 +44,8 @@ def load_digit_scenes(
     unknown clutter.
     """
     for name in clutters:
-        if name not in CLUTTERS:
-            raise unknown("clutter of dataset digit-scenes", name, CLUTTERS)
+        if not isinstance(name, str) or name not in CLUTTERS:
+            raise unknown("clutter of dataset digit-scenes", str(name), CLUTTERS)
     distinct = len(set(clutters)) == len(clutters) > 0
     require(distinct, "clutters", "different ones, one at least", [*clutters])
     require(32 <= size <= 512, "size", "32 to 512", size)

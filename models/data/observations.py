@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from models.core.errors import UserError, shown
 from models.data.game_packages import MINATAR
 from models.data.worlds import ATARI_OPTIONS, LIMIT
 
@@ -10,6 +11,8 @@ if TYPE_CHECKING:
     from gymnasium import Env
     from gymnasium.spaces import Space
 
+GREY = "grayscale"
+"""What gymnasium calls a screen without colours."""
 SMALLEST = 3
 """Pixels of a picture's shorter side at least; what is smaller is a list of numbers."""
 
@@ -19,15 +22,26 @@ def atari_game(id_: str, arguments: Mapping[str, Any]) -> "Env[Any, Any]":
 
     Every fourth frame, grey, 84 x 84, the last two of the four as one, and up to 30 frames without an action
     at the start; the arguments say otherwise. A limit of steps is one of the agent's steps.
+    Raises UserError for arguments that would change nothing.
     """
+    if "frameskip" in arguments:
+        raise UserError(
+            f"frameskip of {id_} is not heeded where its screen is shown: say frame_skip, one whole number "
+            f"for all clients, got {shown(arguments['frameskip'])}"
+        )
+    if arguments.get("obs_type", GREY) != GREY:
+        raise UserError(
+            f"obs_type of {id_} must be {GREY} or ram, got {shown(arguments['obs_type'])}: its screen is "
+            "shown in grey"
+        )
     import gymnasium
     from gymnasium.wrappers import AtariPreprocessing, TimeLimit
 
     own = {name: value for name, value in arguments.items() if name not in (*ATARI_OPTIONS, LIMIT)}
     options = {name: arguments[name] for name in ATARI_OPTIONS if name in arguments}
     # The screen in colour takes longer, and nobody sees it.
-    shown: dict[str, Any] = {"obs_type": "grayscale", **own, "frameskip": 1}
-    env: Env[Any, Any] = gymnasium.make(id_, disable_env_checker=True, **shown)
+    screen: dict[str, Any] = {"obs_type": GREY, **own, "frameskip": 1}
+    env: Env[Any, Any] = gymnasium.make(id_, disable_env_checker=True, **screen)
     env = AtariPreprocessing(env, **options)
     return TimeLimit(env, arguments[LIMIT]) if LIMIT in arguments else env
 
@@ -38,7 +52,10 @@ def shows_the_screen(arguments: Mapping[str, Any]) -> bool:
 
 
 def observed(env: "Env[Any, Any]", id_: str, stack: int) -> "Env[Any, Any]":
-    """Return the environment with what an agent sees: pictures as they are, all else as a list of numbers."""
+    """Return the environment with what an agent sees: pictures as they are, all else as a list of numbers.
+
+    Raises UserError for pictures whose channels come first.
+    """
     from gymnasium.spaces import Box
     from gymnasium.wrappers import FlattenObservation, FrameStackObservation
 
@@ -46,6 +63,7 @@ def observed(env: "Env[Any, Any]", id_: str, stack: int) -> "Env[Any, Any]":
         from models.data.small_seeds import SmallSeeds
 
         env = SmallSeeds(env)
+    _check_channels(env.observation_space, id_)
     pictures = is_picture(env.observation_space)
     if stack > 1:
         env = FrameStackObservation(env, stack)
@@ -65,6 +83,16 @@ def is_picture(space: "Space[Any]") -> bool:
         and min(space.shape[:2]) >= SMALLEST
         and space.dtype in ("uint8", "bool")
     )
+
+
+def _check_channels(space: "Space[Any]", id_: str) -> None:
+    """Raise UserError for bytes (3 or 4, H, W), which would be taken for a low picture of W channels."""
+    shape = space.shape or ()
+    if is_picture(space) and space.dtype == "uint8" and shape[0] in (3, 4) and min((*shape, 0)[1:3]) > 4:
+        raise UserError(
+            f"{id_} must show pictures (H, W, C), and shows {shape}, with channels first: wrap it by "
+            "gymnasium.wrappers.TransformObservation"
+        )
 
 
 def sizes_of(space: "Space[Any]", stack: int) -> dict[str, Any] | None:

@@ -1,6 +1,6 @@
 """Pictures of what models look at: maps over images, words on colours, bars for features."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -23,9 +23,13 @@ _INCHES_A_CHARACTER = 9 * 0.602 / 72
 """Of a monospaced font of 9 points."""
 
 
-def draw(explanations: Mapping[str, Explanation], title: str) -> Figure:
-    """Draw what several models, by name, look at in the same examples; one model is a case of that."""
-    form = next(iter(explanations.values())).form
+Named = tuple[str, Explanation]
+"""What a model is called, and what it looks at."""
+
+
+def draw(explanations: Sequence[Named], title: str) -> Figure:
+    """Draw what several models look at in the same examples; one model is a case of that."""
+    form = explanations[0][1].form
     if form == IMAGE:
         return _images(explanations, title)
     return _texts(explanations, title) if form == WORDS else _bars(explanations, title)
@@ -39,8 +43,8 @@ def shares(explanation: Explanation) -> Tensor:
     return sizes / whole if whole else sizes
 
 
-def _images(explanations: Mapping[str, Explanation], title: str) -> Figure:
-    first = next(iter(explanations.values()))
+def _images(explanations: Sequence[Named], title: str) -> Figure:
+    first = explanations[0][1]
     columns = min(IMAGES, len(first.examples))
     lines = len(explanations) + 1
     figure = Figure(figsize=(1.15 * columns + 1.1, 1.25 * lines + 0.7), layout="constrained")
@@ -53,7 +57,7 @@ def _images(explanations: Mapping[str, Explanation], title: str) -> Figure:
         axes.imshow(_picture(example.image), vmin=0, vmax=1, cmap="gray", interpolation="nearest")
         wrong = "" if example.truth == example.answer else f"\nis {_cut(example.truth)}"
         axes.set_title(f"{_cut(example.answer)}{wrong}", fontsize=8, parse_math=False)
-    for line, (name, explanation) in zip(grid[1:], explanations.items(), strict=True):
+    for line, (name, explanation) in zip(grid[1:], explanations, strict=True):
         line[0].set_ylabel(_cut(name), fontsize=8, parse_math=False)
         for axes, example in zip(line, explanation.examples, strict=False):
             _map(axes, example, explanation.signed)
@@ -73,8 +77,8 @@ def _picture(image: Tensor) -> Any:
     return (image[0] if len(image) != 3 else image.permute(1, 2, 0)).numpy()
 
 
-def _texts(explanations: Mapping[str, Explanation], title: str) -> Figure:
-    first = next(iter(explanations.values()))
+def _texts(explanations: Sequence[Named], title: str) -> Figure:
+    first = explanations[0][1]
     drawn: list[
         tuple[float, Explained | None, str]
     ] = []  # line, what is drawn there, what is written before it
@@ -83,11 +87,11 @@ def _texts(explanations: Mapping[str, Explanation], title: str) -> Figure:
         wrong = "" if example.truth == example.said else f", is {example.truth}"
         drawn.append((line, None, f"{example.answer}{wrong}"))
         line += 1.3
-        for name, explanation in explanations.items():
+        for name, explanation in explanations:
             drawn.append((line, explanation.examples[number], name if len(explanations) > 1 else ""))
             line += 1.3 * len(_wrapped(explanation.examples[number])) + 0.2
         line += 0.7
-    left = max(len(_cut(name)) for name in explanations) + 2
+    left = max(len(_cut(name)) for name, _ in explanations) + 2
     left = left if len(explanations) > 1 else 1
     figure = Figure(figsize=(_INCHES_A_CHARACTER * (_LINE + left + 2), 0.19 * (line + 2.2)))
     axes = figure.add_axes((0, 0, 1, 1))
@@ -132,13 +136,13 @@ def _wrapped(example: Explained) -> list[list[tuple[int, int]]]:
     return lines
 
 
-def _bars(explanations: Mapping[str, Explanation], title: str) -> Figure:
-    first = next(iter(explanations.values()))
+def _bars(explanations: Sequence[Named], title: str) -> Figure:
+    first = explanations[0][1]
     parts: Sequence[str] = first.examples[0].parts
     figure = Figure(figsize=(8, 3.2), layout="constrained")
     axes = figure.add_subplot()
     width = 0.8 / len(explanations)
-    for number, (name, explanation) in enumerate(explanations.items()):
+    for number, (name, explanation) in enumerate(explanations):
         places = np.arange(len(parts)) + (number - (len(explanations) - 1) / 2) * width
         colour = _COLOURS[number % len(_COLOURS)]
         axes.bar(places, 100 * shares(explanation).numpy(), width, color=colour, label=name)

@@ -86,8 +86,9 @@ class PairContrast(ModalityTask):
         return int((data[HAS + IMAGE] * data[HAS + TEXT]).sum())
 
     def batch(self, examples: Examples, generator: torch.Generator) -> Batch:
-        """Return pictures and texts."""
-        return self.seen(examples, self.has(examples))
+        """Return pictures and texts, without the labels that the loss does not ask for."""
+        batch = self.seen(examples, self.has(examples))
+        return {name: column for name, column in batch.items() if name != "label"}
 
     def evaluate(self, model: nn.Module, data: Examples, generator: torch.Generator) -> Metrics:
         """Return the sums of right probes, and of each CANDIDATES pairs those of loss and near neighbours."""

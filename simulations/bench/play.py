@@ -10,19 +10,18 @@ from typing import Annotated
 
 import torch
 import typer
-from safetensors.torch import load_file
 from torch import Tensor
 
 from models.control.dqn import greedy
 from models.control.episodes import Policy, play_once
-from models.core.config import TaskConfig, read
+from models.core.config import TaskConfig
 from models.core.errors import UserError
 from models.data.dataset import Dataset
 from models.data.datasets import load_dataset
 from models.data.environments import open_environments
-from models.registry import load_task
-from models.state import build_model
-from simulations.scenario import load_run_config
+from server.starting_point import BEST
+from simulations.runs.kept import load_kept_model
+from simulations.terminal import harmless
 
 
 def returns(dataset: Dataset, policy: Policy, episodes: int, generator: torch.Generator) -> Tensor:
@@ -43,17 +42,13 @@ def at_random(dataset: Dataset, generator: torch.Generator) -> Policy:
 
 def kept_by(run_dir: Path) -> tuple[Dataset, Policy]:
     """Return the environments of a run, and the greedy policy of its best model."""
-    config = read(TaskConfig, load_run_config(run_dir))
-    dataset = _environments(config)
-    model = build_model(load_task(config, dataset), config.seed)
-    model.load_state_dict(load_file(run_dir / "models" / "best.safetensors"), strict=False)
-    return dataset, lambda observation: greedy(model.eval(), observation)
+    kept = load_kept_model(run_dir, "play", which=BEST)
+    return _environments(kept.task.dataset), lambda observation: greedy(kept.model, observation)
 
 
-def _environments(config: TaskConfig) -> Dataset:
-    dataset = load_dataset(config)
+def _environments(dataset: Dataset) -> Dataset:
     if dataset.kind != "environments":
-        raise UserError(f"dataset must hold environments, and {config.dataset} holds {dataset.kind}")
+        raise UserError(f"dataset must hold environments, and {dataset.name} holds {dataset.kind}")
     return dataset
 
 
@@ -64,15 +59,24 @@ def main(
 ) -> None:
     """Print the mean return of random play, or of a run's best model, and its standard error."""
     torch.set_num_threads(1)
+    try:
+        said = _mean_return(what, episodes, seed)
+    except UserError as error:
+        typer.echo(harmless(str(error)), err=True)
+        raise typer.Exit(2) from error
+    typer.echo(said)
+
+
+def _mean_return(what: str, episodes: int, seed: int) -> str:
     generator = torch.Generator().manual_seed(seed)
     if Path(what).is_dir():
         dataset, policy = kept_by(Path(what))
     else:
-        dataset = _environments(TaskConfig(dataset=what, num_clients=1))
+        dataset = _environments(load_dataset(TaskConfig(dataset=what, num_clients=1)))
         policy = at_random(dataset, generator)
     found = returns(dataset, policy, episodes, generator)
     error = float(found.std()) / len(found) ** 0.5
-    typer.echo(f"mean return {float(found.mean()):.3f} +- {error:.3f} of {len(found)} episodes")
+    return f"mean return {float(found.mean()):.3f} +- {error:.3f} of {len(found)} episodes"
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ def alike(of: str, one: Explanation, other: Explanation) -> Alike:
         of=of,
         rank_correlation=_known(rank_correlation(*pair) for pair in pairs),
         shared_top=_known(shared_top(*pair) for pair in pairs),
+        chance=_known(chance(*pair) for pair in pairs),
         other_examples=_known(
             rank_correlation(here, there) if here.shape == there.shape and len(pairs) > 1 else math.nan
             for here, there in zip(mine, theirs[1:] + theirs[:1], strict=True)
@@ -43,15 +44,25 @@ def rank_correlation(one: Tensor, other: Tensor) -> float:
 def shared_top(one: Tensor, other: Tensor) -> float:
     """Return how much of the tenth with the largest values, of either sign, both have in common.
 
-    The tenth is of the parts that are not 0 for both; nan where there are none. Chance would have a tenth.
+    The tenth is of the parts that are not 0 for both, one of them at least; nan where there are none.
     """
     looked = (one != 0) | (other != 0)
     a, b = one[looked].abs(), other[looked].abs()
     if not len(a):
         return math.nan
-    size = max(1, round(TOP * len(a)))
+    size = _size_of_top(len(a))
     tops = [set(each.argsort(descending=True, stable=True)[:size].tolist()) for each in (a, b)]
     return len(tops[0] & tops[1]) / size
+
+
+def chance(one: Tensor, other: Tensor) -> float:
+    """Return how much of it they would have in common by chance: k / P of the first k of P parts."""
+    count = int(((one != 0) | (other != 0)).sum())
+    return _size_of_top(count) / count if count else math.nan
+
+
+def _size_of_top(count: int) -> int:
+    return max(1, round(TOP * count))
 
 
 def _known(numbers: Iterable[float]) -> list[float | None]:

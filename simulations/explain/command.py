@@ -1,6 +1,7 @@
 """`polyfed explain RUN`, from the runs to the files."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
@@ -23,6 +24,7 @@ def explain(
     kept = load_kept(given)
     other = load_kept(beside) if beside else None
     if other:
+        kept, other = _told_apart(kept, other)
         check_comparable(kept, other)
     methods, rows = methods_for(kept, other, asked), chosen_rows(kept, num_examples)
     names = _names(kept, other)
@@ -37,6 +39,19 @@ def explain(
     console.print(f"figures and numbers: {kept.run.path / EXPLANATIONS}", soft_wrap=True)
     console.print(f"report: {write_report([kept.run.path])}", soft_wrap=True)
     return summaries
+
+
+def _told_apart(kept: Kept, beside: Kept) -> tuple[Kept, Kept]:
+    """Return two models; runs of one name in two folders are called by the end of their path, as "a/fed"."""
+    if kept.run.name != beside.run.name or kept.run.path == beside.run.path:
+        return kept, beside
+    one, other = kept.run.path.parts, beside.run.path.parts
+    length = next(length for length in range(1, len(one) + 1) if one[-length:] != other[-length:])
+    return _called(kept, Path(*one[-length:])), _called(beside, Path(*other[-length:]))
+
+
+def _called(kept: Kept, name: Path) -> Kept:
+    return replace(kept, run=replace(kept.run, name=str(name)))
 
 
 def _names(kept: Kept, beside: Kept | None) -> list[str]:

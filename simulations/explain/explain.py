@@ -108,9 +108,8 @@ def keep(answers: Answers, folder: Path, names: Sequence[str]) -> None:
     method = answers.summary.method
     told = [answers.mine] if answers.theirs is None else [answers.mine, answers.theirs]
     image = io.BytesIO()
-    figure = draw(
-        dict(zip(names, told, strict=True)), f"{method}: what counts for an answer, held-out examples"
-    )
+    named = list(zip(names, told, strict=True))
+    figure = draw(named, f"{method}: what counts for an answer, held-out examples")
     figure.savefig(image, format="png", dpi=110, metadata={"Software": None})
     where = folder / EXPLANATIONS
     try:
@@ -138,18 +137,22 @@ def _row(row: int, mine: Explained, theirs: Explained | None) -> ExplainedRow:
         answer=mine.answer,
         truth=mine.truth,
         said=mine.said,
-        score=mine.score,
-        start=None if math.isnan(mine.start) else mine.start,
-        gap=None if math.isnan(mine.gap) else mine.gap,
+        score=_finite(mine.score),
+        start=_finite(mine.start),
+        gap=_finite(mine.gap),
         said_beside=theirs.said if theirs else None,
     )
 
 
-def _shares(explanation: Explanation) -> dict[str, int | float]:
+def _finite(number: float) -> float | None:
+    return number if math.isfinite(number) else None
+
+
+def _shares(explanation: Explanation) -> dict[str, int | float | None]:
     from models.explain.figures import shares
 
     names = explanation.examples[0].parts
-    return dict(zip(names, shares(explanation).tolist(), strict=True))
+    return dict(zip(names, map(_finite, shares(explanation).tolist()), strict=True))
 
 
 def _table(answers: Answers, names: Sequence[str]) -> str:

@@ -60,7 +60,8 @@ def goes_by(summaries: Sequence[ExplanationSummary]) -> list[str]:
     """Return a line a method that names the features with the largest parts of all attributions."""
     lines = []
     for each in summaries:
-        most = sorted(each.shares.items(), key=lambda share: -share[1])[:MOST_SHOWN]
+        known = [(name, share) for name, share in each.shares.items() if share is not None]
+        most = sorted(known, key=lambda share: -share[1])[:MOST_SHOWN]
         if most:
             lines.append(
                 f"{each.method} goes by {', '.join(f'{name} ({percent(part)})' for name, part in most)}"
@@ -70,9 +71,13 @@ def goes_by(summaries: Sequence[ExplanationSummary]) -> list[str]:
 
 def largest_gap(summary: ExplanationSummary) -> float:
     """Return how far attributions are at most from adding up, as a part of the mean change of the score."""
-    known = [each for each in summary.examples if each.gap is not None and each.start is not None]
-    whole = sum(abs(each.score - (each.start or 0)) for each in known)
-    return max(abs(each.gap or 0) for each in known) * len(known) / whole if whole else math.nan
+    known = [
+        (abs(each.gap), abs(each.score - each.start))
+        for each in summary.examples
+        if each.gap is not None and each.score is not None and each.start is not None
+    ]
+    whole = sum(change for _, change in known)
+    return max(gap for gap, _ in known) * len(known) / whole if whole else math.nan
 
 
 def legend(summaries: Sequence[ExplanationSummary]) -> list[str]:
@@ -80,11 +85,14 @@ def legend(summaries: Sequence[ExplanationSummary]) -> list[str]:
     if not summaries:
         return []
     lines = []
+    chances = [chance for each in summaries if each.beside for chance in each.beside.chance]
+    by_chance = mean(chances)
     if others := dict.fromkeys(each.beside.of for each in summaries if each.beside):
         lines += [
             f"beside: rank correlation with the attributions of {', '.join(others)}, mean",
             "other examples: the same, with what that run looks at in another example",
-            "top tenth: part of the most important tenth that both share; by chance 10 %",
+            "top tenth: part of the most important tenth that both share"
+            + ("" if math.isnan(by_chance) else f"; by chance {100 * by_chance:.0f} %"),
         ]
     lines.append("untrained: rank correlation with the model before training")
     lines.append("gap: what attributions lack at most to add up, of the mean change of a score")

@@ -11,7 +11,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
 from models.core.config import RunConfig
 from models.core.errors import UserError
-from server.run_schema import LEAVES, REPORT, ExplanationSummary
+from server.run_schema import BEST_MODEL, LAST_MODEL, LEAVES, REPORT, ExplanationSummary
 from simulations.explain.summary import cells_of, columns, goes_by, legend
 from simulations.report import charts
 from simulations.report.charts import Chart, bar_chart
@@ -156,7 +156,7 @@ def _view(run: Run) -> RunView:
         figures={name: _data_uri(svg) for name, svg in run.figures.items()},
         explanations={method: _data_uri(each.png, "png") for method, each in run.explanations.items()},
         explained=_explained([each.summary for each in run.explanations.values()]),
-        explained_legend=_legend([each.summary for each in run.explanations.values()]),
+        explained_legend=[*_legend([each.summary for each in run.explanations.values()]), *_stale(run)],
         config=_config(run),
         changed=_changed(run.config),
     )
@@ -206,6 +206,27 @@ def _explained(summaries: Sequence[ExplanationSummary]) -> list[list[str]]:
 
 def _legend(summaries: Sequence[ExplanationSummary]) -> list[str]:
     return [*legend(summaries), *goes_by(summaries)]
+
+
+def _stale(run: Run) -> list[str]:
+    """Return a line on each explanation of a model that the run has no more, such as before it went on."""
+    if not run.explanations:
+        return []
+    from models.state import weights_sha256  # which imports torch
+    from server.weights_file import read_weights
+
+    held = set()
+    for path in (run.path / BEST_MODEL, run.path / LAST_MODEL):
+        if path.exists():
+            try:
+                held.add(weights_sha256(read_weights(path)))
+            except UserError:  # nobody knows whether it is of this one
+                return []
+    return [
+        f"{method} is of a model that the run has no more ({each.summary.model}): explain it again"
+        for method, each in run.explanations.items()
+        if held and each.summary.weights_sha256 not in held
+    ]
 
 
 def _data_uri(image: bytes, kind: str = "svg+xml") -> str:

@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from logging import WARNING
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -12,6 +13,8 @@ from pydantic import BaseModel, ValidationError
 
 from models.core.config import EARLIER, RunConfig, checked
 from models.core.errors import UserError
+from models.core.log import log
+from models.core.tracebacks import plain_line
 from server.run_schema import (
     CONFIG,
     EXPLANATIONS,
@@ -116,11 +119,15 @@ def _read_rounds(path: Path) -> tuple[tuple[RoundRecord, ...], bool]:
 
 
 def _read_explanations(folder: Path) -> dict[str, Drawn]:
-    """Return what there is of each method whose picture is there, too."""
+    """Return what there is of each method whose picture is there, too; what is broken is left out."""
     found = {}
     for path in sorted(folder.glob("*.json")):
         picture = path.with_suffix(".png")
-        summary = _read_json(path, ExplanationSummary)
+        try:
+            summary = _read_json(path, ExplanationSummary)
+        except UserError as error:  # the run itself can be read, and explained again
+            log(WARNING, "%s: it is left out", plain_line(str(error)))
+            continue
         if summary and picture.exists():
             found[summary.method] = Drawn(summary, picture.read_bytes())
     return found

@@ -143,7 +143,8 @@ def _plan(
     The lock keeps others from launching a run there meanwhile, and from showing this one as theirs.
     """
     # With the labels that the nodes of a run that goes on have agreed on: they decide its network's size.
-    plan = make_plan(with_labels(run_config, agreed_before(folder)), real_nodes=real_nodes)
+    labels = agreed_before(folder) if run_config["resume"] else ()
+    plan = make_plan(with_labels(run_config, labels), real_nodes=real_nodes)
     check_device(runtime, run_config)
     check_nodes(runtime, run_config)
     lock = claim(folder, run_config, resume=plan.config.resume)

@@ -49,6 +49,7 @@ def test_topics_may_be_the_clients() -> None:
             "languages = ['englisch']",
             "unknown language of dataset chatterbot 'englisch': did you mean english?",
         ),
+        ("languages = [1]", "unknown language of dataset chatterbot '1': known are "),
         ("languages = []", "languages must be some of them, each once"),
         ("languages = ['thai', 'thai']", "languages must be some of them, each once"),
         ("clients = 'age'", "clients must be 'language' or 'topic', got 'age'"),

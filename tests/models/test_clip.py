@@ -11,6 +11,9 @@ from test_multimodal import BOTH, SMALL, toy
 from torch import nn
 from torch.nn import functional as F
 
+from models.core.config import TaskConfig
+from models.core.errors import UserError
+from models.data.attackers import check_label_flip
 from models.multimodal import clip
 from models.multimodal.classification import MultimodalClassification
 from models.multimodal.clip import FIRST, LARGEST, PairContrast, pair_loss
@@ -124,6 +127,14 @@ def test_the_figure_is_of_texts_with_pictures() -> None:
     figure = task.figures(task.build(), task.dataset.test, torch.Generator())["nearest-pictures"]
     assert sum(bool(axes.images) for axes in figure.axes) == 4 * 4
     assert task.figures(task.build(), toy(BOTH, [0] * 6).test, torch.Generator()) == {}
+
+
+def test_turned_labels_would_change_nothing() -> None:
+    data = toy(BOTH, BOTH)
+    config = TaskConfig(task="clip", num_clients=4, attack="label-flip")
+    with pytest.raises(UserError, match="turns labels, and task clip does not learn from those of"):
+        check_label_flip(config, PairContrast(data), PairContrast(data).build())
+    check_label_flip(config, MultimodalClassification(data), MultimodalClassification(data).build())
 
 
 @pytest.mark.bar

@@ -83,6 +83,7 @@ def test_its_digits_are_all_rows_whatever_validation_is_by_default(monkeypatch: 
     ("options", "line"),
     [
         ({"clutters": ["nois"]}, "unknown clutter of dataset digit-scenes 'nois': did you mean noise?"),
+        ({"clutters": [1]}, "unknown clutter of dataset digit-scenes '1': known are blobs, lines, noise"),
         ({"clutters": ["lines", "lines"]}, r"clutters must be different ones, one at least, got \['lines'"),
         ({"size": 16}, "size must be 32 to 512, got 16"),
         ({"own": 1.5}, "own must be 0 to 1, got 1.5"),

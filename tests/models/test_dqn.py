@@ -3,6 +3,7 @@
 import os
 import signal
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any, cast
 
@@ -18,6 +19,7 @@ from torch import nn
 
 from models.control.agent import Agent
 from models.control.dqn import QLearning
+from models.control.episodes import play_once
 from models.control.priorities import LEAST
 from models.control.replay import ReplayBuffer
 from models.core.config import TaskConfig, Value
@@ -25,6 +27,7 @@ from models.core.errors import UserError
 from models.core.seeds import generator_for
 from models.data.dataset import Dataset, Examples
 from models.data.datasets import load_dataset
+from models.data.environments import open_environments
 from models.registry import load_task
 from models.state import build_model, federated_names
 from models.task import Batch
@@ -273,6 +276,20 @@ def test_the_return_is_that_of_greedy_episodes() -> None:
         metrics = task.evaluate(agent, rows, torch.Generator().manual_seed(0))
         assert metrics == {"return": (5 * paid, 5)}
         assert task.ratios(metrics) == {"return": paid}
+
+
+def test_an_observation_that_is_shown_keeps_no_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    kept: list[int] = []
+
+    def note(tensors: list[torch.Tensor]) -> torch.Tensor:
+        kept.extend(each.untyped_storage().nbytes() for each in tensors)
+        return torch.cat([each[None] for each in tensors])
+
+    monkeypatch.setattr(torch, "stack", note)
+    task = corridor(envs=3)
+    with closing(open_environments(task.dataset, task.dataset.train)) as environments:
+        play_once(environments, lambda seen: torch.ones(len(seen)).long(), 2, torch.Generator(), shown=2)
+    assert kept == [4, 4]
 
 
 def test_starts_follow_from_the_generator() -> None:

@@ -9,11 +9,13 @@ import pytest
 import torch
 from gymnasium.spaces import Box, Discrete
 
+from models.control.dqn import QLearning
 from models.control.episodes import Step, play
 from models.control.frame_replay import FrameReplay
 from models.control.frames import Frames, frames_of
 from models.control.priorities import Priorities
 from models.core.config import TaskConfig
+from models.core.errors import UserError
 from models.data.dataset import Dataset
 from models.data.datasets import load_dataset
 from models.data.environments import open_environments
@@ -109,6 +111,14 @@ def test_every_frame_is_kept_once() -> None:
     replay = FrameReplay(1_000, Frames(4, 84, 84, 1, 255.0))
     taken = sum(buffer.nbytes for buffer in replay.buffers())
     assert taken == 1_000 * (84 * 84 + 2 + 4 + 1 + 1 + 2 + 4) + 4 * 8
+
+
+def test_a_memory_need_hold_one_clients_environments_alone() -> None:
+    agent = QLearning(films(4), capacity=10, warmup=5, hidden_size=4).build()
+    assert isinstance(agent.replay, FrameReplay)
+    agent.replay.begin(1)
+    with pytest.raises(UserError, match=r"capacity must be >= 12, 6 frames of each of the client.* 10"):
+        agent.replay.begin(2)
 
 
 def test_other_environments_than_it_remembers_are_refused() -> None:

@@ -46,6 +46,8 @@ SPACES: dict[str, gymnasium.Space[Any]] = {
     "picture": Box(0, 255, (8, 9, 3), np.uint8),
     "grey": Box(0, 100, (8, 9), np.uint8),
     "bits": Box(0, 1, (8, 9, 2), np.bool_),
+    "colours first": Box(0, 255, (3, 9, 8), np.uint8),
+    "few rows": Box(0, 255, (4, 9, 2), np.uint8),
     "sequence": Sequence(Discrete(3)),
 }
 gymnasium.register("Shows-v0", Shows, max_episode_steps=5)
@@ -68,6 +70,7 @@ def test_what_is_no_picture_is_flattened_by_gymnasium(of: str, size: int) -> Non
     [
         ("picture", (1, 8, 9, 3, 255.0)),
         ("grey", (1, 8, 9, 1, 100.0)),
+        ("few rows", (1, 4, 9, 2, 255.0)),
         ("bits&frame_stack=4", (4, 8, 9, 2, 1.0)),
         ("grey&frame_stack=2", (2, 8, 9, 1, 100.0)),
     ],
@@ -100,6 +103,15 @@ def test_what_gymnasium_cannot_flatten_is_refused() -> None:
         load("gym:Shows-v0?of=sequence")
     assert str(error.value).startswith(
         "Shows-v0 must have observations that gymnasium flattens to numbers, or "
+    )
+
+
+def test_channels_that_come_first_are_refused() -> None:
+    with pytest.raises(UserError) as error:
+        load("gym:Shows-v0?of=colours first")
+    assert str(error.value) == (
+        "Shows-v0 must show pictures (H, W, C), and shows (3, 9, 8), with channels first: wrap it by "
+        "gymnasium.wrappers.TransformObservation"
     )
 
 
@@ -136,10 +148,23 @@ def test_a_package_that_is_missing_is_one_line(
         ("gym:CartPole-v1?episodes=0", "episodes must be >= 1 in dataset 'gym:CartPole-v1?episodes=0'"),
         ("gym:ALE/Pong-v5?noop_max=-1", "noop_max must be >= 0 in dataset 'gym:ALE/Pong-v5?noop_max=-1'"),
         ("gym:CartPole-v1?frame_skip=2", "unknown physics of CartPole-v1 'frame_skip'"),
+        (
+            "gym:ALE/Pong-v5?frameskip=2",
+            "frameskip of ALE/Pong-v5 is not heeded where its screen is shown: say frame_skip, one whole "
+            "number for all clients, got 2",
+        ),
+        ("gym:ALE/Pong-v5?frameskip=1..8", "frameskip of ALE/Pong-v5 is not heeded where its screen is"),
+        (
+            "gym:ALE/Pong-v5?obs_type=rgb",
+            "obs_type of ALE/Pong-v5 must be grayscale or ram, got 'rgb': its screen is shown in grey",
+        ),
         ("gym:ALE/Pong-v5?screen_size=big", "dataset must be like 'gym:CartPole-v1?worlds=4"),
     ],
 )
 def test_names_that_are_refused(name: str, message: str) -> None:
+    if "ALE/" in name:
+        pytest.importorskip("ale_py")
+        pytest.importorskip("cv2")
     with pytest.raises(UserError) as error:
         load(name)
     assert str(error.value).startswith(message)

@@ -51,6 +51,12 @@ def test_errors_become_priorities_and_new_transitions_have_the_highest() -> None
     assert priorities.priority.tolist() == pytest.approx([0.0, LEAST**0.5, 0.0, 2.0])
 
 
+def test_of_a_slot_that_is_there_twice_the_largest_error_counts() -> None:
+    priorities = with_priorities([9.0, 5.0, 0.0])
+    priorities.learn(torch.tensor([0, 2, 0, 0]), torch.tensor([2.0, 1.0, -3.0, 1.0]))
+    assert priorities.priority.tolist() == pytest.approx([3.0, 5.0, 1.0])
+
+
 def test_an_exponent_of_none_draws_all_alike() -> None:
     priorities = with_priorities([0.0] * 4, exponent=0.0)
     priorities.admit(torch.arange(4))

@@ -158,6 +158,15 @@ def test_corrected_clients_come_to_rest_where_those_who_train_a_part_want_it(
     assert found == pytest.approx(best, rel=1e-4)
 
 
+def test_clients_may_count_by_what_they_tell_of_a_part(rest: Callable[..., dict[str, float]]) -> None:
+    """The first two train `left`, and the third does not."""
+    assert rest(strategy="FedAvg", strategy_options="weighted_by_key = 'trains-left'")["both"] == 6.0
+    with pytest.raises(
+        UserError, match="none replies it: they reply loss, num-examples, trains-left, trains-r"
+    ):
+        rest(strategy="FedAvg", strategy_options="weighted_by_key = 'trains-top'")
+
+
 def test_what_nobody_of_a_round_trains_stays(rest: Callable[..., dict[str, float]]) -> None:
     """Of one client a round, another than the last is drawn at times."""
     found = [rest(clients_per_round=1, seed=seed) for seed in range(6)]

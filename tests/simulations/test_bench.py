@@ -11,8 +11,11 @@ from types import ModuleType
 import psutil
 import pytest
 import torch
+import typer
+from finished import Make, finish
 from rich.console import Console
 from rich.table import Table
+from safetensors.torch import load_file, save_file
 from torch.nn import functional as F
 
 from models.core.config import TaskConfig, Value, read
@@ -21,7 +24,7 @@ from models.data.datasets import load_dataset
 from models.data.partition import make_partition
 from models.registry import load_task
 from server.errors import RunFailedError
-from simulations.bench import nodes, scale, scaling, startup
+from simulations.bench import nodes, play, scale, scaling, startup
 from simulations.bench.clock import ClockedFedProx, clocked, median_of_medians, read_starts, warm_rounds
 from simulations.bench.command import memory_of, peak_of, polyfed_run
 from simulations.bench.networks import num_parameters, wide
@@ -392,3 +395,28 @@ def test_parts_of_a_round_on_real_nodes_add_up_to_it() -> None:
         [nodes.RATIO, "1.00", "2.00"],
         [nodes.CPU, "4.00", "8.00"],
     ]
+
+
+def test_play_refuses_models_that_are_not_whole(
+    tiny: Make, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch, "set_num_threads", lambda _: None)
+    run = tmp_path / "run"
+    small = "steps = 4, train_every = 2, warmup = 8, hidden_size = 4, capacity = 40"
+    game = {"task": "dqn", "task_options": small, "dataset": "gym:CartPole-v1?envs=1&episodes=2"}
+    finish(tiny(**game, num_clients=1, partitioner="natural", num_server_rounds=1, run_dir=str(run)))
+    play.main(str(run), episodes=2, seed=1)
+    assert capsys.readouterr().out.endswith(" of 2 episodes\n")
+    best = run / "models" / "best.safetensors"
+    weights = load_file(best)
+    first = min(weights)
+    save_file({name: tensor for name, tensor in weights.items() if name != first}, best)
+    lines = [
+        f"play {best} lacks 1 weights of the model, such as {first}: it was made by other code; run again"
+    ]
+    lines.append(f"play {run} is no run that has kept such a model: it holds no models/best.safetensors")
+    for line in lines:
+        with pytest.raises(typer.Exit):
+            play.main(str(run), episodes=2, seed=1)
+        assert capsys.readouterr() == ("", f"{line}\n")
+        best.unlink(missing_ok=True)

@@ -81,6 +81,27 @@ def test_a_pipe_gets_a_line_for_each_of_its_own(
     assert given[2] == ["new \ufffd [0m"]
 
 
+def test_all_letters_and_blanks_come_through_both_ways(
+    tiny: Make, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = made(tiny, folder, "talk")
+    letters = "\u00ab\u00a0\u00e7a\u202f!\u00a0\u00bb \u0645\u06cc\u200c\u0634"
+    letters += " \U0001f469\u200d\U0001f52c \u65e5\u3000\u672c so\u00adft"
+    given: list[list[str]] = []
+
+    def answer(_: Speaker, turns: list[str]) -> str:
+        given.append([*turns])
+        return f"{letters}\u202e\u2066\u2028\x1e.\n"
+
+    monkeypatch.setattr(Speaker, "answer", answer)
+    ended = chat(run, f"{letters}\u202e\u2066\u2028\x1e.\nand?\n".encode())
+    assert (ended.code, ended.err) == (0, "")
+    assert ended.out.split("\n")[0].rstrip() == f"{letters}    ."
+    assert given[0] == [f"{letters}    ."]
+    # Turns of a dataset hold no sign between turns, and no blanks at their ends.
+    assert given[1] == [f"{letters}    .", f"{letters}\u202e\u2066\u2028 .", "and?"]
+
+
 def test_a_terminal_gets_prompts(tiny: Make, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = made(tiny, folder, "talk")
     heard(monkeypatch)
@@ -129,14 +150,14 @@ def test_a_translator_translates_each_line_by_itself(tiny: Make, folder: Path) -
             "apart",
             {"task_options": "embedding_size = 4, hidden_size = 4, longest = 8, local = ['head.*']"},
             (),
-            "{run}/models/best.safetensors lacks head.weight, which stays with the clients, or is of another "
-            "polyfed: talk with a run that averages the whole model",
+            "chat {run}/models/best.safetensors lacks head.weight, which stays with the clients: give a run "
+            "that averages the whole model",
         ),
         (
             "unmeasured",
             {"evaluate_every": 0},
             ("--model", "best"),
-            "{run} has not kept models/best.safetensors: let it come to its end, or evaluate a round",
+            "chat {run} is no run that has kept such a model: it holds no models/best.safetensors",
         ),
     ],
 )
@@ -157,5 +178,5 @@ def test_damaged_weights_are_one_line(tiny: Make, folder: Path) -> None:
         (run / "models" / f"{name}.safetensors").write_bytes(b"nothing")
     ended = chat(run, b"hi\n")
     assert ended.code == 2
-    assert ended.err.startswith(f"polyfed: {run}/models/best.safetensors cannot be read (")
+    assert ended.err.startswith(f"polyfed: chat {run}/models/best.safetensors cannot be read (")
     assert len(ended.err.splitlines()) == 1

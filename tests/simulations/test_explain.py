@@ -7,21 +7,27 @@ import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
 from command_line import Ended, polyfed
+from matplotlib.figure import Figure
 from rich.console import Console
+from safetensors.torch import save_file
 from torch import Tensor
 
 import polyfed as polyfed_face
 from models.core.errors import UserError
-from models.explain.explanation import FEATURES, IMAGE, Explained, Explanation
-from server.run_schema import Alike, ExplainedRow, ExplanationSummary
-from simulations.explain.agreement import alike, rank_correlation, shared_top
-from simulations.explain.explain import check_comparable
+from models.explain import figures
+from models.explain.explanation import FEATURES, IMAGE, WORDS, Explained, Explanation, Form
+from models.explain.figures import draw, shares
+from server.run_schema import Alike, ExplainedRow, ExplanationSummary, RoundRecord
+from simulations.explain.agreement import alike, chance, rank_correlation, shared_top
+from simulations.explain.explain import ask, check_comparable, keep
 from simulations.explain.kept import load_kept
-from simulations.explain.summary import largest_gap, print_summary
+from simulations.explain.summary import goes_by, largest_gap, legend, print_summary
 from simulations.runs.reader import read_run
 
 
@@ -46,6 +52,21 @@ def test_what_the_most_important_tenths_share() -> None:
     other[0] = -100  # of either sign
     assert shared_top(one, other) == 0.5  # 19 and 20, and 0 and 20
     assert math.isnan(shared_top(torch.zeros(3), torch.zeros(3)))
+
+
+def test_chance_shares_more_of_few_parts() -> None:
+    assert chance(torch.ones(20), torch.zeros(20)) == 0.1
+    assert chance(torch.tensor([0.0, 1.0, 0.0, 0.0, 1.0]), torch.tensor([0.0, 0.0, 2.0, 1.0, 1.0])) == 1 / 4
+    assert math.isnan(chance(torch.zeros(3), torch.zeros(3)))
+    few, many = torch.arange(1.0, 5.0), torch.arange(1.0, 21.0)
+    assert alike("b", of(few, many), of(few, many)).chance == [0.25, 0.1]
+    told = summary(beside=True)
+    assert told.beside
+    assert "top tenth: part of the most important tenth that both share" in legend(
+        [told]
+    )  # of an older polyfed, which did not say it
+    told = told.model_copy(update={"beside": told.beside.model_copy(update={"chance": [0.25, 0.1, None]})})
+    assert "top tenth: part of the most important tenth that both share; by chance 18 %" in legend([told])
 
 
 def test_examples_are_compared_with_the_next_ones_too() -> None:
@@ -163,8 +184,23 @@ def test_the_report_shows_it(runs: Path, asked: Ended) -> None:
     assert "<h3>What it looks at</h3>" in page
     assert page.count("data:image/png;base64,") == 3
     assert "beside: rank correlation with the attributions of central, mean" in page
+    assert "the run has no more" not in page
     polyfed("report", runs / "central")
     assert "What it looks at" not in (runs / "central" / "report.html").read_text(encoding="utf-8")
+
+
+def test_the_report_says_what_is_of_an_earlier_model(runs: Path, asked: Ended, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(runs / "federated", run)
+    for name in ("best", "last"):  # as if it had gone on
+        file = Path("models", f"{name}.safetensors")
+        shutil.copy(runs / "central" / file, run / file)
+    model = read_run(run).explanations["saliency"].summary.model
+    polyfed("report", run)
+    page = (run / "report.html").read_text(encoding="utf-8")
+    line = f"saliency is of a model that the run has no more ({model}): explain it again"
+    assert page.count("that the run has no more") == 3
+    assert line in page
 
 
 def test_from_python_it_is_a_frame_and_the_same_bytes(runs: Path, asked: Ended) -> None:
@@ -188,6 +224,96 @@ def test_one_model_and_one_method(runs: Path, tmp_path: Path) -> None:
     head = (run / "explanations" / "saliency.csv").read_text(encoding="utf-8").splitlines()[0]
     assert head == "example,part,alone"
     assert read_run(run).explanations["saliency"].summary.beside is None
+
+
+def test_numbers_that_are_not_finite_are_read_again(runs: Path, tmp_path: Path) -> None:
+    kept = load_kept(runs / "central")
+    nan, inf = math.nan, math.inf
+    told = Explanation(
+        FEATURES,
+        [Explained(torch.tensor([nan, 1.0]), "a", "a", "a", inf, nan, parts=("t-2", "t-1")) for _ in "ab"],
+    )
+    task: Any = SimpleNamespace(dataset=kept.task.dataset, explain=lambda *_: told)
+    answers = ask(replace(kept, task=task), None, "saliency", torch.tensor([0, 1]))
+    keep(answers, tmp_path, ["run"])
+    content = (tmp_path / "explanations" / "saliency.json").read_bytes()
+    read = ExplanationSummary.model_validate_json(content)
+    assert read == answers.summary
+    assert [(each.score, each.start, each.gap) for each in read.examples] == [(None, None, None)] * 2
+    assert read.shares == {"t-2": None, "t-1": None}
+    assert math.isnan(largest_gap(read))
+    assert goes_by([read]) == []
+
+
+@pytest.mark.parametrize("form", [IMAGE, WORDS, FEATURES])
+def test_numbers_that_are_not_finite_are_drawn(form: Form) -> None:
+    values = torch.tensor([[math.nan, 1.0], [math.inf, 0.0]])
+    values = values if form == IMAGE else values[0]
+    example = Explained(values, "a", "a", "a", 1.0, parts=("b", "c"), image=torch.zeros(1, 2, 2))
+    figure = draw([("run", Explanation(form, [example]))], "title")
+    figure.savefig(io.BytesIO(), format="png")
+
+
+def test_a_broken_explanation_is_left_out_with_a_line(
+    runs: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(runs / "central", run, ignore=shutil.ignore_patterns("explanations"))
+    (run / "explanations").mkdir()
+    (run / "explanations" / "saliency.json").write_text('{"method": "saliency\\u001b"}', encoding="utf-8")
+    (run / "explanations" / "saliency.png").write_bytes(b"")
+    assert read_run(run).explanations == {}
+    path = run / "explanations" / "saliency.json"
+    assert caplog.messages == [f"{path} is broken: model is missing; restore it or run again: it is left out"]
+    assert polyfed("report", run).code == 0
+
+
+def test_the_last_model_of_a_run_that_went_on_and_was_killed_is_of_its_own_round(
+    runs: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(runs / "central", run, ignore=shutil.ignore_patterns("explanations"))
+    (run / "result.json").unlink()
+    with (run / "metrics.jsonl").open("a", encoding="utf-8") as file:
+        file.write(RoundRecord(server_round=3).as_line())
+    assert read_run(run).last_round == 3
+    assert load_kept(Path(f"{run}:last")).which == "last, of round 2"
+
+
+def test_weights_of_other_names_move_no_cursor(runs: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(runs / "central", run, ignore=shutil.ignore_patterns("explanations"))
+    save_file({"a\x1b[2J\nb": torch.zeros(1)}, run / "models" / "best.safetensors")
+    assert r"best.safetensors has a weight a\x1b[2J b of shape (1,), for which" in refused(run)
+
+
+def test_runs_of_one_name_are_told_apart(runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[tuple[list[str], list[Tensor]]] = []
+
+    def note(told: list[tuple[str, Explanation]], title: str) -> Figure:
+        drawn.append(([name for name, _ in told], [each.examples[0].values for _, each in told]))
+        return draw(told, title)
+
+    monkeypatch.setattr(figures, "draw", note)
+    one, other = (tmp_path / folder / "fed" for folder in ("a", "b"))
+    for run, name in ((one, "federated"), (other, "central")):
+        shutil.copytree(runs / name, run, ignore=shutil.ignore_patterns("explanations"))
+    ended = polyfed("explain", one, "--beside", other, "--method", "saliency", "--examples", 2)
+    assert (ended.code, ended.err) == (0, "")
+    assert ended.out.startswith("a/fed: cnn, best, of round ")
+    assert "\nbeside b/fed: cnn, best, of round " in ended.out
+    assert "the attributions of b/fed, mean" in ended.out
+    head = (one / "explanations" / "saliency.csv").read_text(encoding="utf-8").splitlines()[0]
+    assert head == "example,part,a/fed,b/fed"
+    # One model beside itself has one name, and is drawn twice all the same.
+    ended = polyfed("explain", one, "--beside", f"{one}:best", "--method", "saliency", "--examples", 2)
+    assert (ended.code, ended.err) == (0, "")
+    names, values = zip(*drawn, strict=True)
+    assert names[0] == ["a/fed", "b/fed"]
+    assert len({*names[1]}) == 1
+    assert [len(each) for each in values] == [2, 2]
+    assert not torch.equal(*values[0])
+    assert torch.equal(*values[1])
 
 
 def changed(run: Path, folder: Path, old: str, new: str) -> Path:
@@ -242,12 +368,10 @@ def test_runs_on_other_data_are_not_compared(runs: Path) -> None:
 
 
 def test_features_are_told_by_their_shares() -> None:
-    from models.explain.figures import draw, shares
-
     rows = [
         Explained(torch.tensor(values), "1", "1", "1", 1.0, parts=("t-2", "t-1"))
         for values in ([1.0, -2.0], [0.0, 1.0])
     ]
     explanation = Explanation(FEATURES, rows)
     assert shares(explanation).tolist() == [0.25, 0.75]
-    assert len(draw({"run": explanation, "other": explanation}, "title").axes[0].patches) == 4
+    assert len(draw([("run", explanation), ("run", explanation)], "title").axes[0].patches) == 4

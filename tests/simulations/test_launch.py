@@ -11,7 +11,8 @@ from rich.console import Console
 from shortened import toy
 
 from models.core.config import Value
-from server.run_schema import METRICS, RESULT
+from models.core.errors import UserError
+from server.run_schema import CONFIG, LABELS, METRICS, RESULT
 from simulations.runtime import launch as module
 from simulations.runtime.in_process import InProcessGrid
 from simulations.runtime.launch import Start, launch
@@ -39,6 +40,15 @@ def test_ray_ends_from_the_last_round_on_and_is_waited_for_last(
         steps.append(f"given {result.status}")
     assert config["num-server-rounds"] == 2
     assert steps == ["let go after 2 rounds, unfinished", "given completed", "waited for"]
+
+
+def test_a_folder_that_holds_a_run_is_refused_before_its_labels_are_read(tmp_path: Path) -> None:
+    (tmp_path / LABELS).write_text("broken", encoding="utf-8")
+    (tmp_path / CONFIG).write_text("", encoding="utf-8")
+    config: dict[str, Value] = toy("cnn") | {"run-dir": str(tmp_path)}
+    started = launch(config, runtime="in-process", verbose=False, console=Console(file=io.StringIO()))
+    with pytest.raises(UserError, match="already holds a run: resume it, or give another run-dir"), started:
+        pass
 
 
 def _status(folder: Path) -> str:

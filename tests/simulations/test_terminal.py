@@ -7,8 +7,10 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 from rich.progress import Progress
+from rich.text import Text
 
 from simulations.runtime.terminal import FollowedLog, Terminal, num_warnings
+from simulations.terminal import Table, UncroppedConsole, make_console
 
 LINES = (
     "2026-11-26 01:15:29,046 WARNING flwr: Flower's own\n"
@@ -44,6 +46,32 @@ def test_a_line_stands_above_the_progress_bar() -> None:
         Terminal(logging.WARNING).show(logging.WARNING, "look \x1b[2Jhere")
     line, last = out.getvalue().index("warning: look here\n"), out.getvalue().rindex("rounds")
     assert line < last
+
+
+def test_what_is_printed_moves_no_cursor(capsys: pytest.CaptureFixture[str]) -> None:
+    console = make_console()
+    table = Table("name \x1b[2J")
+    table.add_row("a\u202eb")
+    for each in ("one \x1b[2Jline\u2028 \x9b2J", Text("two\n\x1b]0;lines\a"), table):
+        console.print(each, soft_wrap=True)
+    assert capsys.readouterr().out.splitlines() == [
+        r"one \x1b[2Jline\u2028 \x9b2J",
+        "two",
+        r"\x1b]0;lines",
+        r"name \x1b[2J",
+        r"a\u202eb",
+    ]
+
+
+def test_colours_and_progress_bars_are_our_own() -> None:
+    out = io.StringIO()
+    console = UncroppedConsole(file=out, force_terminal=True, width=80, color_system="standard")
+    console.print(Text("red", style="red"))
+    with Progress(console=console) as bar:
+        bar.add_task("rounds")
+    assert out.getvalue().startswith("\x1b[31mred\x1b[0m\n")
+    assert "\\x1b" not in out.getvalue()
+    assert "\x1b[?25l" in out.getvalue()
 
 
 def test_a_log_that_is_not_there_yet(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
