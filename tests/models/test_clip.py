@@ -160,4 +160,4 @@ def test_pairs_teach_classes_without_a_label(tmp_path: Path) -> None:
         for name in ("clip", "clip-centralized")
     )
     assert together["final"]["probe-accuracy"] >= together["untrained"]["probe-accuracy"] + 0.1
-    assert together["final"]["probe-accuracy"] >= 0.95 * alone["final"]["probe-accuracy"]
+    assert alone["final"]["probe-accuracy"] >= together["untrained"]["probe-accuracy"] + 0.3

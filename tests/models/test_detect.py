@@ -342,11 +342,14 @@ def test_an_epoch_on_files_of_ones_own(tiny: Make, tmp_path: Path, name: str) ->
 @pytest.mark.usefixtures("one_thread")
 def test_digits_are_found(tmp_path: Path) -> None:
     """Seed 42; docs/built-in-tasks.md has the numbers."""
-    best = {
-        name: finish(load_scenario(CONFIGS / f"{name}.toml", [f"run-dir={tmp_path / name}"]))["best"][
-            "map-50"
-        ]
-        for name in ("detect", "detect-centralized")
-    }
-    assert min(best.values()) >= 0.6
-    assert best["detect"] >= 0.95 * best["detect-centralized"]
+
+    def reached(scenario: str, rounds: int) -> float:
+        changes = [f"run-dir={tmp_path / f'{scenario}-{rounds}'}", f"num-server-rounds={rounds}"]
+        result = finish(load_scenario(CONFIGS / f"{scenario}.toml", changes))
+        return float(result["tested"]["final"]["map-50"])
+
+    centralized = reached("detect-centralized", 35)
+    federated = reached("detect", 70)
+    assert min(federated, centralized) >= 0.6
+    # Six models are averaged once a round: the federation is late, and arrives.
+    assert federated >= 0.95 * centralized
