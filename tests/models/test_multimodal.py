@@ -309,7 +309,8 @@ def test_sigkill_and_resume(tiny: Make, tmp_path: Path) -> None:
     killed, survivor = tmp_path / "killed", tmp_path / "now-it-survives"
     given = SMALL | {"task": "test_multimodal:KilledInRound3", "task_options": f"unless = '{survivor}'"}
     scaffold = {"strategy": "Scaffold", "strategy_options": "any_optimizer = true", "keep_optimizer": True}
-    config = tiny(**given, **scaffold, num_server_rounds=4, checkpoint_every=2, run_dir=str(killed))
+    scaffold["clients_per_round"] = 0  # all of them, as it needs where not all train every part
+    config = tiny(**{**given, **scaffold}, num_server_rounds=4, checkpoint_every=2, run_dir=str(killed))
     run_killed(config)
     survivor.touch()
     result = finish({**config, "resume": True})
