@@ -39,7 +39,7 @@ endif
 
 # What a developer runs all day.
 check: $(VENV)/installed-dev
-	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal -m "not slow"
+	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal -m "not slow and not bar"
 
 # Write the run config's keys, defaults and comments into pyproject.toml, from the config classes.
 config: $(VENV)/installed
@@ -47,7 +47,7 @@ config: $(VENV)/installed
 
 # The quick tests once more, with the lines that they do not reach.
 coverage: $(VENV)/installed-dev
-	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal -m "not slow" --cov --cov-report=term:skip-covered
+	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal -m "not slow and not bar" --cov --cov-report=term:skip-covered
 
 # The pages of docs/ as a site, in build/site; a broken link fails.
 docs: $(VENV)/installed-dev

@@ -3,6 +3,8 @@
 import subprocess
 import sys
 
+import pytest
+
 CODE = """
 import sys
 import torch
@@ -34,5 +36,6 @@ assert "torch/_dynamo" in getattr(inner, "__dynamo_disable").__code__.co_filenam
 """
 
 
+@pytest.mark.slow
 def test_the_compiler_is_imported_by_whoever_wants_it_and_then_knows_of_optimizers() -> None:
     subprocess.run([sys.executable, "-c", CODE], check=True)

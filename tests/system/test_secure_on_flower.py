@@ -48,4 +48,4 @@ def test_real_nodes_end_in_the_weights_of_the_plain_run(tmp_path: Path) -> None:
     assert result["weights_sha256"] == result_of(tmp_path / "alone")["weights_sha256"]
     for node in range(2):
         (note,) = (tmp_path / f"state-{node}").rglob("opened-sums-*.json")
-        assert list(json.loads(note.read_text(encoding="utf-8"))) == ["1"]
+        assert list(json.loads(note.read_text(encoding="utf-8"))) == ["1 masked", "1"]
