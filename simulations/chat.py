@@ -37,12 +37,12 @@ class Speaker:
         return self.task.answer(self.model, turns)
 
 
-def load_speaker(folder: Path, which: str | None = None) -> Speaker:
-    """Return a run's model, its best unless told otherwise, or its last where it has kept no best.
+def load_speaker(given: Path) -> Speaker:
+    """Return the model that RUN, RUN:best or RUN:last names, else the best, or the last where there is none.
 
-    Raises UserError where the folder is no run of a task that writes texts, or has kept no whole model.
+    Raises UserError where that is no run of a task that writes texts, or has kept no whole model.
     """
-    kept = load_kept_model(folder, "chat", _check_writes, which=which or "", whole=True)
+    kept = load_kept_model(given, "chat", _check_writes, whole=True)
     assert isinstance(kept.task, TextToText)
     name = f"{kept.run.name} ({kept.config.task}, its {kept.weights.path.stem} model)"
     return Speaker(kept.task, kept.model, name)

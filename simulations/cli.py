@@ -292,10 +292,8 @@ def report(runs: tuple[Path, ...], output: Path | None) -> None:
 
 
 @cli.command()
-@click.argument("run", type=FILE, help="Folder of a run of a task that writes texts, such as dialogue.")
-@click.option("--model", type=click.Choice(["best", "last"]),
-              help="Which of its models; the best that it has kept unless given.")  # fmt: skip
-def chat(run: Path, model: str | None) -> None:
+@click.argument("run", type=FILE, help="Run folder of a task that writes texts, or RUN:best or RUN:last.")
+def chat(run: Path) -> None:
     """Talk with a run's model: it answers each line. An empty line begins a new dialogue.
 
     A run of dialogue goes on with what was said; one of seq2seq translates each line. Lines may come from a
@@ -303,7 +301,7 @@ def chat(run: Path, model: str | None) -> None:
     """
     from simulations.chat import load_speaker, talk
 
-    talk(load_speaker(run, model), sys.stdin, make_console())
+    talk(load_speaker(run), sys.stdin, make_console())
 
 
 @cli.command("explain")

@@ -117,7 +117,8 @@ def test_a_terminal_gets_prompts(tiny: Make, folder: Path, monkeypatch: pytest.M
 
 def test_the_model_itself_answers_the_same_again(tiny: Make, folder: Path) -> None:
     run = made(tiny, folder, "talk")
-    answers = [chat(run, b"how is 4?\nhow is it?\n", *words) for words in ((), ("--model", "last"), ())]
+    given = (run, Path(f"{run}:last"), run)
+    answers = [chat(each, b"how is 4?\nhow is it?\n") for each in given]
     assert [len(each.out.splitlines()) for each in answers] == [2, 2, 2]
     assert answers[0] == answers[2]
     assert answers[0].err == ""
@@ -137,37 +138,37 @@ def test_a_translator_translates_each_line_by_itself(tiny: Make, folder: Path) -
 
 
 @pytest.mark.parametrize(
-    ("name", "changes", "words", "message"),
+    ("name", "changes", "which", "message"),
     [
-        ("nowhere", None, (), "there is no run folder {run}"),
+        ("nowhere", None, "", "there is no run folder {run}"),
         (
             "digits",
             {"task": "cnn", "task_options": "", "dataset": "digits"},
-            (),
+            "",
             "{run} is a run of the task cnn, which does not write texts: give a run of dialogue or seq2seq",
         ),
         (
             "apart",
             {"task_options": "embedding_size = 4, hidden_size = 4, longest = 8, local = ['head.*']"},
-            (),
+            "",
             "chat {run}/models/best.safetensors lacks head.weight, which stays with the clients: give a run "
             "that averages the whole model",
         ),
         (
             "unmeasured",
             {"evaluate_every": 0},
-            ("--model", "best"),
+            ":best",
             "chat {run} is no run that has kept such a model: it holds no models/best.safetensors",
         ),
     ],
 )
 def test_what_cannot_be_talked_with_is_one_line(
-    tiny: Make, folder: Path, name: str, changes: dict[str, Any] | None, words: tuple[str, ...], message: str
+    tiny: Make, folder: Path, name: str, changes: dict[str, Any] | None, which: str, message: str
 ) -> None:
     run = folder / name if changes is None else made(tiny, folder, name, **changes)
     if name == "unmeasured":
         (run / "models" / "best.safetensors").unlink(missing_ok=True)
-    ended = chat(run, b"hi\n", *words)
+    ended = chat(Path(f"{run}{which}"), b"hi\n")
     assert (ended.code, ended.out) == (2, "")
     assert ended.err == f"polyfed: {message.format(run=run)}\n"
 
