@@ -3,8 +3,9 @@
 import logging
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
@@ -15,11 +16,9 @@ from models.data.parallel_text import read
 from models.data.turns import KIND, SEPARATOR, joined, window_of
 from models.task import Metrics
 from models.text.distinct import distinct
-from models.text.encoder_decoder import LUONG
 from models.text.text_to_text import TextToText
 from models.text.translation_scores import LENGTH, bleu, bleu_counts, words
 from models.text.unigram import AT_ONCE, Unigram
-from models.text.vocabulary import BYTES
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -35,7 +34,7 @@ _LARGEST = 700.0
 class Dialogue(TextToText):
     """Write the next turn of a dialogue, token by token, from the turns before it.
 
-    Options: those of `TextToText`, and `longest`, tokens of the longest reply that is written.
+    Options: those of `TextToText`; `longest`, tokens of the longest reply that is written.
 
     Metrics: `perplexity` of the held-out replies, a token, where the tokens before it are given;
     `unigram-perplexity`, that of a model which knows how often each token occurs in the training replies and
@@ -52,34 +51,10 @@ class Dialogue(TextToText):
     maximize = False
     metrics = (BASELINE, "bleu", *DISTINCT, LENGTH)
 
-    def __init__(
-        self,
-        dataset: Dataset,
-        attention: str = LUONG,
-        copy: bool = False,
-        backbone: str = BYTES,
-        embedding_size: int = 64,
-        hidden_size: int = 128,
-        beam: int = 4,
-        length_penalty: float = 0.6,
-        longest: int = 100,
-        length_buckets: int = 0,
-        bleu_tokenizer: str = "13a",
-    ) -> None:
+    def __init__(self, dataset: Dataset, longest: int = 100, **options: Any) -> None:
         require(longest >= 1, "longest", ">= 1", longest)
-        super().__init__(
-            dataset,
-            attention,
-            copy,
-            backbone,
-            embedding_size,
-            hidden_size,
-            beam,
-            length_penalty,
-            length_buckets,
-            bleu_tokenizer,
-            longest,
-        )
+        super().__init__(dataset, **options)
+        self.writer = replace(self.writer, longest=longest)
 
     def source(self, turns: Sequence[str]) -> str:
         """Return the last turns, as many as the examples have."""

@@ -7,13 +7,11 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
-from models.data.dataset import Dataset, Examples
+from models.data.dataset import Examples
 from models.data.parallel_text import KIND, read
 from models.task import Metrics
-from models.text.encoder_decoder import LUONG
 from models.text.text_to_text import TextToText
 from models.text.translation_scores import bleu, bleu_counts, chrf, chrf_counts
-from models.text.vocabulary import BYTES
 from models.text.word_for_word import learn_words, sample, translate_words
 
 if TYPE_CHECKING:
@@ -40,32 +38,6 @@ class Translation(TextToText):
     pairs = "pairs"
     metric = "bleu"
     metrics = ("chrf", BASELINE, "exact-match", "length-ratio", "loss")
-
-    def __init__(
-        self,
-        dataset: Dataset,
-        attention: str = LUONG,
-        copy: bool = False,
-        backbone: str = BYTES,
-        embedding_size: int = 64,
-        hidden_size: int = 128,
-        beam: int = 4,
-        length_penalty: float = 0.6,
-        length_buckets: int = 0,
-        bleu_tokenizer: str = "13a",
-    ) -> None:
-        super().__init__(
-            dataset,
-            attention,
-            copy,
-            backbone,
-            embedding_size,
-            hidden_size,
-            beam,
-            length_penalty,
-            length_buckets,
-            bleu_tokenizer,
-        )
 
     def source(self, turns: Sequence[str]) -> str:
         """Return the last turn: each is translated by itself."""

@@ -11,11 +11,11 @@ from models.core.config import require
 from models.data.dataset import Dataset, Examples
 from models.data.parallel_text import padded
 from models.task import Batch, Objective, OptimizerChoice, Task
-from models.text.encoder_decoder import DECODERS, EncoderDecoder
+from models.text.encoder_decoder import DECODERS, LUONG, EncoderDecoder
 from models.text.length_buckets import bucketed_by
 from models.text.teacher_forcing import cross_entropy, forced, losses_of, num_tokens
 from models.text.translation_scores import TOKENIZERS
-from models.text.vocabulary import load_vocabulary
+from models.text.vocabulary import BYTES, load_vocabulary
 from models.text.writer import EVALUATION_BATCH, Writer
 
 LOG_PROBS = 2**24
@@ -46,16 +46,15 @@ class TextToText(Task):
     def __init__(
         self,
         dataset: Dataset,
-        attention: str,
-        copy: bool,
-        backbone: str,
-        embedding_size: int,
-        hidden_size: int,
-        beam: int,
-        length_penalty: float,
-        length_buckets: int,
-        bleu_tokenizer: str,
-        longest: int = 0,
+        attention: str = LUONG,
+        copy: bool = False,
+        backbone: str = BYTES,
+        embedding_size: int = 64,
+        hidden_size: int = 128,
+        beam: int = 4,
+        length_penalty: float = 0.6,
+        length_buckets: int = 0,
+        bleu_tokenizer: str = "13a",
     ) -> None:
         super().__init__(dataset)
         require(attention in DECODERS, "attention", " or ".join(map(repr, DECODERS)), attention)
@@ -67,7 +66,7 @@ class TextToText(Task):
         require(length_buckets >= 0, "length_buckets", ">= 0", length_buckets)
         known = " or ".join(map(repr, TOKENIZERS))
         require(bleu_tokenizer in TOKENIZERS, "bleu_tokenizer", known, bleu_tokenizer)
-        self.writer = Writer(load_vocabulary(backbone), beam, length_penalty, longest)
+        self.writer = Writer(load_vocabulary(backbone), beam, length_penalty)
         self.sizes = (self.writer.vocabulary.size, embedding_size, hidden_size)
         self.attention, self.copy = attention, copy
         self.length_buckets, self.bleu_tokenizer = length_buckets, bleu_tokenizer

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.text import Text
 
 from models import registry as tasks
-from models.core.plugins import BUILT_IN, find, offers
+from models.core.plugins import BUILT_IN, constructor_parameters, find, offers
 from server.strategy import strategy_class
 from simulations.catalogue.strategies import default_in_words, options, paper, source_of
 from simulations.catalogue.tasks import read_catalogue
@@ -58,7 +58,7 @@ def print_task(name: str, console: Console) -> None:
             ("scenarios", ", ".join(catalogue.scenarios.get((name, cls.kind), [])) or "none"),
         ):
             console.print(f"{what}: {words}")
-        _, *parameters = inspect.signature(cls).parameters.values()  # the first is the dataset
+        _, *parameters = constructor_parameters(cls).values()  # the first is the dataset
         common = {
             each: inspect.Parameter(each, inspect.Parameter.KEYWORD_ONLY, default=[])
             for each in OF_EVERY_TASK

@@ -1,10 +1,9 @@
 """`polyfed tasks NAME` and `polyfed strategies NAME`: every option, with its default and its meaning."""
 
-import inspect
-
 import pytest
 from command_line import polyfed
 
+from models.core.plugins import constructor_parameters
 from models.registry import TASKS, task_classes
 from simulations.catalogue.details import meaning
 from simulations.catalogue.strategies import options
@@ -19,7 +18,7 @@ def test_every_option_of_a_strategy_has_a_meaning(name: str) -> None:
 @pytest.mark.parametrize("name", TASKS)
 def test_every_option_of_a_task_has_a_meaning(name: str) -> None:
     for cls in task_classes(name, TASKS[name]):
-        _, *taken = inspect.signature(cls).parameters
+        _, *taken = constructor_parameters(cls)
         assert [option for option in taken if not meaning(cls, option)] == []
 
 
