@@ -14,7 +14,6 @@ from models.core.plugins import check_options, check_required, constructor_param
 from models.state import federated_names, frozen_names, model_state
 from models.task import Task
 from server.config import ServerConfig
-from strategies.algorithms.fixed_weights import FixedWeights
 from strategies.declaration import chain_of, declaration_of
 from strategies.memory import NotSavedError, capture
 from strategies.near_misses import check_near_misses
@@ -222,10 +221,10 @@ def check_parts(strategy: Strategy, parts: Collection[str], config: ServerConfig
     Of a part the round's mean is over those who train it, and how many these are among all clients, and among
     those asked, the strategy does not know.
     """
-    *_, innermost = chain_of(strategy)
-    if parts and isinstance(innermost, FixedWeights) and cohort_size(config, num_clients) < num_clients:
+    adding = [each for each in chain_of(strategy) if declaration_of(each).over_all_clients]
+    if parts and adding and cohort_size(config, num_clients) < num_clients:
         raise UserError(
-            f"{type(innermost).__name__} adds up what all clients have replied in any round, and this task "
+            f"{type(adding[0]).__name__} adds up what all clients have replied in any round, and this task "
             f"has parts that not every client trains ({', '.join(parts)}): let all clients take part "
             "(clients-per-round = 0, fraction-train = 1), or give another strategy"
         )

@@ -53,6 +53,8 @@ class Declaration:
     metric_ranges: tuple[tuple[str, float, float], ...] = ()
     """Metrics that every client must tell, with the least and the most that each may be: one that tells
     something else has failed. For numbers that the strategy computes with."""
+    over_all_clients: bool = False
+    """Whether it keeps, from round to round, a sum or mean of what all clients have last replied."""
     withstands: int | None = None
     """How many attackers among a round's clients it is made for; None is that it says nothing of them."""
     check_optimizer: "Callable[[Optimizer], None] | None" = None

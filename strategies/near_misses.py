@@ -30,6 +30,7 @@ EXAMPLES: dict[str, Any] = {
     "replies_aux": True,
     "received_losses": True,
     "metric_ranges": (("metric", 0.0, 1.0),),
+    "over_all_clients": True,
     "withstands": 1,
     "not_kept": ("attribute",),
 }

@@ -69,6 +69,7 @@ class FedDyn(FixedWeights):
             weighted_mean=self.alike,
             local_rules=("strategies.algorithms.feddyn:DynamicRegularizer",),
             metric_ranges=self._metric_ranges,
+            over_all_clients=True,
         )
 
     def configure_train(

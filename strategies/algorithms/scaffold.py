@@ -85,6 +85,7 @@ class Scaffold(FixedWeights):
             local_rules=("strategies.algorithms.scaffold:ControlVariates",),
             replies_aux=True,
             metric_ranges=self._metric_ranges,
+            over_all_clients=True,
             check_optimizer=None if self.any_optimizer else partial(check_sgd, "Scaffold", momentum=False),
         )
 
