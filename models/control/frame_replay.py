@@ -7,7 +7,6 @@ from models.control.episodes import Step
 from models.control.frames import Frames
 from models.control.priorities import Priorities
 from models.control.replay import Replay
-from models.core.config import require
 from models.task import Batch
 
 
@@ -60,9 +59,7 @@ class FrameReplay(Replay):
             raise ValueError(
                 f"the client remembers {int(self.width)} environments, and acts in {num_environments}"
             )
-        least = num_environments * (self.frames.stack + 2)
-        allowed = f">= {least}, {self.frames.stack + 2} frames of each of the client's environments"
-        require(self.capacity >= least, "capacity", allowed, self.capacity)
+        self.frames.check_capacity(self.capacity, num_environments)
         if int(self.times):
             self.acted[self._rows(int(self.times))] = False
             self._end_time()

@@ -6,6 +6,8 @@ from typing import Any
 
 from torch import Tensor
 
+from models.core.config import require
+
 
 @dataclass(frozen=True)
 class Frames:
@@ -27,6 +29,12 @@ class Frames:
     def num_bytes(self) -> int:
         """What one frame takes."""
         return self.height * self.width * self.channels
+
+    def check_capacity(self, capacity: int, num_environments: int) -> None:
+        """Raise UserError for a memory too small for the stacks of a client's environments."""
+        least = num_environments * (self.stack + 2)
+        allowed = f">= {least}, {self.stack + 2} frames of each of the client's environments"
+        require(capacity >= least, "capacity", allowed, capacity)
 
     def stacked(self, observation: Tensor) -> Tensor:
         """Observations in any of gymnasium's shapes, (B, H, W) to (B, K, H, W, C) -> (B, K, H, W, C)."""

@@ -1,5 +1,7 @@
 """The transitions that a Q-learner remembers."""
 
+from abc import ABC, abstractmethod
+
 import torch
 from torch import Tensor, nn
 
@@ -8,7 +10,7 @@ from models.control.priorities import Priorities
 from models.task import Batch
 
 
-class Replay(nn.Module):
+class Replay(nn.Module, ABC):
     """A memory of transitions, in buffers that travel with the state of a model.
 
     Transition n of a client's life has slot n % capacity.
@@ -30,13 +32,13 @@ class Replay(nn.Module):
     def begin(self, num_environments: int) -> None:
         """Expect new episodes in all environments."""
 
+    @abstractmethod
     def keep(self, step: Step) -> None:
         """Remember the transitions of a step, over the oldest ones."""
-        raise NotImplementedError
 
+    @abstractmethod
     def transitions(self, slots: Tensor) -> Batch:
         """Return the transitions at these slots (B,)."""
-        raise NotImplementedError
 
     def sample(self, size: int, generator: torch.Generator) -> Batch:
         """Return `size` transitions, drawn with replacement; by priorities, also their slots and weights."""

@@ -1,8 +1,6 @@
 """Deep Q-learning: its mathematics in exact numbers, its memory, and that it learns."""
 
-import os
-import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from typing import Any, cast
@@ -24,8 +22,6 @@ from models.control.priorities import LEAST
 from models.control.replay import ReplayBuffer
 from models.core.config import TaskConfig, Value
 from models.core.errors import UserError
-from models.core.seeds import generator_for
-from models.data.dataset import Dataset, Examples
 from models.data.datasets import load_dataset
 from models.data.environments import open_environments
 from models.registry import load_task
@@ -360,30 +356,14 @@ def test_one_hash_for_one_node_or_three(tiny: Make, tmp_path: Path) -> None:
     assert len(hashes) == 1
 
 
-class KilledQLearning(QLearning):
-    """Kills its process when client 1 trains in round 3; given to runs as "test_dqn:KilledQLearning"."""
-
-    def __init__(self, dataset: Dataset, unless: str, **options: Any) -> None:
-        super().__init__(dataset, **options)
-        self.unless = unless
-
-    def batches(
-        self, model: nn.Module, data: Examples, generator: torch.Generator, batch_size: int
-    ) -> Iterator[Batch]:
-        here = generator.initial_seed() == generator_for(42, "train", 3, 1).initial_seed()
-        if here and not Path(self.unless).exists():
-            os.kill(os.getpid(), signal.SIGKILL)
-        yield from super().batches(model, data, generator, batch_size)
-
-
 @pytest.mark.slow
 def test_sigkill_and_resume_bring_the_replay_buffer_back(tiny: Make, tmp_path: Path) -> None:
     killed, whole, survivor = tmp_path / "killed", tmp_path / "whole", tmp_path / "now-it-survives"
     config = small(
         tiny,
         killed,
-        task="test_dqn:KilledQLearning",
-        task_options=f"{SMALL}, unless = '{survivor}'",
+        task="faulty:FaultyQLearning",
+        task_options=f"{SMALL}, kill_at = [3, 1], unless = '{survivor}'",
         checkpoint_every=2,
     )
     run_killed(config, num_nodes=1)

@@ -1,23 +1,15 @@
 """Runs on games: one hash however clients are packed, and after SIGKILL and resume."""
 
-import os
-import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 from finished import result_of, run_killed
 from places import CONFIGS
 from safetensors.torch import load_file
-from torch import nn
 
-from models.control.dqn import QLearning
 from models.core.config import Value
-from models.core.seeds import generator_for
-from models.data.dataset import Dataset, Examples
-from models.task import Batch
 from simulations.bench.play import at_random, kept_by, returns
 from simulations.runtime.in_process import run_in_process
 from simulations.scenario import load_scenario
@@ -25,26 +17,10 @@ from simulations.scenario import load_scenario
 Make = Callable[..., dict[str, Value]]
 
 
-class KilledPlayer(QLearning):
-    """Kills its process when client 1 trains in round 3; given to runs as "test_game_runs:KilledPlayer"."""
-
-    def __init__(self, dataset: Dataset, unless: str = "", **options: Any) -> None:
-        super().__init__(dataset, **options)
-        self.unless = unless
-
-    def batches(
-        self, model: nn.Module, data: Examples, generator: torch.Generator, batch_size: int
-    ) -> Iterator[Batch]:
-        here = generator.initial_seed() == generator_for(42, "train", 3, 1).initial_seed()
-        if here and not Path(self.unless).exists():
-            os.kill(os.getpid(), signal.SIGKILL)
-        yield from super().batches(model, data, generator, batch_size)
-
-
 def game(tiny: Make, folder: Path, id_: str, options: str, **overrides: Value) -> dict[str, Value]:
     small = f"steps = 12, train_every = 4, warmup = 20, capacity = 60, hidden_size = 8, {options}"
     return tiny(
-        task="test_game_runs:KilledPlayer",
+        task="faulty:FaultyQLearning",
         task_options=small,
         dataset=f"gym:{id_}",
         num_clients=2,
@@ -62,7 +38,7 @@ def game(tiny: Make, folder: Path, id_: str, options: str, **overrides: Value) -
 def killed_and_whole(tiny: Make, folder: Path, id_: str, options: str) -> None:
     """Run once as a whole on one node, once with a death and two nodes after it; compare all that is left."""
     killed, whole, survivor = folder / "killed", folder / "whole", folder / "now-it-survives"
-    config = game(tiny, killed, id_, f"{options}, unless = '{survivor}'")
+    config = game(tiny, killed, id_, f"{options}, kill_at = [3, 1], unless = '{survivor}'")
     run_killed(config, num_nodes=1)
     assert result_of(killed)["status"] == "unfinished"
     survivor.touch()

@@ -1,13 +1,12 @@
 """Pictures and texts together: fusion by hand, what is missing, and clients that lack one of the two."""
 
 import math
-import os
-import signal
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 import torch
+from faulty import Faulty
 from finished import Make, finish, finish_alike, run_killed
 from places import CONFIGS
 from rounding import distance
@@ -16,7 +15,6 @@ from torch import Tensor, nn
 
 from models.core.config import TaskConfig
 from models.core.errors import UserError
-from models.core.seeds import generator_for
 from models.data.dataset import Dataset, Examples
 from models.data.modalities import text_column
 from models.multimodal.classification import FusedClassifier, MultimodalClassification
@@ -24,7 +22,6 @@ from models.multimodal.encoders import TextEncoder
 from models.multimodal.fusion import FUSIONS, Attention, Concatenation, Gated
 from models.registry import load_task
 from models.state import build_model, federated_names, part_names
-from models.task import Batch
 from simulations.scenario import load_scenario
 
 NAMES = ("image", "text")
@@ -286,20 +283,8 @@ def test_both_tell_more_than_either_and_clients_may_lack_one(tmp_path: Path) -> 
     assert reached["some"] >= 0.95 * central["final"]["accuracy"]
 
 
-class KilledInRound3(MultimodalClassification):
-    """Kills its process when a client trains in round 3, unless a file is there."""
-
-    def __init__(self, dataset: Dataset, unless: str) -> None:
-        super().__init__(dataset)
-        self.unless = unless
-
-    def batches(
-        self, model: nn.Module, data: Examples, generator: torch.Generator, batch_size: int
-    ) -> Iterator[Batch]:
-        streams = {generator_for(42, "train", 3, client).initial_seed() for client in range(12)}
-        if generator.initial_seed() in streams and not Path(self.unless).exists():
-            os.kill(os.getpid(), signal.SIGKILL)
-        yield from super().batches(model, data, generator, batch_size)
+class KilledInRound3(Faulty, MultimodalClassification):
+    pass
 
 
 @pytest.mark.bar
@@ -307,7 +292,10 @@ class KilledInRound3(MultimodalClassification):
 def test_sigkill_and_resume(tiny: Make, tmp_path: Path) -> None:
     """Clients remember control variates and optimizers, and nothing of a part that they do not train."""
     killed, survivor = tmp_path / "killed", tmp_path / "now-it-survives"
-    given = SMALL | {"task": "test_multimodal:KilledInRound3", "task_options": f"unless = '{survivor}'"}
+    given = SMALL | {
+        "task": "test_multimodal:KilledInRound3",
+        "task_options": f"kill_at = [3, 1], unless = '{survivor}'",
+    }
     scaffold = {"strategy": "Scaffold", "strategy_options": "any_optimizer = true", "keep_optimizer": True}
     scaffold["clients_per_round"] = 0  # all of them, as it needs where not all train every part
     config = tiny(**{**given, **scaffold}, num_server_rounds=4, checkpoint_every=2, run_dir=str(killed))

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from models.control.dqn import QLearning
 from models.core.seeds import generator_for
 from models.data.dataset import Dataset, Examples
 from models.images.cnn import ImageClassification
@@ -49,6 +50,10 @@ class FaultyCnn(Faulty, ImageClassification):
 
 
 class FaultyGan(Faulty, ImageGan):
+    pass
+
+
+class FaultyQLearning(Faulty, QLearning):
     pass
 
 
