@@ -39,6 +39,7 @@ def check_dataset(name: str, kind: str, dataset: Any) -> None:
     for half, examples in halves.items():
         _check_rows(f"{owner}: {half}", examples)
     _check_clients(owner, dataset)
+    _check_numbers(owner, "group", dataset.group, dataset)
     if not dataset.classes and (dataset.label is not None or kind == BOXED):
         label = repr(dataset.label) if dataset.label is not None else "'class'"
         raise UserError(f"{owner}: classes must name the classes of its label {label}, got none")
@@ -89,14 +90,9 @@ def _check_rows(owner: str, examples: Any) -> None:
 def _check_clients(owner: str, dataset: Dataset) -> None:
     """Check the natural clients: a number for each training example, and a name for each number."""
     client, rows = dataset.client, len(dataset.train)
+    _check_numbers(owner, "client", client, dataset)
     if client is None:
         return
-    if not (isinstance(client, np.ndarray) and client.dtype.kind in "iu" and client.shape == (rows,)):
-        given = f"{client.dtype} {client.shape}" if isinstance(client, np.ndarray) else _type(client)
-        raise UserError(
-            f"{owner}: client must be a NumPy array of a whole number for each of the {rows} training "
-            f"examples, got {given}"
-        )
     lowest, highest = int(client.min()), int(client.max())
     in_range = 0 <= lowest <= highest < rows  # else some number has no example
     if not in_range or not np.bincount(client.astype(np.int64)).all():
@@ -114,6 +110,20 @@ def _check_clients(owner: str, dataset: Dataset) -> None:
         raise UserError(
             f"{owner}: client_names must be of printable characters, got {strange[0][:60]!r}; rename it"
         )
+
+
+def _check_numbers(owner: str, name: str, given: Any, dataset: Dataset) -> None:
+    """Check what has a number for each training example, where there is such a thing."""
+    rows = len(dataset.train)
+    if given is None or (
+        isinstance(given, np.ndarray) and given.dtype.kind in "iu" and given.shape == (rows,)
+    ):
+        return
+    got = f"{given.dtype} {given.shape}" if isinstance(given, np.ndarray) else _type(given)
+    raise UserError(
+        f"{owner}: {name} must be a NumPy array of a whole number for each of the {rows} training examples, "
+        f"got {got}"
+    )
 
 
 def _check_entry(owner: str, entry: Entry, dataset: Dataset) -> None:

@@ -135,5 +135,8 @@ class Dataset:
     """Whether examples follow one another, as in time: a client then keeps its last for its evaluation."""
     validation: Examples | None = None
     """Examples that no client gets, by which rounds and runs are chosen; None where there are none."""
+    group: Indices | None = None
+    """Group of every training example (num_examples,), such as its dialogue: set apart for validation as a
+    whole, or not at all; None where each example stands by itself."""
     info: Mapping[str, Any] = field(default_factory=dict)
     """What a task of this kind needs beside the examples; for images "max_value", the value of full white."""

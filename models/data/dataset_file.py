@@ -19,7 +19,8 @@ from models.data.dataset import Dataset, Examples, Rows
 
 _REST = "dataset"
 """Name of the tensor whose bytes are, in JSON, what a dataset holds beside its columns."""
-_CLIENT = "client"
+_OF_ROWS = ("client", "group")
+"""Arrays with a number for each training example."""
 
 
 def num_bytes(dataset: Dataset) -> int:
@@ -63,8 +64,8 @@ def tensors_of(dataset: Dataset) -> dict[str, Tensor]:
     tensors = {
         f"{part}/{name}": column for part, columns in parts.items() for name, column in columns.items()
     }
-    if dataset.client is not None:
-        tensors[_CLIENT] = torch.from_numpy(dataset.client)
+    numbers = {name: getattr(dataset, name) for name in _OF_ROWS}
+    tensors |= {name: torch.from_numpy(each) for name, each in numbers.items() if each is not None}
     rest = {
         "columns": {part: list(columns) for part, columns in parts.items()},
         "name": dataset.name,
@@ -86,13 +87,15 @@ def dataset_of(tensors: Mapping[str, Tensor]) -> Dataset:
         part: Examples({name: tensors[f"{part}/{name}"] for name in names})
         for part, names in rest["columns"].items()
     }
+    numbers = {name: tensors[name].numpy() if name in tensors else None for name in _OF_ROWS}
     return Dataset(
         name=rest["name"],
         kind=rest["kind"],
         **parts,
         label=rest["label"],
         classes=tuple(rest["classes"]),
-        client=tensors[_CLIENT].numpy() if _CLIENT in tensors else None,
+        client=numbers["client"],
+        group=numbers["group"],
         client_names=tuple(rest["client_names"]),
         ordered=rest["ordered"],
         info={name: _restored(value) for name, value in rest["info"].items()},

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from models.data.dataset import Dataset, Examples
+from models.data.dataset import Dataset, Examples, Indices
 
 KIND = "parallel-text"
 EMPTY = 0
@@ -33,12 +33,16 @@ def dataset_of(
     skipped: int = 0,
     kind: str = KIND,
     info: Mapping[str, Any] | None = None,
+    group: Indices | None = None,
 ) -> Dataset:
     """Turn pairs into columns: `source` (N, S) and `target` (N, T), bytes of UTF-8 with EMPTY behind.
 
     Bytes need no vocabulary on which clients would first have to agree. Pairs are those of natural clients
     where there are `client_names`; `skipped` of them were left out. `info` is what else a `kind` asks for.
+    Those of one `group` belong together, which are those of one source unless told.
     """
+    if group is None:
+        group = np.unique([pair.source for pair in train], return_inverse=True)[1]
     client = np.array([pair.client for pair in train], dtype=np.int64) if client_names else None
     return Dataset(
         name,
@@ -48,6 +52,7 @@ def dataset_of(
         client=client,
         client_names=client_names,
         validation=_columns(validation) if validation else None,
+        group=group,
         info={"skipped": skipped, **(info or {})},
     )
 

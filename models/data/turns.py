@@ -1,10 +1,13 @@
 """Dialogues as pairs of texts: each turn, and the turns before it that it answers."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import pairwise
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from models.core.config import require
-from models.data.dataset import Dataset
+from models.data.dataset import Dataset, Indices
 from models.data.parallel_text import Pair, dataset_of
 
 KIND = "dialogue"
@@ -134,7 +137,17 @@ def dialogues(
         skipped=skipped,
         kind=KIND,
         info={**window.info, "known": known},
+        group=_dialogue_of(train),
     )
+
+
+def _dialogue_of(rows: Sequence[Row]) -> Indices:
+    """Return the number of the dialogue of each row: it goes on where a row answers the reply before it."""
+    follows = [
+        after.client == before.client and after.context[-1] == before.reply
+        for before, after in pairwise(rows)
+    ]
+    return np.cumsum([0, *(not each for each in follows)])[: len(rows)]
 
 
 def _size(turns: Sequence[str]) -> int:

@@ -34,6 +34,7 @@ def with_validation(dataset: Dataset, fraction: float) -> Dataset:
         train=dataset.train.at(rest),
         validation=dataset.train.at(np.flatnonzero(held_out)),
         client=None if dataset.client is None else dataset.client[rest],
+        group=None if dataset.group is None else dataset.group[rest],
     )
 
 
@@ -45,8 +46,10 @@ def _last_of_each(dataset: Dataset, fraction: float) -> NDArray[np.bool_]:
     owners = dataset.train["series"].numpy() if "series" in dataset.train.columns else _clients(dataset)
     sizes = np.unique(owners, return_counts=True)[1]
     ends = np.cumsum(sizes)
-    # Rounded over all of them together, so that of many short ones some are held out, too.
-    shares = np.diff(np.floor(fraction * np.concatenate([[0], ends]) + 0.5)).astype(np.int64)
+    # Of many short ones some are held out, too: the largest remainders are rounded up.
+    shares = np.floor(fraction * sizes).astype(np.int64)
+    left = round(fraction * len(owners)) - int(shares.sum())
+    shares[np.argsort(shares - fraction * sizes, kind="stable")[:left]] += 1
     order = np.argsort(owners, kind="stable")
     held_out = np.zeros(len(owners), dtype=bool)
     for end, size, share in zip(ends.tolist(), sizes.tolist(), shares.tolist(), strict=True):
@@ -57,19 +60,23 @@ def _last_of_each(dataset: Dataset, fraction: float) -> NDArray[np.bool_]:
 def _some_of_each(dataset: Dataset, fraction: float) -> NDArray[np.bool_]:
     """Return examples that are in proportion of every class of every natural client: (num_examples,).
 
-    They lie evenly among the examples sorted by client and class. A client or a class whose examples would
-    all be held out keeps one.
+    They lie evenly among the groups sorted by client and class. A client or a class whose examples would all
+    be held out keeps a group.
     """
     clients = _clients(dataset)
     labels = np.zeros_like(clients) if dataset.label is None else dataset.train[dataset.label].numpy()
-    order = np.lexsort((np.random.default_rng(_SEED).permutation(len(clients)), labels, clients))
-    counts = np.floor(fraction * np.arange(len(clients) + 1) + 0.5)
-    held_out = np.zeros(len(clients), dtype=bool)
-    held_out[order[np.diff(counts) > 0]] = True
+    given = np.arange(len(clients)) if dataset.group is None else dataset.group
+    _, leaders, group = np.unique(given, return_index=True, return_inverse=True)
+    drawn = np.random.default_rng(_SEED).permutation(len(leaders))
+    order = np.lexsort((drawn, labels[leaders], clients[leaders]))
+    counts = np.floor(fraction * np.arange(len(leaders) + 1) + 0.5)
+    chosen = np.zeros(len(leaders), dtype=bool)
+    chosen[order[np.diff(counts) > 0]] = True
     for owners in (clients, labels):
         _, first, owner = np.unique(owners, return_index=True, return_inverse=True)
-        kept = np.bincount(owner[~held_out], minlength=len(first))
-        held_out[first[kept == 0]] = False
+        kept = np.bincount(owner[~chosen[group]], minlength=len(first))
+        chosen[group[first[kept == 0]]] = False
+    held_out: NDArray[np.bool_] = chosen[group]
     return held_out
 
 

@@ -12,6 +12,8 @@ from models.core.errors import UserError
 from models.data.dataset import Dataset, Examples, Rows
 from models.data.datasets import load_dataset
 from models.data.fingerprint import data_sha256
+from models.data.parallel_text import Pair, dataset_of
+from models.data.turns import Row, Window, dialogues
 from models.data.validation import with_validation
 from simulations.report.page import write_report
 from simulations.runtime.in_process import run_in_process
@@ -67,6 +69,28 @@ def test_a_client_and_a_class_keep_an_example() -> None:
     assert set(split.client.tolist()) == {0, 1}
     assert set(split.train["label"].tolist()) == {0, 1}
     assert len(train) == 2
+
+
+def test_a_group_is_set_apart_as_a_whole() -> None:
+    """Ten groups of three, of which a fifth are two."""
+    group = [row // 3 for row in range(30)]
+    told = Dataset(**{**vars(dataset(30)), "group": np.array(group)})
+    split = with_validation(told, 0.2)
+    train, held_out = parts(split)
+    assert len(held_out) == 6
+    assert not {group[row] for row in train} & {group[row] for row in held_out}
+    assert split.group is not None
+    assert split.group.tolist() == [group[row] for row in train]
+
+
+def test_turns_of_a_dialogue_and_translations_of_a_source_are_groups() -> None:
+    told = [Row(["a"], "b", "x"), Row(["a", "b"], "c", "x"), Row(["d"], "e", "x"), Row(["d", "e"], "f", "y")]
+    talks = dialogues("toy", told, told, Window(2, 100), natural=True)
+    assert talks.group is not None
+    assert talks.group.tolist() == [0, 0, 1, 2]
+    words = dataset_of("toy", [Pair("one", "eins"), Pair("two", "zwei"), Pair("one", "ein")], [])
+    assert words.group is not None
+    assert words.group.tolist() == [0, 1, 0]
 
 
 def test_too_few_examples_leave_none_for_validation() -> None:
