@@ -17,13 +17,12 @@ from models.core.errors import UserError, shown
 from models.core.paths import leads_out
 from models.data.boxes import Box, Canvas, Corners, Scene, boxed_dataset, read_scenes
 from models.data.dataset import Dataset
-from models.data.held_out import HELD_OUT, class_names, held_out_parts, label_name, named_classes
+from models.data.held_out import HELD_OUT, TRAIN, class_names, held_out_parts, label_name, named_classes
 from models.data.names import LONGEST_CLIENT, is_client
 from models.data.pictures import is_picture
 from models.data.source import source_path
 
 ANNOTATIONS, IMAGES, PREFIX = "annotations", "images", "instances_"
-TRAIN = "train"
 PARTS = ("images", "annotations", "categories")
 
 

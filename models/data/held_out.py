@@ -12,6 +12,7 @@ from models.core.errors import UserError, shown
 
 TEST_FRACTION = 0.1
 """Part of the rows that is held out."""
+TRAIN = "train"
 HELD_OUT = ("test", "val", "valid", "validation", "dev")
 """What the held-out half beside "train" may be called; the first of them that there is. Beside "test" the
 next one is for validation."""
@@ -25,11 +26,31 @@ def held_out_parts(is_there: Callable[[str], bool]) -> list[str]:
     return names[: 2 if names[:1] == [HELD_OUT[0]] else 1]
 
 
-def nothing_held_out(train: Path, what: str = "pictures") -> UserError:
-    """Return the error for a folder to train on with none beside it: else all there would be clients."""
-    return UserError(
-        f"{train.parent} must hold a folder {' or '.join(HELD_OUT)} beside {train.name}, with {what} to hold "
-        f"out: add one, or name {train}, of which a tenth is held out"
+def files_of_parts(path: Path, ending: str) -> list[Path]:
+    """Return a folder's files: of training, held-out and then validation rows; [] without the former two."""
+    train = path / f"{TRAIN}{ending}"
+    found = held_out_parts(lambda name: (path / f"{name}{ending}").is_file())
+    return [train, *(path / f"{name}{ending}" for name in found)] if train.is_file() and found else []
+
+
+def folders_of_parts(
+    path: Path, is_class: Callable[[Path], bool] = lambda _: False, what: str = "pictures"
+) -> list[Path]:
+    """Return the folders of training, held-out and then validation examples, or `path` alone.
+
+    Raises UserError for a folder to train on with none beside it, unless it `is_class` of that name: else all
+    that lie there would be clients.
+    """
+    train = path / TRAIN
+    if not train.is_dir():
+        return [path]
+    if found := held_out_parts(lambda name: (path / name).is_dir()):
+        return [train, *(path / name for name in found)]
+    if is_class(train):
+        return [path]
+    raise UserError(
+        f"{path} must hold a folder {' or '.join(HELD_OUT)} beside {TRAIN}, with {what} to hold out: add "
+        f"one, or name {train}, of which a tenth is held out"
     )
 
 

@@ -13,17 +13,16 @@ from models.core.paths import leads_out
 from models.data.dataset import Dataset
 from models.data.held_out import (
     class_names,
-    held_out_parts,
+    files_of_parts,
+    folders_of_parts,
     label_name,
     named_classes,
-    nothing_held_out,
 )
 from models.data.names import class_name, client_names, label_text
 from models.data.pictures import ENDINGS, Half, Shape, is_picture, picture_dataset, read_picture
 from models.data.source import source_path
 from models.data.table_csv import CsvTable
 
-TRAIN = "train"
 FILE, LABEL, CLIENT = "file", "label", "client"
 """Columns of a table of pictures."""
 
@@ -98,9 +97,7 @@ def _tables(path: Path) -> list[Path]:
     """Return the tables that list pictures; none for a folder of classes."""
     if path.suffix.lower() == ".csv" and path.is_file():
         return [path]
-    train = path / f"{TRAIN}.csv"
-    found = held_out_parts(lambda name: (path / f"{name}.csv").is_file())
-    return [train, *(path / f"{name}.csv" for name in found)] if train.is_file() and found else []
+    return files_of_parts(path, ".csv")
 
 
 def _folders(config: TaskConfig, path: Path) -> list[Path]:
@@ -110,15 +107,7 @@ def _folders(config: TaskConfig, path: Path) -> list[Path]:
             f"dataset {config.dataset!r} must name a folder of pictures, or a CSV file that lists them, got "
             f"{path}"
         )
-    train = path / TRAIN
-    held_out = [path / name for name in held_out_parts(lambda name: (path / name).is_dir())]
-    if not train.is_dir():
-        return [path]
-    if held_out:
-        return [train, *held_out]
-    if not _pictures(train):  # else it is a class of that name
-        raise nothing_held_out(train)
-    return [path]
+    return folders_of_parts(path, lambda folder: bool(_pictures(folder)))
 
 
 def _found(folder: Path) -> Iterator[Picture]:

@@ -11,12 +11,12 @@ from models.core.config import TaskConfig
 from models.core.errors import UserError
 from models.data.boxes import Box, Canvas, Scene, boxed_dataset, read_scenes
 from models.data.dataset import Dataset
-from models.data.held_out import held_out_parts, named_classes, nothing_held_out
+from models.data.held_out import folders_of_parts, named_classes
 from models.data.pictures import is_picture
 from models.data.source import source_path
 
 IMAGES, LABELS = "image_2", "label_2"
-TRAIN, TRAINING = "train", "training"
+TRAINING = "training"
 TYPES = ("Car", "Van", "Truck", "Pedestrian", "Person_sitting", "Cyclist", "Tram", "Misc")
 DONT_CARE = "DontCare"
 """The type of a region in which nobody has looked for objects."""
@@ -66,12 +66,8 @@ def _halves(path: Path) -> list[Path]:
     """Return the folder of all pictures, or those of the halves."""
     if not path.is_dir():
         raise UserError(f"{path} must be a folder with {IMAGES} and {LABELS}")
-    held_out = [path / half for half in held_out_parts(lambda half: (path / half).is_dir())]
-    if (path / TRAIN).is_dir():
-        if not held_out:  # a half by another name would be a client
-            raise nothing_held_out(path / TRAIN)
-        return [path / TRAIN, *held_out]
-    return [path / TRAINING if (path / TRAINING / IMAGES).is_dir() else path]
+    parts = folders_of_parts(path)
+    return [path / TRAINING] if parts == [path] and (path / TRAINING / IMAGES).is_dir() else parts
 
 
 def _clients(half: Path) -> dict[str, Path]:

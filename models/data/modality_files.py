@@ -15,13 +15,13 @@ from models.core.paths import leads_out
 from models.data.dataset import Dataset
 from models.data.held_out import (
     class_names,
-    held_out_parts,
+    files_of_parts,
+    folders_of_parts,
     hold_out,
     label_name,
     named_classes,
-    nothing_held_out,
 )
-from models.data.image_files import TRAIN, folders_in, pixels_of
+from models.data.image_files import folders_in, pixels_of
 from models.data.large import take_rows
 from models.data.modalities import IMAGE, TEXT, Half, dataset_of, text_column
 from models.data.names import class_name, client_names, label_text
@@ -117,9 +117,7 @@ def _tables(path: Path) -> list[Path]:
     """Return the tables that list examples; none for a folder of files."""
     if path.suffix.lower() == ".csv" and path.is_file():
         return [path]
-    train = path / f"{TRAIN}.csv"
-    found = held_out_parts(lambda name: (path / f"{name}.csv").is_file())
-    return [train, *(path / f"{name}.csv" for name in found)] if train.is_file() and found else []
+    return files_of_parts(path, ".csv")
 
 
 def _folders(path: Path, name: str) -> list[Path]:
@@ -129,15 +127,7 @@ def _folders(path: Path, name: str) -> list[Path]:
             f"dataset {name!r} must name a folder of pictures and texts, or a CSV file that lists them, got "
             f"{path}"
         )
-    train = path / TRAIN
-    held_out = [path / name for name in held_out_parts(lambda name: (path / name).is_dir())]
-    if not train.is_dir():
-        return [path]
-    if held_out:
-        return [train, *held_out]
-    if not _files(train):  # else it is a class of that name
-        raise nothing_held_out(train, "examples")
-    return [path]
+    return folders_of_parts(path, lambda folder: bool(_files(folder)), "examples")
 
 
 def _listed(table: CsvTable, columns: Mapping[str, str], max_bytes: int) -> Iterator[Row]:

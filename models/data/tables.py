@@ -8,7 +8,7 @@ from typing import Any
 from models.core.config import TaskConfig, require
 from models.core.errors import UserError, shown
 from models.data.dataset import Dataset
-from models.data.held_out import HELD_OUT, held_out_parts, named_classes
+from models.data.held_out import HELD_OUT, files_of_parts, named_classes
 from models.data.labelled_text import KIND, TextColumns, read_labelled_text
 from models.data.series import HORIZON, WINDOW, Cut
 from models.data.series_tables import SeriesColumns, read_series
@@ -177,14 +177,12 @@ def halves(path: Path, ending: str) -> list[Path]:
     """Return the file at a path, or those in a folder: training, then held-out rows, then for validation."""
     if not path.is_dir():
         return [path]
-    train = path / f"train.{ending}"
-    found = held_out_parts(lambda name: (path / f"{name}.{ending}").is_file())
-    if not (train.is_file() and found):
-        raise UserError(
-            f"{path} must be a {ending} file, or a folder with train.{ending} and "
-            f"{' or '.join(f'{name}.{ending}' for name in HELD_OUT)}"
-        )
-    return [train, *(path / f"{name}.{ending}" for name in found)]
+    if found := files_of_parts(path, f".{ending}"):
+        return found
+    raise UserError(
+        f"{path} must be a {ending} file, or a folder with train.{ending} and "
+        f"{' or '.join(f'{name}.{ending}' for name in HELD_OUT)}"
+    )
 
 
 def _names(option: str, given: Any) -> list[str]:

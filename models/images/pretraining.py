@@ -76,7 +76,7 @@ class ImagePretraining(Task):
         train, classes = self.dataset.train, self.dataset.classes
         rows = some_rows(len(train))
         with torch.no_grad():
-            found = self.embed(model, train["image"][rows])
+            found = self.embed(model, train.at(rows)["image"])
         weight, bias = fit_scores(found, train["label"][rows], len(classes))
         channels, *_ = self.network.map
         probed = Probed(cast(nn.Module, model.features), channels, weight.float(), bias.float()).eval()
