@@ -236,9 +236,7 @@ class Tested(RunFile):
     final: Metrics = {}
     """Of the last model."""
     num_examples: int = 0
-    """Test examples at the server."""
-    num_validation: int = 0
-    """Validation examples at the server, which chose; `Used.validation_examples`, known from the start."""
+    """Test examples at the server; those that chose are `Used.validation_examples`."""
 
 
 class RunResult(RunFile):

@@ -20,8 +20,7 @@ def tested(loop: RoundLoop) -> Tested | None:
     Raises RunFailedError for a metric that is not finite.
     """
     evaluation, progress = loop.evaluation, loop.progress
-    dataset = loop.task.dataset
-    if dataset.validation is None:
+    if not evaluation.validates:
         return None
     final = _finite(evaluation.test_metrics(loop.averaged), "last")
     best = final
@@ -29,9 +28,7 @@ def tested(loop: RoundLoop) -> Tested | None:
         kept = _best_model(loop.folder.path / BEST_MODEL, progress.best_round) if progress.best else None
         best = {} if kept is None else _finite(evaluation.test_metrics(kept), "best")
     log(INFO, "Test examples: the last model has %s, that of round %d %s", final, progress.best_round, best)
-    return Tested(
-        best=best, final=final, num_examples=len(dataset.test), num_validation=len(dataset.validation)
-    )
+    return Tested(best=best, final=final, num_examples=len(loop.task.dataset.test))
 
 
 def _best_model(path: Path, server_round: int) -> dict[str, Tensor] | None:

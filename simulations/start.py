@@ -114,12 +114,13 @@ class Start:
 
 def _reached(result: "RunResult") -> list[Text | str]:
     """Return what the last model reached, and the best one where that is another."""
+    used = result.used.validation_examples if result.used else 0
     ended, test = f"{result.status} after round {result.server_round}: ", result.tested
     if test is None:
         return [f"{ended}{json.dumps(result.final)}"]
     lines: list[Text | str] = [f"{ended}{json.dumps(test.final)} on {test.num_examples:,} test examples"]
     if test.best and result.best_round != result.server_round:
-        chosen = f"best by {test.num_validation:,} validation examples"
+        chosen = f"best by {used:,} validation examples"
         lines.append(f"round {result.best_round}, {chosen}: {json.dumps(test.best)} on the test examples")
     return lines
 

@@ -103,8 +103,6 @@ class Run:
     @property
     def num_validation(self) -> int:
         """Validation examples, which choose its best round; 0 where the test examples do."""
-        if self.result and self.result.tested:
-            return self.result.tested.num_validation
         return self.result.used.validation_examples if self.result and self.result.used else 0
 
     @property

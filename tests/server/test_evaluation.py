@@ -122,7 +122,7 @@ def test_the_server_evaluates_on_rows_that_no_client_has(
     result = result_of(evaluated)
     assert result["final"] == rows_of(evaluated)[2]["central"]
     assert result["tested"]["final"]["accuracy"] == accuracy(worker.dataset.test)
-    assert (result["tested"]["num_validation"], result["tested"]["num_examples"]) == (144, 360)
+    assert (result["used"]["validation_examples"], result["tested"]["num_examples"]) == (144, 360)
 
 
 class CountsItsTests(ImageClassification):

@@ -161,8 +161,8 @@ def test_validation_examples_choose_and_test_examples_are_told(tmp_path: Path) -
                     "final": {"accuracy": test},
                     "best": {"accuracy": test},
                     "num_examples": 100,
-                    "num_validation": 40,
                 },
+                "used": {"validation_examples": 40},
             },
         )
         for name, seeds in found.items()
@@ -189,7 +189,6 @@ def test_numbers_of_different_examples_are_not_compared(tmp_path: Path) -> None:
         "final": {"accuracy": 0.5},
         "best": {"accuracy": 0.5},
         "num_examples": 100,
-        "num_validation": 40,
     }
     paths = [
         write_run(

@@ -122,7 +122,7 @@ def test_a_megabyte_is_a_million_bytes() -> None:
 
 
 def test_test_examples_are_told_beside_those_that_chose(tmp_path: Path) -> None:
-    tested = {"best": {"accuracy": 0.75}, "final": {"accuracy": 0.5}, "num_examples": 10, "num_validation": 4}
+    tested = {"best": {"accuracy": 0.75}, "final": {"accuracy": 0.5}, "num_examples": 10}
     (run,) = read_runs([write_run(tmp_path / "a", result={"tested": tested})])
     told = summary(run)
     assert (told["best"], told["final"], told["best, validation"]) == ("0.7500 (round 2)", "0.5000", "0.9876")

@@ -381,9 +381,9 @@ def test_it_says_which_rows_chose(tmp_path: Path) -> None:
         "best": {"accuracy": 0.75},
         "final": {"accuracy": 0.5},
         "num_examples": 1000,
-        "num_validation": 400,
     }
-    told = " ".join(Page(write_report([write_run(tmp_path / "a", result={"tested": tested})])).words)
+    result = {"tested": tested, "used": {"validation_examples": 400}}
+    told = " ".join(Page(write_report([write_run(tmp_path / "a", result=result)])).words)
     assert "accuracy, final 0.5000 test examples" in told
     assert "accuracy, best 0.7500 round 2, more is better" in told
     assert "accuracy, validation 0.9876 of round 2, which it chose" in told
