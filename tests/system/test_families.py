@@ -10,26 +10,13 @@ import tomli_w
 from finished import result_of
 from flower_processes import flower_simulation
 from rich.console import Console
-from shortened import toy
+from shortened import LIKE_OTHERS, toy
 
 from models.core.config import Value
 from models.registry import TASKS
 from simulations.runtime.launch import launch
 
-LIKE_OTHERS = (
-    "clip",
-    "cnn",
-    "contrastive",
-    "detect",
-    "dialogue",
-    "lstm-forecast",
-    "masked-lm",
-    "masked-pixels",
-    "multimodal",
-    "seq2seq",
-    "text-classify",
-    "vae",
-)
+IN_BARS = (*LIKE_OTHERS, "cnn", "vae")
 """Tasks whose messages hold nothing that another task's do not: under `flwr run` by `make bars` alone.
 
 test_runtimes.py has cnn there, with all that its messages may hold.
@@ -44,7 +31,7 @@ def flwr_run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[Pat
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "task", [pytest.param(task, marks=pytest.mark.bar if task in LIKE_OTHERS else ()) for task in TASKS]
+    "task", [pytest.param(task, marks=pytest.mark.bar if task in IN_BARS else ()) for task in TASKS]
 )
 def test_one_hash(task: str, tmp_path: Path, flwr_run: Callable[[Path], str]) -> None:
     def placed(way: str) -> dict[str, Value]:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from required_options import REQUIRED
-from shortened import toy
+from shortened import LIKE_OTHERS, toy
 
 from models.core.config import Value
 from models.registry import TASKS
@@ -18,19 +18,6 @@ from strategies.registry import STRATEGIES
 
 TOGETHER = {("gan", "QFedAvg"): "train_loss_key = 'generator-loss'"}
 """What a strategy must be told about one task; of two losses, which one is to be fair."""
-LIKE_OTHERS = (
-    "clip",
-    "contrastive",
-    "detect",
-    "dialogue",
-    "lstm-forecast",
-    "masked-lm",
-    "masked-pixels",
-    "multimodal",
-    "seq2seq",
-    "text-classify",
-)
-"""Tasks of one objective and one kind of state, as others have: under every strategy by `make bars` alone."""
 CLIENTS = 3
 """A round's clients, as many as Bulyan needs at least: 4 f + 3."""
 ALL_CLIENTS = {(task, strategy) for task in ("clip", "multimodal") for strategy in ("FedDyn", "Scaffold")}
