@@ -7,7 +7,6 @@ from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, cast
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -85,10 +84,8 @@ class QLearning(Task):
         self.frames = frames_of(dataset.info)
         num_rows = len(dataset.train)
         require(capacity >= num_rows, "capacity", f">= {num_rows}, the dataset's environments", capacity)
-        if (
-            self.frames and dataset.client is not None
-        ):  # other clients than the natural ones are seen in round 1
-            self.frames.check_capacity(capacity, int(np.bincount(dataset.client).max()))
+        if self.frames:  # that of a client with more than one environment is seen in round 1
+            self.frames.check_capacity(capacity, 1)
         require(1 <= warmup <= capacity, "warmup", f"in [1, capacity = {capacity}]", warmup)
         require(train_every >= 1, "train_every", ">= 1", train_every)
         require(steps > train_every, "steps", f"> train_every = {train_every}", steps)

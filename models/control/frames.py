@@ -33,7 +33,7 @@ class Frames:
     def check_capacity(self, capacity: int, num_environments: int) -> None:
         """Raise UserError for a memory too small for the stacks of a client's environments."""
         least = num_environments * (self.stack + 2)
-        allowed = f">= {least}, {self.stack + 2} frames of each of the client's environments"
+        allowed = f">= {least}, {self.stack + 2} frames of each environment of a client"
         require(capacity >= least, "capacity", allowed, capacity)
 
     def stacked(self, observation: Tensor) -> Tensor:

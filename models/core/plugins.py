@@ -136,7 +136,7 @@ def check_options(
                 "your own"
             )
         if option not in allowed:
-            if passes_on:
+            if passes_on and option not in given and option != "self":
                 continue
             raise unknown(f"option of {owner}", option, allowed or ["none"])
         declared = [kind for kind in _kinds(parameters[option].annotation) if kind is not NoneType]

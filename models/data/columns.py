@@ -40,6 +40,8 @@ def check_dataset(name: str, kind: str, dataset: Any) -> None:
         _check_rows(f"{owner}: {half}", examples)
     _check_clients(owner, dataset)
     _check_numbers(owner, "group", dataset.group, dataset)
+    if dataset.ordered and dataset.group is not None:
+        raise UserError(f"{owner}: group must be None where ordered is true: the last examples are set apart")
     if not dataset.classes and (dataset.label is not None or kind == BOXED):
         label = repr(dataset.label) if dataset.label is not None else "'class'"
         raise UserError(f"{owner}: classes must name the classes of its label {label}, got none")

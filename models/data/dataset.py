@@ -137,6 +137,6 @@ class Dataset:
     """Examples that no client gets, by which rounds and runs are chosen; None where there are none."""
     group: Indices | None = None
     """Group of every training example (num_examples,), such as its dialogue: set apart for validation as a
-    whole, or not at all; None where each example stands by itself."""
+    whole, or not at all; None where each example stands by itself, or `ordered` says which are."""
     info: Mapping[str, Any] = field(default_factory=dict)
     """What a task of this kind needs beside the examples; for images "max_value", the value of full white."""

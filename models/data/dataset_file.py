@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors import safe_open
 from torch import Tensor
@@ -65,7 +66,11 @@ def tensors_of(dataset: Dataset) -> dict[str, Tensor]:
         f"{part}/{name}": column for part, columns in parts.items() for name, column in columns.items()
     }
     numbers = {name: getattr(dataset, name) for name in _OF_ROWS}
-    tensors |= {name: torch.from_numpy(each) for name, each in numbers.items() if each is not None}
+    tensors |= {
+        name: torch.from_numpy(np.ascontiguousarray(each, np.int64))
+        for name, each in numbers.items()
+        if each is not None
+    }
     rest = {
         "columns": {part: list(columns) for part, columns in parts.items()},
         "name": dataset.name,

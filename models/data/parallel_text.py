@@ -42,7 +42,8 @@ def dataset_of(
     Those of one `group` belong together, which are those of one source unless told.
     """
     if group is None:
-        group = np.unique([pair.source for pair in train], return_inverse=True)[1]
+        number: dict[str, int] = {}
+        group = np.array([number.setdefault(pair.source, len(number)) for pair in train], dtype=np.int64)
     client = np.array([pair.client for pair in train], dtype=np.int64) if client_names else None
     return Dataset(
         name,

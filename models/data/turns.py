@@ -1,13 +1,12 @@
 """Dialogues as pairs of texts: each turn, and the turns before it that it answers."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from models.core.config import require
-from models.data.dataset import Dataset, Indices
+from models.data.dataset import Dataset
 from models.data.parallel_text import Pair, dataset_of
 
 KIND = "dialogue"
@@ -28,6 +27,8 @@ class Row(NamedTuple):
     context: Sequence[str]
     reply: str
     client: str
+    conversation: int = 0
+    """Its number, which all rows of a conversation share."""
 
     @property
     def plain(self) -> tuple[str, ...]:
@@ -83,12 +84,12 @@ def rows_of(conversations: Iterable[Conversation], window: Window) -> tuple[list
     """
     rows: list[Row] = []
     too_long = 0
-    for turns, client in conversations:
+    for number, (turns, client) in enumerate(conversations):
         for place in range(1, len(turns)):
             if max(_size([turn]) for turn in turns[place - 1 : place + 1]) > window.num_bytes:
                 too_long += 1
             else:
-                rows.append(Row(window.context(turns[:place]), turns[place], client))
+                rows.append(Row(window.context(turns[:place]), turns[place], client, number))
     return rows, too_long
 
 
@@ -137,17 +138,8 @@ def dialogues(
         skipped=skipped,
         kind=KIND,
         info={**window.info, "known": known},
-        group=_dialogue_of(train),
+        group=np.array([row.conversation for row in train], dtype=np.int64),
     )
-
-
-def _dialogue_of(rows: Sequence[Row]) -> Indices:
-    """Return the number of the dialogue of each row: it goes on where a row answers the reply before it."""
-    follows = [
-        after.client == before.client and after.context[-1] == before.reply
-        for before, after in pairwise(rows)
-    ]
-    return np.cumsum([0, *(not each for each in follows)])[: len(rows)]
 
 
 def _size(turns: Sequence[str]) -> int:

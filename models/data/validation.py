@@ -46,32 +46,38 @@ def _last_of_each(dataset: Dataset, fraction: float) -> NDArray[np.bool_]:
     owners = dataset.train["series"].numpy() if "series" in dataset.train.columns else _clients(dataset)
     sizes = np.unique(owners, return_counts=True)[1]
     ends = np.cumsum(sizes)
-    # Of many short ones some are held out, too: the largest remainders are rounded up.
-    shares = np.floor(fraction * sizes).astype(np.int64)
+    # Of many short ones some are held out, too: the largest remainders are rounded up, of equal ones any.
+    shares = np.minimum(np.floor(fraction * sizes).astype(np.int64), sizes - 1)
     left = round(fraction * len(owners)) - int(shares.sum())
-    shares[np.argsort(shares - fraction * sizes, kind="stable")[:left]] += 1
+    drawn = np.random.default_rng(_SEED).permutation(len(sizes))
+    by_remainder = np.lexsort((drawn, shares - fraction * sizes))
+    shares[by_remainder[shares[by_remainder] < sizes[by_remainder] - 1][:left]] += 1
     order = np.argsort(owners, kind="stable")
     held_out = np.zeros(len(owners), dtype=bool)
-    for end, size, share in zip(ends.tolist(), sizes.tolist(), shares.tolist(), strict=True):
-        held_out[order[end - min(share, size - 1) : end]] = True
+    for end, share in zip(ends.tolist(), shares.tolist(), strict=True):
+        held_out[order[end - share : end]] = True
     return held_out
 
 
 def _some_of_each(dataset: Dataset, fraction: float) -> NDArray[np.bool_]:
     """Return examples that are in proportion of every class of every natural client: (num_examples,).
 
-    They lie evenly among the groups sorted by client and class. A client or a class whose examples would all
-    be held out keeps a group.
+    They lie evenly among the groups sorted by the client and the class of their first example. A group is
+    held out where that brings the examples so far closer to the fraction, so one that is large beside it
+    never is. A client or a class whose examples would all be held out keeps a group.
     """
     clients = _clients(dataset)
     labels = np.zeros_like(clients) if dataset.label is None else dataset.train[dataset.label].numpy()
     given = np.arange(len(clients)) if dataset.group is None else dataset.group
-    _, leaders, group = np.unique(given, return_index=True, return_inverse=True)
+    _, leaders, group, sizes = np.unique(given, return_index=True, return_inverse=True, return_counts=True)
     drawn = np.random.default_rng(_SEED).permutation(len(leaders))
     order = np.lexsort((drawn, labels[leaders], clients[leaders]))
-    counts = np.floor(fraction * np.arange(len(leaders) + 1) + 0.5)
-    chosen = np.zeros(len(leaders), dtype=bool)
-    chosen[order[np.diff(counts) > 0]] = True
+    wanted = np.floor(fraction * np.cumsum(sizes[order]) + 0.5)
+    chosen, num_chosen = np.zeros(len(leaders), dtype=bool), 0
+    for place, size, until_here in zip(order.tolist(), sizes[order].tolist(), wanted.tolist(), strict=True):
+        if 2 * (until_here - num_chosen) >= size:
+            chosen[place] = True
+            num_chosen += size
     for owners in (clients, labels):
         _, first, owner = np.unique(owners, return_index=True, return_inverse=True)
         kept = np.bincount(owner[~chosen[group]], minlength=len(first))

@@ -3,15 +3,13 @@
 import logging
 import math
 from collections.abc import Sequence
-from dataclasses import replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
 
-from models.core.config import require
-from models.data.dataset import Dataset, Examples
+from models.data.dataset import Examples
 from models.data.parallel_text import read
 from models.data.turns import KIND, SEPARATOR, joined, window_of
 from models.task import Metrics
@@ -34,7 +32,7 @@ _LARGEST = 700.0
 class Dialogue(TextToText):
     """Write the next turn of a dialogue, token by token, from the turns before it.
 
-    Options: those of `TextToText`; `longest`, tokens of the longest reply that is written.
+    Options: those of `TextToText`. A reply has 100 tokens at most unless `longest` says otherwise.
 
     Metrics: `perplexity` of the held-out replies, a token, where the tokens before it are given;
     `unigram-perplexity`, that of a model which knows how often each token occurs in the training replies and
@@ -50,11 +48,7 @@ class Dialogue(TextToText):
     metric = "perplexity"
     maximize = False
     metrics = (BASELINE, "bleu", *DISTINCT, LENGTH)
-
-    def __init__(self, dataset: Dataset, longest: int = 100, **options: Any) -> None:
-        require(longest >= 1, "longest", ">= 1", longest)
-        super().__init__(dataset, **options)
-        self.writer = replace(self.writer, longest=longest)
+    usual_longest = 100
 
     def source(self, turns: Sequence[str]) -> str:
         """Return the last turns, as many as the examples have."""

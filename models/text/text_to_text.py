@@ -33,6 +33,7 @@ class TextToText(Task):
     `embedding_size` and `hidden_size`, sizes of the network, the latter an even number;
     `beam`, beginnings that an evaluation goes on with, 1 takes the likeliest token each time;
     `length_penalty`, above 0 long texts lose less by their length;
+    `longest`, tokens of the longest text that is written, 0 leaves it to the task;
     `length_buckets`, how many batches at a time are drawn and then sorted by length, so that less of them is
     padding, 0 for none; it changes which texts share a batch, and so the result;
     `bleu_tokenizer`, how BLEU finds words: "13a", "intl", "zh", "char" or "none" of sacrebleu.
@@ -42,6 +43,8 @@ class TextToText(Task):
     """What its examples are called in lines for people."""
     left_out: int = logging.WARNING
     """Level of the line that some of them are left out."""
+    usual_longest: int = 0
+    """`Writer.longest` where the option leaves it to the task."""
 
     def __init__(
         self,
@@ -53,6 +56,7 @@ class TextToText(Task):
         hidden_size: int = 128,
         beam: int = 4,
         length_penalty: float = 0.6,
+        longest: int = 0,
         length_buckets: int = 0,
         bleu_tokenizer: str = "13a",
     ) -> None:
@@ -63,10 +67,11 @@ class TextToText(Task):
         require(even, "hidden_size", "an even number >= 2", hidden_size)
         require(1 <= beam <= 100, "beam", "1 to 100", beam)
         require(0 <= length_penalty <= 5, "length_penalty", "0 to 5", length_penalty)
+        require(longest >= 0, "longest", ">= 0", longest)
         require(length_buckets >= 0, "length_buckets", ">= 0", length_buckets)
         known = " or ".join(map(repr, TOKENIZERS))
         require(bleu_tokenizer in TOKENIZERS, "bleu_tokenizer", known, bleu_tokenizer)
-        self.writer = Writer(load_vocabulary(backbone), beam, length_penalty)
+        self.writer = Writer(load_vocabulary(backbone), beam, length_penalty, longest or self.usual_longest)
         self.sizes = (self.writer.vocabulary.size, embedding_size, hidden_size)
         self.attention, self.copy = attention, copy
         self.length_buckets, self.bleu_tokenizer = length_buckets, bleu_tokenizer

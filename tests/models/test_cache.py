@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -98,6 +99,15 @@ def test_a_kept_dataset_is_the_parsed_one(name: str, folder: Path, tmp_path: Pat
     assert entry(folder).stat().st_size > dataset_file.num_bytes(parsed)
     load_dataset.cache_clear()
     assert_same(load_dataset(config), parsed)
+
+
+def test_numbers_of_rows_in_any_layout_are_kept(toy: Toy) -> None:
+    told = replace(toy(), client=None)
+    rows = np.arange(len(told.train))
+    for group in (rows[::-1], rows.astype(">i8"), rows.astype(np.uint8)):
+        kept = dataset_file.dataset_of(dataset_file.tensors_of(replace(told, group=group)))
+        assert kept.group is not None
+        assert kept.group.tolist() == group.tolist()
 
 
 def test_a_kept_dataset_is_mapped_and_not_parsed(toy: Toy, folder: Path) -> None:

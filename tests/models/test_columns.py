@@ -265,6 +265,18 @@ def test_other_kinds_that_are_refused(kind: str, columns: dict[str, Tensor], mes
     assert refusal(changed(WHOLE[kind](), **columns)).startswith(OF_TRAIN + message)
 
 
+@pytest.mark.parametrize(
+    ("ordered", "group", "message"),
+    [
+        (False, np.arange(4.0), "group must be a NumPy array of a whole number for each of the 4 training"),
+        (True, np.arange(4), "group must be None where ordered is true: the last examples are set apart"),
+    ],
+)
+def test_groups_that_are_refused(ordered: bool, group: np.ndarray, message: str) -> None:
+    whole = WHOLE["tagged-sentences"]()
+    assert message in refusal(replace(whole, ordered=ordered, group=group))
+
+
 def test_physics_are_named() -> None:
     said = refusal(replace(environments(), info={**environments().info, "physics": ("mass", "length")}))
     assert said == "dataset 'toy': info['physics'] must name each of the 1 columns of 'physics'"

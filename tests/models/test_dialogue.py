@@ -150,7 +150,11 @@ def test_the_figure_shows_any_turn() -> None:
 
 @pytest.mark.parametrize(
     ("options", "message"),
-    [("longest = 0", "longest must be >= 1, got 0"), ("beam = 0", "beam must be 1 to 100, got 0")],
+    [
+        ("longest = -1", "longest must be >= 0, got -1"),
+        ("beam = 0", "beam must be 1 to 100, got 0"),
+        ("beem = 3", "unknown option of task dialogue 'beem': did you mean beam"),
+    ],
 )
 def test_options_that_are_refused(options: str, message: str) -> None:
     with pytest.raises(UserError, match=message):

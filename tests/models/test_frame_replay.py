@@ -117,7 +117,9 @@ def test_a_memory_need_hold_one_clients_environments_alone() -> None:
     agent = QLearning(films(4), capacity=10, warmup=5, hidden_size=4).build()
     assert isinstance(agent.replay, FrameReplay)
     agent.replay.begin(1)
-    with pytest.raises(UserError, match=r"capacity must be >= 12, 6 frames of each of the client.* 10"):
+    with pytest.raises(
+        UserError, match=r"capacity must be >= 12, 6 frames of each environment of a client, got 10"
+    ):
         agent.replay.begin(2)
 
 

@@ -13,7 +13,7 @@ from models.data.dataset import Dataset, Examples, Rows
 from models.data.datasets import load_dataset
 from models.data.fingerprint import data_sha256
 from models.data.parallel_text import Pair, dataset_of
-from models.data.turns import Row, Window, dialogues
+from models.data.turns import Conversation, Window, dialogues, rows_of
 from models.data.validation import with_validation
 from simulations.report.page import write_report
 from simulations.runtime.in_process import run_in_process
@@ -83,11 +83,24 @@ def test_a_group_is_set_apart_as_a_whole() -> None:
     assert split.group.tolist() == [group[row] for row in train]
 
 
+def test_groups_of_unequal_size_come_near_the_fraction_of_rows() -> None:
+    """One of 900 rows is far from a tenth of 1,000; those of one to nineteen rows are not all small."""
+    sizes = [900, *range(1, 20)]
+    group = np.repeat(np.arange(20), sizes)
+    told = Dataset(**{**vars(dataset(len(group))), "group": group})
+    held_out = np.unique(group[parts(with_validation(told, 0.1))[1]])
+    assert 0 not in held_out
+    assert abs(sum(sizes[each] for each in held_out) - 109) <= 10
+    assert max(sizes[each] for each in held_out) > 10
+
+
 def test_turns_of_a_dialogue_and_translations_of_a_source_are_groups() -> None:
-    told = [Row(["a"], "b", "x"), Row(["a", "b"], "c", "x"), Row(["d"], "e", "x"), Row(["d", "e"], "f", "y")]
-    talks = dialogues("toy", told, told, Window(2, 100), natural=True)
+    """Two dialogues that end and begin alike are two; one is one though a turn of it is left out."""
+    said = [Conversation(["bye", "1", "bye"], "x"), Conversation(["bye", "long" * 9, "2", "3", "bye"], "x")]
+    told, left_out = rows_of(said, Window(2, 20))
+    talks = dialogues("toy", told, told, Window(2, 20), natural=True)
     assert talks.group is not None
-    assert talks.group.tolist() == [0, 0, 1, 2]
+    assert (talks.group.tolist(), left_out) == ([0, 0, 1, 1], 2)
     words = dataset_of("toy", [Pair("one", "eins"), Pair("two", "zwei"), Pair("one", "ein")], [])
     assert words.group is not None
     assert words.group.tolist() == [0, 1, 0]
@@ -123,8 +136,15 @@ def test_of_many_short_sequences_some_are_held_out() -> None:
     _, held_out = parts(split)
     assert len(held_out) == 4
     assert all(row % 4 == 3 for row in held_out)
+    assert max(held_out) >= 20  # not those of the first clients alone
     assert split.client is not None
     assert set(split.client.tolist()) == set(range(10))
+
+
+def test_series_of_one_row_keep_it_and_another_gives_more() -> None:
+    client = [0, 1, 2, *[3] * 17]
+    split = with_validation(Dataset(**{**vars(dataset(20, client=client)), "ordered": True}), 0.5)
+    assert parts(split)[1] == [*range(11, 20)]
 
 
 def test_of_several_series_of_a_client_each_is_held_out_at_its_end(tmp_path: Path) -> None:
