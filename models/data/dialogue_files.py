@@ -7,7 +7,7 @@ from typing import Any
 from models.core.config import TaskConfig, require
 from models.core.errors import UserError
 from models.data.dataset import Dataset
-from models.data.held_out import HELD_OUT, held_out_parts
+from models.data.held_out import HELD_OUT, held_out_files
 from models.data.names import client_names
 from models.data.parallel import held_out
 from models.data.source import source_path
@@ -55,20 +55,21 @@ def load_dialogue(
     window.check()
     read: dict[str, list[Conversation]] = {}
     told = False
-    for path in _files(source_path(config)):
-        table = DialogueTable(path, encoding)
+    path = source_path(config)
+    for file in _files(path):
+        table = DialogueTable(file, encoding)
         whose = client if client != CLIENT or CLIENT in table.columns else ""
         told = told or bool(whose)
-        read.setdefault(path.stem, []).extend(
+        read.setdefault(file.stem, []).extend(
             _conversations(table, turns, text, whose, 0 if skip_longer else max_bytes)
         )
-    files = held_out_parts(read.__contains__) if len(read) > 1 else []
+    files = held_out_files(path, read)
     every = [each for name, of in read.items() if not (files and name in HELD_OUT) for each in of]
     held = set() if files else held_out({plain(each.turns[0]) for each in every}, test_fraction)
     train, skipped = rows_of([each for each in every if plain(each.turns[0]) not in held], window)
     ask = read[files[0]] if files else [each for each in every if plain(each.turns[0]) in held]
     test, skipped_too = rows_of(ask, window)
-    validation = [rows_of(read[file], window)[0] for file in files[1:]]
+    validation = [rows_of(read[name], window)[0] for name in files[1:]]
     chosen = test if files else new_rows(test, train)
     if test and not chosen:
         raise UserError(

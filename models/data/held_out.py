@@ -17,20 +17,52 @@ HELD_OUT = ("test", "val", "valid", "validation", "dev")
 """What the held-out half beside "train" may be called; the first of them that there is. Beside "test" the
 next one is for validation."""
 
+LIKE_PARTS = {TRAIN, *HELD_OUT, "training", "testing", "evaluation"}
+"""What other tools call parts; in any case, as Windows does not tell Test from test."""
+
 Rows = NDArray[np.int64]
 
 
 def held_out_parts(is_there: Callable[[str], bool]) -> list[str]:
-    """Return what is held out of the parts that data comes in: for the test, then for validation if any."""
+    """Return what is held out of the parts that data comes in: for the test, then for validation if any.
+
+    Raises UserError for parts of which nobody could say what they are for.
+    """
     names = [name for name in HELD_OUT if is_there(name)]
-    return names[: 2 if names[:1] == [HELD_OUT[0]] else 1]
+    if len(names) > (2 if names[:1] == [HELD_OUT[0]] else 1):
+        raise UserError(
+            f"what is held out must be one part, or {HELD_OUT[0]} and one more for validation, got "
+            f"{' and '.join(names)}: rename or remove the others"
+        )
+    return names
+
+
+def held_out_files(path: Path, names: Collection[str]) -> list[str]:
+    """Return which files of a folder are held out, by the names of all; [] where `path` is no folder.
+
+    Raises UserError where there is nothing beside them to train on.
+    """
+    found = held_out_parts(names.__contains__) if path.is_dir() else []
+    if found and set(names) <= set(HELD_OUT):
+        raise UserError(f"{path} must hold a file to train on beside {' and '.join(found)}: add one")
+    return found
 
 
 def files_of_parts(path: Path, ending: str) -> list[Path]:
-    """Return a folder's files: of training, held-out and then validation rows; [] without the former two."""
+    """Return a folder's files: of training, held-out and then validation rows; [] where there is none.
+
+    Raises UserError for rows to train on without others to hold out, and the other way round.
+    """
     train = path / f"{TRAIN}{ending}"
     found = held_out_parts(lambda name: (path / f"{name}{ending}").is_file())
-    return [train, *(path / f"{name}{ending}" for name in found)] if train.is_file() and found else []
+    if train.is_file() and not found:
+        raise UserError(
+            f"{path} must hold {' or '.join(f'{name}{ending}' for name in HELD_OUT)} beside {train.name}: "
+            f"add one, or name {train}, of which a tenth is held out"
+        )
+    if found and not train.is_file():
+        raise UserError(f"{path} must hold {train.name} beside {found[0]}{ending}, which is held out: add it")
+    return [train, *(path / f"{name}{ending}" for name in found)] if found else []
 
 
 def folders_of_parts(
@@ -38,20 +70,29 @@ def folders_of_parts(
 ) -> list[Path]:
     """Return the folders of training, held-out and then validation examples, or `path` alone.
 
-    Raises UserError for a folder to train on with none beside it, unless it `is_class` of that name: else all
-    that lie there would be clients.
+    Raises UserError for a folder to train on with none beside it, for one that is held out with none beside
+    it, and for parts by another name, unless it `is_class` of that name: else all that lie there would be
+    clients.
     """
     train = path / TRAIN
-    if not train.is_dir():
-        return [path]
-    if found := held_out_parts(lambda name: (path / name).is_dir()):
+    found = held_out_parts(lambda name: (path / name).is_dir())
+    if train.is_dir() and found:
         return [train, *(path / name for name in found)]
-    if is_class(train):
-        return [path]
-    raise UserError(
-        f"{path} must hold a folder {' or '.join(HELD_OUT)} beside {TRAIN}, with {what} to hold out: add "
-        f"one, or name {train}, of which a tenth is held out"
-    )
+    parts = [each for each in sorted(path.iterdir()) if each.name.casefold() in LIKE_PARTS and each.is_dir()]
+    for part in parts:
+        if is_class(part):
+            continue
+        if part == train:
+            raise UserError(
+                f"{path} must hold a folder {' or '.join(HELD_OUT)} beside {TRAIN}, with {what} to hold out: "
+                f"add one, or name {train}, of which a tenth is held out"
+            )
+        raise UserError(
+            f"{path} holds a folder {part.name}, and none that is called {TRAIN}: call the folder to train "
+            f"on {TRAIN} and what is held out {' or '.join(HELD_OUT)}, or rename {part.name} if it is a "
+            "client"
+        )
+    return [path]
 
 
 def hold_out(contents: Iterable[bytes]) -> tuple[Rows, Rows]:

@@ -136,6 +136,7 @@ def _listed(table: CsvTable, columns: Sequence[str]) -> Iterator[Picture]:
     """Yield the pictures that a table lists, below the folder in which it lies."""
     file, label, client = columns
     needed = [file, label, *([client] if client != CLIENT or client in table.columns else [])]
+    listed: dict[Path, int] = {}
     table.check_columns(needed)
     for part in table.filled(needed):
         owners = client_names(table, part, client) if client in needed else [""] * len(part.place)
@@ -147,6 +148,8 @@ def _listed(table: CsvTable, columns: Sequence[str]) -> Iterator[Picture]:
             if not is_picture(path):
                 allowed = f"the path of a picture that is there, below {table.path.parent}"
                 raise table.refuse(place, file, allowed, named)
+            if (first := listed.setdefault(path, place)) != place:
+                raise table.refuse(place, file, f"another picture than that of line {first}", named)
             yield Picture(path, class_name(table, place, label, of_class), owner)
 
 

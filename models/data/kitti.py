@@ -11,7 +11,7 @@ from models.core.config import TaskConfig
 from models.core.errors import UserError
 from models.data.boxes import Box, Canvas, Scene, boxed_dataset, read_scenes
 from models.data.dataset import Dataset
-from models.data.held_out import folders_of_parts, named_classes
+from models.data.held_out import TRAIN, folders_of_parts, named_classes
 from models.data.pictures import is_picture
 from models.data.source import source_path
 
@@ -66,8 +66,9 @@ def _halves(path: Path) -> list[Path]:
     """Return the folder of all pictures, or those of the halves."""
     if not path.is_dir():
         raise UserError(f"{path} must be a folder with {IMAGES} and {LABELS}")
-    parts = folders_of_parts(path)
-    return [path / TRAINING] if parts == [path] and (path / TRAINING / IMAGES).is_dir() else parts
+    if not (path / TRAIN).is_dir() and (path / TRAINING / IMAGES).is_dir():
+        return [path / TRAINING]
+    return folders_of_parts(path)
 
 
 def _clients(half: Path) -> dict[str, Path]:

@@ -72,7 +72,9 @@ def load_npz(config: TaskConfig, classes: Sequence[str] = (), validation: str = 
     require(largest < MOST_LABELS, "labels", f"< {MOST_LABELS}", largest)
     names = named_classes(classes) or tuple(str(label) for label in range(largest + 1))
     if largest >= len(names):
-        raise UserError(f"{path} has a label {largest}, and classes names {len(names)}: name all of them")
+        raise UserError(
+            f"{path} has a label {largest}, so classes must name {largest + 1} or more, got {len(names)}"
+        )
     return picture_dataset(config.dataset, halves, names)
 
 
@@ -90,9 +92,15 @@ def _halves(path: Path, archive: zipfile.ZipFile, validation: str) -> list[Half]
                 f"{path} must hold {' and '.join(val.values())} for validation = {validation!r}, it holds "
                 f"{', '.join(sorted(held))}"
             )
+        _check_whole(path, [train, test, val], held)
         in_training = [train, val] if validation == "train" else [train]
         held_out = val if validation == "test" else test
         of_halves = [in_training]
+        if not validation and val != train and val["image"] in held and test["image"] not in held:
+            raise UserError(
+                f"{path} holds {' and '.join(val.values())} and no {test['image']}: say what they are for, "
+                "as validation = 'train' or validation = 'test' in dataset-options"
+            )
         if held_out != train and set(held_out.values()) <= held:
             of_halves.append([held_out])
             if not validation and val != train and set(val.values()) <= held:
@@ -102,6 +110,15 @@ def _halves(path: Path, archive: zipfile.ZipFile, validation: str) -> list[Half]
         f"{path} must hold train_images and train_labels, x_train and y_train, or image and label; it holds "
         f"{', '.join(sorted(held)) or 'nothing'}"
     )
+
+
+def _check_whole(path: Path, parts: Sequence[Mapping[str, str]], held: set[str]) -> None:
+    """Raise UserError for pictures without their labels, or labels without pictures."""
+    for names in parts:
+        missing = sorted(set(names.values()) - held)
+        if len(missing) == 1:
+            (there,) = set(names.values()) & held
+            raise UserError(f"{path} holds {there} and no {missing[0]}: save both, or neither")
 
 
 def _half(path: Path, archive: zipfile.ZipFile, parts: Sequence[Mapping[str, str]]) -> Half:
@@ -131,11 +148,11 @@ def _labels(path: Path, archive: zipfile.ZipFile, names: Mapping[str, str]) -> N
     _header(archive, names["label"])
     with archive.open(names["label"] + _ENDING) as member:
         labels: NDArray[Any] = npy.read_array(member, allow_pickle=False)
-    if labels.dtype.kind not in "iu" or labels.min(initial=0) < 0:
-        raise UserError(
-            f"{path}: {names['label']} must be a whole number from 0 on for each picture, got {labels.dtype} "
-            f"{labels.shape}"
-        )
+    allowed = f"{path}: {names['label']} must be a whole number from 0 on for each picture"
+    if labels.dtype.kind not in "iu":
+        raise UserError(f"{allowed}, got {labels.dtype} {labels.shape}")
+    if labels.min(initial=0) < 0:
+        raise UserError(f"{allowed}, got {labels.min()}")
     return labels
 
 

@@ -1,11 +1,11 @@
 """Parallel text of one's own: line-aligned files as OPUS, Moses and WMT ship them, or tables with tabs."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from models.core.config import TaskConfig, require
 from models.data.dataset import Dataset
-from models.data.held_out import HELD_OUT, held_out_parts, share
+from models.data.held_out import HELD_OUT, held_out_files, share
 from models.data.parallel_files import Line, Reading, corpora, read_corpus
 from models.data.parallel_text import Pair, dataset_of
 from models.data.source import source_path
@@ -33,12 +33,13 @@ def load_parallel(
     """
     require(0 < test_fraction < 1, "test_fraction", "> 0 and < 1", test_fraction)
     how = Reading(source, target, source_column, target_column, client_column, max_bytes, skip_longer)
-    found = corpora(source_path(config), how)
+    path = source_path(config)
+    found = corpora(path, how)
     read = {name: read_corpus(files, how) for name, files in found.items()}
     lines = {
         name: [line._replace(client=line.client or name) for line in of] for name, (of, _) in read.items()
     }
-    train, *others = _parts(lines, test_fraction)
+    train, *others = _parts(lines, held_out_files(path, lines), test_fraction)
     clients = sorted({line.client for line in train})
     number = {client: place for place, client in enumerate(clients)}
     return dataset_of(
@@ -77,12 +78,11 @@ def held_out(sources: Collection[str], fraction: float) -> set[str]:
     return chosen if len(chosen) < len(shares) else chosen - {max(shares, key=shares.__getitem__)}
 
 
-def _parts(lines: Mapping[str, list[Line]], fraction: float) -> list[list[Line]]:
-    """Split the lines of files, by the names of the files where one is held out, else by their sources.
+def _parts(lines: Mapping[str, list[Line]], told: Sequence[str], fraction: float) -> list[list[Line]]:
+    """Split the lines of files, by the names of those that are `told` to be held out, else by their sources.
 
     A third part is for validation.
     """
-    told = held_out_parts(lines.__contains__) if len(lines) > 1 else []
     if told:
         train = [line for name, of in lines.items() if name not in HELD_OUT for line in of]
         return [train, *(lines[name] for name in told)]

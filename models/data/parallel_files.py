@@ -47,8 +47,10 @@ class Reading:
         )
         for name in ("source", "target"):
             ending = getattr(self, name)
-            fits = not set(ending) & set("/\\\0")
-            require(fits, name, "an ending of files such as 'de', without / and \\", ending)
+            fits = not set(ending) & set("/\\\0") and not ending.startswith(".")
+            require(
+                fits, name, "an ending of files such as 'de', without / and \\ and without its dot", ending
+            )
         for name, least in (
             ("source_column", 1),
             ("target_column", 1),
@@ -56,13 +58,21 @@ class Reading:
             ("max_bytes", 1),
         ):
             require(getattr(self, name) >= least, name, f">= {least}", getattr(self, name))
-        columns = [self.source_column, self.target_column, self.client_column]
+        given = (self.source_column, self.target_column, self.client_column)
+        aligned = self.source and given != (1, 2, 0)
+        require(not aligned, "source_column, target_column and client_column", "those of a table", [*given])
+        columns = [*given]
         apart = len(set(columns)) == len(columns)
         require(apart, "source_column, target_column and client_column", "three different columns", columns)
 
 
 def corpora(path: Path, how: Reading) -> Mapping[str, Sequence[Path]]:
     """Return what there is to read, by name: each of it one table, or two aligned files."""
+    if path.is_file() and how.source:
+        raise UserError(
+            f"{path} is one file, and source and target are the endings of two: leave the ending off the "
+            "path, or leave source and target out for a table"
+        )
     if path.is_file():
         return {path.stem: [path]}
     if path.is_dir() and not how.source:

@@ -70,6 +70,18 @@ WRONG: Mapping[str, Mapping[str, Wrong]] = {
         "a file that is no picture": Wrong({"scans/dog/broken.jpg": "no picture"}, "images:scans"),
         "pixels of 32 bits": Wrong({"scans/cat/1.tif": picture(mode="F")}, "images:scans"),
         "`train` with nothing to hold out": Wrong({"scans/train/cat/1.png": PNG}, "images:scans"),
+        "`test` with nothing to train on, or halves by another name": Wrong(
+            {"scans/Test/cat/1.png": PNG, "scans/Train/cat/1.png": PNG}, "images:scans"
+        ),
+        "`train.csv` with nothing to hold out": Wrong({"scans/train.csv": "file,label\n"}, "images:scans"),
+        "a picture that is listed twice": Wrong(
+            {
+                "labels.csv": "file,label\ncat/1.png,a\ncat/0.png,a\ncat/1.png,b\n",
+                "cat/0.png": PNG,
+                "cat/1.png": PNG,
+            },
+            "images:labels.csv",
+        ),
         "`DIR` without pictures": Wrong({"scans/notes.txt": ""}, "images:scans"),
         "pictures beside folders of them": Wrong(
             {"scans/cat/1.png": PNG, "scans/rome/cat/1.png": PNG}, "images:scans"

@@ -102,3 +102,9 @@ def test_options_that_are_refused(options: str, message: str, tmp_path: Path) ->
 def test_signs_that_no_turn_has(turn: str, message: str, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=f"line 1: turns must be {message}, got"):
         load(write(tmp_path / "talks.jsonl", {"turns": ["a", turn]}))
+
+
+def test_a_folder_with_nothing_to_train_on_is_refused(tmp_path: Path) -> None:
+    write(tmp_path / "test.jsonl", {"turns": ["a", "b"]})
+    with pytest.raises(UserError, match="must hold a file to train on beside test: add one"):
+        load(tmp_path)

@@ -191,6 +191,55 @@ def test_pictures_behind_a_link_are_seen_to_change(tmp_path: Path, monkeypatch: 
         assert sorted(found.tolist()) == sorted([30, 40, *shades])
 
 
+@pytest.mark.parametrize(
+    ("names", "why"),
+    [
+        (["test/cat", "test/dog"], "holds a folder test, and none that is called train: call the folder to"),
+        (["Train/cat", "Test/cat"], "holds a folder Test, and none that is called train: call the folder to"),
+        (["training/a", "testing/a"], "holds a folder testing, and none that is called train"),
+        (
+            ["train/a", "test/a", "val/a", "dev/a"],
+            "one part, or test and one more for validation, got test and",
+        ),
+    ],
+)
+def test_parts_that_would_be_clients_are_refused(tmp_path: Path, names: list[str], why: str) -> None:
+    for name in names:
+        paint(tmp_path / name, [10, 20])
+    with pytest.raises(UserError, match=why):
+        load("images:.", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [
+        (
+            "train.csv",
+            r"must hold test.csv or .* beside train.csv: add one, or name .*train.csv, of which a tenth",
+        ),
+        ("test.csv", "must hold train.csv beside test.csv, which is held out: add it"),
+    ],
+)
+@pytest.mark.parametrize("kind", ["images", "multimodal"])
+def test_a_table_without_its_other_half_is_not_ignored(
+    tmp_path: Path, kind: str, name: str, why: str
+) -> None:
+    paint(tmp_path / "scans", [10, 20])
+    (tmp_path / name).write_text("file,label\nscans/00.png,cat\n", encoding="utf-8")
+    with pytest.raises(UserError, match=why):
+        load(f"{kind}:.", tmp_path)
+
+
+def test_a_picture_is_listed_once(tmp_path: Path) -> None:
+    paint(tmp_path / "scans", [10, 20])
+    listed = "file,label\nscans/00.png,cat\nscans/01.png,cat\nscans/00.png,dog\n"
+    (tmp_path / "x.csv").write_text(listed, encoding="utf-8")
+    with pytest.raises(
+        UserError, match="line 4: file must be another picture than that of line 2, got 'scans/00"
+    ):
+        load("images:x.csv", tmp_path)
+
+
 def test_a_folder_whose_name_is_no_text_is_refused(tmp_path: Path) -> None:
     paint(tmp_path / "rome\udcff" / "cat", [10] * 9)
     with pytest.raises(UserError, match="client_names must be of printable characters, got 'rome"):
@@ -299,7 +348,7 @@ def test_arrays_of_both_halves(tmp_path: Path, names: tuple[str, str]) -> None:
     images, labels = names
     halves = {images: GREY, labels: LABELS[:, None]}
     halves |= {images.replace("train", "test"): GREY[:4], labels.replace("train", "test"): LABELS[:4, None]}
-    np.savez(tmp_path / "x.npz", val_images=GREY, **halves)
+    np.savez(tmp_path / "x.npz", **halves)
     dataset = load("npz:x.npz", tmp_path)
     assert dataset.train["image"].shape == (20, 1, 3, 5)
     assert dataset.train["image"][:, 0, 0, 0].tolist() == [*range(20)]
@@ -362,13 +411,27 @@ def test_an_array_whose_columns_lie_together(tmp_path: Path) -> None:
             {},
             "label must be a whole number from 0 on for each of 20",
         ),
-        ({"image": GREY, "label": LABELS - 1}, {}, "label must be a whole number from 0 on"),
+        (
+            {"image": GREY, "label": LABELS - 1},
+            {},
+            "label must be a whole number from 0 on for each picture, got -1",
+        ),
+        (
+            {"train_images": GREY, "train_labels": LABELS, "test_images": GREY},
+            {},
+            "holds test_images and no test_labels: save both, or neither",
+        ),
+        (
+            {"train_images": GREY, "train_labels": LABELS, "val_images": GREY, "val_labels": LABELS},
+            {},
+            "holds val_images and val_labels and no test_images: say what they are for",
+        ),
         ({"image": GREY, "label": LABELS / 2}, {}, "label must be a whole number from 0 on"),
         ({"image": GREY, "label": LABELS + 10**6}, {}, "labels must be < 10000, got 1000002"),
         (
             {"image": GREY, "label": LABELS},
             {"classes": ["a"]},
-            "has a label 2, and classes names 1: name all of",
+            "has a label 2, so classes must name 3 or more, got 1",
         ),
         ({"image": np.array([{}]), "label": LABELS}, {}, "it must hold arrays of numbers"),
     ],

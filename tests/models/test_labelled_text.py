@@ -301,7 +301,8 @@ def test_a_text_that_is_too_long(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 def test_a_folder_without_the_halves(tmp_path: Path) -> None:
     write(tmp_path / "train.csv", "text,label", [("a", "b")])
     with pytest.raises(
-        UserError, match=r"must be a csv file, or a folder with train.csv and test.csv or val.csv or valid"
+        UserError,
+        match=r"must hold test.csv or val.csv or valid.csv or .* beside train.csv: add one, or name",
     ):
         load(f"csv:{tmp_path}")
 

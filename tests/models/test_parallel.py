@@ -90,11 +90,13 @@ def test_a_folder_of_tables(tmp_path: Path) -> None:
     dataset = load(tmp_path)
     assert dataset.client_names == ("a", "b")
     assert pairs(dataset.test) == [("drei", "three")]
-    write(tmp_path, val_tsv=["vier\tfour"])
+    write(tmp_path, test_tsv=["vier\tfour"])
     load_dataset.cache_clear()
     dataset = load(tmp_path)
     assert dataset.client_names == ("a", "b")
     assert pairs(dataset.test) == [("vier", "four")]
+    assert dataset.validation is not None
+    assert pairs(dataset.validation) == [("drei", "three")]
 
 
 def test_a_client_without_a_name_is_refused_by_its_line(tmp_path: Path) -> None:
@@ -176,12 +178,32 @@ WRONG: dict[str, tuple[dict[str, list[str]], str, str]] = {
     "a-folder-as-an-ending": (
         {"train_de": GERMAN, "train_en": ENGLISH},
         "source = 'x/de', target = 'en'",
-        r"^source must be an ending of files such as 'de', without / and \\, got 'x/de'$",
+        r"^source must be an ending of files such as 'de', without / and \\ and without its dot, got 'x/de'$",
     ),
     "signs-for-any-folder": (
         {"train_de": GERMAN, "train_en": ENGLISH},
         "source = 'de', target = '**/en'",
-        r"^target must be an ending of files such as 'de', without / and \\, got '\*\*/en'$",
+        r"^target must be an ending of files such as 'de', without / and \\ and .* dot, got '\*\*/en'$",
+    ),
+    "an-ending-with-its-dot": (
+        {"train_de": GERMAN, "train_en": ENGLISH},
+        "source = '.de', target = 'en'",
+        "^source must be an ending of files such as 'de', without .* its dot, got '.de'$",
+    ),
+    "columns-of-aligned-files": (
+        {"train_de": GERMAN, "train_en": ENGLISH},
+        f"{ALIGNED}, client_column = 3",
+        r"^source_column, target_column and client_column must be those of a table, got \[1, 2, 3\]$",
+    ),
+    "nothing-to-train-on": (
+        {"test_tsv": ["eins\tone"]},
+        "",
+        "must hold a file to train on beside test: add one$",
+    ),
+    "a-third-part-that-is-held-out": (
+        {"train_tsv": ["eins\tone"], "val_tsv": ["zwei\ttwo"], "dev_tsv": ["drei\tthree"]},
+        "",
+        "^what is held out must be one part, or test and one more for validation, got val and dev: rename or",
     ),
     "one-column-twice": (
         {"train_tsv": ["eins\tone"]},
@@ -222,3 +244,11 @@ def test_a_small_file_has_one_text_on_either_side(tmp_path: Path) -> None:
     for lines in (["a\tb"], []):
         with pytest.raises(UserError, match="must hold at least one example, got none"):
             load(table(lines, tmp_path))
+
+
+def test_one_of_two_aligned_files_is_no_path_of_both(tmp_path: Path) -> None:
+    write(tmp_path, news_de=GERMAN, news_en=ENGLISH)
+    with pytest.raises(
+        UserError, match=r"news\.de is one file, and source and target are the endings of two: le"
+    ):
+        load(tmp_path / "news.de", ALIGNED)
