@@ -79,6 +79,9 @@ def read_labelled_text(
         surveys.append(_survey(table, each))
     found = {each for survey in surveys for each in survey.names}
     given, known = ([*map(label_text, each)] for each in (classes, tables[0].classes(columns.label)))
+    if given or known:
+        for table, survey in zip(tables, surveys, strict=True):  # so that the line names the one at fault
+            class_names(table.name, survey.names, given, known)
     names = class_names(tables[0].name, found, given, known)
     halves = [_kept(*each, names) for each in zip(tables, surveys, of_tables, strict=True)]
     train_rows = np.arange(len(surveys[0].label))

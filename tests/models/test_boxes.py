@@ -197,8 +197,18 @@ def test_hostile_numbers_of_coco_are_one_line(tmp_path: Path, box: str, line: st
     [
         ("", "", {"ignore": ["dogg"]}, "unknown category in ignore of coco:. 'dogg': did you mean dog?"),
         ("", "", {"ignore": "dog"}, "ignore must be a list of names such as .*, each once, got 'dog'"),
-        ('"width": 40', '"width": 41', {}, "a.png has width 40 and height 20, and its annotations say 41 and 20"),
-        ('"height": 20', '"height": "20"', {}, "its annotations say 40 and '20': mend them, or leave both out"),
+        (
+            '"width": 40',
+            '"width": 41',
+            {},
+            "a.png has width 40 and height 20, and its annotations say 41 and 20",
+        ),
+        (
+            '"height": 20',
+            '"height": "20"',
+            {},
+            "its annotations say 40 and '20': mend them, or leave both out",
+        ),
         ('"b.png"', '"a.png"', {}, "images must differ in file_name, got 'a.png' twice"),
         ('"id": 3, "file_name"', '"id": 7, "file_name"', {}, "images must differ in id, got 7 twice"),
         ('"id": 18', '"id": 1', {}, "categories must differ in id, got 1 twice"),
@@ -232,7 +242,9 @@ def test_a_category_that_one_node_lacks_may_be_ignored_where_classes_are_named(t
 
 def test_held_out_annotations_alone_are_not_trained_on(tmp_path: Path) -> None:
     write_coco(tmp_path, "instances_test2017")
-    with pytest.raises(UserError, match=r"lacks a JSON file with 'train' .* beside instances_test2017.json: "):
+    with pytest.raises(
+        UserError, match=r"lacks a JSON file with 'train' .* beside instances_test2017.json: "
+    ):
         load("coco:.", tmp_path)
 
 

@@ -258,7 +258,7 @@ GOOD = '{"text": "a", "label": "b"}'
         (
             "",
             {},
-            "{} needs the columns text, and lacks text: it has ''; name its own in dataset",
+            "{} is empty: give rows with the columns text$",
         ),
         (GOOD + '\n{"text": "a"', {}, r"{}, line 2: no JSON object \(.*\): give a line such as"),
         (GOOD + "\n[1]", {}, r"{}, line 2: no JSON object \(it is '\[1\]'\)"),
