@@ -99,8 +99,8 @@ def _files(path: Path) -> list[Path]:
     parts = [_part_of(file) for file in found]
     if parts == [HELD_OUT[0]]:
         raise UserError(
-            f"{folder} lacks a JSON file with {TRAIN!r} as a word of its name beside {found[0].name}: add one, "
-            "or rename the latter, of which a tenth is held out then"
+            f"{folder} lacks a JSON file with {TRAIN!r} as a word of its name beside {found[0].name}: add "
+            "one, or rename the latter, of which a tenth is held out then"
         )
     if len(found) == 1:
         return found

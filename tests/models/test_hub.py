@@ -342,7 +342,7 @@ def test_what_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
         UserError, match=r"must be a folder or a file that is there, got .*/x; a name of the hub"
     ):
         load("hf:x", tmp_path)
-    with pytest.raises(UserError, match="must be a folder or a file that is there, got /no/such$"):
+    with pytest.raises(UserError, match=r"must be a folder or a file that is there, got /no/such$"):
         load_dataset(TaskConfig(dataset="hf:/no/such"))
     with pytest.raises(
         UserError, match=r"'hf:x' cannot be loaded \(.*\); it is fetched where download is true"

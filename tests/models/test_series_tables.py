@@ -234,10 +234,10 @@ def test_thousands_are_no_fractions(tmp_path: Path) -> None:
         ("value = 7", "value must be a column's name, or a list of them, got 7"),
         (
             "time = 'day'",
-            "needs the columns client, day, value, and lacks day: it has 'time,value,client'; name one that it has, and delim",
+            "needs .*, and lacks day: it has 'time,value,client'; name one that it has, and delim",
         ),
         ("encoding = 'x'", "encoding must be one that Python knows, such as 'utf-8', 'latin-1'"),
-        ("delimiter = ';;'", r"delimiter must be one sign such as ',', ';' or a tab \(\"\\t\"\), got ';;'"),
+        ("delimiter = ';;'", r"such as ',', ';' or a tab \(.\\t.\), got ';;'"),
         ("decimal = ',', quote = ''", "decimal must be another sign than delimiter, got ','"),
         ("decimal = ';'", "decimal must be '.' or ',', got ';'"),
         ("window = 200", "has 200 values, too few for windows of 200 .* or set a smaller window"),
@@ -277,7 +277,7 @@ def test_bytes_that_are_no_utf8(tmp_path: Path) -> None:
         (
             "csv:/a.csv",
             "/data",
-            "after 'csv:' dataset must have an absolute path, or a path relative to data-dir",
+            "after 'csv:' data-dir is set, so give a path relative to it, or leave data-dir out, got '/a",
         ),
         ("csv:", "/data", "dataset must be 'csv:FILE', got 'csv:'"),
         ("csv", "", "dataset must be 'csv:FILE', got 'csv'"),
