@@ -1,7 +1,7 @@
 """Tasks by name."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 from models.control.dqn import QLearning
 from models.core.config import TaskConfig, parse_options
@@ -55,8 +55,7 @@ def load_task(config: TaskConfig, dataset: Dataset) -> Task:
     `freeze`, patterns of parameters that stay as they are.
     Raises UserError for an unknown task, options that it does not take, or data of another kind.
     """
-    classes = task_classes(config.task, find(config.task, "task", TASKS, ENTRY_POINTS))
-    cls = _for_kind(config.task, classes, dataset)
+    cls = find_task(config.task, dataset)
     options = parse_options("task-options", config.task_options)
     local = _patterns("local", options.pop("local", []))
     freeze = _patterns("freeze", options.pop("freeze", []))
@@ -91,8 +90,9 @@ def task_classes(name: str, found: object) -> tuple[type[Task], ...]:
     return classes
 
 
-def _for_kind(name: str, classes: Sequence[type[Task]], dataset: Dataset) -> type[Task]:
-    """Return the task that learns from the dataset's kind of data."""
+def find_task(name: str, dataset: Dataset) -> type[Task]:
+    """Return the task of this name that learns from the dataset's kind of data; UserError where none does."""
+    classes = task_classes(name, find(name, "task", TASKS, ENTRY_POINTS))
     for cls in classes:
         if cls.kind == dataset.kind:
             return cls

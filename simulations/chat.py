@@ -42,7 +42,7 @@ def load_speaker(given: Path) -> Speaker:
 
     Raises UserError where that is no run of a task that writes texts, or has kept no whole model.
     """
-    kept = load_kept_model(given, "chat", _check_writes, whole=True)
+    kept = load_kept_model(given, "chat:", _check_writes, whole=True)
     assert isinstance(kept.task, TextToText)
     name = f"{kept.run.name} ({kept.config.task}, its {kept.weights.path.stem} model)"
     return Speaker(kept.task, kept.model, name)

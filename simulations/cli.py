@@ -346,10 +346,12 @@ def draw_partition(scenario: str, output: Path, override: tuple[str, ...]) -> No
     from models.data.datasets import load_dataset
     from models.data.partition import count_labels, counted_classes, make_partition
     from models.data.picture import partition_figure
+    from models.registry import find_task
     from simulations.scenario import load_scenario
 
     config = read(TaskConfig, load_scenario(scenario, override))
     dataset = load_dataset(config)
+    find_task(config.task, dataset)  # a picture of what no run could begin with would mislead
     counts = count_labels(dataset, make_partition(dataset, config), range(min(config.num_clients, 100)))
     figure = partition_figure(counts, counted_classes(dataset), config.num_clients)
     try:

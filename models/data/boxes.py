@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from models.core.config import require
-from models.core.errors import UserError
+from models.core.errors import UserError, shown
 from models.data.dataset import Dataset, Examples, Indices
-from models.data.held_out import hold_out
+from models.data.held_out import hold_out, named_classes
 from models.data.large import take_rows, zeros
 from models.data.pictures import MODES, opaque, read_picture
 
@@ -41,6 +41,8 @@ class Scene(NamedTuple):
     path: Path
     boxes: Sequence[Box]
     client: str = ""
+    size: tuple[object, object] = (None, None)
+    """Its width and height as its annotations say them; None = they do not."""
 
 
 class Laid(NamedTuple):
@@ -124,12 +126,27 @@ def read_scenes(scenes: Sequence[Scene], classes: Sequence[str], canvas: Canvas)
     labels: list[list[int]] = []
     for row, scene in enumerate(scenes):
         laid = read_picture(scene.path, canvas.lay)
+        if any(said not in (None, found) for said, found in zip(scene.size, laid.before, strict=True)):
+            # Its boxes are of another picture, or of another size of this one.
+            width, height = scene.size
+            raise UserError(
+                f"{scene.path} has width {laid.before[0]} and height {laid.before[1]}, and its annotations "
+                f"say {shown(width)} and {shown(height)}: mend them, or leave both out"
+            )
         images[row] = laid.pixels
         cut = [(laid.cut(box.corners), number[box.label]) for box in scene.boxes]
         boxes.append([corners for corners, _ in cut if corners])
         labels.append([label for corners, label in cut if corners])
     skipped = sum(len(scene.boxes) for scene in scenes) - sum(map(len, boxes))
     return Half(images, *padded(boxes, labels), skipped)
+
+
+def ignored_classes(given: object) -> tuple[str, ...]:
+    """Return the classes that the option `ignore` names; () where it names none."""
+    try:
+        return named_classes(given)
+    except UserError as error:  # which says it of `classes`
+        raise UserError(f"ignore{str(error).removeprefix('classes')}") from error
 
 
 def padded(

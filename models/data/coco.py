@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from models.core.config import TaskConfig
-from models.core.errors import UserError, shown
+from models.core.errors import UserError, shown, unknown
 from models.core.paths import leads_out
-from models.data.boxes import Box, Canvas, Corners, Scene, boxed_dataset, read_scenes
+from models.data.boxes import Box, Canvas, Corners, Scene, boxed_dataset, ignored_classes, read_scenes
 from models.data.dataset import Dataset
-from models.data.held_out import HELD_OUT, TRAIN, class_names, held_out_parts, label_name, named_classes
+from models.data.held_out import HELD_OUT, TRAIN, class_names, held_out_parts, label_name
 from models.data.names import LONGEST_CLIENT, is_client
 from models.data.pictures import is_picture
 from models.data.source import source_path
@@ -48,8 +48,11 @@ def load_coco(
     """
     canvas, path = Canvas(width, height, channels), source_path(config)
     halves = [Annotations.read(file, path) for file in _files(path)]
-    left_out = set(named_classes(ignore))
+    left_out = set(ignored_classes(ignore))
     known = {name for half in halves for name in half.names.values()}
+    # With `classes` a misspelt name shows as a category that neither names, and a node may lack some.
+    if not classes and (strange := sorted(left_out - known)):
+        raise unknown(f"category in ignore of {config.dataset}", strange[0], known)
     found = known - left_out
     names = class_names(path, found, classes, sorted(found))
     if not names:
@@ -93,9 +96,14 @@ def _files(path: Path) -> list[Path]:
     found = sorted(file for file in folder.glob("*.json") if not file.name.startswith("."))
     instances = [file for file in found if file.name.startswith(PREFIX)]
     found = instances or found  # beside captions and key points
+    parts = [_part_of(file) for file in found]
+    if parts == [HELD_OUT[0]]:
+        raise UserError(
+            f"{folder} lacks a JSON file with {TRAIN!r} as a word of its name beside {found[0].name}: add "
+            "one, or rename the latter, of which a tenth is held out then"
+        )
     if len(found) == 1:
         return found
-    parts = [_part_of(file) for file in found]
     halves = [TRAIN, *held_out_parts(parts.__contains__)]
     if len(halves) > 1 and all(parts.count(half) == 1 for half in halves):
         return [found[parts.index(half)] for half in halves]
@@ -128,24 +136,30 @@ class Annotations:
     def read(cls, file: Path, path: Path) -> "Annotations":
         """Return what a file holds; UserError for what is not COCO's."""
         try:
-            held = json.loads(file.read_text(encoding="utf-8"))
+            held = json.loads(file.read_text(encoding="utf-8-sig"))
         except (ValueError, RecursionError) as error:  # also of 5,000 digits, or 5,000 brackets
             raise UserError(f"{file} is no JSON file that can be read ({error})") from error
         for part in PARTS:
             entries = held.get(part) if isinstance(held, dict) else None
             if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
                 raise UserError(f"{file} must hold a list {part!r} of objects, as COCO's files do")
-        names = {}
+        names: dict[int, str] = {}
         for entry in held["categories"]:
             text = entry.get("name")
             if not isinstance(text, str) or not text.strip() or not text.isprintable():
                 raise UserError(f"{file}: the name of a category must be printable, got {shown(text)}")
             names[_id(file, "categories", "id", entry)] = label_name(text.strip())
-        if len(set(names.values())) < len(held["categories"]):
-            raise UserError(f"{file}: categories must have different ids and names, got one twice")
         images = {_id(file, "images", "id", entry): entry for entry in held["images"]}
-        if not images or len(images) < len(held["images"]):
-            raise UserError(f"{file}: images must have different ids, and be one at least")
+        for part, key, given in (
+            ("categories", "id", [entry["id"] for entry in held["categories"]]),
+            ("categories", "name", [label_name(entry["name"].strip()) for entry in held["categories"]]),
+            ("images", "id", [entry["id"] for entry in held["images"]]),
+            ("images", "file_name", [entry.get("file_name") for entry in held["images"]]),
+        ):
+            if not given:
+                raise UserError(f"{file}: {part} must be one at least, got none")
+            if twice := _first_twice(given):
+                raise UserError(f"{file}: {part} must differ in {key}, got {shown(twice[0])} twice")
         stem = file.stem.removeprefix(PREFIX)
         folders = [path / stem, path / IMAGES / stem, path / IMAGES, path]
         return cls(file, folders, images, names, held["annotations"])
@@ -169,7 +183,12 @@ class Annotations:
             aside = name in ignored or entry.get("iscrowd") == 1
             boxes[image].append(Box(self._corners(entry), None if aside else name))
         return [
-            Scene(self._picture(self.images[number]), of_image, self._owner(self.images[number], client))
+            Scene(
+                self._picture(self.images[number]),
+                of_image,
+                self._owner(self.images[number], client),
+                (self.images[number].get("width"), self.images[number].get("height")),
+            )
             for number, of_image in boxes.items()
         ]
 
@@ -207,6 +226,17 @@ class Annotations:
                 f"most {LONGEST_CLIENT} printable characters, got {shown(given)}"
             )
         return name
+
+
+def _first_twice(given: Sequence[Any]) -> list[Any]:
+    """Return the first text or number that has been there before, alone in a list; [] where none has."""
+    seen: set[Any] = set()
+    for each in given:
+        if isinstance(each, str | int):  # what is neither gets a line of its own
+            if each in seen:
+                return [each]
+            seen.add(each)
+    return []
 
 
 def _is_finite(value: object) -> bool:

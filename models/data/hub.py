@@ -209,13 +209,15 @@ def _load(config: TaskConfig, subset: str, places: Places) -> Any:
 
     path, name = _own_path(config), config.dataset.partition(":")[2]
     if path is None and (Path(name).is_absolute() or (config.data_dir and not config.download)):
+        of_hub = "a name of the hub is read where data-dir is '' or download is true"
         raise UserError(
             f"dataset {config.dataset!r} must be a folder or a file that is there, got "
-            f"{Path(config.data_dir, name)}; a name of the hub is read where data-dir is '' or download is "
-            "true"
+            f"{Path(config.data_dir, name)}{'' if Path(name).is_absolute() else f'; {of_hub}'}"
         )
     bars = datasets.is_progress_bar_enabled()
     datasets.disable_progress_bars()  # every worker would print them
+    loud = datasets.logging.get_verbosity()
+    datasets.logging.set_verbosity(datasets.logging.CRITICAL)  # what it says of an error is in our line
     before = datasets.config.HF_HUB_OFFLINE
     datasets.config.HF_HUB_OFFLINE = before or path is not None or not config.download
     try:
@@ -229,13 +231,26 @@ def _load(config: TaskConfig, subset: str, places: Places) -> Any:
     except UserError:
         raise
     except Exception as error:  # the library raises whatever what it reads with does
-        why = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
-        advice = "" if path else "; it is fetched where download is true"
+        if path and (empty := [each for each in files_below(path) if _is_empty(each)]):
+            raise UserError(f"{empty[0]} is empty: give it rows, or leave it out") from error
+        cause: BaseException = error
+        while isinstance(cause, datasets.exceptions.DatasetGenerationError) and cause.__cause__:
+            cause = cause.__cause__  # the former says no more than that there was an error
+        why = f"{type(cause).__name__}: {' '.join(str(cause).split())[:300]}"
+        of_hub = (
+            "check its name and the network" if config.download else "it is fetched where download is true"
+        )
+        advice = "" if path else f"; {of_hub}"
         raise UserError(f"dataset {config.dataset!r} cannot be loaded ({why}){advice}") from error
     finally:
         datasets.config.HF_HUB_OFFLINE = before
+        datasets.logging.set_verbosity(loud)
         if bars:
             datasets.enable_progress_bars()
+
+
+def _is_empty(file: Path) -> bool:
+    return file.suffix.lower() in _READERS and not file.stat().st_size
 
 
 def _one_file(path: Path) -> Any:

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from models.core.errors import UserError
+from models.core.errors import UserError, shown
 from models.data.dataset import Dataset, Examples
 from models.data.held_out import class_names, hold_out
 from models.data.large import take_rows, zeros
@@ -36,6 +36,13 @@ class TextColumns:
     label: str
     client: str
     """"" = the table knows of no clients."""
+
+    def __post_init__(self) -> None:
+        if len({*self.text, self.label, self.client}) < 2 + len(self.text):
+            raise UserError(
+                f"text, label and client must name different columns, got {shown(list(self.text))}, "
+                f"{shown(self.label)} and {shown(self.client)}"
+            )
 
     @property
     def needed(self) -> list[str]:
@@ -72,6 +79,9 @@ def read_labelled_text(
         surveys.append(_survey(table, each))
     found = {each for survey in surveys for each in survey.names}
     given, known = ([*map(label_text, each)] for each in (classes, tables[0].classes(columns.label)))
+    if given or known:
+        for table, survey in zip(tables, surveys, strict=True):  # so that the line names the one at fault
+            class_names(table.name, survey.names, given, known)
     names = class_names(tables[0].name, found, given, known)
     halves = [_kept(*each, names) for each in zip(tables, surveys, of_tables, strict=True)]
     train_rows = np.arange(len(surveys[0].label))

@@ -5,6 +5,8 @@ from collections.abc import Mapping
 from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from models.core.errors import UserError, unknown
 from models.data.game_packages import is_atari, package_of, register
 from models.data.observations import atari_game, observed, shows_the_screen, sizes_of
@@ -66,7 +68,6 @@ def check_arguments(wanted: Wanted) -> None:
 def check_spaces(wanted: Wanted, physics: Mapping[str, float]) -> dict[str, Any]:
     """Return the sizes that a network needs; UserError for what cannot be made, or learned by Q-values."""
     from gymnasium.error import Error, NameNotFound, NamespaceNotFound
-    from gymnasium.spaces import Discrete
 
     id_, given = wanted.id, {**wanted.arguments, **physics}
     # No such name or package; a constructor's refusal. What it raises of arguments may be anything.
@@ -84,8 +85,18 @@ def check_spaces(wanted: Wanted, physics: Mapping[str, float]) -> dict[str, Any]
             reason += f" Where a package registers it, name that too: 'gym:PACKAGE:{id_}'"
         shown = "".join(f", {name} = {value}" for name, value in given.items())
         raise UserError(f"gymnasium cannot make {id_!r}{shown}: {reason}") from error
-    actions, observations, spec = env.action_space, env.observation_space, env.spec
-    env.close()
+    with closing(env):
+        sizes = _sizes(env, wanted)
+        if physics:
+            _check_first_step(env, id_, sizes["first_action"], physics)
+    return sizes
+
+
+def _sizes(env: "Env[Any, Any]", wanted: Wanted) -> dict[str, Any]:
+    """Return the sizes that a network needs; UserError for what is not learned by Q-values."""
+    from gymnasium.spaces import Discrete
+
+    actions, observations, spec, id_ = env.action_space, env.observation_space, env.spec, wanted.id
     if not isinstance(actions, Discrete):
         raise UserError(f"{id_} must have discrete actions, one Q-value each; its actions are {actions}")
     sizes = sizes_of(observations, _stack(id_, wanted.arguments))
@@ -100,6 +111,24 @@ def check_spaces(wanted: Wanted, physics: Mapping[str, float]) -> dict[str, Any]
             f"add {LIMIT}=500, say, after its '?'"
         )
     return {**sizes, "num_actions": int(actions.n), "first_action": int(actions.start)}
+
+
+def _check_first_step(
+    env: "Env[Any, Any]", id_: str, first_action: int, physics: Mapping[str, float]
+) -> None:
+    """Raise UserError for physics by which one step leads to no number, as a pole of length 0 does."""
+    with np.errstate(all="ignore"):
+        try:
+            env.reset(seed=0)
+            seen, *_ = env.step(first_action)
+            reason = "" if np.isfinite(np.asarray(seen)).all() else "its observation is not finite"
+        except Exception as error:
+            if not isinstance(error, ArithmeticError):
+                return  # a fault of its code shows itself when somebody acts in it
+            reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
+    if reason:
+        shown = ", ".join(f"{name} = {value:g}" for name, value in physics.items())
+        raise UserError(f"{id_} cannot be stepped with {shown} ({reason}): set other numbers")
 
 
 def _stack(id_: str, arguments: Mapping[str, Any]) -> int:

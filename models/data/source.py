@@ -91,13 +91,18 @@ class Source:
 
 
 def source_path(config: TaskConfig) -> Path:
-    """Return the path after the name in `config.dataset`: absolute, or relative to `config.data_dir`.
+    """Return the path after the name in `config.dataset`: relative to `config.data_dir` if set, or absolute.
 
     Raises UserError for neither and for both: a node that has its own data-dir would read past it.
     """
     kind, _, path = config.dataset.partition(":")
     if path and Path(path).is_absolute() != bool(config.data_dir):
         return Path(config.data_dir, path)
+    if path and config.data_dir:
+        raise UserError(
+            f"after '{kind}:' data-dir is set, so give a path relative to it, or leave data-dir out, got "
+            f"{path!r} and data-dir {config.data_dir!r}"
+        )
     raise UserError(
         f"after '{kind}:' dataset must have an absolute path, or a path relative to data-dir where that is "
         f"set, got {path!r} and data-dir {config.data_dir!r}"

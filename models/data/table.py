@@ -14,6 +14,18 @@ from models.core.errors import UserError
 
 PART = 1000
 """Rows that are read at a time: few enough to stay in a CPU's cache."""
+_EXAMPLES = {
+    "time": "time = 'date'",
+    "value": "value = 'price'",
+    "client": "client = 'shop', or '' where it has none",
+    "text": "text = 'letter'",
+    "label": "label = 'topic'",
+    "file": "file = 'path'",
+    "image": "image = 'picture'",
+    "tokens": "words = 'sentence'",
+    "ner_tags": "tags = 'entities'",
+}
+"""Name of a column where nobody gives another -> the option that does, with an example."""
 _LONGEST_CELL = 60
 """Characters of a value that an error shows."""
 
@@ -54,18 +66,25 @@ class Table(ABC):
 
     def check_columns(self, needed: Sequence[str]) -> None:
         """Raise UserError for a column that the table lacks or has twice."""
+        if not self.columns:
+            raise UserError(f"{self.name} is empty: give rows with the columns {', '.join(needed)}")
         if missing := [column for column in needed if column not in self.columns]:
             raise UserError(
                 f"{self.name} needs the columns {', '.join(needed)}, and lacks {', '.join(missing)}: it has "
-                f"{','.join(self.columns)[:100]!r}; {self.advice}"
+                f"{','.join(self.columns)[:100]!r}; {self.advice or self.advice_on(missing)}"
             )
         if twice := [column for column in needed if self.columns.count(column) > 1]:
             raise UserError(f"{self.name} has the column {twice[0]} twice: rename one of them")
 
     @property
     def advice(self) -> str:
-        """What to do where a column is not found."""
-        return "name its own in dataset-options, such as value = 'price' or label = 'topic'"
+        """What to do where a column is not found; "" = what `advice_on` says of those that are missing."""
+        return ""
+
+    def advice_on(self, missing: Sequence[str]) -> str:
+        """Return what to do where these columns are not found: name others, by an option that is theirs."""
+        example = next((_EXAMPLES[column] for column in reversed(missing) if column in _EXAMPLES), "")
+        return f"name its own in dataset-options, such as {example}" if example else "name one that it has"
 
     def filled(self, columns: Sequence[str]) -> Iterator[Part]:
         """Yield what `parts` does; UserError for the first value that is not filled in."""

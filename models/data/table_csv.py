@@ -20,13 +20,18 @@ QUOTE = '"'
 class CsvTable(Table):
     """A CSV file whose first line names the columns; an empty line is no row.
 
-    A value between quotes may hold delimiters and the ends of lines, unless `quote` is "".
+    A value between quotes may hold delimiters and the ends of lines, unless `quote` is "". It is None for a
+    loader without such an option, of which no error then speaks.
     """
 
-    def __init__(self, path: Path, encoding: str = "utf-8", delimiter: str = ",", quote: str = QUOTE) -> None:
+    def __init__(
+        self, path: Path, encoding: str = "utf-8", delimiter: str = ",", quote: str | None = None
+    ) -> None:
         fits = len(delimiter) == 1 and delimiter not in '\r\n"\0 '
-        require(fits, "delimiter", r"one sign such as ',', ';' or a tab (\"\\t\")", delimiter)
-        require(quote in (QUOTE, ""), "quote", f"{QUOTE!r}, or '' where quotes are parts of values", quote)
+        require(fits, "delimiter", "one sign such as ',', ';' or a tab (\"\\t\")", delimiter)
+        require(
+            quote in (QUOTE, "", None), "quote", f"{QUOTE!r}, or '' where quotes are parts of values", quote
+        )
         self.path, self.name = path, str(path)
         self.encoding, self.delimiter = check_encoding(encoding), delimiter
         self.quote = quote
@@ -36,12 +41,11 @@ class CsvTable(Table):
         """Return the names in the first line."""
         return next(self._lines())[1]
 
-    @property
-    def advice(self) -> str:
-        """Name the delimiter too."""
+    def advice_on(self, missing: Sequence[str]) -> str:
+        """Return it with the delimiter."""
         signs = {",": "commas", "\t": "tabs"}
         between = signs.get(self.delimiter, repr(self.delimiter))
-        return f"{super().advice}, and delimiter where it has other signs than {between} between"
+        return f"{super().advice_on(missing)}, and delimiter where it has other signs than {between} between"
 
     def parts(self, columns: Sequence[str]) -> Iterator[Part]:
         """Yield the rows below the first line."""
@@ -57,9 +61,9 @@ class CsvTable(Table):
         before = csv.field_size_limit(LONGEST_CELL)
         try:
             with self.path.open(encoding=self.encoding, newline="") as file:
-                quoting: Literal[0, 3] = csv.QUOTE_MINIMAL if self.quote else csv.QUOTE_NONE
+                quoting: Literal[0, 3] = csv.QUOTE_NONE if self.quote == "" else csv.QUOTE_MINIMAL
                 reader = csv.reader(file, strict=True, delimiter=self.delimiter, quoting=quoting)
-                header = [name.strip() for name in next(reader, [])]
+                header = [name.strip() for name in next(filter(None, reader), [])]
                 yield 1, header
                 number = reader.line_num
                 for row in reader:
@@ -72,9 +76,11 @@ class CsvTable(Table):
         except UnicodeError as error:
             raise other_encoding(self.name, self.encoding, error) from error
         except csv.Error as error:
+            advice = "where quotes are parts of the values, set quote = '' in dataset-options"
+            if self.quote is None:
+                advice = "where a quote is a part of a value, write it twice in a value between quotes"
             raise UserError(
-                f"{self.path}, line {number + 1}: no row of a CSV file ({error}); where quotes are parts of "
-                "the values, set quote = '' in dataset-options of csv"
+                f"{self.path}, line {number + 1}: no row of a CSV file ({error}); {advice}"
             ) from error
         except OSError as error:
             raise UserError(f"{self.path} cannot be read ({error.strerror}): give a CSV file") from error

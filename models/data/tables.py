@@ -89,6 +89,8 @@ def load_csv(
     `quote` stands around values that hold a delimiter or the end of a line, "" = quotes are parts of values.
     """
     require(decimal in (".", ","), "decimal", "'.' or ','", decimal)
+    # Between quotes a value may hold both.
+    require(quote != "" or decimal != delimiter, "decimal", "another sign than delimiter", decimal)
     meaning = Meaning(time, value, time_format, window, horizon, max_step, text, label, classes, client)
     return load_table(
         config, "csv", lambda path: CsvTable(path, encoding, delimiter, quote), meaning, decimal

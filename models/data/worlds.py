@@ -7,6 +7,7 @@ gym:ale_py:ALE/Pong-v5?obs_type=ram&max_episode_steps=2000
 gym:ALE/Pong-v5?frame_stack=4&screen_size=84
 """
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -58,18 +59,26 @@ def parse(config: TaskConfig) -> Wanted:
     bounds: dict[str, tuple[float, float]] = {}
     arguments: dict[str, Any] = {}
     try:
-        options = dict(parse_qsl(query, keep_blank_values=True, strict_parsing=bool(query)))
-        worlds = int(options.pop("worlds", config.num_clients))
-        envs = int(options.pop("envs", 4))
-        episodes = int(options.pop("episodes", EPISODES))
-        for name in _counts(id_):
-            if name in options:
-                arguments[name] = int(options.pop(name))
+        pairs = parse_qsl(query, keep_blank_values=True, strict_parsing=bool(query))
+        options = dict(pairs)
+        if len(options) < len(pairs):
+            twice = Counter(name for name, _ in pairs).most_common(1)[0][0]
+            raise UserError(f"{twice} must be given once in dataset {config.dataset!r}")
+        usual = {"worlds": config.num_clients, "envs": 4, "episodes": EPISODES}
+        counted = {name: options.pop(name) for name in (*usual, *_counts(id_)) if name in options}
+        for name, value in counted.items():
+            if not value.removeprefix("-").isdecimal():
+                raise UserError(f"{name} must be a whole number, got {value!r} in dataset {config.dataset!r}")
+        given = {**usual, **{name: int(value) for name, value in counted.items()}}
+        worlds, envs, episodes = (given.pop(name) for name in usual)
+        arguments |= given
         for name, value in options.items():
             if isinstance(read := _read(value), tuple):
                 bounds[name] = read
             else:
                 arguments[name] = read
+    except UserError:
+        raise
     except ValueError as error:
         raise UserError(
             "dataset must be like 'gym:CartPole-v1?worlds=4&envs=4&length=0.3..0.8' "

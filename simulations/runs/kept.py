@@ -53,6 +53,12 @@ def load_kept_model(
     does not fit the run's config.
     """
     folder, named = run_and_model(str(given))
+    before_colon = Path(str(given).rpartition(":")[0])
+    if not folder.exists() and ":" in given.name and before_colon.is_dir():
+        raise UserError(
+            f"{wanted_for} {given} is not there: give {before_colon}, {before_colon}:best or "
+            f"{before_colon}:last"
+        )
     run = read_run(folder)
     config = read(TaskConfig, with_labels(run.config, agreed_before(run.path)))
     check(run, config)

@@ -52,11 +52,13 @@ def kitti(line: str, label: str = "000001") -> dict[str, bytes | str]:
 
 def coco(**changes: Any) -> dict[str, bytes | str]:
     """Return a picture, and an annotation of it in COCO's format, with changes to either's entry."""
-    image = {"id": 1, "file_name": "a.png"}
+    image = {"id": 1, "file_name": "a.png", "width": 4, "height": 4}
     box = {"id": 5, "image_id": 1, "category_id": 3, "bbox": [0, 0, 2, 2]}
     for entry in (image, box):
         entry |= {key: value for key, value in changes.items() if key in entry}
-    held = {"images": [image], "annotations": [box], "categories": [{"id": 3, "name": "dog"}]}
+    images = [image, {**image, "id": 2}] if changes.get("again") else [image]
+    categories = changes.get("categories", [{"id": 3, "name": "dog"}])
+    held = {"images": images, "annotations": [box], "categories": categories}
     return {"scans/a.png": PNG, "scans/all.json": json.dumps(held)}
 
 
@@ -138,7 +140,15 @@ WRONG: Mapping[str, Mapping[str, Wrong]] = {
         "`train` with nothing to hold out": Wrong(
             {f"scans/{half}/image_2/1.png": PNG for half in ("train", "eval")}, "kitti:scans"
         ),
-        "a class that is ignored too": Wrong(
+        "a byte that is not UTF-8": Wrong(
+            {"scans/image_2/000001.png": PNG, "scans/label_2/000001.txt": b"\xff"}, "kitti:scans"
+        ),
+        "a picture of another size": Wrong(coco(width=5), "coco:scans"),
+        "one picture twice": Wrong(coco(again=True), "coco:scans"),
+        "no categories": Wrong(coco(categories=[]), "coco:scans"),
+        "held-out pictures alone": Wrong({"scans/test.json": "{}"}, "coco:scans"),
+        "a category in `ignore` that is not there": Wrong(coco(), "coco:scans", {"ignore": ["dgo"]}),
+        "a class of KITTI's that is ignored too": Wrong(
             kitti(""), "kitti:scans", {"classes": ["Car"], "ignore": ["Car"]}
         ),
         "a file that is no JSON": Wrong({"scans/all.json": "no JSON"}, "coco:scans"),
@@ -153,6 +163,7 @@ WRONG: Mapping[str, Mapping[str, Wrong]] = {
     },
     "### What is refused": {
         "other names of columns": Wrong({"prices.csv": "time,price,client"}, "csv:prices.csv"),
+        "an empty file": Wrong({"prices.csv": ""}, "csv:prices.csv"),
         "another encoding": Wrong(
             {"prices.csv": "value,time,client\n1,1,Zürich".encode("latin-1")}, "csv:prices.csv"
         ),
@@ -184,6 +195,7 @@ WRONG: Mapping[str, Mapping[str, Wrong]] = {
         "a class that `classes` does not name": Wrong(
             {"letters.json": GOOD * 2}, "json:letters.json", {"classes": ["c"]}
         ),
+        "one column as two": Wrong({"letters.json": GOOD}, "json:letters.json", {"text": "label"}),
         "options of both kinds": Wrong(
             {"letters.json": GOOD}, "json:letters.json", {"text": "a", "value": "b"}
         ),
@@ -206,6 +218,9 @@ WRONG: Mapping[str, Mapping[str, Wrong]] = {
         "actions that are not discrete": Wrong({}, "gym:Pendulum-v1"),
         "episodes without an end": Wrong({}, "gym:Blackjack-v1"),
         "physics that it has not": Wrong({}, "gym:CartPole-v1?lenght=0.5"),
+        "a key twice": Wrong({}, "gym:CartPole-v1?envs=8&envs=4"),
+        "a number of environments that is none": Wrong({}, "gym:CartPole-v1?envs=two"),
+        "physics that lead to no number": Wrong({}, "gym:CartPole-v1?length=0"),
         "a range from high to low": Wrong({}, "gym:CartPole-v1?length=2..1"),
         "no frames": Wrong({}, "gym:CartPole-v1?frame_stack=0"),
         "a module that is not there": Wrong({}, "gym:nowhere:X-v0"),

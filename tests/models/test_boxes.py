@@ -192,6 +192,71 @@ def test_hostile_numbers_of_coco_are_one_line(tmp_path: Path, box: str, line: st
     assert len(str(error.value)) < 500 + len(str(file))
 
 
+@pytest.mark.parametrize(
+    ("before", "after", "options", "line"),
+    [
+        ("", "", {"ignore": ["dogg"]}, "unknown category in ignore of coco:. 'dogg': did you mean dog?"),
+        ("", "", {"ignore": "dog"}, "ignore must be a list of names such as .*, each once, got 'dog'"),
+        (
+            '"width": 40',
+            '"width": 41',
+            {},
+            "a.png has width 40 and height 20, and its annotations say 41 and 20",
+        ),
+        (
+            '"height": 20',
+            '"height": "20"',
+            {},
+            "its annotations say 40 and '20': mend them, or leave both out",
+        ),
+        ('"b.png"', '"a.png"', {}, "images must differ in file_name, got 'a.png' twice"),
+        ('"id": 3, "file_name"', '"id": 7, "file_name"', {}, "images must differ in id, got 7 twice"),
+        ('"id": 18', '"id": 1', {}, "categories must differ in id, got 1 twice"),
+        ('"person"', '"dog"', {}, "categories must differ in name, got 'dog' twice"),
+        (json.dumps(COCO["categories"]), "[]", {}, "categories must be one at least, got none"),
+        (json.dumps(COCO["images"]), "[]", {}, "images must be one at least, got none"),
+    ],
+)
+def test_what_contradicts_itself_in_coco_is_refused(
+    tmp_path: Path, before: str, after: str, options: dict[str, Any], line: str
+) -> None:
+    write_coco(tmp_path)
+    file = tmp_path / "annotations" / "instances_all.json"
+    file.write_text(file.read_text(encoding="utf-8").replace(before, after, 1), encoding="utf-8")
+    with pytest.raises(UserError, match=line):
+        load("coco:.", tmp_path, **options)
+
+
+def test_a_byte_order_mark_and_no_sizes_are_read(tmp_path: Path) -> None:
+    write_coco(tmp_path)
+    file = tmp_path / "annotations" / "instances_all.json"
+    text = file.read_text(encoding="utf-8").replace('"width": 40, "height": 20, ', "")
+    file.write_text(text, encoding="utf-8-sig")
+    assert load("coco:.", tmp_path).classes == ("dog", "person")
+
+
+def test_a_category_that_one_node_lacks_may_be_ignored_where_classes_are_named(tmp_path: Path) -> None:
+    write_coco(tmp_path)
+    assert load("coco:.", tmp_path, classes=["dog", "person"], ignore=["cat"]).classes == ("dog", "person")
+
+
+def test_held_out_annotations_alone_are_not_trained_on(tmp_path: Path) -> None:
+    write_coco(tmp_path, "instances_test2017")
+    with pytest.raises(
+        UserError, match=r"lacks a JSON file with 'train' .* beside instances_test2017.json: "
+    ):
+        load("coco:.", tmp_path)
+
+
+def test_what_kitti_cannot_read_names_its_option_or_its_file(tmp_path: Path) -> None:
+    write_kitti(tmp_path)
+    with pytest.raises(UserError, match=r"^ignore must be a list of names such as .*, got 'Van'"):
+        load("kitti:.", tmp_path, ignore="Van")
+    (tmp_path / "label_2" / "000002.txt").write_bytes(b"Car \xff")
+    with pytest.raises(UserError, match=r"^\S*/label_2/000002.txt is not in UTF-8 \(.*\): save it as UTF-8$"):
+        load("kitti:.", tmp_path)
+
+
 def test_a_client_of_coco_is_a_name(tmp_path: Path) -> None:
     write_coco(tmp_path)
     file = tmp_path / "annotations" / "instances_all.json"

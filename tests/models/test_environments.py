@@ -94,6 +94,15 @@ gymnasium.register("Endless-v0", Endless)
             "gym:CartPole-v1?envs=0",
             "worlds, envs and max_episode_steps must be >= 1 in dataset 'gym:CartPole-v1",
         ),
+        (
+            "gym:CartPole-v1?envs=8&envs=4",
+            "envs must be given once in dataset 'gym:CartPole-v1?envs=8&envs=4'",
+        ),
+        ("gym:CartPole-v1?envs=two", "envs must be a whole number, got 'two' in dataset 'gym:CartPole-v1?e"),
+        ("gym:CartPole-v1?worlds=1.5", "worlds must be a whole number, got '1.5' in dataset"),
+        ("gym:CartPole-v1?max_episode_steps=-1", "worlds, envs and max_episode_steps must be >= 1 in"),
+        ("gym:CartPole-v1?length=0", "CartPole-v1 cannot be stepped with length = 0 (its observation is not"),
+        ("gym:CartPole-v1?length=0..1", "CartPole-v1 cannot be stepped with length = 0 (its observation is"),
         ("gym:CartPole-v1?length=", "dataset must be like 'gym:CartPole-v1?worlds=4"),
         ("gym:CartPole-v1?length=nan", "dataset must be like 'gym:CartPole-v1?worlds=4"),
         (

@@ -158,7 +158,7 @@ def test_a_package_that_is_missing_is_one_line(
             "gym:ALE/Pong-v5?obs_type=rgb",
             "obs_type of ALE/Pong-v5 must be grayscale or ram, got 'rgb': its screen is shown in grey",
         ),
-        ("gym:ALE/Pong-v5?screen_size=big", "dataset must be like 'gym:CartPole-v1?worlds=4"),
+        ("gym:ALE/Pong-v5?screen_size=big", "screen_size must be a whole number, got 'big' in dataset"),
     ],
 )
 def test_names_that_are_refused(name: str, message: str) -> None:

@@ -306,8 +306,32 @@ def test_series_of_a_dataset(tmp_path: Path) -> None:
 def test_labels_that_stand_for_none(tmp_path: Path) -> None:
     test = split(2).map(lambda row: {**row, "label": -1})
     datasets.DatasetDict({"train": split(), "test": test}).save_to_disk(tmp_path / "glue")
-    with pytest.raises(UserError, match="has a class '-1', and says that there are praise, blame: hold out"):
+    with pytest.raises(
+        UserError, match="glue \\(test\\) has a class '-1', and says that there are praise, blame: hold out"
+    ):
         load("hf:glue", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "line"),
+    [
+        ("a.jsonl", b"", "a.jsonl is empty: give it rows, or leave it out$"),
+        ("a.csv", b"", "a.csv is empty: give it rows, or leave it out$"),
+        (
+            "a.jsonl",
+            b'{"text" 1}',
+            r"'hf:a.jsonl' cannot be loaded \(ArrowInvalid: JSON parse error: Missing",
+        ),
+        ("a.csv", b"text,label\n\xff,1", r"'hf:a.csv' cannot be loaded \(UnicodeDecodeError: 'utf-8' codec"),
+    ],
+)
+def test_what_cannot_be_loaded_says_why_in_one_line(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], name: str, content: bytes, line: str
+) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(UserError, match=line):
+        load(f"hf:{name}", tmp_path)
+    assert capfd.readouterr().err == ""
 
 
 def test_what_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -318,13 +342,15 @@ def test_what_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
         UserError, match=r"must be a folder or a file that is there, got .*/x; a name of the hub"
     ):
         load("hf:x", tmp_path)
-    with pytest.raises(UserError, match="must be a folder or a file that is there, got /no/such; a name"):
+    with pytest.raises(UserError, match=r"must be a folder or a file that is there, got /no/such$"):
         load_dataset(TaskConfig(dataset="hf:/no/such"))
     with pytest.raises(
         UserError, match=r"'hf:x' cannot be loaded \(.*\); it is fetched where download is true"
     ):
         load_dataset(TaskConfig(dataset="hf:x"))
     assert not asked
+    with pytest.raises(UserError, match=r"'hf:x' cannot be loaded \(.*\); check its name and the network$"):
+        load_dataset(TaskConfig(dataset="hf:x", download=True))
     (tmp_path / "a.txt").touch()
     with pytest.raises(UserError, match=r"a.txt must end in .csv, .json, .jsonl, .parquet, or name a folder"):
         load("hf:a.txt", tmp_path)

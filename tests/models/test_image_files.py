@@ -276,7 +276,15 @@ def test_what_does_not_fit_into_the_memory_is_mapped(tmp_path: Path, monkeypatch
         ),
         ("file,label,client\nx/00.png,a,b\tc", "line 2: client must be the name of a client, of at most 200"),
         ("file,label\nx/00.png,", "line 2: label must be filled in, or the row left out, got ''"),
-        ("path,label\nx/00.png,a", "needs the columns file, label, and lacks file: it has 'path,label'"),
+        (
+            "path,label\nx/00.png,a",
+            "needs the columns file, label, and lacks file: it has 'path,label'; .*file = 'path', ",
+        ),
+        ("", "a.csv is empty: give rows with the columns file, label"),
+        (
+            'file,label\n"x/00.png,a',
+            r"no row of a CSV file \(.*\); where a quote is a part of a value, write it",
+        ),
         ("file,label", "holds no pictures"),
     ],
 )

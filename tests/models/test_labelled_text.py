@@ -258,7 +258,7 @@ GOOD = '{"text": "a", "label": "b"}'
         (
             "",
             {},
-            "{} needs the columns text, and lacks text: it has ''; name its own in dataset",
+            "{} is empty: give rows with the columns text$",
         ),
         (GOOD + '\n{"text": "a"', {}, r"{}, line 2: no JSON object \(.*\): give a line such as"),
         (GOOD + "\n[1]", {}, r"{}, line 2: no JSON object \(it is '\[1\]'\)"),
@@ -276,6 +276,13 @@ GOOD = '{"text": "a", "label": "b"}'
         (GOOD, {"text": [1]}, "text must be a column's name, or a list of them, got"),
         (GOOD, {"text": "a", "value": "b"}, "must be of series or of labelled texts, got value and text"),
         (GOOD, {"encoding": "klingon"}, "encoding must be one that Python knows, such as 'utf-8', 'latin-1'"),
+        (
+            GOOD,
+            {"text": "label"},
+            r"text, label and client must name different columns, got \['label'\], 'label' and ''",
+        ),
+        (GOOD, {"text": ["text", "text"]}, "text, label and client must name different columns, got"),
+        (GOOD, {"client": "text"}, "must name different columns, got .*'text'.*, 'label' and 'text'"),
         (GOOD, {"encoding": "hex"}, "encoding must be one that Python knows"),
     ],
 )

@@ -151,14 +151,20 @@ def test_a_translator_translates_each_line_by_itself(tiny: Make, folder: Path) -
             "apart",
             {"task_options": "embedding_size = 4, hidden_size = 4, longest = 8, local = ['head.*']"},
             "",
-            "chat {run}/models/best.safetensors lacks head.weight, which stays with the clients: give a run "
+            "chat: {run}/models/best.safetensors lacks head.weight, which stays with the clients: give a run "
             "that averages the whole model",
+        ),
+        (
+            "misspelt",
+            {},
+            ":first",
+            "chat: {run}:first is not there: give {run}, {run}:best or {run}:last",
         ),
         (
             "unmeasured",
             {"evaluate_every": 0},
             ":best",
-            "chat {run} is no run that has kept such a model: it holds no models/best.safetensors",
+            "chat: {run} is no run that has kept such a model: it holds no models/best.safetensors",
         ),
     ],
 )
@@ -179,5 +185,5 @@ def test_damaged_weights_are_one_line(tiny: Make, folder: Path) -> None:
         (run / "models" / f"{name}.safetensors").write_bytes(b"nothing")
     ended = chat(run, b"hi\n")
     assert ended.code == 2
-    assert ended.err.startswith(f"polyfed: chat {run}/models/best.safetensors cannot be read (")
+    assert ended.err.startswith(f"polyfed: chat: {run}/models/best.safetensors cannot be read (")
     assert len(ended.err.splitlines()) == 1

@@ -570,6 +570,12 @@ def test_partition_draws_a_picture(scenario: Path, tmp_path: Path) -> None:
     assert "<svg" in (tmp_path / "who.svg").read_text(encoding="utf-8")
 
 
+def test_a_partition_of_data_that_the_task_does_not_learn_from(scenario: Path, tmp_path: Path) -> None:
+    ended = polyfed("partition", scenario, "-o", tmp_path / "who.svg", "-c", "dataset=pydoc")
+    assert mistake(ended) == "task cnn learns from images, and dataset pydoc holds text"
+    assert not (tmp_path / "who.svg").exists()
+
+
 @pytest.mark.parametrize("output", ["who.docx", "nowhere/who.png"])
 def test_a_picture_that_cannot_be_written(scenario: Path, output: str) -> None:
     ended = polyfed("partition", scenario, "-o", output)
