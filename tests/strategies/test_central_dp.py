@@ -380,6 +380,7 @@ def test_digits_are_learned_at_epsilon_8(tiny: Make, tmp_path: Path) -> None:
     inner = "{name = 'FedAvgM', server_learning_rate = 1.0, server_momentum = 0.9}"
     config = tiny(
         num_clients=1437,
+        validation_fraction=0.0,  # a client for each training example
         partitioner="iid",
         clients_per_round=300,
         num_server_rounds=50,
