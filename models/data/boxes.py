@@ -13,7 +13,7 @@ from torch import Tensor
 from models.core.config import require
 from models.core.errors import UserError, shown
 from models.data.dataset import Dataset, Examples, Indices
-from models.data.held_out import hold_out, named_classes
+from models.data.held_out import hold_out
 from models.data.large import take_rows, zeros
 from models.data.pictures import MODES, opaque, read_picture
 
@@ -139,14 +139,6 @@ def read_scenes(scenes: Sequence[Scene], classes: Sequence[str], canvas: Canvas)
         labels.append([label for corners, label in cut if corners])
     skipped = sum(len(scene.boxes) for scene in scenes) - sum(map(len, boxes))
     return Half(images, *padded(boxes, labels), skipped)
-
-
-def ignored_classes(given: object) -> tuple[str, ...]:
-    """Return the classes that the option `ignore` names; () where it names none."""
-    try:
-        return named_classes(given)
-    except UserError as error:  # which says it of `classes`
-        raise UserError(f"ignore{str(error).removeprefix('classes')}") from error
 
 
 def padded(

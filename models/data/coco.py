@@ -7,6 +7,7 @@ import json
 import math
 import os
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,9 +16,9 @@ from typing import Any
 from models.core.config import TaskConfig
 from models.core.errors import UserError, shown, unknown
 from models.core.paths import leads_out
-from models.data.boxes import Box, Canvas, Corners, Scene, boxed_dataset, ignored_classes, read_scenes
+from models.data.boxes import Box, Canvas, Corners, Scene, boxed_dataset, read_scenes
 from models.data.dataset import Dataset
-from models.data.held_out import HELD_OUT, TRAIN, class_names, held_out_parts, label_name
+from models.data.held_out import HELD_OUT, TRAIN, class_names, held_out_parts, label_name, named_classes
 from models.data.names import LONGEST_CLIENT, is_client
 from models.data.pictures import is_picture
 from models.data.source import source_path
@@ -48,7 +49,7 @@ def load_coco(
     """
     canvas, path = Canvas(width, height, channels), source_path(config)
     halves = [Annotations.read(file, path) for file in _files(path)]
-    left_out = set(ignored_classes(ignore))
+    left_out = set(named_classes(ignore, "ignore"))
     known = {name for half in halves for name in half.names.values()}
     # With `classes` a misspelt name shows as a category that neither names, and a node may lack some.
     if not classes and (strange := sorted(left_out - known)):
@@ -158,8 +159,8 @@ class Annotations:
         ):
             if not given:
                 raise UserError(f"{file}: {part} must be one at least, got none")
-            if twice := _first_twice(given):
-                raise UserError(f"{file}: {part} must differ in {key}, got {shown(twice[0])} twice")
+            if (twice := _first_twice(given)) is not None:
+                raise UserError(f"{file}: {part} must differ in {key}, got {shown(twice)} twice")
         stem = file.stem.removeprefix(PREFIX)
         folders = [path / stem, path / IMAGES / stem, path / IMAGES, path]
         return cls(file, folders, images, names, held["annotations"])
@@ -228,15 +229,10 @@ class Annotations:
         return name
 
 
-def _first_twice(given: Sequence[Any]) -> list[Any]:
-    """Return the first text or number that has been there before, alone in a list; [] where none has."""
-    seen: set[Any] = set()
-    for each in given:
-        if isinstance(each, str | int):  # what is neither gets a line of its own
-            if each in seen:
-                return [each]
-            seen.add(each)
-    return []
+def _first_twice(given: Sequence[object]) -> str | int | None:
+    """Return the first text or number that is there twice; what is neither gets a line of its own."""
+    times = Counter(each for each in given if isinstance(each, str | int))
+    return next((each for each, number in times.items() if number > 1), None)
 
 
 def _is_finite(value: object) -> bool:

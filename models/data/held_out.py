@@ -14,8 +14,7 @@ TEST_FRACTION = 0.1
 """Part of the rows that is held out."""
 TRAIN = "train"
 HELD_OUT = ("test", "val", "valid", "validation", "dev")
-"""What the held-out half beside "train" may be called; the first of them that there is. Beside "test" the
-next one is for validation."""
+"""What the held-out half beside "train" may be called; one of the others beside "test" is for validation."""
 
 LIKE_PARTS = {TRAIN, *HELD_OUT, "training", "testing", "evaluation"}
 """What other tools call parts; in any case, as Windows does not tell Test from test."""
@@ -134,13 +133,13 @@ def class_names(
     return names
 
 
-def named_classes(given: object) -> tuple[str, ...]:
-    """Return the classes that the option `classes` names; () where it names none."""
+def named_classes(given: object, option: str = "classes") -> tuple[str, ...]:
+    """Return the classes that an option names; () where it names none."""
     given_names = tuple(given) if isinstance(given, list | tuple) else (None,)
     names = tuple(label_name(name) for name in given_names if isinstance(name, str))
     if len(set(names)) < len(given_names):
         raise UserError(
-            f"classes must be a list of names such as ['cat', 'dog'], each once, got {shown(given)}"
+            f"{option} must be a list of names such as ['cat', 'dog'], each once, got {shown(given)}"
         )
     return names
 

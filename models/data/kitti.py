@@ -9,7 +9,7 @@ from pathlib import Path
 
 from models.core.config import TaskConfig
 from models.core.errors import UserError
-from models.data.boxes import Box, Canvas, Scene, boxed_dataset, ignored_classes, read_scenes
+from models.data.boxes import Box, Canvas, Scene, boxed_dataset, read_scenes
 from models.data.dataset import Dataset
 from models.data.held_out import TRAIN, folders_of_parts, named_classes
 from models.data.pictures import is_picture
@@ -43,7 +43,7 @@ def load_kitti(
     with file and line, for what is not KITTI's.
     """
     canvas, path = Canvas(width, height, channels), source_path(config)
-    left_out = {DONT_CARE, *ignored_classes(ignore)}
+    left_out = {DONT_CARE, *named_classes(ignore, "ignore")}
     names = named_classes(classes) or tuple(name for name in TYPES if name not in left_out)
     if twice := sorted(left_out.intersection(names)):
         raise UserError(f"classes must be other ones than ignore and {DONT_CARE}, got {twice[0]!r} in both")

@@ -122,10 +122,10 @@ def _check_first_step(
             env.reset(seed=0)
             seen, *_ = env.step(first_action)
             reason = "" if np.isfinite(np.asarray(seen)).all() else "its observation is not finite"
-        except Exception as error:
-            if not isinstance(error, ArithmeticError):
-                return  # a fault of its code shows itself when somebody acts in it
+        except ArithmeticError as error:
             reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        except Exception:  # a fault of its code shows itself when somebody acts in it
+            return
     if reason:
         shown = ", ".join(f"{name} = {value:g}" for name, value in physics.items())
         raise UserError(f"{id_} cannot be stepped with {shown} ({reason}): set other numbers")

@@ -58,12 +58,10 @@ class Reading:
             ("max_bytes", 1),
         ):
             require(getattr(self, name) >= least, name, f">= {least}", getattr(self, name))
-        given = (self.source_column, self.target_column, self.client_column)
-        aligned = self.source and given != (1, 2, 0)
-        require(not aligned, "source_column, target_column and client_column", "those of a table", [*given])
-        columns = [*given]
-        apart = len(set(columns)) == len(columns)
-        require(apart, "source_column, target_column and client_column", "three different columns", columns)
+        columns = [self.source_column, self.target_column, self.client_column]
+        named = "source_column, target_column and client_column"
+        require(not self.source or columns == [1, 2, 0], named, "those of a table", columns)
+        require(len(set(columns)) == len(columns), named, "three different columns", columns)
 
 
 def corpora(path: Path, how: Reading) -> Mapping[str, Sequence[Path]]:
